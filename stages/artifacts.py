@@ -1,0 +1,96 @@
+"""The types of artifacts that stages pass to each other. An artifact is a folder; a type names its files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+LINEAGE_FILE = "tunemill_lineage.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A published, read-only folder. `path` is its data folder."""
+
+    path: Path
+    is_model: ClassVar[bool] = False
+
+
+class RawDataset(Artifact):
+    """Rows of one dataset: `rows.arrow` (IPC file) with `row` (JSON text) and `line` (line of the source, from 1)."""
+
+    @property
+    def rows(self) -> Path:
+        return self.path / "rows.arrow"
+
+
+class Tokenizer(Artifact):
+    """A tokenizer that `AutoTokenizer` loads, with its added tokens and the chat template that the config chose."""
+
+
+class TokenizedDataset(Artifact):
+    """`rows.arrow` (IPC file): `input_ids` (list of int32) and `labels` (list of int32, -100 where not trained)."""
+
+    @property
+    def rows(self) -> Path:
+        return self.path / "rows.arrow"
+
+
+class TrainingData(Artifact):
+    """What the trainer reads, in order.
+
+    `rows.arrow`: `input_ids`, `labels`. `packs.arrow`: one row per sequence, `rows` (list of int32) are the
+    indices of the rows in it; with packing off each sequence holds one row. `held_out.arrow`: the rows that
+    `val_set_size` set aside, same columns as `rows.arrow`; absent without it.
+    """
+
+    @property
+    def rows(self) -> Path:
+        return self.path / "rows.arrow"
+
+    @property
+    def packs(self) -> Path:
+        return self.path / "packs.arrow"
+
+    @property
+    def held_out(self) -> Path:
+        return self.path / "held_out.arrow"
+
+
+class EvaluationData(Artifact):
+    """Rows never trained on. `rows.arrow`: `input_ids`, `labels`."""
+
+    @property
+    def rows(self) -> Path:
+        return self.path / "rows.arrow"
+
+
+class Model(Artifact):
+    """A model folder that stock `transformers` loads: config, safetensors, tokenizer, chat template."""
+
+    is_model = True
+
+
+class BaseModel(Model):
+    """The model that training starts from."""
+
+
+class Adapter(Artifact):
+    """A PEFT adapter folder with its tokenizer. It belongs to the base model beside it in the graph."""
+
+    is_model = True
+
+
+class QuantizedModel(Model):
+    """A quantized model that stock `transformers` loads."""
+
+
+class EvaluationReport(Artifact):
+    """`metrics.json` (a flat object) and `predictions.jsonl` (one object per held-out row)."""
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.jsonl"

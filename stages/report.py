@@ -1,0 +1,51 @@
+"""What a stage's body says while it runs: one small object, whatever process the body runs in."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a body writes. Only `data` (and `logs` beside it) is published; `checkpoints` survives a crash."""
+
+    data: Path
+    checkpoints: Path
+    logs: Path
+
+
+@dataclass(frozen=True)
+class Report:
+    """Sends events, each a JSON-ready dictionary with a `type`, to whoever launched the body."""
+
+    emit: Callable[[dict[str, Any]], None]
+
+    def log(self, message: str) -> None:
+        """A line for a person."""
+        self.emit({"type": "log", "message": message})
+
+    def progress(self, done: int, total: int | None, unit: str) -> None:
+        """How far long work has come, in `unit` (rows, steps, shards)."""
+        self.emit({"type": "progress", "done": done, "total": total, "unit": unit})
+
+    def step(self, step: int, **metrics: float) -> None:
+        """Metrics of one training step."""
+        self.emit({"type": "step", "step": step, "metrics": metrics})
+
+    def summary(self, **metrics: Scalar) -> None:
+        """Figures of the whole stage: kept in the manifest and printed by `run --json`. Later calls add."""
+        self.emit({"type": "summary", "metrics": metrics})
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Scalar]]) -> None:
+        """A small table for the report and the asset's metadata."""
+        self.emit({"type": "table", "title": title, "columns": list(columns), "rows": [list(r) for r in rows]})
+
+    def plot(
+        self, title: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str, bars: bool = False
+    ) -> None:
+        """A line plot (or bars, for histograms) for the report and the asset's metadata."""
+        self.emit({"type": "plot", "title": title, "x": list(x), "y": list(y), "x_label": x_label,
+                   "y_label": y_label, "bars": bars})

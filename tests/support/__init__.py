@@ -1,0 +1,1 @@
+"""Small real things that several tests make: tokenizers, models, rows, projects."""
