@@ -9,10 +9,13 @@ LINEAGE_FILE = "tunemill_lineage.json"
 
 @dataclass(frozen=True)
 class Artifact:
-    """A published, read-only folder. `path` is its data folder."""
+    """A published, read-only folder. `path` is its data folder.
+
+    `exported` types are results that a person takes away: `output_dir` gets links to them.
+    """
 
     path: Path
-    is_model: ClassVar[bool] = False
+    exported: ClassVar[bool] = False
 
 
 class RawDataset(Artifact):
@@ -67,17 +70,19 @@ class EvaluationData(Artifact):
 class Model(Artifact):
     """A model folder that stock `transformers` loads: config, safetensors, tokenizer, chat template."""
 
-    is_model = True
+    exported = True
 
 
 class BaseModel(Model):
     """The model that training starts from."""
 
+    exported = False
+
 
 class Adapter(Artifact):
     """A PEFT adapter folder with its tokenizer. It belongs to the base model beside it in the graph."""
 
-    is_model = True
+    exported = True
 
 
 class QuantizedModel(Model):
@@ -86,6 +91,8 @@ class QuantizedModel(Model):
 
 class EvaluationReport(Artifact):
     """`metrics.json` (a flat object) and `predictions.jsonl` (one object per held-out row)."""
+
+    exported = True
 
     @property
     def metrics(self) -> Path:

@@ -41,11 +41,29 @@ class Report:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Scalar]]) -> None:
         """A small table for the report and the asset's metadata."""
-        self.emit({"type": "table", "title": title, "columns": list(columns), "rows": [list(r) for r in rows]})
+        self.emit(
+            {"type": "table", "title": title, "columns": list(columns), "rows": [list(r) for r in rows]}
+        )
 
     def plot(
-        self, title: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str, bars: bool = False
+        self,
+        title: str,
+        x: Sequence[float],
+        y: Sequence[float],
+        *,
+        x_label: str,
+        y_label: str,
+        bars: bool = False,
     ) -> None:
         """A line plot (or bars, for histograms) for the report and the asset's metadata."""
-        self.emit({"type": "plot", "title": title, "x": list(x), "y": list(y), "x_label": x_label,
-                   "y_label": y_label, "bars": bars})
+        self.emit(
+            {
+                "type": "plot",
+                "title": title,
+                "x": list(x),
+                "y": list(y),
+                "x_label": x_label,
+                "y_label": y_label,
+                "bars": bars,
+            }
+        )

@@ -1,0 +1,223 @@
+"""Nodes as Dagster assets. An asset's body does four things: find inputs, ask the store, launch, report."""
+
+import errno
+import shutil
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from tunemill.pipelines.graph import Node, Pipeline
+from tunemill.pipelines.lineage import lineage_of
+from tunemill.pipelines.links import link_result
+from tunemill.pipelines.metadata import materialization_metadata
+from tunemill.pipelines.observer import Observer, unobserved
+from tunemill.pipelines.plan import Resolved, resolve, upstream_asset
+from tunemill.pipelines.problems import ConfigError
+from tunemill.pipelines.slices import ASSET_SCHEME
+from tunemill.pipelines.versions import code_version
+from tunemill.resources.errors import LaunchError, StoreError
+from tunemill.resources.launcher import Call, Launcher, in_child, name_of
+from tunemill.resources.refs import Ref
+from tunemill.resources.store import Absent, Building, Published, Store
+from tunemill.stages.errors import UserError
+from tunemill.stages.report import Report, Workspace
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a node in a run."""
+
+    published: Published
+    computed: bool
+    seconds: float
+
+
+@dataclass
+class Session:
+    """What the assets of one pipeline share: the store, the launcher, who watches, what this process did.
+
+    `results` is keyed by run and node, so that every node of a run reads the artifacts of the same run.
+    """
+
+    pipeline: Pipeline
+    store: Store
+    launch: Launcher = in_child
+    observe: Observer = unobserved
+    refresh: Sequence[str] = ()
+    results: dict[tuple[str, str], Result] = field(default_factory=dict)
+
+
+def build_assets(session: Session) -> list[dg.AssetsDefinition]:
+    """One asset for each node of the pipeline."""
+    return [_asset(session, node) for node in session.pipeline.nodes]
+
+
+def asset_key(pipeline: str, node: str) -> dg.AssetKey:
+    """`[pipeline, *node]`; an `asset://` name is already whole."""
+    if node.startswith(ASSET_SCHEME):
+        return dg.AssetKey(node.removeprefix(ASSET_SCHEME).split("/"))
+    return dg.AssetKey([pipeline, *node.split("/")])
+
+
+def _asset(session: Session, node: Node) -> dg.AssetsDefinition:
+    name = session.pipeline.name
+
+    @dg.asset(
+        key=asset_key(name, node.name),
+        deps=list(dict.fromkeys(asset_key(name, up) for ups in node.inputs.values() for up in ups)),
+        group_name=name,
+        description=node.stage.description,
+        code_version=code_version(node, session.pipeline.document, session.store),
+        kinds=set(node.stage.kinds),
+        pool="gpu" if node.stage.device == "gpu" else None,
+    )
+    def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        def observe(event: dict[str, Any]) -> None:
+            session.observe(node.name, event)
+            if event["type"] in ("log", "step"):
+                context.log.info(event.get("message") or f"step {event['step']}: {event['metrics']}")
+
+        try:
+            result = materialize(session, node, context.run.run_id, observe)
+        except (ConfigError, LaunchError, StoreError, UserError) as error:
+            observe({"type": "failure", "message": str(error)})
+            raise dg.Failure(
+                description=str(error), allow_retries=not getattr(error, "user", True)
+            ) from error
+        session.results[context.run.run_id, node.name] = result
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(result.published.digest),
+            metadata=materialization_metadata(result.published, result.computed, result.seconds),
+        )
+
+    return asset
+
+
+def materialize(
+    session: Session, node: Node, run_id: str, observe: Callable[[dict[str, Any]], None]
+) -> Result:
+    """Find the inputs, ask the store, launch on a miss, point the node's ref to the artifact."""
+    started = time.monotonic()
+    store, stage = session.store, node.stage
+
+    def say(message: str) -> None:
+        observe({"type": "log", "message": message})
+
+    inputs = find_inputs(session, node, run_id)
+    resolved = resolve(node, session.pipeline.document, store, inputs)
+    published, computed = resolved.found, False
+    if isinstance(published, Absent) or node.name in session.refresh:
+        with store.building(stage.name, resolved.key, say) as building:
+            # Another process may have computed it while this one waited.
+            published = store.lookup(stage.name, resolved.key)
+            if isinstance(published, Absent) or node.name in session.refresh:
+                if isinstance(published, Absent) and published.damage:
+                    aside = store.set_aside(stage.name, resolved.key)
+                    say(f"cache miss: {published.reason}; set aside in {aside}, computing it again")
+                published, computed = _compute(session, node, resolved, inputs, building, observe), True
+    result = Result(published, computed, time.monotonic() - started)
+    store.refs.write(session.pipeline.name, node.name, Ref(stage.name, resolved.key, published.digest))
+    link_result(session.pipeline, node, published)
+    observe({"type": "done", "state": "computed" if computed else "cached", "seconds": result.seconds})
+    return result
+
+
+def find_inputs(session: Session, node: Node, run_id: str) -> dict[str, Published]:
+    """The artifact of every upstream node: from this run, or else what its ref points to now."""
+    found: dict[str, Published] = {}
+    for upstream in (name for ups in node.inputs.values() for name in ups):
+        if (run_id, upstream) in session.results:
+            found[upstream] = session.results[run_id, upstream].published
+            continue
+        asset = (
+            upstream
+            if upstream.startswith(ASSET_SCHEME)
+            else f"{ASSET_SCHEME}{session.pipeline.name}/{upstream}"
+        )
+        match upstream_asset(asset, session.store):
+            case Published() as published:
+                found[upstream] = published
+            case Absent(reason=reason):
+                raise StoreError(f"{node.name} needs {upstream}: {reason}")
+    return found
+
+
+def _compute(
+    session: Session,
+    node: Node,
+    resolved: Resolved,
+    inputs: Mapping[str, Published],
+    building: Building,
+    observe: Callable[[dict[str, Any]], None],
+) -> Published:
+    started, at = time.monotonic(), datetime.now(UTC)
+    display: dict[str, Any] = {"metrics": {}, "tables": [], "plots": []}
+
+    def sink(event: dict[str, Any]) -> None:
+        match event["type"]:
+            case "summary":
+                display["metrics"] |= event["metrics"]
+            case "table" | "plot":
+                display[f"{event['type']}s"].append(event)
+        observe(event)
+
+    observe({"type": "start"})
+    session.launch(make_call(node, inputs, building), sink)
+    facts = {
+        "pipeline": session.pipeline.name,
+        "node": node.name,
+        "config": node.config.model_dump(mode="json"),
+        "inputs": {
+            name: [{"node": up, "key": inputs[up].key, "digest": inputs[up].digest} for up in ups]
+            for name, ups in node.inputs.items()
+        },
+        "sources": {field: [str(path) for path in paths] for field, paths in node.sources.items()},
+        "host": socket.gethostname(),
+        "started": at.isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - started, 3),
+        **display,
+    }
+    try:
+        return session.store.publish(
+            node.stage.name,
+            resolved.key,
+            resolved.document,
+            facts,
+            lambda digest: lineage_of(node, resolved, digest, facts, inputs),
+        )
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(session.store.root).free
+        raise StoreError(
+            f"the disk is full: {node.name} could not be published below {session.store.root} ({free} bytes free); "
+            f"free some space, or prune the store with `tunemill cache prune`, and run again"
+        ) from error
+
+
+def make_call(node: Node, inputs: Mapping[str, Published], building: Building) -> Call:
+    """The request of a node: names of the body and of the classes around it, and folders."""
+    folders: dict[str, tuple[str, str | list[str] | None]] = {}
+    for name, declared in node.stage.inputs.items():
+        upstream = [str(inputs[up].data) for up in node.inputs.get(name, ())]
+        one = upstream[0] if upstream else None
+        folders[name] = (name_of(declared.artifact), upstream if declared.many else one)
+    return Call(
+        body=node.stage.body,
+        config_class=name_of(node.stage.config),
+        config=node.config.model_dump(mode="json", exclude_unset=True),
+        inputs=folders,
+        workspace_class=name_of(Workspace),
+        workspace={
+            "data": str(building.data),
+            "checkpoints": str(building.checkpoints),
+            "logs": str(building.logs),
+        },
+        report_class=name_of(Report),
+        user_error=name_of(UserError),
+    )

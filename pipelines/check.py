@@ -1,0 +1,81 @@
+"""Everything that can be said about a config without touching a source: unknown keys, types, conflicts."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunemill.pipelines.document import Document, KeyPath, read_document, spell
+from tunemill.pipelines.graph import Pipeline, build
+from tunemill.pipelines.problems import ConfigError, Problem
+from tunemill.pipelines.schema import KeyTree, axolotl_keys, key_tree
+
+# Axolotl keys whose `false` asks for nothing: leaving the feature out honours it.
+OFF_WHEN_FALSE = frozenset(
+    """activation_offloading auto_resume_from_checkpoints batch_flattening bfloat16 chunked_cross_entropy
+    cut_cross_entropy dataset_exact_deduplication deepcompile do_bench_eval do_causal_lm_eval eager_attention
+    early_stopping_patience flash_attention flex_attention float16 fp8 gptq group_by_length hf_use_auth_token
+    is_falcon_derived_model is_llama_derived_model is_mistral_derived_model is_qwen_derived_model
+    liger_fused_linear_cross_entropy liger_glu_activation liger_layer_norm liger_rms_norm liger_rope
+    load_best_model_at_end load_in_4bit load_in_8bit local_rank lora_mlp_kernel lora_o_kernel lora_qkv_kernel
+    mean_resizing_embeddings multipack_real_batches peft_use_dora pretraining_dataset process_reward_model
+    push_dataset_to_hub relora reward_model s2_attention sage_attention sample_packing_sequentially
+    save_first_step save_only_model skip_prepare_dataset streaming tiled_mlp torch_compile
+    unsloth_cross_entropy_loss unsloth_lora_mlp unsloth_lora_o unsloth_lora_qkv unsloth_rms_norm unsloth_rope
+    use_comet use_mlflow use_otel_metrics use_pose use_ray use_tensorboard use_wandb wandb_log_model
+    wandb_watch xformers_attention""".split()
+)
+
+
+def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
+    """Read and check a pipeline's YAML. Raises ConfigError with every problem found."""
+    document = read_document(path, overrides)
+    problems = list(unknown_keys(document))
+    pipeline, more = build(document)
+    problems += more
+    if problems or pipeline is None:
+        raise ConfigError(document.path, problems)
+    return pipeline
+
+
+def unknown_keys(document: Document) -> Iterator[Problem]:
+    """Keys that no stage reads: typos, and keys of Axolotl that are not supported yet."""
+    yield from _walk(document.data, (), key_tree(), document)
+
+
+def _walk(value: Any, place: KeyPath, tree: KeyTree | None, document: Document) -> Iterator[Problem]:
+    if tree is None:
+        return
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _walk(item, (*place, index), tree, document)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            here = (*place, key)
+            if key in tree:
+                yield from _walk(item, here, tree[key], document)
+            elif not (item is False and key in OFF_WHEN_FALSE):
+                yield _problem(str(key), here, tree, document)
+
+
+def _problem(key: str, place: KeyPath, tree: KeyTree, document: Document) -> Problem:
+    line, column = document.position(place)
+    if _pattern(place) in axolotl_keys() or _pattern(place[:-1]) + ".*" in axolotl_keys():
+        message = "a key of Axolotl that Tunemill does not support yet; take it out or set it to null"
+        return Problem(spell(place), line, column, "unsupported", message)
+    near = difflib.get_close_matches(key, list(tree), n=1, cutoff=0.6) or difflib.get_close_matches(
+        key, _axolotl_siblings(place), n=1, cutoff=0.6
+    )
+    return Problem(spell(place), line, column, "unknown", "unknown key", near[0] if near else None)
+
+
+def _pattern(place: KeyPath) -> str:
+    return "".join("[]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+
+
+def _axolotl_siblings(place: KeyPath) -> list[str]:
+    parent = _pattern(place[:-1])
+    prefix = f"{parent}." if parent else ""
+    return [
+        k.removeprefix(prefix) for k in axolotl_keys() if k.startswith(prefix) and "." not in k[len(prefix) :]
+    ]

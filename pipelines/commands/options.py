@@ -1,0 +1,53 @@
+"""Options that several commands share."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tunemill.resources.store import Store, open_store
+
+
+def add_command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, function: Any, text: str
+) -> argparse.ArgumentParser:
+    """A command that takes neither overrides nor a store."""
+    parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(command=function, takes_overrides=False, json=False)
+    return parser
+
+
+def add_pipeline(parser: argparse.ArgumentParser) -> None:
+    """The YAML, and overrides of its keys."""
+    parser.add_argument("pipeline", type=Path, metavar="PIPELINE.YML")
+    parser.set_defaults(takes_overrides=True)
+
+
+def add_state(parser: argparse.ArgumentParser) -> None:
+    """Where store and Dagster instance live."""
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="where results live (default: TUNEMILL_HOME or .tunemill)"
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """One JSON document on stdout instead of a table."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def state_folder(options: argparse.Namespace) -> Path:
+    """The folder that --state or TUNEMILL_HOME names; by default `.tunemill` where the command runs."""
+    return Path(options.state or os.environ.get("TUNEMILL_HOME") or ".tunemill").absolute()
+
+
+def store_of(options: argparse.Namespace) -> Store:
+    """The store of the state folder."""
+    return open_store(state_folder(options))
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of a `--json` command."""
+    json.dump(document, sys.stdout, indent=1)
+    print()

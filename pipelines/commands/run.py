@@ -1,0 +1,70 @@
+"""`tunemill run`: bring a pipeline up to date."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from tunemill.pipelines.check import load_pipeline
+from tunemill.pipelines.commands.options import (
+    add_command,
+    add_json,
+    add_pipeline,
+    add_state,
+    print_json,
+    store_of,
+)
+from tunemill.pipelines.graph import Pipeline
+from tunemill.pipelines.problems import ConfigError, Problem
+from tunemill.pipelines.progress import show_progress
+from tunemill.pipelines.run import Finished, run_pipeline
+from tunemill.pipelines.tables import evaluation_table, run_table, stdout
+
+
+def add_to(commands: Any) -> None:
+    """Add the command."""
+    parser = add_command(commands, "run", run, "compute what is not in the store yet, and nothing else")
+    add_pipeline(parser)
+    add_state(parser)
+    add_json(parser)
+    parser.add_argument(
+        "--refresh",
+        action="append",
+        default=[],
+        metavar="NODE",
+        help="compute this node again although it is cached",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the pipeline; 1 if a node failed."""
+    pipeline = load_pipeline(options.pipeline, options.overrides)
+    _check_nodes(pipeline, options.refresh)
+    store = store_of(options)
+    with show_progress() as observe:
+        finished = run_pipeline(pipeline, store, observe, options.refresh)
+    if options.json:
+        print_json({"pipeline": pipeline.name, "nodes": [item.as_json() for item in finished]})
+    else:
+        _print(pipeline, finished, str(store.root))
+    return 1 if any(item.state in ("failed", "skipped") for item in finished) else 0
+
+
+def _check_nodes(pipeline: Pipeline, names: Sequence[str]) -> None:
+    known = [node.name for node in pipeline.nodes]
+    for name in names:
+        if name not in known:
+            message = f"--refresh {name}: there is no such node; there are {', '.join(known)}"
+            raise ConfigError(pipeline.document.path, [Problem("", 1, 1, "value", message)])
+
+
+def _print(pipeline: Pipeline, finished: Sequence[Finished], state: str) -> None:
+    console = stdout()
+    console.print(run_table(finished))
+    if evaluations := evaluation_table(finished):
+        console.print()
+        console.print(evaluations)
+    console.print()
+    for item in finished:
+        if item.published and pipeline.node(item.node).stage.output.exported and item.stage != "evaluation":
+            console.print(f"{item.node}: {item.published.data}", soft_wrap=True)
+    console.print(f"browse it: tunemill ui {pipeline.document.path.parent} --state {state}", soft_wrap=True)

@@ -1,0 +1,36 @@
+"""`tunemill ui`: Dagster on 127.0.0.1, over the pipelines of a folder."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tunemill.pipelines.commands.options import add_command, add_state, state_folder
+
+
+def add_to(commands: Any) -> None:
+    """Add the command."""
+    parser = add_command(commands, "ui", ui, "open Dagster on 127.0.0.1 over the pipelines of a folder")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=None, help="where the YAMLs are (default: here)"
+    )
+    parser.add_argument("--port", type=int, default=3000)
+    add_state(parser)
+
+
+def ui(options: argparse.Namespace) -> int:
+    """Become `dagster dev`."""
+    # The import costs a second, so only this command pays for it.
+    from tunemill.pipelines.instance import dagster_home
+
+    state = state_folder(options)
+    environment = {
+        **os.environ,
+        "TUNEMILL_HOME": str(state),
+        "TUNEMILL_PIPELINES": str((options.folder or Path()).absolute()),
+        "DAGSTER_HOME": str(dagster_home(state)),
+    }
+    module = ["-m", "tunemill.pipelines.definitions"]
+    command = ["dagster", "dev", *module, "-h", "127.0.0.1", "-p", str(options.port)]
+    os.execve(sys.executable, [sys.executable, "-m", *command], environment)

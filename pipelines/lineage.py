@@ -1,0 +1,67 @@
+"""Which data and which settings made an artifact: written into every artifact, readable from it alone."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tunemill.pipelines.graph import Node
+from tunemill.pipelines.plan import Resolved
+from tunemill.resources.store import Published
+from tunemill.stages.artifacts import LINEAGE_FILE
+
+
+def lineage_of(
+    node: Node, resolved: Resolved, digest: str, facts: Mapping[str, Any], inputs: Mapping[str, Published]
+) -> dict[str, Any]:
+    """The artifact's own facts and, below `inputs`, the same of everything it was made from."""
+    return {
+        "node": f"{facts['pipeline']}/{node.name}",
+        "stage": node.stage.name,
+        "version": node.stage.version,
+        "key": resolved.key,
+        "digest": digest,
+        "config": facts["config"],
+        "sources": {
+            name: [
+                {"path": path, **identity}
+                for path, identity in zip(paths, resolved.document["sources"][name], strict=True)
+            ]
+            for name, paths in facts["sources"].items()
+        },
+        "libraries": resolved.document["libraries"],
+        "host": facts["host"],
+        "started": facts["started"],
+        "seconds": facts["seconds"],
+        "metrics": facts["metrics"],
+        "inputs": {
+            name: [json.loads((inputs[upstream].data / LINEAGE_FILE).read_text()) for upstream in upstreams]
+            for name, upstreams in node.inputs.items()
+        },
+    }
+
+
+def read_lineage(model: Path) -> dict[str, Any]:
+    """The lineage inside an artifact's data folder, or a copy of it, or the artifact folder around it."""
+    for candidate in (model / LINEAGE_FILE, model / "data" / LINEAGE_FILE):
+        if candidate.is_file():
+            return dict(json.loads(candidate.read_text()))
+    raise FileNotFoundError(f"{model}: there is no {LINEAGE_FILE} in it; it was not made by Tunemill")
+
+
+def datasets_behind(lineage: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every dataset below a lineage, once: node, path, content hash, rows."""
+    seen: set[str] = set()
+    pending = [lineage]
+    while pending:
+        item = pending.pop(0)
+        if item["stage"] == "dataset" and item["key"] not in seen:
+            seen.add(item["key"])
+            source = item["sources"]["path"][0]
+            yield {
+                "node": item["node"],
+                **source,
+                "rows": item["metrics"].get("rows"),
+                "digest": item["digest"],
+            }
+        pending += [upstream for upstreams in item["inputs"].values() for upstream in upstreams]

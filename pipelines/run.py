@@ -1,0 +1,73 @@
+"""Bring a pipeline up to date: plan, then let Dagster materialize what is not in place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tunemill.pipelines.graph import Pipeline
+from tunemill.pipelines.observer import Observer, unobserved
+from tunemill.pipelines.plan import Planned, make_plan
+from tunemill.resources.launcher import Launcher, in_child
+from tunemill.resources.store import Published, Store
+
+State = Literal["cached", "computed", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What became of a node: `reasons` say why it ran, `message` why it failed."""
+
+    node: str
+    stage: str
+    state: State
+    reasons: tuple[str, ...]
+    seconds: float
+    published: Published | None
+    key: str | None
+    message: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "node": self.node,
+            "stage": self.stage,
+            "state": self.state,
+            "reasons": list(self.reasons),
+            "seconds": round(self.seconds, 3),
+            "key": self.key,
+            "digest": self.published.digest if self.published else None,
+            "path": str(self.published.data) if self.published else None,
+            "metrics": dict(self.published.manifest["metrics"]) if self.published else {},
+            "message": self.message,
+        }
+
+
+def run_pipeline(
+    pipeline: Pipeline,
+    store: Store,
+    observe: Observer = unobserved,
+    refresh: Sequence[str] = (),
+    launch: Launcher = in_child,
+) -> list[Finished]:
+    """Run what the plan says. Nothing to do costs no import of Dagster. Raises ConfigError before any work."""
+    plan = make_plan(pipeline, store, refresh)
+    to_do = not_in_place(pipeline, plan)
+    if not to_do:
+        return [_in_place(item) for item in plan]
+    # Dagster takes a second to import; a run with nothing to do is over by then.
+    from tunemill.pipelines.dagster_run import materialize_nodes
+
+    return materialize_nodes(pipeline, store, plan, to_do, observe, refresh, launch)
+
+
+def not_in_place(pipeline: Pipeline, plan: Sequence[Planned]) -> list[str]:
+    """The nodes to hand to Dagster: those that must run or whose ref must move, and all downstream of them."""
+    names: list[str] = []
+    for item in plan:
+        upstream = [name for ups in item.node.inputs.values() for name in ups]
+        if not item.cached or not item.ref_is_current or any(name in names for name in upstream):
+            names.append(item.node.name)
+    return names
+
+
+def _in_place(item: Planned) -> Finished:
+    return Finished(item.node.name, item.node.stage.name, "cached", (), 0.0, item.cached, item.key)

@@ -1,0 +1,78 @@
+"""Tables for people: plan, run, status, store."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tunemill.pipelines.plan import SHORT, Planned
+from tunemill.pipelines.run import Finished
+
+COLOURS = {"cached": "green", "computed": "cyan", "run": "yellow", "failed": "red", "skipped": "dim"}
+EVALUATION_COLUMNS = ("eval_loss", "perplexity", "exact_match", "rows")
+
+
+def stdout() -> Console:
+    """Tables go to stdout; in a pipe they keep their full width."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
+def plan_table(plan: Sequence[Planned]) -> Table:
+    """Every node, whether it runs, why, and how long it took last time."""
+    table = _table("node", "state", "why", "last time")
+    for item in plan:
+        last = f"{item.last_seconds:.1f} s" if item.last_seconds is not None else ""
+        table.add_row(item.node.name, _state(item.state), "; ".join(item.reasons), last)
+    return table
+
+
+def run_table(finished: Sequence[Finished]) -> Table:
+    """What ran, what was cached, seconds, digests."""
+    table = _table("node", "state", "seconds", "digest", "why")
+    for item in finished:
+        digest = item.published.digest[:SHORT] if item.published else ""
+        why = item.message or "; ".join(item.reasons)
+        table.add_row(item.node, _state(item.state), f"{item.seconds:.1f}", digest, why)
+    return table
+
+
+def evaluation_table(finished: Sequence[Finished]) -> Table | None:
+    """The evaluations of a run side by side, None if there are none."""
+    rows = [item for item in finished if item.stage == "evaluation" and item.published]
+    if not rows:
+        return None
+    table = _table("model", *EVALUATION_COLUMNS)
+    for item in rows:
+        assert item.published is not None
+        metrics = item.published.manifest["metrics"]
+        table.add_row(
+            item.node.partition("/")[2], *(_figure(metrics.get(name)) for name in EVALUATION_COLUMNS)
+        )
+    return table
+
+
+def listing(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    """Any rows under the given headings."""
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*(_figure(cell) for cell in row))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _state(state: str) -> str:
+    return f"[{COLOURS[state]}]{state}[/]"
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,80 @@
+"""What a local file or folder is: its contents. A look at an unchanged file costs one `stat`.
+
+The cache of hashes is keyed by device, inode, size, mtime and ctime. ctime is in it because mtime can be
+set back by anybody, ctime cannot.
+"""
+
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from tunemill.resources.canonical import hash_listing
+from tunemill.resources.errors import StoreError
+
+CHUNK_BYTES = 1 << 20
+# A file changed less than this before it was hashed may change again within one clock tick of the file
+# system and keep its ctime, so its hash is not remembered.
+SETTLED_NANOSECONDS = 100_000_000
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's contents."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class StatCache:
+    """Remembers the hash of a file for as long as its `stat` stays the same. One SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def hash(self, path: Path) -> str:
+        """SHA-256 of the file, from memory if its stat has not moved since it was last hashed."""
+        state = path.stat()
+        stamp = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+        with closing(self._connect()) as connection:
+            row = connection.execute("SELECT sha256 FROM files WHERE stamp = ?", (repr(stamp),)).fetchone()
+            if row is not None:
+                return str(row[0])
+            started = time.time_ns()
+            digest = hash_file(path)
+            if (
+                started - state.st_ctime_ns > SETTLED_NANOSECONDS
+                and path.stat().st_ctime_ns == state.st_ctime_ns
+            ):
+                with connection:
+                    connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (repr(stamp), digest))
+            return digest
+
+    def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._path, timeout=30)
+        connection.execute("CREATE TABLE IF NOT EXISTS files (stamp TEXT PRIMARY KEY, sha256 TEXT NOT NULL)")
+        return connection
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder in a fixed order; hidden files and folders are left out."""
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield Path(parent) / name
+
+
+def identify(path: Path, cache: StatCache) -> dict[str, str]:
+    """The identity of a source that enters a key: kind and content hash, never its name.
+
+    Raises StoreError when there is nothing at the path.
+    """
+    if path.is_file():
+        return {"kind": "file", "sha256": cache.hash(path)}
+    if path.is_dir():
+        listing = {file.relative_to(path).as_posix(): cache.hash(file) for file in files_below(path)}
+        return {"kind": "folder", "sha256": hash_listing(listing)}
+    raise StoreError(f"{path}: there is no such file or folder")
