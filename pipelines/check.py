@@ -8,23 +8,7 @@ from typing import Any
 from tunemill.pipelines.document import Document, KeyPath, read_document, spell
 from tunemill.pipelines.graph import Pipeline, build
 from tunemill.pipelines.problems import ConfigError, Problem
-from tunemill.pipelines.schema import KeyTree, axolotl_keys, key_tree
-
-# Axolotl keys whose `false` asks for nothing: leaving the feature out honours it.
-OFF_WHEN_FALSE = frozenset(
-    """activation_offloading auto_resume_from_checkpoints batch_flattening bfloat16 chunked_cross_entropy
-    cut_cross_entropy dataset_exact_deduplication deepcompile do_bench_eval do_causal_lm_eval eager_attention
-    early_stopping_patience flash_attention flex_attention float16 fp8 gptq group_by_length hf_use_auth_token
-    is_falcon_derived_model is_llama_derived_model is_mistral_derived_model is_qwen_derived_model
-    liger_fused_linear_cross_entropy liger_glu_activation liger_layer_norm liger_rms_norm liger_rope
-    load_best_model_at_end load_in_4bit load_in_8bit local_rank lora_mlp_kernel lora_o_kernel lora_qkv_kernel
-    mean_resizing_embeddings multipack_real_batches peft_use_dora pretraining_dataset process_reward_model
-    push_dataset_to_hub relora reward_model s2_attention sage_attention sample_packing_sequentially
-    save_first_step save_only_model skip_prepare_dataset streaming tiled_mlp torch_compile
-    unsloth_cross_entropy_loss unsloth_lora_mlp unsloth_lora_o unsloth_lora_qkv unsloth_rms_norm unsloth_rope
-    use_comet use_mlflow use_otel_metrics use_pose use_ray use_tensorboard use_wandb wandb_log_model
-    wandb_watch xformers_attention""".split()
-)
+from tunemill.pipelines.schema import KeyTree, axolotl_keys, key_tree, off_when_false
 
 
 def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
@@ -54,7 +38,7 @@ def _walk(value: Any, place: KeyPath, tree: KeyTree | None, document: Document) 
             here = (*place, key)
             if key in tree:
                 yield from _walk(item, here, tree[key], document)
-            elif not (item is False and key in OFF_WHEN_FALSE):
+            elif not (item is False and key in off_when_false()):
                 yield _problem(str(key), here, tree, document)
 
 

@@ -10,7 +10,7 @@ from tunemill.pipelines.graph import Pipeline
 from tunemill.pipelines.instance import open_instance
 from tunemill.pipelines.observer import Observer
 from tunemill.pipelines.plan import Planned
-from tunemill.pipelines.run import Finished
+from tunemill.pipelines.run import Finished, State
 from tunemill.resources.launcher import Launcher
 from tunemill.resources.store import Store
 
@@ -60,7 +60,7 @@ def _finished(
     node, stage = item.node.name, item.node.stage.name
     result = session.results.get((run_id, node))
     if result is not None:
-        state = "computed" if result.computed else "cached"
+        state: State = "computed" if result.computed else "cached"
         reasons = item.reasons if result.computed else ()
         return Finished(node, stage, state, reasons, result.seconds, result.published, result.published.key)
     if not selected:

@@ -12,7 +12,7 @@ from tunemill.pipelines.assets import Session, asset_key, build_assets
 from tunemill.pipelines.check import load_pipeline
 from tunemill.pipelines.problems import ConfigError
 from tunemill.resources.launcher import Launcher, in_child
-from tunemill.resources.store import Store, open_store
+from tunemill.resources.store import open_store
 
 
 def build_definitions(folder: Path, state: Path | None = None, launch: Launcher = in_child) -> dg.Definitions:

@@ -1,6 +1,5 @@
 """`output_dir`: a folder of links to a pipeline's results, where a user of Axolotl looks for the model."""
 
-import os
 import uuid
 
 from tunemill.pipelines.graph import Node, Pipeline
@@ -15,4 +14,4 @@ def link_result(pipeline: Pipeline, node: Node, published: Published) -> None:
     link.parent.mkdir(parents=True, exist_ok=True)
     beside = link.with_name(f".{link.name}.{uuid.uuid4().hex}")
     beside.symlink_to(published.data)
-    os.replace(beside, link)
+    beside.replace(link)

@@ -50,7 +50,7 @@ def run_pipeline(
 ) -> list[Finished]:
     """Run what the plan says. Nothing to do costs no import of Dagster. Raises ConfigError before any work."""
     plan = make_plan(pipeline, store, refresh)
-    to_do = not_in_place(pipeline, plan)
+    to_do = not_in_place(plan)
     if not to_do:
         return [_in_place(item) for item in plan]
     # Dagster takes a second to import; a run with nothing to do is over by then.
@@ -59,7 +59,7 @@ def run_pipeline(
     return materialize_nodes(pipeline, store, plan, to_do, observe, refresh, launch)
 
 
-def not_in_place(pipeline: Pipeline, plan: Sequence[Planned]) -> list[str]:
+def not_in_place(plan: Sequence[Planned]) -> list[str]:
     """The nodes to hand to Dagster: those that must run or whose ref must move, and all downstream of them."""
     names: list[str] = []
     for item in plan:

@@ -81,7 +81,17 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 @cache
 def axolotl_keys() -> frozenset[str]:
     """The key paths of Axolotl's own configuration, spelled `datasets[].type` and `bnb_config_kwargs.*`."""
-    text = resources.files("tunemill.pipelines").joinpath("axolotl_keys.txt").read_text()
+    return _names("axolotl_keys.txt")
+
+
+@cache
+def off_when_false() -> frozenset[str]:
+    """Keys of Axolotl whose `false` asks for nothing: leaving the feature out honours it."""
+    return _names("axolotl_off_when_false.txt")
+
+
+def _names(file: str) -> frozenset[str]:
+    text = resources.files("tunemill.pipelines").joinpath(file).read_text()
     return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))
 
 

@@ -97,12 +97,10 @@ def problem_of(item: ErrorDetails, places: Mapping[str, KeyPath], document: Docu
 
 def _has(data: Any, place: KeyPath) -> bool:
     for part in place:
-        if isinstance(data, dict) and part in data:
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data = data[part]
-        else:
+        in_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
+        if not in_list and not (isinstance(data, dict) and part in data):
             return False
+        data = data[part]
     return True
 
 

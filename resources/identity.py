@@ -31,7 +31,7 @@ class StatCache:
     """Remembers the hash of a file for as long as its `stat` stays the same. One SQLite file."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def hash(self, path: Path) -> str:
         """SHA-256 of the file, from memory if its stat has not moved since it was last hashed."""
@@ -52,8 +52,8 @@ class StatCache:
             return digest
 
     def _connect(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self._path, timeout=30)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self.path, timeout=30)
         connection.execute("CREATE TABLE IF NOT EXISTS files (stamp TEXT PRIMARY KEY, sha256 TEXT NOT NULL)")
         return connection
 

@@ -21,13 +21,14 @@ class Garbage:
 def find_garbage(store: Store) -> list[Garbage]:
     """Artifacts out of reach of every ref, leftovers of dead attempts, damaged artifacts."""
     reached = set(_reached(store))
-    found = []
-    for folder in store.artifacts():
-        if (folder.parent.name, folder.name) not in reached:
-            found.append(_garbage(folder, "no node points to it"))
-    for folder in sorted((store.root / "building").glob("*/*")):
-        if folder.is_dir() and not is_held(folder.with_name(f"{folder.name.split('.')[0]}.lease")):
-            found.append(_garbage(folder, "left by an attempt that ended"))
+    unreached = [folder for folder in store.artifacts() if (folder.parent.name, folder.name) not in reached]
+    leftovers = [
+        folder
+        for folder in sorted((store.root / "building").glob("*/*"))
+        if folder.is_dir() and not is_held(folder.with_name(f"{folder.name.split('.')[0]}.lease"))
+    ]
+    found = [_garbage(folder, "no node points to it") for folder in unreached]
+    found += [_garbage(folder, "left by an attempt that ended") for folder in leftovers]
     found += [_garbage(folder, "damaged") for folder in sorted((store.root / "set_aside").glob("*/*"))]
     return found
 

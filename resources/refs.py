@@ -1,7 +1,6 @@
 """Refs: which artifact a pipeline's node points to now. One small JSON file per node."""
 
 import json
-import os
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ class Refs:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         beside.write_text(json.dumps(asdict(ref)))
-        os.replace(beside, path)
+        beside.replace(path)
 
     def all(self) -> list[tuple[str, str, Ref]]:
         """Every (pipeline, node, ref), sorted."""

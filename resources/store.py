@@ -138,14 +138,14 @@ class Store:
         ready.mkdir()
         (ready / "key.json").write_text(json.dumps(key_document, indent=1))
         for part in ("data", "logs"):
-            os.rename(building / part, ready / part)
+            (building / part).rename(ready / part)
         (ready / "manifest.json").write_text(json.dumps(manifest, indent=1))
         _make_durable(ready)
         final = self.folder(stage, key)
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.exists():
             self.set_aside(stage, key)
-        os.rename(ready, final)
+        ready.rename(final)
         _fsync(final.parent)
         shutil.rmtree(building, ignore_errors=True)
         return Published(final, manifest)
@@ -156,7 +156,7 @@ class Store:
         parent.mkdir(parents=True, exist_ok=True)
         count = len(list(parent.glob(f"{key}.*")))
         aside = parent / f"{key}.{count}"
-        os.rename(self.folder(stage, key), aside)
+        self.folder(stage, key).rename(aside)
         return aside
 
     def verify(self, artifact: Path) -> list[str]:

@@ -33,4 +33,4 @@ def ui(options: argparse.Namespace) -> int:
     }
     module = ["-m", "tunemill.pipelines.definitions"]
     command = ["dagster", "dev", *module, "-h", "127.0.0.1", "-p", str(options.port)]
-    os.execve(sys.executable, [sys.executable, "-m", *command], environment)
+    os.execve(sys.executable, [sys.executable, "-m", *command], environment)  # noqa: S606  becomes Dagster

@@ -1,0 +1,81 @@
+"""Names are not contents: identity of files and folders, and the stat cache in front of it."""
+
+import hashlib
+import os
+import sqlite3
+import time
+
+import pytest
+
+from tunemill.resources.errors import StoreError
+from tunemill.resources.identity import SETTLED_NANOSECONDS, StatCache, identify
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return StatCache(tmp_path / "state" / "stat_cache.sqlite")
+
+
+def settle():
+    time.sleep(2 * SETTLED_NANOSECONDS / 1e9)
+
+
+def test_a_file_is_its_contents_not_its_name_or_time(tmp_path, cache):
+    one, other = tmp_path / "one.txt", tmp_path / "other.txt"
+    one.write_text("same")
+    other.write_text("same")
+    os.utime(other, (1, 1))
+    assert identify(one, cache) == identify(other, cache)
+    assert identify(one, cache)["sha256"] == hashlib.sha256(b"same").hexdigest()
+
+
+def test_an_edit_with_the_same_size_and_mtime_is_seen(tmp_path, cache):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("aaaa")
+    settle()
+    before = identify(path, cache)
+    state = path.stat()
+    path.write_text("bbbb")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_mtime_ns == state.st_mtime_ns
+    assert identify(path, cache) != before
+
+
+def test_an_unchanged_file_is_not_read_again(tmp_path, cache):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("aaaa")
+    settle()
+    cache.hash(path)
+    with sqlite3.connect(cache.path) as connection:
+        connection.execute("UPDATE files SET sha256 = 'remembered'")
+    assert cache.hash(path) == "remembered"
+
+
+def test_a_file_that_has_just_changed_is_not_remembered(tmp_path, cache):
+    path = tmp_path / "rows.jsonl"
+    for text in ("aaaa", "bbbb", "cccc", "dddd"):
+        path.write_text(text)
+        assert cache.hash(path) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_folder_is_the_listing_of_its_contents(tmp_path, cache):
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a").write_text("a")
+    before = identify(folder, cache)
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert identify(moved, cache) == before
+    (moved / "sub" / "a").rename(moved / "sub" / "b")
+    assert identify(moved, cache) != before
+
+
+def test_hidden_files_are_not_part_of_a_folder(tmp_path, cache):
+    (tmp_path / "a").write_text("a")
+    before = identify(tmp_path, StatCache(tmp_path.parent / f"{tmp_path.name}.sqlite"))
+    (tmp_path / ".DS_Store").write_text("noise")
+    assert identify(tmp_path, StatCache(tmp_path.parent / f"{tmp_path.name}.sqlite")) == before
+
+
+def test_nothing_there_is_an_error(tmp_path, cache):
+    with pytest.raises(StoreError, match=r"nowhere: there is no such file or folder"):
+        identify(tmp_path / "nowhere", cache)

@@ -1,0 +1,57 @@
+"""Stage bodies that tests launch, in this process and in children."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pydantic import Field
+
+from tunemill.stages.artifacts import Artifact
+from tunemill.stages.declaration import StageConfig
+from tunemill.stages.errors import RowError
+from tunemill.stages.report import Report, Workspace
+
+
+class EchoConfig(StageConfig):
+    """What the bodies here read."""
+
+    what: str = Field("hello", description="what to do")
+
+
+def echo(config: EchoConfig, one: Artifact, many: list[Artifact], none: None, out: Workspace, report: Report) -> None:
+    """Write what came in, and say so in every way there is."""
+    assert none is None
+    (out.data / "out.txt").write_text(f"{config.what} {one.path.name} {[item.path.name for item in many]}")
+    report.log("a line")
+    report.progress(1, 2, "rows")
+    report.step(3, loss=0.5)
+    report.summary(rows=2)
+    print("printed, not an event")
+
+
+def misbehave(config: EchoConfig, out: Workspace, report: Report) -> None:
+    """End in the way that the config names."""
+    match config.what:
+        case "user error":
+            raise RowError("rows.jsonl:3: not valid JSON; mend the line")
+        case "mistake":
+            raise KeyError("a mistake of ours")
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "disk full":
+            with Path("/dev/full").open("w") as file:
+                file.write("x")
+        case "sleep with a child":
+            grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+            (out.logs / "pids").write_text(f"{os.getpid()} {grandchild.pid}")
+            report.log("asleep")
+            time.sleep(300)
+        case "deaf":
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            (out.logs / "pids").write_text(f"{os.getpid()}")
+            report.log("asleep")
+            time.sleep(300)
