@@ -36,7 +36,8 @@ def fingerprint(stage: Stage) -> str:
                 pending.append(imported)
     root = STAGES_FOLDER.parent
     meanings = [
-        f"{path.relative_to(root).as_posix()}\n{_meaning(ast.parse(path.read_text()))}" for path in sorted(files)
+        f"{path.relative_to(root).as_posix()}\n{_meaning(ast.parse(path.read_text()))}"
+        for path in sorted(files)
     ]
     return hashlib.sha256("\n".join(meanings).encode()).hexdigest()
 
@@ -59,7 +60,9 @@ def main(arguments: Sequence[str]) -> int:
         print("\n".join(moved) or "nothing moved")
         return 1 if moved else 0
     names = list(now) if "--all" in arguments else arguments[1:]
-    RECORD.write_text(json.dumps({**before, **{name: now[name] for name in names}}, indent=1, sort_keys=True) + "\n")
+    RECORD.write_text(
+        json.dumps({**before, **{name: now[name] for name in names}}, indent=1, sort_keys=True) + "\n"
+    )
     return 0
 
 
@@ -93,7 +96,11 @@ def _meaning(node: Any) -> str:
 
 
 def _is_docstring(node: Any) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ STAGES: tuple[Stage, ...] = (
     EVALUATION,
 )
 
+# The lists of which each item is a dataset entry.
+ENTRY_LISTS = ("datasets", "test_datasets")
 Evaluated = Literal["base", "trained", "merged", "quantized"]
 
 
@@ -171,8 +173,8 @@ def places(graph: GraphConfig) -> list[Place]:
     upstream = {"upstream": (graph.base_model,)} if graph.base_model.startswith(ASSET_SCHEME) else {}
     found = [Place("tokenizer", TOKENIZER, upstream)]
     names = iter(unique_names([*graph.datasets, *graph.test_datasets]))
-    tokenized: dict[str, list[str]] = {"datasets": [], "test_datasets": []}
-    for group, entries in (("datasets", graph.datasets), ("test_datasets", graph.test_datasets)):
+    tokenized: dict[str, list[str]] = {group: [] for group in ENTRY_LISTS}
+    for group, entries in zip(ENTRY_LISTS, (graph.datasets, graph.test_datasets), strict=True):
         for index in range(len(entries)):
             name = next(names)
             found.append(Place(f"dataset/{name}", DATASET, {}, (group, index)))

@@ -8,7 +8,7 @@ from typing import Any
 from tunemill.pipelines.graph import Node
 from tunemill.pipelines.plan import Resolved
 from tunemill.resources.store import Published
-from tunemill.stages.artifacts import LINEAGE_FILE
+from tunemill.stages.artifacts import LINEAGE_FILE, RawDataset
 
 
 def lineage_of(
@@ -18,6 +18,7 @@ def lineage_of(
     return {
         "node": f"{facts['pipeline']}/{node.name}",
         "stage": node.stage.name,
+        "artifact": node.stage.output.__name__,
         "version": node.stage.version,
         "key": resolved.key,
         "digest": digest,
@@ -55,13 +56,8 @@ def datasets_behind(lineage: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     pending = [lineage]
     while pending:
         item = pending.pop(0)
-        if item["stage"] == "dataset" and item["key"] not in seen:
+        if item["artifact"] == RawDataset.__name__ and item["key"] not in seen:
             seen.add(item["key"])
-            source = item["sources"]["path"][0]
-            yield {
-                "node": item["node"],
-                **source,
-                "rows": item["metrics"].get("rows"),
-                "digest": item["digest"],
-            }
+            facts = {"node": item["node"], "rows": item["metrics"].get("rows"), "digest": item["digest"]}
+            yield from ({**facts, **source} for sources in item["sources"].values() for source in sources)
         pending += [upstream for upstreams in item["inputs"].values() for upstream in upstreams]

@@ -8,11 +8,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from tunemill.pipelines.graph import STAGES, GraphConfig
+from tunemill.pipelines.graph import ENTRY_LISTS, STAGES, GraphConfig
 from tunemill.stages.declaration import EntryMark, StageConfig, YamlMark
-
-# The lists of which each item is a dataset entry.
-ENTRY_LISTS = ("datasets", "test_datasets")
 
 
 class KeyTree(dict[str, "KeyTree | None"]):

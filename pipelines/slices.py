@@ -68,11 +68,18 @@ def validate(config: type[StageConfig], piece: Slice, document: Document) -> Sta
     try:
         return config.model_validate(piece.values)
     except ValidationError as error:
-        return [
-            problem_of(item, piece.places, document)
-            for item in error.errors(include_url=False)
-            if item["type"] != "extra_forbidden"
-        ]
+        # Unknown keys inside a group of settings are found, with suggestions, by the walk over all keys.
+        errors = [item for item in error.errors(include_url=False) if item["type"] != "extra_forbidden"]
+    problems = [problem_of(item, piece.places, document) for item in errors]
+    if any(problem.kind == "value" for problem in problems):
+        # Conflicts are only looked for among valid values: look again without the wrong ones.
+        wrong = {item["loc"][0] for item in errors if item["loc"]}
+        rest = Slice({name: value for name, value in piece.values.items() if name not in wrong}, piece.places)
+        again = validate(config, rest, document) if len(rest.values) < len(piece.values) else []
+        problems += (
+            [problem for problem in again if problem.kind == "conflict"] if isinstance(again, list) else []
+        )
+    return problems
 
 
 def problem_of(item: ErrorDetails, places: Mapping[str, KeyPath], document: Document) -> Problem:

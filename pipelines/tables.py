@@ -6,8 +6,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tunemill.pipelines.graph import Pipeline
 from tunemill.pipelines.plan import SHORT, Planned
 from tunemill.pipelines.run import Finished
+from tunemill.stages.artifacts import EvaluationReport
 
 COLOURS = {"cached": "green", "computed": "cyan", "run": "yellow", "failed": "red", "skipped": "dim"}
 EVALUATION_COLUMNS = ("eval_loss", "perplexity", "exact_match", "rows")
@@ -38,9 +40,9 @@ def run_table(finished: Sequence[Finished]) -> Table:
     return table
 
 
-def evaluation_table(finished: Sequence[Finished]) -> Table | None:
+def evaluation_table(pipeline: Pipeline, finished: Sequence[Finished]) -> Table | None:
     """The evaluations of a run side by side, None if there are none."""
-    rows = [item for item in finished if item.stage == "evaluation" and item.published]
+    rows = [item for item in finished if is_evaluation(pipeline, item) and item.published]
     if not rows:
         return None
     table = _table("model", *EVALUATION_COLUMNS)
@@ -51,6 +53,11 @@ def evaluation_table(finished: Sequence[Finished]) -> Table | None:
             item.node.partition("/")[2], *(_figure(metrics.get(name)) for name in EVALUATION_COLUMNS)
         )
     return table
+
+
+def is_evaluation(pipeline: Pipeline, item: Finished) -> bool:
+    """Whether the node's result is a report and not a thing to take away."""
+    return issubclass(pipeline.node(item.node).stage.output, EvaluationReport)
 
 
 def listing(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:

@@ -17,7 +17,7 @@ from tunemill.pipelines.graph import Pipeline
 from tunemill.pipelines.problems import ConfigError, Problem
 from tunemill.pipelines.progress import show_progress
 from tunemill.pipelines.run import Finished, run_pipeline
-from tunemill.pipelines.tables import evaluation_table, run_table, stdout
+from tunemill.pipelines.tables import evaluation_table, is_evaluation, run_table, stdout
 
 
 def add_to(commands: Any) -> None:
@@ -60,11 +60,12 @@ def _check_nodes(pipeline: Pipeline, names: Sequence[str]) -> None:
 def _print(pipeline: Pipeline, finished: Sequence[Finished], state: str) -> None:
     console = stdout()
     console.print(run_table(finished))
-    if evaluations := evaluation_table(finished):
+    if evaluations := evaluation_table(pipeline, finished):
         console.print()
         console.print(evaluations)
     console.print()
     for item in finished:
-        if item.published and pipeline.node(item.node).stage.output.exported and item.stage != "evaluation":
+        exported = pipeline.node(item.node).stage.output.exported
+        if item.published and exported and not is_evaluation(pipeline, item):
             console.print(f"{item.node}: {item.published.data}", soft_wrap=True)
     console.print(f"browse it: tunemill ui {pipeline.document.path.parent} --state {state}", soft_wrap=True)

@@ -21,7 +21,9 @@ class EchoConfig(StageConfig):
     what: str = Field("hello", description="what to do")
 
 
-def echo(config: EchoConfig, one: Artifact, many: list[Artifact], none: None, out: Workspace, report: Report) -> None:
+def echo(
+    config: EchoConfig, one: Artifact, many: list[Artifact], none: None, out: Workspace, report: Report
+) -> None:
     """Write what came in, and say so in every way there is."""
     assert none is None
     (out.data / "out.txt").write_text(f"{config.what} {one.path.name} {[item.path.name for item in many]}")

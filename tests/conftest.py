@@ -1,0 +1,34 @@
+"""Fixtures that many tests share."""
+
+import os
+import shutil
+
+import pytest
+from support.project import Project, make_project
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("DAGSTER_HOME", None)
+os.environ.pop("TUNEMILL_HOME", None)
+
+
+@pytest.fixture(scope="session")
+def finished_project(tmp_path_factory) -> Project:
+    """A project that has run to its end. Read only: tests take a `project` copy of it."""
+    project = make_project(tmp_path_factory.mktemp("finished") / "project")
+    finished = project.run()
+    assert {item.state for item in finished.values()} == {"computed"}, finished
+    return project
+
+
+@pytest.fixture
+def project(finished_project, tmp_path) -> Project:
+    """A project of the test's own, with everything already in its store."""
+    shutil.copytree(finished_project.folder, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project", tmp_path / "project" / ".tunemill")
+
+
+@pytest.fixture
+def fresh_project(tmp_path) -> Project:
+    """A project of the test's own with an empty store."""
+    return make_project(tmp_path / "project")

@@ -1,0 +1,91 @@
+"""What README and docs say is what happens."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tunemill.pipelines.key_table import key_table
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands():
+    """Every `tunemill` command of the README, without its comment."""
+    lines = [
+        line.split("#")[0]
+        for block in re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S)
+        for line in block.splitlines()
+    ]
+    return [shlex.split(line)[1:] for line in lines if line.startswith(".venv/bin/tunemill")]
+
+
+def test_the_make_targets_that_the_readme_names_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"make ([a-z-]+)", "\n".join(page.read_text() for page in PAGES)))
+    assert named <= targets and {"quickstart", "test", "test-all", "lint", "bench"} <= targets
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not link.startswith("http"):
+                assert (page.parent / link).exists(), f"{page}: {link}"
+
+
+def test_the_page_of_keys_is_current():
+    assert (ROOT / "docs" / "keys.md").read_text() == key_table(), (
+        "run: tunemill schema --markdown > docs/keys.md"
+    )
+
+
+@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
+def test_every_command_of_the_readme_works(arguments, finished_quickstart):
+    folder, environment = finished_quickstart
+    done = subprocess.run(
+        [sys.executable, "-m", "tunemill.pipelines.cli", *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished_quickstart(tmp_path_factory):
+    """The quickstart's files, with a run of a few steps in the store: enough for the commands to answer."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    path = folder / "examples" / "quickstart" / "pipeline.yml"
+    text = path.read_text()
+    path.write_text(re.sub(r"^(num_epochs|max_steps):.*$", "max_steps: 2", text, flags=re.M))
+    environment = {**os.environ, "TUNEMILL_HOME": str(folder / "state")}
+    limits = ["--pipeline.evaluation.max_rows=2"]
+    command = [sys.executable, "-m", "tunemill.pipelines.cli", "run", str(path), "--json", *limits]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["nodes"]) > 10
+    return folder, environment
+
+
+def test_the_python_of_the_readme_builds_definitions(tmp_path):
+    (block,) = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+    (tmp_path / "pipelines").mkdir()
+    code = block.replace("assets=[...]", "assets=[]")
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_the_yaml_of_the_readme_is_valid(tmp_path):
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", README, re.M | re.S)
+    text = (ROOT / "examples" / "quickstart" / "pipeline.yml").read_text()
+    without = re.sub(r"^pipeline:\n(?:[ ].*\n)*", "", text, flags=re.M)
+    (tmp_path / "x.yml").write_text(f"{without}\n{block}")
+    command = [sys.executable, "-m", "tunemill.pipelines.cli", "check", str(tmp_path / "x.yml")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

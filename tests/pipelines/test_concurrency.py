@@ -1,0 +1,88 @@
+"""Several processes, and processes that die."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from support.project import Project, make_project
+
+CLI = [sys.executable, "-m", "tunemill.pipelines.cli"]
+
+
+def start(project, *arguments):
+    return subprocess.Popen(
+        [*CLI, "run", str(project.yaml), "--state", str(project.state), "--json", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=240)
+    return json.loads(out)["nodes"], err
+
+
+def test_two_processes_compute_each_stage_once(tmp_path):
+    project = make_project(tmp_path / "project", adapter=None, quantization=None, test_datasets=None)
+    (one, said_by_one), (other, said_by_other) = [
+        finish(process) for process in [start(project), start(project)]
+    ]
+    for mine, theirs in zip(one, other, strict=True):
+        assert mine["digest"] == theirs["digest"] and mine["key"] == theirs["key"]
+        assert sorted([mine["state"], theirs["state"]]) == ["cached", "computed"], (mine, theirs)
+    assert "waiting for process" in said_by_one + said_by_other
+
+
+def test_a_killed_training_process_resumes_to_the_same_bits(tmp_path):
+    keys = {
+        "max_steps": 30,
+        "save_steps": 3,
+        "lora_dropout": 0.1,
+        "quantization": None,
+        "test_datasets": None,
+    }
+    keys |= {"logging_steps": 1}
+    straight = make_project(tmp_path / "straight", **keys)
+    killed = make_project(tmp_path / "killed", **keys)
+    process = start(killed)
+    checkpoint = wait_for_checkpoint(killed)
+    trainer = trainer_of(checkpoint)
+    os.kill(trainer, signal.SIGKILL)
+    nodes, _ = finish(process)
+    states = {node["node"]: node["state"] for node in nodes}
+    assert process.returncode == 1 and states["trained"] == "failed" and states["merged"] == "skipped"
+    assert "SIGKILL" in next(node["message"] for node in nodes if node["node"] == "trained")
+    assert not list((killed.state / "artifacts" / "trained").glob("*"))
+
+    resumed, said = finish(start(killed))
+    expected, _ = finish(start(straight))
+    assert "resum" in said
+    digests = {node["node"]: node["digest"] for node in resumed}
+    assert digests == {node["node"]: node["digest"] for node in expected}
+
+
+def wait_for_checkpoint(project: Project) -> Path:
+    deadline = time.monotonic() + 120
+    while True:
+        found = [
+            path
+            for path in (project.state / "building").glob("trained/*/checkpoints/*")
+            if path.name.endswith("-3")
+        ]
+        if found:
+            return found[0]
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.01)
+
+
+def trainer_of(checkpoint: Path) -> int:
+    request = str(checkpoint.parent.parent / "logs" / "request.json").encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and request in (entry / "cmdline").read_bytes().split(b"\0"):
+            return int(entry.name)
+    raise AssertionError("the training process is not there")

@@ -1,0 +1,162 @@
+"""Every field of every stage moves the key, or is declared to change nothing, with a reason."""
+
+import types
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from tunemill.pipelines.graph import STAGES, Node
+from tunemill.pipelines.keys import key_document
+from tunemill.resources.canonical import hash_document
+from tunemill.stages.declaration import RuntimeMark, SourceMark, StageConfig
+
+# Values that the smallest valid config of a stage needs.
+REQUIRED: dict[str, Any] = {
+    "path": "/rows.jsonl",
+    "type": "chat_template",
+    "base_model": "/model",
+    "learning_rate": 0.001,
+    "adapter": "lora",
+    "lora_r": 8,
+    "lora_alpha": 16,
+    "lora_target_linear": True,
+}
+# Fields that only make sense beside others: what the others must be, None to leave one out.
+PARTNERS: dict[str, dict[str, Any]] = {
+    "adapter": {"lora_r": None, "lora_alpha": None, "lora_target_linear": None, "adapter": None},
+    "field": {"type": "completion"},
+    "chat_template_jinja": {"chat_template": "jinja", "chat_template_jinja": "{{ messages }}"},
+    "dataloader_prefetch_factor": {"dataloader_num_workers": 2},
+    "gradient_checkpointing_kwargs": {"gradient_checkpointing": True},
+    "optim_args": {"optimizer": "sgd"},
+    "lora_target_linear": {"lora_target_modules": ["q_proj"]},
+    "eval_strategy": {"eval_steps": 4},
+    "save_strategy": {"save_steps": 4},
+}
+# Values of fields whose type alone does not say what is valid.
+CANDIDATES: dict[str, list[Any]] = {
+    "split": ["train[:10]"],
+    "ds_type": ["json", "csv"],
+    "optim_args": [{"momentum": 0.5}],
+    "adapter": ["lora"],
+    "chat_template_jinja": ["{{ other }}"],
+}
+# Fields that exist to refuse every value but one with a reason of its own.
+REFUSING = {("dataset", "name")}
+
+FIELDS = [(stage, field) for stage in STAGES for field in stage.config.model_fields]
+
+
+def name(item: Any) -> str:
+    return item if isinstance(item, str) else item.name
+
+
+@pytest.mark.parametrize(("stage", "field"), FIELDS, ids=name)
+def test_every_field_moves_the_key_or_is_declared_not_to(stage, field):
+    base = smallest(stage.config, field)
+    if has_one_value(stage.config, field) or (stage.name, field) in REFUSING:
+        assert next(variants(stage.config, base, field), None) is None
+        return
+    changed = next(variants(stage.config, base, field), None)
+    assert changed is not None, f"no other valid value was found for {field}; add one to CANDIDATES"
+    moved = key(stage, base) != key(stage, changed)
+    if field in stage.config.marked(RuntimeMark):
+        description = stage.config.model_fields[field].description or ""
+        assert ": " in description, f"{field} is Runtime without a reason"
+        assert not moved
+    elif field in stage.config.marked(SourceMark):
+        assert not moved, "a name is not contents"
+        assert key(stage, base) != key(stage, base, sources={field: [{"kind": "file", "sha256": "x"}]})
+    else:
+        assert moved
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=name)
+def test_inputs_version_and_libraries_move_the_key(stage):
+    base = smallest(stage.config)
+    keys = {key(stage, base)}
+    for input_name in stage.inputs:
+        keys.add(key(stage, base, inputs={input_name: ["d"]}))
+        keys.add(key(stage, base, inputs={input_name: ["d", "e"]}))
+        keys.add(key(stage, base, inputs={input_name: ["e", "d"]}))
+    assert len(keys) == 1 + 3 * len(stage.inputs)
+    document = key_document(node(stage, base), {}, {})
+    assert hash_document({**document, "version": stage.version + 1}) not in keys
+    assert hash_document({**document, "libraries": {**document["libraries"], "x": "1.0"}}) not in keys
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=name)
+def test_every_field_is_described(stage):
+    for field, info in stage.config.model_fields.items():
+        assert info.description, f"{stage.name}.{field}"
+
+
+def node(stage, config) -> Node:
+    return Node(stage.name, stage, config, {}, {})
+
+
+def key(stage, config, inputs=None, sources=None) -> str:
+    return hash_document(key_document(node(stage, config), inputs or {}, sources or {}))
+
+
+def smallest(config: type[StageConfig], field: str = "") -> StageConfig:
+    given = {**REQUIRED, **PARTNERS.get(field, {})}
+    names = [name for name in given if name in config.model_fields and given[name] is not None]
+    return config.model_validate({name: given[name] for name in names})
+
+
+def has_one_value(config: type[StageConfig], field: str) -> bool:
+    """A field whose type allows one value only."""
+    annotation = config.model_fields[field].annotation
+    return annotation is type(None) or (get_origin(annotation) is Literal and len(get_args(annotation)) == 1)
+
+
+def variants(config: type[StageConfig], base: StageConfig, field: str) -> Iterator[StageConfig]:
+    """Valid configs that differ from the base in one field."""
+    given = {name: getattr(base, name) for name in base.model_fields_set}
+    before = getattr(base, field)
+    for value in [*CANDIDATES.get(field, []), *values(config.model_fields[field].annotation)]:
+        more = REQUIRED if field == "adapter" else {}
+        try:
+            changed = config.model_validate(
+                {**given, **{k: v for k, v in more.items() if k in config.model_fields}, field: value}
+            )
+        except ValidationError:
+            continue
+        if getattr(changed, field) != before:
+            yield changed
+
+
+def values(annotation: Any) -> Iterator[Any]:
+    """Values to try for a type."""
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        for item in get_args(annotation):
+            yield from values(item)
+    elif origin is Annotated:
+        yield from values(get_args(annotation)[0])
+    elif origin is Literal:
+        yield from get_args(annotation)
+    elif origin in (list, tuple):
+        for item in values(get_args(annotation)[0]):
+            yield [item]
+    elif origin is dict:
+        key_type, value_type = get_args(annotation)
+        for item in values(value_type):
+            yield {next(values(key_type)): item}
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for field, info in annotation.model_fields.items():
+            for item in values(info.annotation):
+                yield {field: item}
+    elif annotation is Any:
+        yield from ("x", 1)
+    else:
+        yield from {
+            bool: [True, False],
+            int: [1, 7, 64],
+            float: [0.5, 0.25, 3.0],
+            str: ["a", "user", "linear"],
+            type(None): [],
+        }[annotation]

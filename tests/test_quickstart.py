@@ -1,0 +1,85 @@
+"""The quickstart is real: it learns, merging changes nothing, int8 costs next to nothing, and it refines."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICKSTART = ROOT / "examples" / "quickstart"
+
+
+def run(name, state):
+    command = [sys.executable, "-m", "tunemill.pipelines.cli", "run", str(QUICKSTART / name), "--json"]
+    done = subprocess.run([*command, "--state", str(state)], capture_output=True, text=True, cwd=state.parent)
+    assert done.returncode == 0, done.stderr
+    return {node["node"]: node for node in json.loads(done.stdout)["nodes"]}
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    return tmp_path_factory.mktemp("quickstart") / "state"
+
+
+@pytest.fixture(scope="module")
+def quickstart(state):
+    return run("pipeline.yml", state)
+
+
+def exact_match(nodes, what):
+    return nodes[f"evaluation/{what}"]["metrics"]["exact_match"]
+
+
+def test_it_learns(quickstart):
+    assert {node["state"] for node in quickstart.values()} == {"computed"}
+    assert exact_match(quickstart, "base") < 0.01
+    assert exact_match(quickstart, "trained") > 0.9
+    assert exact_match(quickstart, "merged") == exact_match(quickstart, "trained")
+    assert exact_match(quickstart, "quantized") > exact_match(quickstart, "trained") - 0.02
+
+
+def test_held_out_rows_are_never_trained_on():
+    trained = {
+        row
+        for path in ("dates_words", "dates_numeric")
+        for row in (QUICKSTART / "data" / f"{path}.jsonl").read_text().splitlines()
+    }
+    held_out = (QUICKSTART / "data" / "heldout.jsonl").read_text().splitlines()
+    answers = {json.loads(row)["messages"][-1]["content"] for row in trained}
+    assert not trained & set(held_out)
+    assert not answers & {json.loads(row)["messages"][-1]["content"] for row in held_out}
+
+
+def test_its_quantized_model_loads_in_stock_transformers(quickstart):
+    path = quickstart["quantized"]["path"]
+    code = (
+        "import sys; from transformers import AutoModelForCausalLM, AutoTokenizer;"
+        "model = AutoModelForCausalLM.from_pretrained(sys.argv[1]);"
+        "tokenizer = AutoTokenizer.from_pretrained(sys.argv[1]);"
+        "messages = [{'role': 'user', 'content': 'the third of March, 1998'}];"
+        "ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors='pt', return_dict=True);"
+        "out = model.generate(**ids, max_new_tokens=16, do_sample=False);"
+        "print(tokenizer.decode(out[0, ids['input_ids'].shape[1]:], skip_special_tokens=True))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "1998-03-03"
+
+
+def test_a_second_pipeline_refines_the_result(quickstart, state):
+    refined = run("refine.yml", state)
+    assert quickstart and refined["base_model"]["state"] == "computed"
+    assert exact_match(refined, "trained") > max(0.9, exact_match(refined, "base"))
+
+
+def test_its_data_and_tokenizer_are_what_the_scripts_make(tmp_path):
+    import shutil
+
+    copy = Path(shutil.copytree(QUICKSTART, tmp_path / "quickstart"))
+    for script in ("make_data.py", "make_tokenizer.py"):
+        subprocess.run([sys.executable, str(copy / script)], check=True, capture_output=True)
+    for path in sorted(QUICKSTART.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts and "outputs" not in path.parts:
+            assert (copy / path.relative_to(QUICKSTART)).read_bytes() == path.read_bytes(), path
