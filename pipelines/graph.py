@@ -211,7 +211,7 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
         )
         models["quantized"] = {"model": ("quantized",)}
     if graph.held_out:
-        asked = graph.evaluate or list(models)
+        asked: Sequence[str] = graph.evaluate or list(models)
         found += [Place(f"evaluation/{what}", EVALUATION, {**models[what], **held_out}) for what in asked]
     return found
 

@@ -23,7 +23,9 @@ nothing. A *source* counts by its contents, not by its name.
 def key_table() -> str:
     """Markdown: every key, who reads it, its default, what it does."""
     rows: dict[str, tuple[list[str], Any, str]] = {}
-    for reader, config in (("graph", GraphConfig), *((stage.name, stage.config) for stage in STAGES)):
+    readers_and_configs: list[tuple[str, type[StageConfig]]] = [("graph", GraphConfig)]
+    readers_and_configs += [(stage.name, stage.config) for stage in STAGES]
+    for reader, config in readers_and_configs:
         for key, field, mark in _fields(config):
             readers, _, _ = rows.setdefault(
                 key, ([], field.get_default(call_default_factory=True), field.description)

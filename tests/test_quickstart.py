@@ -1,6 +1,7 @@
 """The quickstart is real: it learns, merging changes nothing, int8 costs next to nothing, and it refines."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ QUICKSTART = ROOT / "examples" / "quickstart"
 
 
 def run(name, state):
-    command = [sys.executable, "-m", "tunemill.pipelines.cli", "run", str(QUICKSTART / name), "--json"]
-    done = subprocess.run([*command, "--state", str(state)], capture_output=True, text=True, cwd=state.parent)
+    examples = state.parent / "examples"
+    shutil.copytree(QUICKSTART, examples, dirs_exist_ok=True)
+    command = [sys.executable, "-m", "tunemill.pipelines.cli", "run", str(examples / name), "--json"]
+    done = subprocess.run([*command, "--state", str(state)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return {node["node"]: node for node in json.loads(done.stdout)["nodes"]}
 
@@ -41,10 +44,9 @@ def test_it_learns(quickstart):
 
 
 def test_held_out_rows_are_never_trained_on():
+    names = ("dates_words", "dates_numeric")
     trained = {
-        row
-        for path in ("dates_words", "dates_numeric")
-        for row in (QUICKSTART / "data" / f"{path}.jsonl").read_text().splitlines()
+        row for name in names for row in (QUICKSTART / "data" / f"{name}.jsonl").read_text().splitlines()
     }
     held_out = (QUICKSTART / "data" / "heldout.jsonl").read_text().splitlines()
     answers = {json.loads(row)["messages"][-1]["content"] for row in trained}
@@ -59,7 +61,8 @@ def test_its_quantized_model_loads_in_stock_transformers(quickstart):
         "model = AutoModelForCausalLM.from_pretrained(sys.argv[1]);"
         "tokenizer = AutoTokenizer.from_pretrained(sys.argv[1]);"
         "messages = [{'role': 'user', 'content': 'the third of March, 1998'}];"
-        "ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors='pt', return_dict=True);"
+        "ids = tokenizer.apply_chat_template("
+        "messages, add_generation_prompt=True, return_tensors='pt', return_dict=True);"
         "out = model.generate(**ids, max_new_tokens=16, do_sample=False);"
         "print(tokenizer.decode(out[0, ids['input_ids'].shape[1]:], skip_special_tokens=True))"
     )
@@ -75,8 +78,6 @@ def test_a_second_pipeline_refines_the_result(quickstart, state):
 
 
 def test_its_data_and_tokenizer_are_what_the_scripts_make(tmp_path):
-    import shutil
-
     copy = Path(shutil.copytree(QUICKSTART, tmp_path / "quickstart"))
     for script in ("make_data.py", "make_tokenizer.py"):
         subprocess.run([sys.executable, str(copy / script)], check=True, capture_output=True)

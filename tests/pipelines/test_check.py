@@ -151,7 +151,7 @@ def test_overrides_reach_any_key(yaml_file):
     assert main(["check", str(yaml_file), "--learnin_rate=3e-4"]) == 1
 
 
-def test_the_schema_knows_every_key(yaml_file):
+def test_the_schema_knows_every_key():
     schema = json_schema()
     assert set(key_tree()) == set(schema["properties"])
     assert schema["properties"]["datasets"]["items"]["additionalProperties"] is False

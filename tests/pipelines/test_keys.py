@@ -129,34 +129,33 @@ def variants(config: type[StageConfig], base: StageConfig, field: str) -> Iterat
             yield changed
 
 
+SIMPLE: dict[Any, list[Any]] = {
+    bool: [True, False],
+    int: [1, 7, 64],
+    float: [0.5, 0.25, 3.0],
+    str: ["a", "user", "linear"],
+    type(None): [],
+    Any: ["x", 1],
+}
+
+
 def values(annotation: Any) -> Iterator[Any]:
     """Values to try for a type."""
-    origin = get_origin(annotation)
+    origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        for item in get_args(annotation):
+        for item in arguments:
             yield from values(item)
     elif origin is Annotated:
-        yield from values(get_args(annotation)[0])
+        yield from values(arguments[0])
     elif origin is Literal:
-        yield from get_args(annotation)
+        yield from arguments
     elif origin in (list, tuple):
-        for item in values(get_args(annotation)[0]):
-            yield [item]
+        yield from ([item] for item in values(arguments[0]))
     elif origin is dict:
-        key_type, value_type = get_args(annotation)
-        for item in values(value_type):
-            yield {next(values(key_type)): item}
-    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        for field, info in annotation.model_fields.items():
-            for item in values(info.annotation):
-                yield {field: item}
-    elif annotation is Any:
-        yield from ("x", 1)
+        yield from ({next(values(arguments[0])): item} for item in values(arguments[1]))
+    elif annotation in SIMPLE:
+        yield from SIMPLE[annotation]
     else:
-        yield from {
-            bool: [True, False],
-            int: [1, 7, 64],
-            float: [0.5, 0.25, 3.0],
-            str: ["a", "user", "linear"],
-            type(None): [],
-        }[annotation]
+        assert issubclass(annotation, BaseModel)
+        for field, info in annotation.model_fields.items():
+            yield from ({field: item} for item in values(info.annotation))

@@ -1,27 +1,23 @@
 """Dagster's own server over a project: what its pages show, what its buttons do."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
-from support.project import make_project
+import yaml
+from support.project import Project
 from support.ui import serve
 
 
 @pytest.fixture(scope="module")
 def served(finished_project, tmp_path_factory):
-    import shutil
-
-    from support.project import Project
-
     folder = tmp_path_factory.mktemp("ui") / "project"
     shutil.copytree(finished_project.folder, folder, symlinks=True)
     project = Project(folder, folder / ".tunemill")
     # A second pipeline that trains for long enough to be cancelled, on the same files.
     long = {**project.config(), "max_steps": 100_000, "logging_steps": 1, "pipeline": {"name": "long"}}
-    import yaml
-
     (folder / "long.yml").write_text(yaml.safe_dump(long))
     with serve(project) as ui:
         yield project, ui

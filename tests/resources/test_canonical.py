@@ -47,7 +47,11 @@ def test_foreign_types_are_refused_with_their_place(value, message):
 
 def test_the_key_of_a_document_never_changes():
     # A golden value: if this moves, every store in the world becomes cold. Raise SCHEMA on purpose instead.
-    document = {"schema": 1, "stage": "x", "config": {"learning_rate": 2e-4, "text": "ü", "flag": True, "none": None}}
+    document = {
+        "schema": 1,
+        "stage": "x",
+        "config": {"learning_rate": 2e-4, "text": "ü", "flag": True, "none": None},
+    }
     assert canonical_json(document) == (
         '{"config":{"flag":true,"learning_rate":0.0002,"none":null,"text":"\\u00fc"},"schema":1,"stage":"x"}'
     )

@@ -69,7 +69,7 @@ def test_a_folder_is_the_listing_of_its_contents(tmp_path, cache):
     assert identify(moved, cache) != before
 
 
-def test_hidden_files_are_not_part_of_a_folder(tmp_path, cache):
+def test_hidden_files_are_not_part_of_a_folder(tmp_path):
     (tmp_path / "a").write_text("a")
     before = identify(tmp_path, StatCache(tmp_path.parent / f"{tmp_path.name}.sqlite"))
     (tmp_path / ".DS_Store").write_text("noise")

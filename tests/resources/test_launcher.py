@@ -18,6 +18,11 @@ from tunemill.stages.artifacts import Artifact
 from tunemill.stages.errors import UserError
 from tunemill.stages.report import Report, Workspace
 
+IN_CHILD = """
+import json, sys
+from tunemill.resources.launcher import Call, in_child
+in_child(Call(**json.load(open(sys.argv[1]))), print)
+"""
 TESTS = Path(__file__).resolve().parent.parent
 
 
@@ -97,7 +102,7 @@ def test_a_full_disk_is_explained(workspace):
 
 @pytest.mark.parametrize("what", ["sleep with a child", "deaf"])
 def test_an_interrupt_ends_the_whole_group(workspace, what):
-    def interrupt(event):
+    def interrupt(_event):
         raise KeyboardInterrupt
 
     started = time.monotonic()
@@ -115,8 +120,7 @@ def test_when_the_parent_is_killed_the_whole_group_goes(workspace, tmp_path):
         [
             sys.executable,
             "-c",
-            "import json, sys; from tunemill.resources.launcher import Call, in_child;"
-            "in_child(Call(**json.load(open(sys.argv[1]))), print)",
+            IN_CHILD,
             str(request),
         ],
         start_new_session=True,

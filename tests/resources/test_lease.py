@@ -86,7 +86,7 @@ def test_many_at_once_never_hold_it_together(tmp_path):
 
     def work(number):
         # Threads share one process, so the lease file is taken and removed many times in a row.
-        with lease(path, lambda message: None):
+        with lease(path, lambda _: None):
             inside.append(number)
             most.append(len(inside))
             time.sleep(0.01)

@@ -23,7 +23,9 @@ def publish(store, key=KEY, files=(("a.txt", "a"), ("sub/b.txt", "bb")), lineage
             (building.data / name).write_text(text)
         (building.checkpoints / "step-1").write_text("half way")
         (building.logs / "output.log").write_text("hello")
-        return store.publish("stage", key, {"stage": "stage"}, FACTS, lambda digest: lineage or {"digest": digest})
+        return store.publish(
+            "stage", key, {"stage": "stage"}, FACTS, lambda digest: lineage or {"digest": digest}
+        )
 
 
 @pytest.fixture
@@ -57,7 +59,9 @@ def test_published_files_are_read_only(store):
         assert not path.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
 
 
-@pytest.mark.parametrize("name", ["data/a.txt", "data/sub/b.txt", "logs/output.log", "data/tunemill_lineage.json"])
+@pytest.mark.parametrize(
+    "name", ["data/a.txt", "data/sub/b.txt", "logs/output.log", "data/tunemill_lineage.json"]
+)
 def test_a_missing_or_short_file_is_a_miss_that_names_it(store, name):
     published = publish(store)
     os.truncate(published.folder / name, 0)

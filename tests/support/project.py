@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from support.tiny_tokenizer import make_tokenizer
 
+from support.tiny_tokenizer import make_tokenizer
 from tunemill.pipelines.check import load_pipeline
 from tunemill.pipelines.plan import Planned, make_plan
 from tunemill.pipelines.run import Finished, run_pipeline

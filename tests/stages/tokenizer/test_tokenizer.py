@@ -1,0 +1,183 @@
+"""The tokenizer stage saves a tokenizer that transformers loads, the same bytes every time."""
+
+import json
+import shutil
+
+import pytest
+from pydantic import ValidationError
+from support.rows import files_of, run_stage
+from support.tiny_tokenizer import CHATML as TINY_TEMPLATE
+from support.tiny_tokenizer import make_tokenizer
+from transformers import AutoTokenizer
+
+from tunemill.stages.artifacts import Model
+from tunemill.stages.errors import SettingError, SourceError
+from tunemill.stages.tokenizer.chat_template import CHATML
+from tunemill.stages.tokenizer.config import TokenizerConfig
+from tunemill.stages.tokenizer.stage import TOKENIZER
+
+MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+
+
+@pytest.fixture
+def base(tmp_path):
+    return make_tokenizer(tmp_path / "base")
+
+
+@pytest.fixture
+def without_template(base):
+    (base / "chat_template.jinja").unlink()
+    return base
+
+
+def save(tmp_path, *, upstream=None, name="out", **config):
+    return run_stage(TOKENIZER, TokenizerConfig(**config), tmp_path / name, upstream=upstream)
+
+
+def edit(folder, **settings):
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
+
+
+def test_it_is_the_same_tokenizer(tmp_path, base):
+    saved, events = save(tmp_path, base_model=str(base))
+    given, loaded = AutoTokenizer.from_pretrained(base), AutoTokenizer.from_pretrained(saved.path)
+    text = "<|im_start|>The capital of Zürich 😀<|im_end|>"
+    assert loaded.encode(text) == given.encode(text)
+    assert (loaded.eos_token, loaded.pad_token) == ("<|im_end|>", "<|endoftext|>")
+    assert loaded.chat_template == TINY_TEMPLATE
+    assert events.summary["tokens_added"] == 0
+
+
+def test_the_same_bytes_wherever_it_lies(tmp_path, base):
+    elsewhere = shutil.copytree(base, tmp_path / "else" / "where")
+    settings = {"tokens": ["<think>"], "chat_template": "chatml"}
+    one, _ = save(tmp_path, base_model=str(base), name="one", **settings)
+    other, _ = save(tmp_path, base_model=str(elsewhere), name="other", **settings)
+    assert files_of(one) == files_of(other)
+    assert not [name for name, data in files_of(one).items() if str(tmp_path).encode() in data]
+
+
+def test_tokenizer_config_wins_over_upstream_which_wins_over_base_model(tmp_path, base):
+    other = shutil.copytree(base, tmp_path / "other")
+    edit(other, model_max_length=77)
+    _, third = save(tmp_path, base_model=str(base), upstream=Model(other), name="a")[0], None
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "a" / "data")
+    assert loaded.model_max_length == 77
+    save(tmp_path, tokenizer_config=str(base), upstream=Model(other), name="b")
+    assert AutoTokenizer.from_pretrained(tmp_path / "b" / "data").model_max_length == 131072
+    assert third is None
+
+
+def test_added_tokens_are_one_token_each(tmp_path, base):
+    special = {"bos_token": "<bos>", "additional_special_tokens": ["<tool>"]}
+    saved, events = save(tmp_path, base_model=str(base), special_tokens=special, tokens=["<think>", "</think>"])
+    loaded = AutoTokenizer.from_pretrained(saved.path)
+    assert loaded.bos_token == "<bos>"
+    for token in ("<bos>", "<tool>", "<think>", "</think>"):
+        assert len(loaded.encode(token, add_special_tokens=False)) == 1
+    assert events.summary["tokens_added"] == 4
+    assert events.summary["vocabulary"] == len(loaded)
+
+
+def test_the_pad_token_falls_back_to_eos_and_says_so(tmp_path, base):
+    edit(base, pad_token=None)
+    saved, events = save(tmp_path, base_model=str(base))
+    assert AutoTokenizer.from_pretrained(saved.path).pad_token == "<|im_end|>"
+    assert "no pad token: the EOS token <|im_end|> is used" in events.logs
+
+
+def test_neither_pad_nor_eos(tmp_path, base):
+    edit(base, pad_token=None, eos_token=None)
+    with pytest.raises(SettingError, match="neither a pad nor an EOS token; set special_tokens: pad_token"):
+        save(tmp_path, base_model=str(base))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, None),
+        ({"chat_template": "chatml"}, CHATML),
+        ({"chat_template": "tokenizer_default_fallback_chatml"}, CHATML),
+        ({"chat_template": "jinja", "chat_template_jinja": "{{ messages }}<|im_end|>"}, "{{ messages }}<|im_end|>"),
+        ({"chat_template_jinja": "{{ messages }}<|im_end|>"}, "{{ messages }}<|im_end|>"),
+    ],
+)
+def test_chat_template(tmp_path, without_template, settings, expected):
+    saved, _ = save(tmp_path, base_model=str(without_template), **settings)
+    assert AutoTokenizer.from_pretrained(saved.path).chat_template == expected
+
+
+def test_the_fallback_leaves_a_template_that_is_there(tmp_path, base):
+    saved, _ = save(tmp_path, base_model=str(base), chat_template="tokenizer_default_fallback_chatml")
+    assert AutoTokenizer.from_pretrained(saved.path).chat_template == TINY_TEMPLATE
+
+
+def test_chatml_renders_as_chatml(tmp_path, without_template):
+    saved, _ = save(tmp_path, base_model=str(without_template), chat_template="chatml")
+    loaded = AutoTokenizer.from_pretrained(saved.path)
+    expected = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nho<|im_end|>\n"
+    assert loaded.apply_chat_template(MESSAGES, tokenize=False) == expected
+    prompt = loaded.apply_chat_template(MESSAGES[:1], tokenize=False, add_generation_prompt=True)
+    assert prompt == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_of_several_named_templates_the_default_is_used(tmp_path, base):
+    (base / "chat_template.jinja").unlink()
+    named = [{"name": "default", "template": "{{ messages }}D"}, {"name": "rag", "template": "R"}]
+    edit(base, chat_template=named)
+    saved, _ = save(tmp_path, base_model=str(base))
+    assert AutoTokenizer.from_pretrained(saved.path).chat_template == "{{ messages }}D"
+
+
+def test_tokenizer_default_without_a_template(tmp_path, without_template):
+    with pytest.raises(SettingError, match=r"it has none.*choose chat_template: chatml"):
+        save(tmp_path, base_model=str(without_template), chat_template="tokenizer_default")
+
+
+def test_a_broken_template(tmp_path, base):
+    with pytest.raises(SettingError, match="not Jinja: line 2"):
+        save(tmp_path, base_model=str(base), chat_template_jinja="{% for m in messages %}\n{% endfro %}")
+
+
+def test_the_generation_tag_of_transformers_is_jinja_too(tmp_path, base):
+    text = "{% for m in messages %}{%- generation -%}{{ m['content'] }}{% endgeneration %}{% endfor %}<|im_end|>"
+    saved, _ = save(tmp_path, base_model=str(base), chat_template_jinja=text)
+    assert AutoTokenizer.from_pretrained(saved.path).chat_template == text
+
+
+def test_an_eos_token_that_the_template_lacks_is_mentioned(tmp_path, base):
+    _, events = save(tmp_path, base_model=str(base), special_tokens={"eos_token": "</s>"})
+    assert "EOS token </s> does not occur in the chat template" in events.logs
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"chat_template": "llama3"}, "tokenizer_default"),
+        ({"chat_template": "jinja"}, "needs the template's text in chat_template_jinja"),
+        ({"chat_template": "chatml", "chat_template_jinja": "{{ x }}"}, "only used with chat_template: jinja"),
+        ({"chat_template_jinja": "./my.jinja"}, "path of a file is not supported yet"),
+        ({"tokens": [""]}, "empty string"),
+        ({"special_tokens": {"cls_token": "x"}}, "cls_token"),
+    ],
+)
+def test_settings_that_are_refused(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        TokenizerConfig(base_model="model", **settings)
+
+
+def test_a_missing_folder(tmp_path):
+    with pytest.raises(SourceError, match="nowhere is not a folder"):
+        save(tmp_path, base_model=str(tmp_path / "nowhere"))
+
+
+def test_a_folder_without_a_tokenizer(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="holds no tokenizer that transformers can load"):
+        save(tmp_path, base_model=str(tmp_path / "empty"))
+
+
+def test_no_tokenizer_at_all(tmp_path):
+    with pytest.raises(SettingError, match="set base_model or tokenizer_config"):
+        save(tmp_path)

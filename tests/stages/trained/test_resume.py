@@ -1,0 +1,73 @@
+"""A run killed by SIGKILL and started again ends with the same bytes as one that was never interrupted."""
+
+import importlib.util
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from support.tiny_model import Heard, folder_bytes
+
+SCRIPT = Path(__file__).with_name("killed_run.py")
+TESTS = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def killed_run() -> Any:
+    spec = importlib.util.spec_from_file_location("killed_run", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    threads = torch.get_num_threads()
+    yield module
+    torch.set_num_threads(threads)
+
+
+def kill(case: str, folder: Path, where: str) -> None:
+    """Run the case in a child process until it kills itself."""
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    child = subprocess.run(
+        [sys.executable, str(SCRIPT), case, str(folder), where],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr
+
+
+def compare(killed_run: ModuleType, case: str, tmp_path: Path, where: str, resumes_from: int) -> None:
+    kill(case, tmp_path / "killed", where)
+    resumed, whole = Heard(), Heard()
+    data = killed_run.run(case, tmp_path / "killed", resumed.report)
+    expected = killed_run.run(case, tmp_path / "whole", whole.report)
+    logs = [event["message"] for event in resumed.of("log")]
+    assert logs == [f"resuming from checkpoint-{resumes_from} of 20 steps"], where
+    assert min(resumed.steps("loss")) == resumes_from + 1
+    assert folder_bytes(data) == folder_bytes(expected), where
+    later = {step: loss for step, loss in whole.steps("loss").items() if step > resumes_from}
+    assert resumed.steps("loss") == later
+    for figure in ("train_loss", "last_loss", "steps", "epochs"):
+        assert resumed.summary[figure] == whole.summary[figure], figure
+    curve = next(event for event in resumed.of("plot") if event["title"] == "Training loss")
+    assert curve["x"] == list(range(1, 21))
+
+
+def test_killed_at_a_random_step_lora_packed_with_dropout(killed_run: ModuleType, tmp_path: Path) -> None:
+    # Steps 7 to 20: the newest checkpoint lies in the middle of epoch 2 or later.
+    step = random.SystemRandom().randint(7, 20)
+    compare(killed_run, "lora", tmp_path, f"step-{step}", resumes_from=(step - 1) // 3 * 3)
+
+
+def test_killed_while_saving_full_unpacked(killed_run: ModuleType, tmp_path: Path) -> None:
+    # Checkpoint 10 is torn; the run goes back to the one at the end of epoch 1.
+    compare(killed_run, "full", tmp_path, "saving-10", resumes_from=5)
+
+
+def test_killed_before_the_seal(killed_run: ModuleType, tmp_path: Path) -> None:
+    compare(killed_run, "full", tmp_path, "seal-15", resumes_from=10)
