@@ -19,7 +19,10 @@ class Artifact:
 
 
 class RawDataset(Artifact):
-    """Rows of one dataset: `rows.arrow` (IPC file) with `row` (JSON text) and `line` (line of the source, from 1)."""
+    """Rows of one dataset.
+
+    `rows.arrow` (IPC file): `row` (JSON text) and `line` (line of the source, from 1).
+    """
 
     @property
     def rows(self) -> Path:
@@ -27,11 +30,11 @@ class RawDataset(Artifact):
 
 
 class Tokenizer(Artifact):
-    """A tokenizer that `AutoTokenizer` loads, with its added tokens and the chat template that the config chose."""
+    """A tokenizer that `AutoTokenizer` loads, with its added tokens and the chosen chat template."""
 
 
 class TokenizedDataset(Artifact):
-    """`rows.arrow` (IPC file): `input_ids` (list of int32) and `labels` (list of int32, -100 where not trained)."""
+    """`rows.arrow` (IPC file): `input_ids` and `labels` (lists of int32; labels are -100 where not trained)."""
 
     @property
     def rows(self) -> Path:

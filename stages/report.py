@@ -10,7 +10,7 @@ Scalar = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a body writes. Only `data` (and `logs` beside it) is published; `checkpoints` survives a crash."""
+    """Where a body writes. `data` and `logs` are published; `checkpoints` survive a crash, then go."""
 
     data: Path
     checkpoints: Path

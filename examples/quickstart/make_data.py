@@ -1,9 +1,10 @@
 """Write the quickstart's chat rows: English dates and durations, each with its ISO 8601 form.
 
-Standard library only and seeded: running `python examples/quickstart/make_data.py` again gives the same bytes.
+Standard library only and seeded: `python examples/quickstart/make_data.py` again gives the same bytes.
 """
 
 import datetime
+import itertools
 import json
 import random
 from collections.abc import Callable, Iterable
@@ -12,9 +13,9 @@ from pathlib import Path
 DATA = Path(__file__).parent / "data"
 SEED = 20240229
 FIRST_DAY, LAST_DAY = datetime.date(1900, 1, 1), datetime.date(2099, 12, 31)
-TRAIN_ROWS_PER_FILE = 3500
+WORDS_ROWS, NUMERIC_ROWS = 3500, 4500
 HELDOUT_ROWS_PER_STYLE = 125
-REPLAY_ROWS_PER_STYLE = 400
+REPLAY_ROWS_PER_STYLE = 600
 DURATION_ROWS, DURATION_HELDOUT_ROWS = 3000, 200
 LOWERCASE_SHARE = 0.15
 
@@ -52,7 +53,6 @@ WORD_FORMS = (
     "{weekday}, the {ordinal} of {month} {year}",
     "{weekday} {month} the {ordinal}, {year}",
     "the {ordinal} day of {month} in the year {year}",
-    "in {year}, on the {ordinal} of {month}",
 )
 # Dots and dashes put the day first, slashes put the month first, a leading year is year-month-day.
 NUMERIC_FORMS = (
@@ -72,19 +72,17 @@ NUMERIC_FORMS = (
     "{m:02}/{day:02}/{y}",
     "{day:02}-{m:02}-{y}",
     "{y}/{m:02}/{day:02}",
-    "{y}{m:02}{day:02}",
 )
 # Unit: name, ISO designator, whether it follows the "T", largest count.
 UNITS = (
     ("year", "Y", False, 40),
     ("month", "M", False, 23),
+    ("week", "W", False, 12),
     ("day", "D", False, 60),
     ("hour", "H", True, 48),
     ("minute", "M", True, 59),
     ("second", "S", True, 59),
 )
-DAYS = 2
-MAX_WEEKS = 12
 
 Pair = tuple[str, str]
 
@@ -157,7 +155,7 @@ def date_pairs(
 
 
 def iso_duration(counts: dict[int, int]) -> str:
-    """Counts by index in UNITS -> ISO 8601 duration: {2: 17, 3: 4} -> "P17DT4H"."""
+    """Counts by index in UNITS -> ISO 8601 duration: {3: 17, 4: 2} -> "P17DT2H"."""
     parts = {False: "", True: ""}
     for unit, count in sorted(counts.items()):
         parts[UNITS[unit][2]] += f"{count}{UNITS[unit][1]}"
@@ -184,21 +182,10 @@ def joined(parts: list[str], rng: random.Random) -> str:
 
 
 def duration_pair(rng: random.Random) -> Pair:
-    """(text, ISO duration) of one to three units; weeks are always turned into days."""
+    """(text, ISO duration) of one to three units, the largest first."""
     chosen = sorted(rng.sample(range(len(UNITS)), rng.choice((1, 2, 2, 3))))
-    counts: dict[int, int] = {}
-    parts: list[str] = []
-    for unit in chosen:
-        name, _, _, largest = UNITS[unit]
-        if unit == DAYS and rng.random() < 0.5:
-            weeks, days = rng.randint(1, MAX_WEEKS), rng.randint(0, 6)
-            counts[unit] = 7 * weeks + days
-            parts.append(counted(weeks, "week", rng))
-            parts += [counted(days, "day", rng)] if days else []
-        else:
-            counts[unit] = rng.randint(1, largest)
-            parts.append(counted(counts[unit], name, rng))
-    return joined(parts, rng), iso_duration(counts)
+    counts = {unit: rng.randint(1, UNITS[unit][3]) for unit in chosen}
+    return joined([counted(counts[unit], UNITS[unit][0], rng) for unit in chosen], rng), iso_duration(counts)
 
 
 def duration_pairs(rng: random.Random) -> tuple[list[Pair], list[Pair]]:
@@ -237,13 +224,12 @@ def main() -> None:
     """Make every file of the quickstart's data folder."""
     rng = random.Random(SEED)
     span = (LAST_DAY - FIRST_DAY).days + 1
-    rows = 2 * (TRAIN_ROWS_PER_FILE + HELDOUT_ROWS_PER_STYLE)
-    dates = [FIRST_DAY + datetime.timedelta(days=offset) for offset in rng.sample(range(span), rows)]
-    cuts = (TRAIN_ROWS_PER_FILE, 2 * TRAIN_ROWS_PER_FILE, 2 * TRAIN_ROWS_PER_FILE + HELDOUT_ROWS_PER_STYLE)
-    words = date_pairs(dates[: cuts[0]], words_text, rng)
-    numeric = date_pairs(dates[cuts[0] : cuts[1]], numeric_text, rng)
-    heldout = date_pairs(dates[cuts[1] : cuts[2]], words_text, rng)
-    heldout += date_pairs(dates[cuts[2] :], numeric_text, rng)
+    counts = (WORDS_ROWS, NUMERIC_ROWS, HELDOUT_ROWS_PER_STYLE, HELDOUT_ROWS_PER_STYLE)
+    dates = (FIRST_DAY + datetime.timedelta(days=offset) for offset in rng.sample(range(span), sum(counts)))
+    parts = [list(itertools.islice(dates, count)) for count in counts]
+    words = date_pairs(parts[0], words_text, rng)
+    numeric = date_pairs(parts[1], numeric_text, rng)
+    heldout = date_pairs(parts[2], words_text, rng) + date_pairs(parts[3], numeric_text, rng)
     durations, durations_heldout = duration_pairs(rng)
     check_disjoint(words + numeric, heldout)
     check_disjoint(durations, durations_heldout)

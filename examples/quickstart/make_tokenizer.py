@@ -6,6 +6,7 @@ Needs `tokenizers` and `transformers`, not torch.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
@@ -76,7 +77,7 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         num_key_value_heads=6,
         max_position_embeddings=CONTEXT,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        initializer_range=0.05,
+        initializer_range=0.02,
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -85,17 +86,26 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
+def write_json(name: str, settings: dict[str, Any]) -> None:
+    """Write settings without the library version, which would change the file with every release."""
+    settings.pop("transformers_version", None)
+    (MODEL / name).write_text(
+        json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n"
+    )
+
+
 def main() -> None:
     """Make every file of the quickstart's model folder."""
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(MODEL)
-    make_config(tokenizer).save_pretrained(MODEL)
-    GenerationConfig(
+    generation = GenerationConfig(
         do_sample=False,
         max_new_tokens=MAX_NEW_TOKENS,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-    ).save_pretrained(MODEL)
+    )
+    write_json("config.json", make_config(tokenizer).to_diff_dict())
+    write_json("generation_config.json", generation.to_diff_dict())
     print(f"{MODEL.name}: {len(tokenizer)} tokens in the vocabulary")
 
 

@@ -28,14 +28,19 @@ def test_json_lines_keep_key_order_and_lines(tmp_path):
     source = tmp_path / "rows.jsonl"
     source.write_text('{"b":"é","a":1}\n\n  { "b" : "x" }  \n', encoding="utf-8")
     dataset, events = snapshot(tmp_path, source)
-    assert read_arrow(dataset.rows) == [{"row": '{"b":"é","a":1}', "line": 1}, {"row": '{"b":"x"}', "line": 3}]
+    assert read_arrow(dataset.rows) == [
+        {"row": '{"b":"é","a":1}', "line": 1},
+        {"row": '{"b":"x"}', "line": 3},
+    ]
     assert events.summary == {"rows": 2}
 
 
 def test_white_space_in_the_source_does_not_change_the_bytes(tmp_path):
     loose, tight = tmp_path / "loose.jsonl", tmp_path / "tight.jsonl"
     loose.write_text("".join(json.dumps(row, separators=(" , ", " : ")) + " \r\n" for row in ROWS))
-    tight.write_text("".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in ROWS))
+    tight.write_text(
+        "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in ROWS)
+    )
     one, _ = run_stage(DATASET, DatasetConfig(path=str(loose)), tmp_path / "one")
     other, _ = run_stage(DATASET, DatasetConfig(path=str(tight)), tmp_path / "other")
     assert files_of(one) == files_of(other)
@@ -52,6 +57,7 @@ def test_json_array(tmp_path, indent):
 
 def test_json_array_whose_elements_lie_across_reads(tmp_path):
     rows = [{"n": n, "text": "x" * (READ_SIZE // 3 + n), "end": [[n]]} for n in range(12)]
+    rows += [{"flags": [True, None, False] * 80_000}, {"numbers": [1234567.25] * 200_000}]
     source = tmp_path / "rows.json"
     source.write_text(json.dumps(rows))
     dataset, _ = snapshot(tmp_path, source)
@@ -119,7 +125,9 @@ def test_split_beyond_the_rows(tmp_path):
         snapshot(tmp_path, source, split="train[:200]")
 
 
-@pytest.mark.parametrize("split", ["test", "train[:10%]+train[-10%:]", "train[5]", "train[:x]", "train[:5%](pct1)"])
+@pytest.mark.parametrize(
+    "split", ["test", "train[:10%]+train[-10%:]", "train[5]", "train[:x]", "train[:5%](pct1)"]
+)
 def test_splits_that_a_file_does_not_have(split):
     with pytest.raises(ValidationError, match="not a split of a local file"):
         DatasetConfig(path="rows.jsonl", split=split)
@@ -197,7 +205,9 @@ def test_not_parquet(tmp_path):
         snapshot(tmp_path, source)
 
 
-@pytest.mark.parametrize(("name", "text"), [("r.jsonl", ""), ("r.jsonl", "\n \n"), ("r.json", "[]"), ("r.csv", "a\n")])
+@pytest.mark.parametrize(
+    ("name", "text"), [("r.jsonl", ""), ("r.jsonl", "\n \n"), ("r.json", "[]"), ("r.csv", "a\n")]
+)
 def test_empty(tmp_path, name, text):
     source = tmp_path / name
     source.write_text(text)

@@ -158,6 +158,15 @@ def test_the_order_of_rows_does_not_matter(tmp_path: Path, learned: tuple[Path, 
     assert [{**p, "row": 0} for p in first] == [{**p, "row": 0} for p in second[::-1]]
 
 
+def test_answers_do_not_depend_on_the_batch(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model")
+    rows = evaluation_data(tmp_path / "rows", random_rows(9, longest=40))
+    _, alone, _ = run(tmp_path / "a", model, rows, eval_batch_size=1)
+    _, together, _ = run(tmp_path / "b", model, rows, eval_batch_size=9)
+    assert [p["prediction"] for p in alone] == [p["prediction"] for p in together]
+    assert len({p["prediction"] for p in alone}) > 5
+
+
 def test_generation_settings_of_the_model_do_not_leak_in(
     tmp_path: Path, learned: tuple[Path, Path, Path]
 ) -> None:
@@ -228,4 +237,13 @@ def test_batches_stay_within_their_tokens(tmp_path: Path) -> None:
     rows = [([9] * length, [9] * length) for length in (3, 10, 2, 3, 50)]
     data = Rows(evaluation_data(tmp_path, rows).rows)
     assert batches_by_length(data, range(5), batch_size=2, max_tokens=1000) == [[2, 0], [3, 1], [4]]
+    # Two rows of three tokens: whichever is stored first, the smaller one is padded with the row of two.
+    other = Rows(
+        evaluation_data(tmp_path / "b", [([7] * 3, [7] * 3), ([9] * 3, [9] * 3), ([9] * 2, [9] * 2)]).rows
+    )
+    turned = Rows(
+        evaluation_data(tmp_path / "c", [([9] * 3, [9] * 3), ([7] * 3, [7] * 3), ([9] * 2, [9] * 2)]).rows
+    )
+    assert batches_by_length(other, range(3), batch_size=2, max_tokens=1000) == [[2, 0], [1]]
+    assert batches_by_length(turned, range(3), batch_size=2, max_tokens=1000) == [[2, 1], [0]]
     assert batches_by_length(data, range(5), batch_size=9, max_tokens=12) == [[2, 0, 3], [1], [4]]

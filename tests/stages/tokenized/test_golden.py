@@ -54,4 +54,6 @@ def test_golden(name, tmp_path):
     assert [row["input_ids"] for row in rows] == [row["input_ids"] for row in case["expected"]]
     assert [trained_ranges(row["labels"]) for row in rows] == [row["trained"] for row in case["expected"]]
     for row in rows:
-        assert all(label in (-100, token) for token, label in zip(row["input_ids"], row["labels"], strict=True))
+        assert all(
+            label in (-100, token) for token, label in zip(row["input_ids"], row["labels"], strict=True)
+        )

@@ -1,0 +1,55 @@
+"""What the `base_model` stage reads from the YAML."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tunemill.stages.declaration import ConflictError, Source, StageConfig
+
+
+class BaseModelConfig(StageConfig):
+    """Where the weights come from, and how they are fitted to the tokenizer."""
+
+    base_model: Source[str | None] = Field(
+        None,
+        description="local folder with config.json and safetensors; unset when another pipeline makes it",
+    )
+    reinit_weights: bool = Field(
+        False, description="draw new weights from config.json instead of reading any"
+    )
+    seed: int = Field(
+        42, ge=0, description="draws new weights and new embedding rows; without those it is idle"
+    )
+    overrides_of_model_config: dict[str, Any] | None = Field(
+        None, description="keys of config.json to set before the weights are read"
+    )
+    resize_token_embeddings_to_32x: bool = Field(
+        False, description="grow the embeddings to a multiple of 32 rows that holds the tokenizer"
+    )
+    mean_resizing_embeddings: bool = Field(
+        True, description="draw new embedding rows around the mean of the old ones, not around zero"
+    )
+    trust_remote_code: Literal[False] = Field(
+        False, description="run Python code from the model folder: refused"
+    )
+
+    @field_validator("trust_remote_code", mode="before")
+    @classmethod
+    def _no_remote_code(cls, value: object) -> object:
+        if value is True:
+            raise ValueError(
+                "true is not supported yet: Tunemill runs no code from a model folder. Use a model whose class is "
+                "part of transformers and leave the key out"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _weights_are_drawn_or_read(self) -> "BaseModelConfig":
+        if self.reinit_weights and self.base_model is None:
+            raise ConflictError(
+                "reinit_weights draws weights from the config.json of a local base_model, but base_model comes from "
+                "another pipeline. Name a local folder, or leave reinit_weights out",
+                "reinit_weights",
+                "base_model",
+            )
+        return self

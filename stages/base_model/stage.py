@@ -1,0 +1,16 @@
+"""The `base_model` stage: the model that training starts from, fitted to its tokenizer."""
+
+from tunemill.stages.artifacts import BaseModel, Model, Tokenizer
+from tunemill.stages.base_model.config import BaseModelConfig
+from tunemill.stages.declaration import Input, Stage
+
+BASE_MODEL = Stage(
+    name="base_model",
+    version=1,
+    config=BaseModelConfig,
+    inputs={"tokenizer": Input(Tokenizer), "upstream": Input(Model, optional=True)},
+    output=BaseModel,
+    body="tunemill.stages.base_model.body:base_model",
+    description="Weights, config and tokenizer in one folder; embeddings as long as the tokenizer.",
+    libraries=("transformers", "torch", "safetensors"),
+)

@@ -1,0 +1,156 @@
+"""Scores one model on held-out rows: loss over trained tokens, and generated answers compared as text."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from tunemill.stages.artifacts import Adapter, EvaluationData, Model
+from tunemill.stages.base_model.quiet_body import be_quiet
+from tunemill.stages.errors import UserError
+from tunemill.stages.evaluation.answers_body import Question, answer, question_of
+from tunemill.stages.evaluation.config import EvaluationConfig
+from tunemill.stages.evaluation.loss_body import RowLoss, mean_loss, row_losses
+from tunemill.stages.evaluation.rows import Rows
+from tunemill.stages.report import Report, Scalar, Workspace
+
+WRONG_SHOWN = 20
+TEXT_SHOWN = 300
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row of predictions.jsonl. The last four are None where the row has no answer to generate."""
+
+    row: int
+    loss: float | None
+    prompt: str | None = None
+    reference: str | None = None
+    prediction: str | None = None
+    exact_match: bool | None = None
+
+
+def evaluate(
+    config: EvaluationConfig,
+    model: Model,
+    adapter: Adapter | None,
+    evaluation_data: EvaluationData,
+    out: Workspace,
+    report: Report,
+) -> None:
+    """Write metrics.json and predictions.jsonl. Raises UserError where no held-out token is trained."""
+    be_quiet()
+    rows = Rows(evaluation_data.rows)
+    numbers = list(range(min(len(rows), config.evaluation.max_rows or len(rows))))
+    loaded, end_ids = _load(model, adapter)
+    losses = row_losses(loaded, rows, numbers, config.eval_batch_size)
+    if not any(loss.tokens for loss in losses):
+        raise UserError(
+            f"evaluation data: none of {len(numbers)} rows has a token to score (all labels are -100). Look at "
+            f"roles_to_train, train_on_inputs and sequence_len of the test datasets."
+        )
+    eval_loss = mean_loss(losses)
+    metrics: dict[str, float | int] = {
+        "eval_loss": eval_loss,
+        # Beyond exp(700) a float overflows; such a model has learned nothing anyway.
+        "perplexity": math.exp(min(eval_loss, 700.0)),
+        "rows": len(numbers),
+    }
+    words = AutoTokenizer.from_pretrained((adapter or model).path)
+    questions = _questions(config, rows, numbers, words, end_ids, report)
+    answers = answer(
+        loaded,
+        questions,
+        batch_size=config.eval_batch_size,
+        max_new_tokens=config.eval_max_new_tokens,
+        on_batch=lambda done: report.progress(done, len(questions), "rows"),
+    )
+    predictions = _predictions(losses, questions, answers, words)
+    if questions:
+        metrics["exact_match"] = sum(p.exact_match is True for p in predictions) / len(questions)
+        metrics["answers"] = len(questions)
+    _write(metrics, predictions, out)
+    report.summary(**metrics)
+    _show_wrong(predictions, report)
+
+
+def _load(model: Model, adapter: Adapter | None) -> tuple[Any, frozenset[int]]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = AutoModelForCausalLM.from_pretrained(model.path, dtype="auto")
+    own = loaded.generation_config.eos_token_id
+    end_ids = frozenset(own if isinstance(own, list) else [] if own is None else [own])
+    # generate() fills gaps from the model's own settings: sampling or penalties there would leak into greedy search.
+    loaded.generation_config = GenerationConfig()
+    if adapter is not None:
+        loaded = PeftModel.from_pretrained(loaded, adapter.path, low_cpu_mem_usage=True)
+    return loaded.to(device).eval(), end_ids
+
+
+def _questions(
+    config: EvaluationConfig,
+    rows: Rows,
+    numbers: Sequence[int],
+    words: Any,
+    end_ids: frozenset[int],
+    report: Report,
+) -> list[Question]:
+    if not config.evaluation.exact_match:
+        return []
+    ends = end_ids | ({words.eos_token_id} - {None})
+    special = frozenset(words.all_special_ids) | frozenset(words.added_tokens_decoder)
+    found = [question_of(rows, row, frozenset(ends), special) for row in numbers]
+    questions = [question for question in found if question is not None]
+    if len(questions) < len(numbers):
+        report.log(
+            f"{len(numbers) - len(questions)} rows have no prompt before a trained answer: no exact match there"
+        )
+    long = sum(len(question.reference) > config.eval_max_new_tokens for question in questions)
+    if long:
+        report.log(
+            f"{long} references are longer than eval_max_new_tokens {config.eval_max_new_tokens}: counted wrong"
+        )
+    return questions
+
+
+def _predictions(
+    losses: Sequence[RowLoss], questions: Sequence[Question], answers: Mapping[int, list[int]], words: Any
+) -> list[Prediction]:
+    by_row = {question.row: question for question in questions}
+    predictions = []
+    for row, loss in enumerate(losses):
+        mean = loss.total / loss.tokens if loss.tokens else None
+        question = by_row.get(row)
+        if question is None:
+            predictions.append(Prediction(row=row, loss=mean))
+            continue
+        reference = words.decode(question.reference, skip_special_tokens=True).strip()
+        predicted = words.decode(answers[row], skip_special_tokens=True).strip()
+        prompt = words.decode(question.prompt)
+        predictions.append(Prediction(row, mean, prompt, reference, predicted, predicted == reference))
+    return predictions
+
+
+def _write(metrics: Mapping[str, float | int], predictions: Sequence[Prediction], out: Workspace) -> None:
+    text = json.dumps(metrics, indent=2, sort_keys=True) + "\n"
+    (out.data / "metrics.json").write_text(text, encoding="utf-8")
+    with (out.data / "predictions.jsonl").open("w", encoding="utf-8") as file:
+        for prediction in predictions:
+            file.write(json.dumps(prediction.__dict__, ensure_ascii=False) + "\n")
+
+
+def _show_wrong(predictions: Sequence[Prediction], report: Report) -> None:
+    wrong = [prediction for prediction in predictions if prediction.exact_match is False]
+    if wrong:
+        shown: list[list[Scalar]] = [
+            [p.row, _short(p.prompt), _short(p.reference), _short(p.prediction)] for p in wrong[:WRONG_SHOWN]
+        ]
+        report.table(f"Wrong answers ({len(wrong)})", ["row", "prompt", "reference", "prediction"], shown)
+
+
+def _short(text: str | None) -> str:
+    return "" if text is None else text if len(text) <= TEXT_SHOWN else "..." + text[-TEXT_SHOWN:]

@@ -1,0 +1,21 @@
+"""The `evaluation` stage: held-out loss and generated answers of one model."""
+
+from tunemill.stages.artifacts import Adapter, EvaluationData, EvaluationReport, Model
+from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.evaluation.config import EvaluationConfig
+
+EVALUATION = Stage(
+    name="evaluation",
+    version=1,
+    config=EvaluationConfig,
+    inputs={
+        "model": Input(Model),
+        "adapter": Input(Adapter, optional=True),
+        "evaluation_data": Input(EvaluationData),
+    },
+    output=EvaluationReport,
+    body="tunemill.stages.evaluation.body:evaluate",
+    description="Held-out loss, perplexity and exact match of generated answers.",
+    libraries=("transformers", "torch", "peft", "torchao"),
+    device="gpu",
+)

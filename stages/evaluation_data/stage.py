@@ -1,0 +1,19 @@
+"""The evaluation_data stage: rows that are never trained on."""
+
+from tunemill.stages.artifacts import EvaluationData, TokenizedDataset, TrainingData
+from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.evaluation_data.config import EvaluationDataConfig
+
+EVALUATION_DATA = Stage(
+    name="evaluation_data",
+    version=1,
+    config=EvaluationDataConfig,
+    inputs={
+        "tokenized": Input(TokenizedDataset, many=True, optional=True),
+        "training_data": Input(TrainingData, optional=True),
+    },
+    output=EvaluationData,
+    body="tunemill.stages.evaluation_data.body:evaluation_data",
+    description="Rows of test_datasets, or the rows that val_set_size held out.",
+    libraries=("numpy",),
+)

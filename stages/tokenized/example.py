@@ -1,0 +1,102 @@
+"""What a format makes of a row, before tokens: texts, and which of their characters are trained on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+RowValue = dict[str, Any]
+Message = dict[str, Any]
+Render = Callable[[list[Message], list[Any] | None], str]
+
+
+class BadRowError(ValueError):
+    """Why a row cannot be used; the body adds file and line."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A text that is tokenized by itself; a row is its segments' tokens one after the other."""
+
+    role: str
+    text: str
+    trained: bool
+    bos: bool = False
+    eos: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """Characters `start` to `end` of a text and whether they are trained on."""
+
+    start: int
+    end: int
+    trained: bool
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Characters `start` to `end` of a rendered conversation, which came from one message.
+
+    With `details`, only the tokens in their trained ranges are trained on, not the whole turn.
+    """
+
+    role: str
+    start: int
+    end: int
+    trained: bool
+    details: tuple[Part, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A rendered conversation: one text, tokenized as a whole."""
+
+    text: str
+    turns: tuple[Turn, ...]
+
+
+Example = tuple[Segment, ...] | Conversation
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Which end-of-sequence and end-of-turn tokens are trained on: `all`, `turn`, `last` or `none`."""
+
+    eos_ids: frozenset[int]
+    train_on_eos: str
+    eot_ids: frozenset[int]
+    train_on_eot: str
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What a format may use of the tokenizer: its template, and the ids of a text without BOS and EOS."""
+
+    template: str | None
+    render: Render
+    eos_token: str | None
+    ids_of: Callable[[str], list[int]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """`read` makes an example of a row or raises BadRowError; `ends` is set where it makes conversations.
+
+    `splits` says that a row longer than the sequence length is cut into several, not dropped.
+    """
+
+    read: Callable[[RowValue], Example]
+    ends: Ends | None = None
+    splits: bool = False
+
+
+def text_field(row: RowValue, name: str, *, required: bool) -> str:
+    """The text in a field of a row; a number is written out, and null or an absent optional field is empty."""
+    value = row.get(name)
+    if value is None:
+        if required:
+            raise BadRowError(f"no field {name!r}; the row has {sorted(row)}")
+        return ""
+    if isinstance(value, bool | list | dict):
+        raise BadRowError(f"field {name!r} is not text but {value!r:.60}")
+    return str(value)

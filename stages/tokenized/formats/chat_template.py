@@ -1,0 +1,77 @@
+"""`type: chat_template`: conversations, rendered by the chat template."""
+
+from jinja2 import TemplateError
+
+from tunemill.stages.errors import SettingError
+from tunemill.stages.tokenized.boundaries import Span, locate
+from tunemill.stages.tokenized.config import TokenizedConfig
+from tunemill.stages.tokenized.example import (
+    BadRowError,
+    Conversation,
+    Ends,
+    Example,
+    Format,
+    Kit,
+    Part,
+    RowValue,
+    Turn,
+)
+from tunemill.stages.tokenized.messages import TurnSource, message_reader
+
+
+def chat_template(config: TokenizedConfig, kit: Kit) -> Format:
+    """Raises SettingError when there is no template, or when end tokens do not fit the tokenizer."""
+    if kit.template is None:
+        raise SettingError(
+            "type: chat_template needs a chat template and the tokenizer has none; set chat_template: chatml, "
+            "or give one in chat_template_jinja"
+        )
+    reader = message_reader(config, kit.template)
+
+    def read(row: RowValue) -> Example:
+        sources = reader.turns(row)
+        values = [source.value for source in sources]
+        try:
+            text, spans = locate(values, [s.plain for s in sources], reader.tools(row), kit.render)
+        except (TemplateError, TypeError) as error:
+            raise BadRowError(f"the chat template refuses the row: {error}") from None
+        found = zip(sources, spans, strict=True)
+        return Conversation(text, tuple(turn(source, span) for source, span in found if span is not None))
+
+    return Format(read, ends=ends_of(config, kit))
+
+
+def turn(source: TurnSource, span: Span) -> Turn:
+    """The message at its place in the text."""
+    details = None if source.details is None else shifted(source.details, span.origin)
+    return Turn(source.role, span.start, span.end, source.trained, details)
+
+
+def shifted(parts: tuple[Part, ...], by: int) -> tuple[Part, ...]:
+    return tuple(Part(part.start + by, part.end + by, part.trained) for part in parts)
+
+
+def ends_of(config: TokenizedConfig, kit: Kit) -> Ends:
+    eos = [] if kit.eos_token is None else [kit.eos_token]
+    eot = eos if config.eot_tokens is None else config.eot_tokens
+    train_on_eot = config.train_on_eot or config.train_on_eos
+    if set(eos) & set(eot) and train_on_eot != config.train_on_eos:
+        raise SettingError(
+            f"train_on_eos: {config.train_on_eos} and train_on_eot: {train_on_eot} contradict each other: "
+            f"{eos[0]} is both the EOS token and one of eot_tokens"
+        )
+    return Ends(
+        eos_ids=frozenset(single_id(token, kit) for token in eos),
+        train_on_eos=config.train_on_eos,
+        eot_ids=frozenset(single_id(token, kit) for token in eot),
+        train_on_eot=train_on_eot,
+    )
+
+
+def single_id(token: str, kit: Kit) -> int:
+    ids = kit.ids_of(token)
+    if len(ids) != 1:
+        raise SettingError(
+            f"eot_tokens: {token!r} is {len(ids)} tokens to this tokenizer and must be one; add it under tokens:"
+        )
+    return ids[0]

@@ -1,0 +1,13 @@
+"""`type: completion`: raw text, all of it trained on."""
+
+from tunemill.stages.tokenized.config import TokenizedConfig
+from tunemill.stages.tokenized.example import Example, Format, Kit, RowValue, Segment, text_field
+
+
+def completion(config: TokenizedConfig, _kit: Kit) -> Format:
+    field = config.field or "text"
+
+    def read(row: RowValue) -> Example:
+        return (Segment("text", text_field(row, field, required=True), trained=True, bos=True, eos=True),)
+
+    return Format(read, splits=True)

@@ -1,0 +1,36 @@
+"""`type:` as a mapping: field names and Python format strings instead of a format's name."""
+
+from tunemill.stages.tokenized.config import TokenizedConfig, UserDefinedType
+from tunemill.stages.tokenized.example import Example, Format, Kit, RowValue, Segment, text_field
+
+
+def user_defined(config: TokenizedConfig, _kit: Kit) -> Format:
+    mapping = config.type
+    assert isinstance(mapping, UserDefinedType)
+
+    def read(row: RowValue) -> Example:
+        instruction = text_field(row, mapping.field_instruction, required=True)
+        output = text_field(row, mapping.field_output, required=True)
+        context = text_field(row, mapping.field_input, required=False) if mapping.field_input else ""
+        prompt = system_part(mapping, row) + turn_part(mapping, instruction, context)
+        return (
+            Segment("prompt", prompt, config.train_on_inputs, bos=True),
+            Segment("response", output, trained=True, eos=True),
+        )
+
+    return Format(read)
+
+
+def system_part(mapping: UserDefinedType, row: RowValue) -> str:
+    """The row's own system text, even an empty one, else system_prompt; nothing when that is empty."""
+    field = mapping.field_system
+    system = (
+        mapping.system_prompt if field is None or field not in row else text_field(row, field, required=False)
+    )
+    return mapping.system_format.format(system=system) if system else ""
+
+
+def turn_part(mapping: UserDefinedType, instruction: str, context: str) -> str:
+    no_input_format = mapping.format if mapping.no_input_format is None else mapping.no_input_format
+    wording = mapping.format if context else no_input_format
+    return wording.format(instruction=instruction, input=context)

@@ -1,0 +1,16 @@
+"""The tokenized stage: rows to token ids and labels."""
+
+from tunemill.stages.artifacts import RawDataset, TokenizedDataset, Tokenizer
+from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.tokenized.config import TokenizedConfig
+
+TOKENIZED = Stage(
+    name="tokenized",
+    version=1,
+    config=TokenizedConfig,
+    inputs={"dataset": Input(RawDataset), "tokenizer": Input(Tokenizer)},
+    output=TokenizedDataset,
+    body="tunemill.stages.tokenized.body:tokenized",
+    description="One dataset's rows as token ids and labels, masked by role.",
+    libraries=("jinja2", "tokenizers", "transformers"),
+)

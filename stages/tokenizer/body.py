@@ -1,0 +1,135 @@
+"""The body of the tokenizer stage: load, add tokens, choose the template, save."""
+
+import json
+import re
+from pathlib import Path
+
+from jinja2 import TemplateSyntaxError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
+
+from tunemill.stages.artifacts import Model
+from tunemill.stages.errors import SettingError, SourceError
+from tunemill.stages.report import Report, Workspace
+from tunemill.stages.tokenizer.chat_template import choose_template
+from tunemill.stages.tokenizer.config import SpecialTokens, TokenizerConfig
+
+# A tag that transformers adds to Jinja.
+GENERATION_TAG = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
+# What transformers writes about where a tokenizer came from, not about what it is.
+ORIGIN_KEYS = ("name_or_path", "_name_or_path", "is_local", "local_files_only", "transformers_version")
+
+
+def tokenizer(config: TokenizerConfig, upstream: Model | None, out: Workspace, report: Report) -> None:
+    """Write a tokenizer that `AutoTokenizer` loads.
+
+    Raises SourceError when there is no tokenizer to load, SettingError for settings it cannot honour.
+    """
+    given = load_tokenizer(source_folder(config, upstream))
+    before = len(given)
+    add_special_tokens(given, config.special_tokens)
+    added = add_tokens(given, config.tokens)
+    if given.pad_token is None:
+        set_padding(given, report)
+    given.chat_template = choose_template(
+        config.chat_template, config.chat_template_jinja, default_template(given)
+    )
+    if given.chat_template is not None:
+        check_template(given, report)
+    given.save_pretrained(out.data)
+    forget_origin(out.data / "tokenizer_config.json")
+    report.summary(vocabulary=len(given), tokens_added=len(given) - before, tokens_named=added)
+
+
+def source_folder(config: TokenizerConfig, upstream: Model | None) -> Path:
+    """tokenizer_config wins over a model of another pipeline, which wins over base_model."""
+    if config.tokenizer_config is not None:
+        return Path(config.tokenizer_config)
+    if upstream is not None:
+        return upstream.path
+    if config.base_model is not None:
+        return Path(config.base_model)
+    raise SettingError("there is no tokenizer: set base_model or tokenizer_config to a local folder")
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Raises SourceError when the folder is missing or holds no tokenizer backed by `tokenizers`."""
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is not a folder; base_model and tokenizer_config name local folders")
+    try:
+        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise SourceError(f"{folder} holds no tokenizer that transformers can load: {reason}") from error
+    if not loaded.is_fast:
+        raise SourceError(f"{folder}: {type(loaded).__name__} has no tokenizer.json, which Tunemill needs")
+    return loaded
+
+
+def add_special_tokens(given: PreTrainedTokenizerBase, tokens: SpecialTokens) -> None:
+    roles = tokens.model_dump(exclude_none=True)
+    additional = roles.pop("additional_special_tokens", None)
+    given.add_special_tokens({role: plain_token(text) for role, text in roles.items()})
+    if additional:
+        given.add_special_tokens(
+            {"additional_special_tokens": [plain_token(text) for text in additional]},
+            replace_extra_special_tokens=False,
+        )
+
+
+def add_tokens(given: PreTrainedTokenizerBase, tokens: list[str]) -> int:
+    """Returns how many of them the vocabulary lacked."""
+    return given.add_tokens([plain_token(text) for text in tokens]) if tokens else 0
+
+
+def plain_token(text: str) -> AddedToken:
+    """A token matched exactly as it is written."""
+    return AddedToken(text, rstrip=False, lstrip=False, normalized=False)
+
+
+def set_padding(given: PreTrainedTokenizerBase, report: Report) -> None:
+    if given.eos_token is None:
+        raise SettingError("the tokenizer has neither a pad nor an EOS token; set special_tokens: pad_token")
+    given.pad_token = given.eos_token
+    report.log(f"the tokenizer has no pad token: the EOS token {given.eos_token} is used")
+
+
+def default_template(given: PreTrainedTokenizerBase) -> str | None:
+    """The tokenizer's own template; of several named ones the one named `default`."""
+    own = given.chat_template
+    if isinstance(own, dict):
+        if "default" not in own:
+            raise SettingError(
+                f"the tokenizer has chat templates named {sorted(own)} and no default; "
+                "give the one you want in chat_template_jinja"
+            )
+        return str(own["default"])
+    return None if own is None else str(own)
+
+
+def check_template(given: PreTrainedTokenizerBase, report: Report) -> None:
+    """Raises SettingError for a template that is not Jinja; says when turns cannot end with EOS."""
+    template = given.chat_template
+    try:
+        ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(
+            GENERATION_TAG.sub("", template)
+        )
+    except TemplateSyntaxError as error:
+        raise SettingError(f"the chat template is not Jinja: line {error.lineno}: {error.message}") from None
+    eos = given.eos_token
+    if eos is not None and eos not in template and "eos_token" not in template:
+        report.log(
+            f"the EOS token {eos} does not occur in the chat template, so the model is not taught to stop; "
+            "set special_tokens: eos_token (or eot_tokens) to what ends a turn"
+        )
+    markers = [text for text in ("<|im_start|>", "<|im_end|>") if text in template]
+    split = [text for text in markers if len(given.encode(text, add_special_tokens=False)) > 1]
+    if split:
+        report.log(f"{' and '.join(split)} are several tokens each to this tokenizer; add them under tokens:")
+
+
+def forget_origin(file: Path) -> None:
+    """Leave only what shapes the tokenizer, so that the same tokenizer is the same bytes everywhere."""
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in settings.items() if key not in ORIGIN_KEYS}
+    file.write_text(json.dumps(kept, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")

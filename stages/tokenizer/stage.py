@@ -1,0 +1,16 @@
+"""The tokenizer stage: one tokenizer for every dataset and for the trained model."""
+
+from tunemill.stages.artifacts import Model, Tokenizer
+from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.tokenizer.config import TokenizerConfig
+
+TOKENIZER = Stage(
+    name="tokenizer",
+    version=1,
+    config=TokenizerConfig,
+    inputs={"upstream": Input(Model, optional=True)},
+    output=Tokenizer,
+    body="tunemill.stages.tokenizer.body:tokenizer",
+    description="The base model's tokenizer with the added tokens and the chosen chat template.",
+    libraries=("tokenizers", "transformers"),
+)

@@ -1,0 +1,16 @@
+"""The training_data stage: what the trainer reads, in order."""
+
+from tunemill.stages.artifacts import TokenizedDataset, TrainingData
+from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.training_data.config import TrainingDataConfig
+
+TRAINING_DATA = Stage(
+    name="training_data",
+    version=1,
+    config=TrainingDataConfig,
+    inputs={"tokenized": Input(TokenizedDataset, many=True)},
+    output=TrainingData,
+    body="tunemill.stages.training_data.body:training_data",
+    description="All datasets merged, shuffled, fitted to the sequence length, split and packed.",
+    libraries=("numpy",),
+)

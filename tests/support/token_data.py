@@ -1,0 +1,38 @@
+"""Tokenized datasets written by hand."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from tunemill.stages.artifacts import TokenizedDataset
+from tunemill.stages.tokenized.token_rows import (
+    NUMBERED_SCHEMA,
+    SPLITS_KEY,
+    SPLITS_VALUE,
+    list_array,
+    open_writer,
+)
+
+
+def write_tokenized(
+    folder: Path, rows: list[tuple[list[int], list[int]]], *, splits: bool = False, batch: int = 3
+) -> TokenizedDataset:
+    """A tokenized dataset of (input ids, labels), `batch` rows in each Arrow batch."""
+    folder.mkdir(parents=True)
+    schema = NUMBERED_SCHEMA.with_metadata({SPLITS_KEY: SPLITS_VALUE}) if splits else NUMBERED_SCHEMA
+    with open_writer(folder / "rows.arrow", schema) as writer:
+        for first in range(0, len(rows), batch):
+            part = rows[first : first + batch]
+            numbers = pa.array(range(first + 1, first + 1 + len(part)), pa.int64())
+            columns = [
+                list_array([ids for ids, _ in part]),
+                list_array([labels for _, labels in part]),
+                numbers,
+            ]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+    return TokenizedDataset(folder)
+
+
+def counted(lengths: list[int], start: int = 0) -> list[tuple[list[int], list[int]]]:
+    """Rows of these lengths; row i holds the token `start + i` throughout and trains on all but the first."""
+    return [([start + i] * n, [-100] + [start + i] * (n - 1)) for i, n in enumerate(lengths)]
