@@ -49,8 +49,11 @@ def materialize_nodes(
     steps = {event.step_key: event for event in outcome.all_events if event.is_step_failure}
     for node in nodes:
         event = steps.get("__".join(asset_key(pipeline.name, node).path))
-        if event is not None:
-            failures.setdefault(node, str(event.step_failure_data.error))
+        error = event.step_failure_data.error if event is not None else None
+        if error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+            raise KeyboardInterrupt
+        if error is not None:
+            failures.setdefault(node, error.to_string())
     return [_finished(item, session, outcome.run_id, item.node.name in nodes, failures) for item in plan]
 
 

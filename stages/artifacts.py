@@ -34,7 +34,11 @@ class Tokenizer(Artifact):
 
 
 class TokenizedDataset(Artifact):
-    """`rows.arrow` (IPC file): `input_ids` and `labels` (lists of int32; labels are -100 where not trained)."""
+    """Token ids and labels of one dataset.
+
+    `rows.arrow` (IPC file): `input_ids` and `labels` (lists of int32; labels are -100 where not trained) and
+    `source_row` (int64, the row's number in the dataset, from 1).
+    """
 
     @property
     def rows(self) -> Path:

@@ -1,6 +1,7 @@
 """`tunemill run`: bring a pipeline up to date."""
 
 import argparse
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
     pipeline = load_pipeline(options.pipeline, options.overrides)
     _check_nodes(pipeline, options.refresh)
     store = store_of(options)
+    # A scheduler's TERM ends a run as orderly as Ctrl-C: the stage's process group goes, nothing is published.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with show_progress() as observe:
         finished = run_pipeline(pipeline, store, observe, options.refresh)
     if options.json:

@@ -63,6 +63,7 @@ def check_file(path: Path) -> None:
 
 
 def type_by_extension(path: Path) -> str:
+    """What a file holds, by its extension. Raises SourceError for one that says nothing."""
     ds_type = EXTENSIONS.get(path.suffix.lower())
     if ds_type is None:
         raise SourceError(
@@ -73,6 +74,7 @@ def type_by_extension(path: Path) -> str:
 
 
 def count_and_bound(rows: Iterator[Row], split: Split) -> tuple[int, int]:
+    """First and last row (exclusive) of a split, after counting the rows."""
     return split.bounds(sum(1 for _ in rows))
 
 
@@ -133,5 +135,6 @@ def row_text(row: Row) -> tuple[str, str | None]:
 
 
 def kind(value: Any) -> str:
+    """What a JSON value is, in words."""
     names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")

@@ -41,6 +41,7 @@ def read_rows(path: Path, ds_type: str) -> tuple[str, Iterator[Row]]:
 
 
 def starts_with_bracket(path: Path) -> bool:
+    """Whether the first character that is not white space is `[`: a JSON array, not JSON lines."""
     with path.open("rb") as file:
         while block := file.read(READ_SIZE):
             text = block.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -55,6 +56,7 @@ def parse_json(text: str) -> Any:
 
 
 def refuse_constant(name: str) -> Any:
+    """Called by the JSON parser for NaN and Infinity. Raises ValueError."""
     raise ValueError(f"{name} is not a JSON value")
 
 
@@ -159,6 +161,7 @@ def csv_rows(path: Path) -> Iterator[Row]:
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:
+    """The rows of a Parquet file, numbered from 1. Raises SourceError where it is none."""
     try:
         file = pq.ParquetFile(path, memory_map=True)
         number = 0

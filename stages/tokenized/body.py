@@ -1,6 +1,7 @@
 """The body of the tokenized stage: read rows, encode them a batch at a time, write and count."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,6 +43,9 @@ def tokenized(
 
     Raises RowError for bad rows, after looking at all of them, and when no row trains anything.
     """
+    if config.dataset_num_proc is not None:
+        # The tokenizer's thread pool reads this, and nothing else, when it starts.
+        os.environ["RAYON_NUM_THREADS"] = str(config.dataset_num_proc)
     loaded = AutoTokenizer.from_pretrained(tokenizer.path, local_files_only=True)
     encoder = Encoder(loaded.backend_tokenizer, loaded.eos_token_id)
     chosen = make_format(config, loaded, encoder)
@@ -149,6 +153,7 @@ def encoded_batches(
 
 
 def raw_batches(path: Path) -> Iterator[list[RawRow]]:
+    """The rows of a dataset, parsed, in the batches that they are stored in."""
     reader = pa.ipc.open_file(pa.memory_map(str(path)))
     number = 0
     for index in range(reader.num_record_batches):
@@ -171,6 +176,7 @@ def without_nulls(value: Any) -> Any:
 
 
 def read_batch(batch: list[RawRow], chosen: Format, problems: Problems) -> Iterator[Example]:
+    """The examples of a batch; bad rows go to `problems` instead."""
     for row in batch:
         try:
             yield chosen.read(row.value)
@@ -179,6 +185,7 @@ def read_batch(batch: list[RawRow], chosen: Format, problems: Problems) -> Itera
 
 
 def token_batch(kept: list[tuple[Sample, int]]) -> pa.RecordBatch:
+    """Kept samples with their row numbers as an Arrow batch."""
     columns = [
         list_array([sample.ids for sample, _ in kept]),
         list_array([sample.labels for sample, _ in kept]),
@@ -188,6 +195,7 @@ def token_batch(kept: list[tuple[Sample, int]]) -> pa.RecordBatch:
 
 
 def nothing_trained(file: str, config: TokenizedConfig, counts: Counts) -> str:
+    """Why no row is left, and which settings made it so."""
     if config.type == "chat_template":
         return (
             f"none of the {counts.untrained} rows of {file} has a token to train on: "

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from tunemill.stages.declaration import ConflictError, Entry, Runtime, Settings, StageConfig
 from tunemill.stages.tokenized.format_table import FORMATS
@@ -74,6 +74,9 @@ class TokenizedConfig(StageConfig):
     )
     type: Entry[str | UserDefinedType] = Field(
         description=f"format of the rows: {', '.join(FORMATS)}, or a mapping of fields and format strings"
+    )
+    dataset_num_proc: Runtime[PositiveInt | None] = Field(
+        None, description="threads that tokenize, unset one per core: changes the time, not the rows"
     )
     train_on_inputs: bool = Field(False, description="train on prompts and on every role too")
 

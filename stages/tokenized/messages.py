@@ -143,6 +143,7 @@ class MessageReader:
 
 
 def message_reader(config: TokenizedConfig, template: str) -> MessageReader:
+    """How the messages of a conversation are read: property names, role names, which roles are trained."""
     mappings = {"role": "role", "content": "content", **config.message_property_mappings}
     if config.message_field_role is not None:
         mappings["role"] = config.message_field_role
@@ -171,6 +172,7 @@ def joined_parts(content: Sequence[Any], where: str, inherited: bool) -> tuple[s
 
 
 def read_part(part: Any, where: str) -> tuple[str, bool | None]:
+    """Text of a content part, and whether it says of itself that it is trained."""
     if isinstance(part, str):
         return part, None
     if not isinstance(part, dict):
@@ -187,6 +189,7 @@ def read_part(part: Any, where: str) -> tuple[str, bool | None]:
 
 
 def read_flag(value: Any, where: str) -> bool:
+    """A training flag. Raises BadRowError for anything but true and false."""
     if value in (0, 1):
         return bool(value)
     raise BadRowError(f"{where} must be true or false, not {value!r:.60}")
@@ -207,6 +210,7 @@ def read_details(value: Any, where: str) -> tuple[Part, ...]:
 
 
 def tool_calls(calls: Any, where: str) -> Any:
+    """Tool calls with their arguments parsed, where they are stored as text."""
     if not isinstance(calls, list):
         return calls
     return [with_parsed(call, "arguments", f"{where}: a tool call's arguments") for call in calls]
@@ -221,6 +225,7 @@ def with_parsed(item: Any, key: str, where: str) -> Any:
 
 
 def parsed(text: str, where: str) -> Any:
+    """JSON that is stored as text. Raises BadRowError."""
     try:
         return json.loads(text)
     except ValueError as error:

@@ -67,6 +67,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def add_special_tokens(given: PreTrainedTokenizerBase, tokens: SpecialTokens) -> None:
+    """Give tokens their roles; those that the vocabulary lacks are added to it."""
     roles = tokens.model_dump(exclude_none=True)
     additional = roles.pop("additional_special_tokens", None)
     given.add_special_tokens({role: plain_token(text) for role, text in roles.items()})
@@ -88,6 +89,7 @@ def plain_token(text: str) -> AddedToken:
 
 
 def set_padding(given: PreTrainedTokenizerBase, report: Report) -> None:
+    """Pad with EOS where there is no pad token. Raises SettingError where there is no EOS either."""
     if given.eos_token is None:
         raise SettingError("the tokenizer has neither a pad nor an EOS token; set special_tokens: pad_token")
     given.pad_token = given.eos_token

@@ -46,7 +46,11 @@ def train(
     check_attention(config)
     per_step = config.micro_batch_size * config.gradient_accumulation_steps
     sequences = Sequences(
-        training_data.rows, training_data.packs, config.seed, per_step if config.group_by_length else None
+        training_data.rows,
+        training_data.packs,
+        config.seed,
+        group=per_step if config.group_by_length else None,
+        keep_order=config.curriculum_sampling,
     )
     if not len(sequences):
         raise UserError(

@@ -69,6 +69,7 @@ class TrainedConfig(StageConfig):
     gradient_accumulation_steps: PositiveInt = Field(1, description="forward passes per optimizer step")
     num_epochs: PositiveFloat = Field(1.0, description="passes over the data")
     max_steps: PositiveInt | None = Field(None, description="optimizer steps; goes before num_epochs")
+    curriculum_sampling: bool = Field(False, description="read every epoch in the order of the data")
     group_by_length: bool = Field(False, description="put sequences of like length into one step")
     seed: NonNegativeInt = Field(42, description="adapter weights, dropout, order from the second epoch on")
 

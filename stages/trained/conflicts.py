@@ -66,6 +66,12 @@ def _check_batches(config: "TrainedConfig") -> None:
             "group_by_length",
             "sample_packing",
         )
+    if config.group_by_length and config.curriculum_sampling:
+        raise ConflictError(
+            "group_by_length sorts rows by length, and curriculum_sampling keeps their order. Choose one",
+            "group_by_length",
+            "curriculum_sampling",
+        )
     if config.dataloader_prefetch_factor is not None and not config.dataloader_num_workers:
         raise ConflictError(
             "dataloader_prefetch_factor needs dataloader_num_workers of 1 or more",

@@ -26,11 +26,13 @@ class Sequences:
     """Sequence number -> the rows in it, in the order of the current epoch.
 
     The first epoch reads the stored order (already shuffled with its own seed); each later one a permutation
-    drawn from `seed` and the epoch alone. With `group` (sequences per step) every epoch puts sequences of like
-    length together. No global random state is read, so neither resuming nor worker processes change the order.
+    drawn from `seed` and the epoch alone; with `keep_order` all do as the first. With `group` (sequences per step)
+    every epoch puts sequences of like length together. No global random state is read, so neither resuming nor worker processes change the order.
     """
 
-    def __init__(self, rows: Path, packs: Path, seed: int, group: int | None = None) -> None:
+    def __init__(
+        self, rows: Path, packs: Path, seed: int, group: int | None = None, keep_order: bool = False
+    ) -> None:
         self._rows = Rows(rows)
         column = pa.ipc.open_file(pa.memory_map(str(packs))).read_all()["rows"]
         counts = pc.list_value_length(column).to_numpy().astype(np.int64)
@@ -39,6 +41,7 @@ class Sequences:
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         self._seed = seed
         self._group = group
+        self._keep_order = keep_order
         tokens = np.concatenate([[0], np.cumsum(self._rows.lengths[self._packed])])
         self.lengths: npt.NDArray[np.int64] = np.diff(tokens[self._starts])
         """Tokens of each sequence, by stored number."""
@@ -55,7 +58,7 @@ class Sequences:
                 int(i)
                 for i in get_length_grouped_indices(self.lengths.tolist(), self._group, generator=random)
             ]
-        if epoch == 0:
+        if epoch == 0 or self._keep_order:
             return list(range(len(self)))
         numbers: list[int] = torch.randperm(len(self), generator=random).tolist()
         return numbers

@@ -69,6 +69,7 @@ def in_training_order(datasets: list[TokenRows], config: TrainingDataConfig) -> 
 
 
 def shuffled(rows: int, seed: int) -> npt.NDArray[np.int64]:
+    """A permutation of row numbers, the one that `datasets.shuffle(seed)` draws."""
     return np.random.default_rng(seed).permutation(rows)
 
 
@@ -107,6 +108,7 @@ def fit(rows: TokenRows, config: TrainingDataConfig) -> Fitted:
 
 
 def describe_long(rows: TokenRows, limit: int) -> str:
+    """Which rows are too long for `excess_length_strategy: raise`, the first ten."""
     order = np.lexsort((rows.source_row, rows.dataset))[:LISTED_ROWS]
     listed = "\n".join(
         f"  dataset {rows.dataset[i]}, row {rows.source_row[i]}: {rows.length[i]} tokens" for i in order
@@ -119,6 +121,7 @@ def describe_long(rows: TokenRows, limit: int) -> str:
 
 
 def describe_empty(fitted: Fitted, rows: int, config: TrainingDataConfig) -> str:
+    """Why nothing is left to train on, with the counts."""
     return (
         f"nothing is left to train on: of {rows} rows {fitted.too_long} are longer than sequence_len: "
         f"{config.sequence_len}, {fitted.too_short} are shorter than min_sample_len: {config.min_sample_len}, "
@@ -141,6 +144,7 @@ def split(rows: TokenRows, val_set_size: float) -> tuple[TokenRows, TokenRows | 
 
 
 def write_packs(packs: Packs, out: Workspace) -> None:
+    """Write `packs.arrow`: the row numbers of each sequence."""
     with open_writer(out.data / "packs.arrow", PACK_SCHEMA) as writer:
         for first in range(0, len(packs), PACK_BATCH):
             offsets = packs.offsets[first : first + PACK_BATCH + 1]

@@ -62,6 +62,7 @@ def test_the_learning_rate_runs_training_and_what_follows_and_back_is_free(proje
         ["logging_steps=1"],
         ["save_steps=2"],
         ["dataloader_num_workers=1"],
+        ["dataset_num_proc=1"],
         ["eval_steps=2"],
         ["pipeline.name=other"],
     ],

@@ -16,6 +16,8 @@ WITHOUT_INPUT = (
 
 
 def alpaca(config: TokenizedConfig, _kit: Kit) -> Format:
+    """Rows with `instruction`, `output` and perhaps `input`, in the wording of Stanford Alpaca."""
+
     def read(row: RowValue) -> Example:
         instruction = text_field(row, "instruction", required=True)
         context = text_field(row, "input", required=False)

@@ -48,10 +48,12 @@ def turn(source: TurnSource, span: Span) -> Turn:
 
 
 def shifted(parts: tuple[Part, ...], by: int) -> tuple[Part, ...]:
+    """The same parts, `by` characters further on."""
     return tuple(Part(part.start + by, part.end + by, part.trained) for part in parts)
 
 
 def ends_of(config: TokenizedConfig, kit: Kit) -> Ends:
+    """Which tokens end a turn, and when they are trained. Raises SettingError for rules that contradict."""
     eos = [] if kit.eos_token is None else [kit.eos_token]
     eot = eos if config.eot_tokens is None else config.eot_tokens
     train_on_eot = config.train_on_eot or config.train_on_eos
@@ -69,6 +71,7 @@ def ends_of(config: TokenizedConfig, kit: Kit) -> Ends:
 
 
 def single_id(token: str, kit: Kit) -> int:
+    """The id of a token of `eot_tokens`. Raises SettingError where it is not one token."""
     ids = kit.ids_of(token)
     if len(ids) != 1:
         raise SettingError(

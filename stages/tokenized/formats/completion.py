@@ -5,6 +5,7 @@ from tunemill.stages.tokenized.example import Example, Format, Kit, RowValue, Se
 
 
 def completion(config: TokenizedConfig, _kit: Kit) -> Format:
+    """Raw text in one field, trained whole."""
     field = config.field or "text"
 
     def read(row: RowValue) -> Example:

@@ -10,6 +10,8 @@ from tunemill.stages.tokenized.example import BadRowError, Example, Format, Kit,
 
 
 def input_output(config: TokenizedConfig, _kit: Kit) -> Format:
+    """Rows of `segments`, each with its text and a label that says whether it is trained."""
+
     def read(row: RowValue) -> Example:
         segments = row.get("segments")
         if not isinstance(segments, list) or not segments:

@@ -5,6 +5,7 @@ from tunemill.stages.tokenized.example import Example, Format, Kit, RowValue, Se
 
 
 def user_defined(config: TokenizedConfig, _kit: Kit) -> Format:
+    """Rows put together by the config's own format strings."""
     mapping = config.type
     assert isinstance(mapping, UserDefinedType)
 
@@ -31,6 +32,7 @@ def system_part(mapping: UserDefinedType, row: RowValue) -> str:
 
 
 def turn_part(mapping: UserDefinedType, instruction: str, context: str) -> str:
+    """The prompt of a row, with or without further input."""
     no_input_format = mapping.format if mapping.no_input_format is None else mapping.no_input_format
     wording = mapping.format if context else no_input_format
     return wording.format(instruction=instruction, input=context)

@@ -139,3 +139,9 @@ def test_a_leak_is_noticed() -> None:
         return mamba(**arguments)
 
     assert rows_leak(without_positions, "cpu")
+
+
+def test_a_curriculum_keeps_the_stored_order_in_every_epoch(tmp_path: Path) -> None:
+    data = training_data(tmp_path, ROWS, packs_of(len(ROWS), 1))
+    sequences = Sequences(data.rows, data.packs, seed=5, keep_order=True)
+    assert [sequences.order(epoch) for epoch in range(3)] == [list(range(len(ROWS)))] * 3
