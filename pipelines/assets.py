@@ -134,15 +134,13 @@ def find_inputs(session: Session, node: Node, run_id: str) -> dict[str, Publishe
         if (run_id, upstream) in session.results:
             found[upstream] = session.results[run_id, upstream].published
             continue
-        asset = (
-            upstream
-            if upstream.startswith(ASSET_SCHEME)
-            else f"{ASSET_SCHEME}{session.pipeline.name}/{upstream}"
-        )
+        own = not upstream.startswith(ASSET_SCHEME)
+        asset = f"{ASSET_SCHEME}{session.pipeline.name}/{upstream}" if own else upstream
         match upstream_asset(asset, session.store):
             case Published() as published:
                 found[upstream] = published
             case Absent(reason=reason):
+                reason = "it has no artifact yet, or a damaged one; materialize it first" if own else reason
                 raise StoreError(f"{node.name} needs {upstream}: {reason}")
     return found
 

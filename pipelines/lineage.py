@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunemill.pipelines.graph import Node
+from tunemill.pipelines.keys import key_inputs
 from tunemill.pipelines.plan import Resolved
 from tunemill.resources.store import Published
 from tunemill.stages.artifacts import LINEAGE_FILE, RawDataset
@@ -14,7 +15,10 @@ from tunemill.stages.artifacts import LINEAGE_FILE, RawDataset
 def lineage_of(
     node: Node, resolved: Resolved, digest: str, facts: Mapping[str, Any], inputs: Mapping[str, Published]
 ) -> dict[str, Any]:
-    """The artifact's own facts and, below `inputs`, the same of everything it was made from."""
+    """The artifact's own facts and, below `inputs`, the same of everything it was made from.
+
+    Inputs that cannot change the result (held-out rows that only watch training) are no part of its making.
+    """
     return {
         "node": f"{facts['pipeline']}/{node.name}",
         "stage": node.stage.name,
@@ -37,7 +41,7 @@ def lineage_of(
         "metrics": facts["metrics"],
         "inputs": {
             name: [json.loads((inputs[upstream].data / LINEAGE_FILE).read_text()) for upstream in upstreams]
-            for name, upstreams in node.inputs.items()
+            for name, upstreams in key_inputs(node).items()
         },
     }
 

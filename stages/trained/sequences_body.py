@@ -26,8 +26,9 @@ class Sequences:
     """Sequence number -> the rows in it, in the order of the current epoch.
 
     The first epoch reads the stored order (already shuffled with its own seed); each later one a permutation
-    drawn from `seed` and the epoch alone; with `keep_order` all do as the first. With `group` (sequences per step)
-    every epoch puts sequences of like length together. No global random state is read, so neither resuming nor worker processes change the order.
+    drawn from `seed` and the epoch alone, or with `keep_order` the same. With `group` (sequences per step) every
+    epoch puts sequences of like length together. No global random state is read, so neither resuming nor worker
+    processes change the order.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import dagster as dg
+import pytest
 from support.project import make_project, nodes_in_state
 
 from tunemill.pipelines.folder import build_definitions
@@ -23,8 +24,9 @@ def test_materializing_by_dagster_is_a_run(tmp_path, finished_project):
         "TUNEMILL_HOME": str(project.state),
         "DAGSTER_HOME": str(tmp_path),
     }
+    select = ["-m", "tunemill.pipelines.definitions", "--select", "*pipeline/training_data"]
     done = subprocess.run(
-        [*DAGSTER, "asset", "materialize", "-m", "tunemill.pipelines.definitions", "--select", "+pipeline/training_data"],
+        [*DAGSTER, "asset", "materialize", *select],
         env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -46,9 +48,9 @@ def test_the_checkout_itself_is_a_valid_workspace(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_one_asset_by_hand_uses_the_newest_inputs(project, tmp_path):
+def test_one_asset_by_hand_uses_the_newest_inputs(project):
     definitions = build_definitions(project.folder, project.state, in_this_process)
-    assets = list(definitions.get_asset_graph().assets_defs)
+    assets = list(definitions.assets)
     with dg.DagsterInstance.ephemeral() as instance:
         key = dg.AssetKey(["pipeline", "evaluation", "merged"])
         outcome = dg.materialize(assets, instance=instance, selection=[key])
@@ -62,11 +64,9 @@ def test_one_asset_by_hand_uses_the_newest_inputs(project, tmp_path):
 def test_a_broken_yaml_shows_its_problems_and_leaves_the_others_alone(project):
     (project.folder / "broken.yml").write_text(project.yaml.read_text() + "learnin_rate: 3\n")
     (project.folder / "notes.yml").write_text("just: notes\n")
-    import pytest
-
     with pytest.warns(UserWarning, match="did you mean `learning_rate`"):
         definitions = build_definitions(project.folder, project.state, in_this_process)
-    keys = {key.to_user_string() for key in definitions.get_asset_graph().get_all_asset_keys()}
+    keys = {key.to_user_string() for key in definitions.resolve_all_asset_keys()}
     assert (
         "broken/config_error" in keys
         and "pipeline/trained" in keys
@@ -75,8 +75,6 @@ def test_a_broken_yaml_shows_its_problems_and_leaves_the_others_alone(project):
 
 
 def test_two_pipelines_of_one_name_are_refused(project):
-    import pytest
-
     (project.folder / "again.yml").write_text(project.yaml.read_text() + "pipeline: {name: pipeline}\n")
     with pytest.raises(ValueError, match=r"the pipeline's name 'pipeline' is taken by .*again.yml"):
         build_definitions(project.folder, project.state, in_this_process)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -26,8 +27,8 @@ def artifacts_of(project: Project, stage: str):
 @pytest.mark.parametrize(
     ("text", "messages"),
     [
-        (chat_row("1 + 1", "2") + "{not json\n" + chat_row("2 + 2", "4"), ["sums.jsonl", "2", "JSON"]),
-        (chat_row("1 + 1", "2") + '{"other": 1}\n', ["sums.jsonl", "line 2", "messages"]),
+        (chat_row("1 + 1", "2") + "{not json\n" + chat_row("2 + 2", "4"), ["sums.jsonl:2", "JSON"]),
+        (chat_row("1 + 1", "2") + '{"other": 1}\n', ["sums.jsonl:2", "messages"]),
         ("", ["sums.jsonl", "no row"]),
         ("\n\n", ["sums.jsonl", "no row"]),
     ],
@@ -105,8 +106,6 @@ def test_a_flipped_byte_is_found_set_aside_and_computed_again(project):
 
 
 def test_an_interrupt_ends_the_run_and_says_so(fresh_project):
-    import signal
-
     fresh_project.edit(max_steps=100_000)
     process = subprocess.Popen(
         [*CLI, "run", str(fresh_project.yaml), "--state", str(fresh_project.state)],
