@@ -63,6 +63,9 @@ class GraphConfig(StageConfig):
     output_dir: str | None = Field(
         None, description="where links to the results are put: a place, no part of any result"
     )
+    dataset_prepared_path: str | None = Field(
+        None, description="where a link to the prepared rows is put: a place, no part of any result"
+    )
     name: Annotated[str | None, YamlMark("pipeline.name")] = Field(
         None, pattern=r"^[A-Za-z0-9_]+$", description="the pipeline's name; without it the file's stem"
     )
@@ -124,12 +127,16 @@ class Node:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A graph; `nodes` are in an order in which they can run."""
+    """A graph; `nodes` are in an order in which they can run.
+
+    `output_dir` gets links to models and evaluations, `prepared_path` one to the training data.
+    """
 
     name: str
     document: Document
     nodes: tuple[Node, ...]
     output_dir: Path | None
+    prepared_path: Path | None
 
     def node(self, name: str) -> Node:
         return next(node for node in self.nodes if node.name == name)
@@ -164,8 +171,11 @@ def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
     if problems:
         return None, problems
     name = graph.name or re.sub(r"\W", "_", document.path.stem)
-    output_dir = (document.folder / Path(graph.output_dir).expanduser()) if graph.output_dir else None
-    return Pipeline(name, document, tuple(nodes), output_dir), []
+    output_dir, prepared_path = (
+        document.folder / Path(place).expanduser() if place else None
+        for place in (graph.output_dir, graph.dataset_prepared_path)
+    )
+    return Pipeline(name, document, tuple(nodes), output_dir, prepared_path), []
 
 
 def places(graph: GraphConfig) -> list[Place]:

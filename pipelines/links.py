@@ -1,16 +1,25 @@
-"""`output_dir`: a folder of links to a pipeline's results, where a user of Axolotl looks for the model."""
+"""Links to a pipeline's results, where a user of Axolotl looks for them."""
 
 import uuid
+from pathlib import Path
 
 from tunemill.pipelines.graph import Node, Pipeline
 from tunemill.resources.store import Published
+from tunemill.stages.artifacts import TrainingData
 
 
 def link_result(pipeline: Pipeline, node: Node, published: Published) -> None:
-    """Point `<output_dir>/<node>` to the data of a model or an evaluation; other nodes have no link."""
-    if pipeline.output_dir is None or not node.stage.output.exported:
+    """Link models and evaluations below `output_dir`, training data below `dataset_prepared_path`."""
+    if node.stage.output.exported:
+        _link(pipeline.output_dir, node, published)
+    elif issubclass(node.stage.output, TrainingData):
+        _link(pipeline.prepared_path, node, published)
+
+
+def _link(folder: Path | None, node: Node, published: Published) -> None:
+    if folder is None:
         return
-    link = pipeline.output_dir / node.name
+    link = folder / node.name
     link.parent.mkdir(parents=True, exist_ok=True)
     beside = link.with_name(f".{link.name}.{uuid.uuid4().hex}")
     beside.symlink_to(published.data)

@@ -77,6 +77,12 @@ def _model_config(config: BaseModelConfig, folder: Path) -> Any:
         )
     if "quantization_config" in stored:
         raise SourceError(f"base_model: {folder}: already quantized. Start from the model in full precision.")
+    named = stored.get("architectures") or []
+    if config.model_class not in (None, "AutoModelForCausalLM", *named):
+        raise SettingError(
+            f"model_type: {config.model_class}: the config.json of this model names {', '.join(named) or 'no class'}. "
+            f"Set that, or AutoModelForCausalLM, or remove the key."
+        )
     overrides = config.overrides_of_model_config or {}
     loaded, unused = AutoConfig.from_pretrained(folder, return_unused_kwargs=True, **overrides)
     if unused:

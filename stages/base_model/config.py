@@ -14,6 +14,10 @@ class BaseModelConfig(StageConfig):
         None,
         description="local folder with config.json and safetensors; unset when another pipeline makes it",
     )
+    model_type: str | None = Field(
+        None, description="class of the model; the one that config.json names, or AutoModelForCausalLM"
+    )
+    type_of_model: str | None = Field(None, description="another name of model_type")
     reinit_weights: bool = Field(
         False, description="draw new weights from config.json instead of reading any"
     )
@@ -42,6 +46,21 @@ class BaseModelConfig(StageConfig):
                 "part of transformers and leave the key out"
             )
         return value
+
+    @property
+    def model_class(self) -> str | None:
+        """The model's class by either of its keys."""
+        return self.model_type or self.type_of_model
+
+    @model_validator(mode="after")
+    def _one_class(self) -> "BaseModelConfig":
+        if self.model_type and self.type_of_model and self.model_type != self.type_of_model:
+            raise ConflictError(
+                "model_type and type_of_model are two names of one key. Keep one",
+                "model_type",
+                "type_of_model",
+            )
+        return self
 
     @model_validator(mode="after")
     def _weights_are_drawn_or_read(self) -> "BaseModelConfig":

@@ -25,7 +25,9 @@ def tokenizer(config: TokenizerConfig, upstream: Model | None, out: Workspace, r
 
     Raises SourceError when there is no tokenizer to load, SettingError for settings it cannot honour.
     """
-    given = load_tokenizer(source_folder(config, upstream))
+    folder = source_folder(config, upstream)
+    given = load_tokenizer(folder)
+    check_class(config.tokenizer_type, given, folder)
     before = len(given)
     add_special_tokens(given, config.special_tokens)
     added = add_tokens(given, config.tokens)
@@ -50,6 +52,20 @@ def source_folder(config: TokenizerConfig, upstream: Model | None) -> Path:
     if config.base_model is not None:
         return Path(config.base_model)
     raise SettingError("there is no tokenizer: set base_model or tokenizer_config to a local folder")
+
+
+def check_class(wanted: str | None, given: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Raises SettingError where the config names another class than the tokenizer's files; `Fast` does not count."""
+    if wanted in (None, "AutoTokenizer"):
+        return
+    settings = folder / "tokenizer_config.json"
+    stored = json.loads(settings.read_text()).get("tokenizer_class") if settings.is_file() else None
+    names = sorted({name.removesuffix("Fast") for name in (stored, type(given).__name__) if name})
+    if wanted.removesuffix("Fast") not in names:
+        raise SettingError(
+            f"tokenizer_type: {wanted}: the files of this tokenizer say {' or '.join(names)}. Set that, or "
+            f"AutoTokenizer, or remove the key"
+        )
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

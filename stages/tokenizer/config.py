@@ -25,6 +25,9 @@ class TokenizerConfig(StageConfig):
     tokenizer_config: Source[str | None] = Field(
         None, description="local folder of another tokenizer, used instead of the model's own"
     )
+    tokenizer_type: str | None = Field(
+        None, description="class of the tokenizer; the one that its files name, or AutoTokenizer"
+    )
     special_tokens: SpecialTokens = Field(SpecialTokens(), description="tokens with a role")
     tokens: list[str] = Field([], description="tokens added to the vocabulary")
     chat_template: TemplateName | None = Field(

@@ -59,6 +59,7 @@ def test_the_learning_rate_runs_training_and_what_follows_and_back_is_free(proje
     "overrides",
     [
         ["output_dir=elsewhere"],
+        ["dataset_prepared_path=elsewhere"],
         ["logging_steps=1"],
         ["save_steps=2"],
         ["dataloader_num_workers=1"],
@@ -181,6 +182,7 @@ def test_links_in_output_dir_lead_to_the_models(project):
     assert sorted(path.name for path in outputs.iterdir()) == ["evaluation", "merged", "quantized", "trained"]
     for name in ("merged", "quantized", "trained", "evaluation/base"):
         assert (outputs / name).is_symlink() and any(Path(outputs / name).iterdir())
+    assert (project.folder / "prepared" / "training_data" / "packs.arrow").exists()
 
 
 def test_a_chain_of_pipelines(project):

@@ -50,6 +50,7 @@ CONFIG: dict[str, Any] = {
     "quantization": {"weight_dtype": "int8"},
     "eval_max_new_tokens": 4,
     "output_dir": "outputs",
+    "dataset_prepared_path": "prepared",
 }
 
 

@@ -283,3 +283,15 @@ def test_tensors_are_counted_from_headers(tmp_path: Path) -> None:
     stored = tensors_of_model(make_model(tmp_path, max_shard_size="60KB"))
     assert stored["lm_head.weight"].elements == VOCABULARY * 32
     assert stored["lm_head.weight"].size == VOCABULARY * 32 * 4
+
+
+def test_the_class_may_be_named_and_another_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    source = str(make_model(tmp_path / "source"))
+    for number, name in enumerate(("AutoModelForCausalLM", "LlamaForCausalLM")):
+        run(BaseModelConfig(base_model=source, model_type=name), tokenizer, tmp_path / f"out{number}")
+    with pytest.raises(
+        SettingError, match=r"model_type: MistralForCausalLM: the config.json .* LlamaForCausalLM"
+    ):
+        run(BaseModelConfig(base_model=source, type_of_model="MistralForCausalLM"), tokenizer, tmp_path / "x")
+    with pytest.raises(ValidationError, match="two names of one key"):
+        BaseModelConfig(base_model=source, model_type="A", type_of_model="B")

@@ -192,3 +192,13 @@ def test_a_folder_without_a_tokenizer(tmp_path):
 def test_no_tokenizer_at_all(tmp_path):
     with pytest.raises(SettingError, match="set base_model or tokenizer_config"):
         save(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["AutoTokenizer", "PreTrainedTokenizerFast", "PreTrainedTokenizer"])
+def test_the_class_may_be_named(tmp_path, base, name):
+    save(tmp_path, base_model=str(base), tokenizer_type=name)
+
+
+def test_another_class_is_refused(tmp_path, base):
+    with pytest.raises(SettingError, match=r"tokenizer_type: LlamaTokenizer: .* say PreTrainedTokenizer"):
+        save(tmp_path, base_model=str(base), tokenizer_type="LlamaTokenizer")
