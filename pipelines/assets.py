@@ -73,7 +73,7 @@ def _asset(session: Session, node: Node) -> dg.AssetsDefinition:
         group_name=name,
         description=node.stage.description,
         code_version=code_version(node, session.pipeline.document, session.store),
-        kinds=set(node.stage.kinds),
+        kinds={node.stage.name, *node.stage.kinds},
         pool="gpu" if node.stage.device == "gpu" else None,
     )
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:

@@ -128,7 +128,10 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], node: Node)
     found = []
     if before["version"] != after["version"]:
         found.append(f"stage {after['stage']} has a new version: {before['version']} -> {after['version']}")
-    found += _differing("", before["config"], after["config"])
+    defaults = {
+        k: v for k, v in node.stage.config.defaults().items() if k in {**before["config"], **after["config"]}
+    }
+    found += _differing("", {**defaults, **before["config"]}, {**defaults, **after["config"]})
     for field, paths in node.sources.items():
         if before["sources"].get(field) != after["sources"].get(field):
             found.append(f"{field}: the contents of {', '.join(str(path) for path in paths)} changed")

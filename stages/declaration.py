@@ -5,7 +5,7 @@ pipeline needs to know of a stage stands in its `Stage`; nothing here imports an
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -74,9 +74,20 @@ class StageConfig(Settings):
         }
 
     def semantic(self) -> dict[str, Any]:
-        """The part of the slice that can change the result, as plain JSON types."""
+        """The part of the slice that can change the result, as plain JSON types.
+
+        A field at its default is left out: so a new key with a neutral default invalidates nobody's results.
+        Changing a default changes results, and moves the stage's fingerprint, so its version must be raised.
+        """
         left_out = {*self.marked(RuntimeMark), *self.marked(SourceMark)}
-        return self.model_dump(mode="json", exclude=left_out)
+        return self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The default of every field that has one, as plain JSON types."""
+        fields = {name: field for name, field in cls.model_fields.items() if not field.is_required()}
+        filled = cls.model_construct(**{name: field.get_default() for name, field in fields.items()})
+        return filled.model_dump(mode="json", include=set(fields), warnings=False)
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ class Stage:
     """A declaration. `body` is `module:function`, called as `body(config, **inputs, out=..., report=...)`.
 
     `version` enters the key: raise it when the stage's results change. `libraries` are the distributions
-    whose minor versions enter the key, because they shape the result.
+    whose minor versions enter the key, because they shape the result. `kinds` are tags that Dagster shows.
     """
 
     name: str
@@ -110,4 +121,4 @@ class Stage:
     description: str
     libraries: tuple[str, ...] = ()
     device: Literal["cpu", "gpu"] = "cpu"
-    kinds: tuple[str, ...] = field(default=("python",))
+    kinds: tuple[str, ...] = ()

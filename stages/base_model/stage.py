@@ -11,6 +11,7 @@ BASE_MODEL = Stage(
     inputs={"tokenizer": Input(Tokenizer), "upstream": Input(Model, optional=True)},
     output=BaseModel,
     body="tunemill.stages.base_model.body:base_model",
+    kinds=("huggingface",),
     description="Weights, config and tokenizer in one folder; embeddings as long as the tokenizer.",
     libraries=("transformers", "torch", "safetensors"),
 )

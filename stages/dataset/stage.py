@@ -11,5 +11,6 @@ DATASET = Stage(
     inputs={},
     output=RawDataset,
     body="tunemill.stages.dataset.body:dataset",
+    kinds=("arrow",),
     description="The rows of one local file, validated, each as compact JSON text.",
 )

@@ -15,6 +15,7 @@ EVALUATION = Stage(
     },
     output=EvaluationReport,
     body="tunemill.stages.evaluation.body:evaluate",
+    kinds=("pytorch",),
     description="Held-out loss, perplexity and exact match of generated answers.",
     libraries=("transformers", "torch", "peft", "torchao"),
     device="gpu",

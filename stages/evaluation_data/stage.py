@@ -14,6 +14,7 @@ EVALUATION_DATA = Stage(
     },
     output=EvaluationData,
     body="tunemill.stages.evaluation_data.body:evaluation_data",
+    kinds=("arrow",),
     description="Rows of test_datasets, or the rows that val_set_size held out.",
     libraries=("numpy",),
 )

@@ -11,6 +11,7 @@ MERGED = Stage(
     inputs={"base_model": Input(Model), "adapter": Input(Adapter)},
     output=Model,
     body="tunemill.stages.merged.body:merge",
+    kinds=("pytorch", "huggingface"),
     description="The adapter folded into the base, tensor by tensor, and compared with it.",
     libraries=("transformers", "torch", "peft", "safetensors"),
 )

@@ -11,6 +11,7 @@ QUANTIZED = Stage(
     inputs={"model": Input(Model)},
     output=QuantizedModel,
     body="tunemill.stages.quantized.body:quantize",
+    kinds=("pytorch", "huggingface"),
     description="Weights of linear modules in int8, loadable by stock transformers.",
     libraries=("transformers", "torch", "torchao"),
 )

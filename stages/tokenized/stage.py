@@ -11,6 +11,7 @@ TOKENIZED = Stage(
     inputs={"dataset": Input(RawDataset), "tokenizer": Input(Tokenizer)},
     output=TokenizedDataset,
     body="tunemill.stages.tokenized.body:tokenized",
+    kinds=("huggingface", "arrow"),
     description="One dataset's rows as token ids and labels, masked by role.",
     libraries=("jinja2", "tokenizers", "transformers"),
 )

@@ -11,6 +11,7 @@ TOKENIZER = Stage(
     inputs={"upstream": Input(Model, optional=True)},
     output=Tokenizer,
     body="tunemill.stages.tokenizer.body:tokenizer",
+    kinds=("huggingface",),
     description="The base model's tokenizer with the added tokens and the chosen chat template.",
     libraries=("tokenizers", "transformers"),
 )

@@ -21,6 +21,7 @@ TRAINED = Stage(
     },
     output=Model,
     body="tunemill.stages.trained.body:train",
+    kinds=("pytorch", "huggingface"),
     description="Supervised fine-tuning with the Hugging Face Trainer.",
     libraries=("transformers", "torch", "peft", "accelerate"),
     device="gpu",

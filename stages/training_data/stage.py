@@ -11,6 +11,7 @@ TRAINING_DATA = Stage(
     inputs={"tokenized": Input(TokenizedDataset, many=True)},
     output=TrainingData,
     body="tunemill.stages.training_data.body:training_data",
+    kinds=("arrow",),
     description="All datasets merged, shuffled, fitted to the sequence length, split and packed.",
     libraries=("numpy",),
 )

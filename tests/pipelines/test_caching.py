@@ -209,3 +209,8 @@ def test_a_chain_without_its_first_part_says_what_to_run(fresh_project):
     finished = fresh_project.run()
     assert finished["tokenizer"].state == "failed"
     assert "run the pipeline 'sft' first" in finished["tokenizer"].message
+
+
+def test_a_reason_names_the_default_where_a_key_was_unset(project):
+    assert project.plan("weight_decay=0.1")["trained"].reasons == ("weight_decay 0.0 -> 0.1",)
+    assert to_run(project, "weight_decay=0.0", "num_epochs=1") == set()

@@ -159,3 +159,11 @@ def values(annotation: Any) -> Iterator[Any]:
         assert issubclass(annotation, BaseModel)
         for field, info in annotation.model_fields.items():
             yield from ({field: item} for item in values(info.annotation))
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=name)
+def test_a_key_at_its_default_is_as_good_as_unset(stage):
+    base = smallest(stage.config)
+    defaults = {name: value for name, value in stage.config.defaults().items() if value is not None}
+    spelled = stage.config.model_validate({**defaults, **base.model_dump(exclude_unset=True)})
+    assert key(stage, spelled) == key(stage, base)
