@@ -12,7 +12,7 @@ from tunemill.pipelines.assets import Session, asset_key, build_assets
 from tunemill.pipelines.check import load_pipeline
 from tunemill.pipelines.problems import ConfigError
 from tunemill.resources.launcher import Launcher, in_child
-from tunemill.resources.store import open_store
+from tunemill.resources.store import Store
 
 
 def build_definitions(folder: Path, state: Path | None = None, launch: Launcher = in_child) -> dg.Definitions:
@@ -21,7 +21,7 @@ def build_definitions(folder: Path, state: Path | None = None, launch: Launcher 
     `state` is where results live (default: `.tunemill` in the folder). A YAML with problems becomes one
     asset that shows them, so that it cannot take the other pipelines down.
     """
-    store = open_store(state or folder / ".tunemill")
+    store = Store(state or folder / ".tunemill")
     assets: list[dg.AssetsDefinition] = []
     names: dict[str, Path] = {}
     for path in pipeline_files(folder):

@@ -52,4 +52,7 @@ def minor_version(library: str) -> str:
 
 def _missing_source(node: Node, field: str, document: Document, reason: str) -> Problem:
     place = node.places[field]
+    reason += (
+        ". Names on the Hugging Face Hub are not resolved yet: fetch what you need and give its local path"
+    )
     return Problem(spell(place), *document.position(place), "value", reason)

@@ -20,6 +20,8 @@ def _link(folder: Path | None, node: Node, published: Published) -> None:
     if folder is None:
         return
     link = folder / node.name
+    if link.is_symlink() and link.readlink() == published.data:
+        return
     link.parent.mkdir(parents=True, exist_ok=True)
     beside = link.with_name(f".{link.name}.{uuid.uuid4().hex}")
     beside.symlink_to(published.data)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tunemill.pipelines.graph import Pipeline
+from tunemill.pipelines.links import link_result
 from tunemill.pipelines.observer import Observer, unobserved
 from tunemill.pipelines.plan import Planned, make_plan
 from tunemill.resources.launcher import Launcher, in_child
@@ -52,7 +53,7 @@ def run_pipeline(
     plan = make_plan(pipeline, store, refresh)
     to_do = not_in_place(plan)
     if not to_do:
-        return [_in_place(item) for item in plan]
+        return [_in_place(pipeline, item) for item in plan]
     # Dagster takes a second to import; a run with nothing to do is over by then.
     from tunemill.pipelines.dagster_run import materialize_nodes
 
@@ -69,5 +70,8 @@ def not_in_place(plan: Sequence[Planned]) -> list[str]:
     return names
 
 
-def _in_place(item: Planned) -> Finished:
+def _in_place(pipeline: Pipeline, item: Planned) -> Finished:
+    assert item.cached is not None
+    # `output_dir` may be another one than last time, and the store may have moved.
+    link_result(pipeline, item.node, item.cached)
     return Finished(item.node.name, item.node.stage.name, "cached", (), 0.0, item.cached, item.key)

@@ -24,10 +24,10 @@ def check(options: argparse.Namespace) -> int:
     except ConfigError as error:
         if not options.json:
             raise
-        print_json({"file": str(error.file), "problems": [problem.as_json() for problem in error.problems]})
+        print_json([problem.as_json() for problem in error.problems])
         return 1
     if options.json:
-        print_json({"file": str(pipeline.document.path), "problems": []})
+        print_json([])
     else:
         print(f"{options.pipeline}: no problem; {len(pipeline.nodes)} nodes")
     return 0

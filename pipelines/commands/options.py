@@ -42,9 +42,9 @@ def state_folder(options: argparse.Namespace) -> Path:
     return Path(options.state or os.environ.get("TUNEMILL_HOME") or ".tunemill").absolute()
 
 
-def store_of(options: argparse.Namespace) -> Store:
-    """The store of the state folder."""
-    return open_store(state_folder(options))
+def store_of(options: argparse.Namespace, make: bool = False) -> Store:
+    """The store of the state folder; with `make`, StoreError if the folder cannot be made."""
+    return open_store(state_folder(options)) if make else Store(state_folder(options))
 
 
 def print_json(document: Any) -> None:

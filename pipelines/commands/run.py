@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the pipeline; 1 if a node failed."""
     pipeline = load_pipeline(options.pipeline, options.overrides)
     _check_nodes(pipeline, options.refresh)
-    store = store_of(options)
+    store = store_of(options, make=True)
     # A scheduler's TERM ends a run as orderly as Ctrl-C: the stage's process group goes, nothing is published.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with show_progress() as observe:

@@ -50,6 +50,7 @@ class TrainedConfig(StageConfig):
     lora_modules_to_save: list[str] | None = Field(
         None, description="modules trained whole and saved beside it"
     )
+    tokens: list[str] = Field([], description="added tokens: with an adapter they need lora_modules_to_save")
     lora_fan_in_fan_out: bool = Field(False, description="weights are stored (in, out), as in GPT-2")
     peft_use_rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
     peft_layers_to_transform: list[NonNegativeInt] | None = Field(

@@ -51,6 +51,13 @@ def _check_adapter(config: "TrainedConfig") -> None:
             "lora_target_modules",
             "lora_target_linear",
         )
+    if config.tokens and not config.lora_modules_to_save:
+        raise ConflictError(
+            "tokens adds rows to the embeddings, which adapter: lora does not train. Set lora_modules_to_save to the "
+            "names of embeddings and output head, for most models [embed_tokens, lm_head]",
+            "lora_modules_to_save",
+            "tokens",
+        )
     if isinstance(config.lora_target_modules, str) and config.lora_target_linear:
         raise ConflictError(
             "lora_target_modules as a regular expression and lora_target_linear: true exclude each other",

@@ -185,6 +185,12 @@ def test_links_in_output_dir_lead_to_the_models(project):
     assert (project.folder / "prepared" / "training_data" / "packs.arrow").exists()
 
 
+def test_another_output_dir_gets_links_though_nothing_runs(project):
+    finished = project.run("output_dir=elsewhere")
+    assert nodes_in_state(finished, "cached") == set(finished)
+    assert (project.folder / "elsewhere" / "merged" / "config.json").exists()
+
+
 def test_a_chain_of_pipelines(project):
     refine = make_project(project.folder / "refine", state=project.state)
     refine.edit(base_model="asset://pipeline/merged", reinit_weights=False, pipeline={"name": "refine"})

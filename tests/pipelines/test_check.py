@@ -113,14 +113,14 @@ def test_every_problem_is_reported_at_once_and_as_json(yaml_file, capsys):
         + "learnin_rate: 5\nuse_ray: true\nseed: -3\nwarmup_steps: 1\nwarmup_ratio: 0.1\n"
     )
     assert main(["check", str(yaml_file), "--json"]) == 1
-    document = json.loads(capsys.readouterr().out)
-    assert {problem["kind"] for problem in document["problems"]} == {
+    found = json.loads(capsys.readouterr().out)
+    assert {problem["kind"] for problem in found} == {
         "unknown",
         "unsupported",
         "value",
         "conflict",
     }
-    for problem in document["problems"]:
+    for problem in found:
         assert set(problem) == {"path", "line", "column", "kind", "message", "suggestion"}
 
 

@@ -27,6 +27,7 @@ REQUIRED: dict[str, Any] = {
 PARTNERS: dict[str, dict[str, Any]] = {
     "adapter": {"lora_r": None, "lora_alpha": None, "lora_target_linear": None, "adapter": None},
     "field": {"type": "completion"},
+    "tokens": {"lora_modules_to_save": ["lm_head"]},
     "chat_template_jinja": {"chat_template": "jinja", "chat_template_jinja": "{{ messages }}"},
     "dataloader_prefetch_factor": {"dataloader_num_workers": 2},
     "gradient_checkpointing_kwargs": {"gradient_checkpointing": True},

@@ -31,6 +31,7 @@ def test_yaml_writes_2e_4_as_text() -> None:
         ({"adapter": "lora", "lora_r": 4, "lora_target_linear": True}, "adapter: lora needs lora_alpha"),
         ({"adapter": "lora", "lora_r": 4, "lora_alpha": 8}, "needs lora_target_modules"),
         ({**LORA, "lora_target_modules": ".*_proj"}, "as a regular expression and lora_target_linear: true exclude"),
+        ({**LORA, "tokens": ["<x>"]}, "tokens adds rows to the embeddings"),
         ({"lora_r": 4, "lora_dropout": 0.1}, "lora_r, lora_dropout: settings of an adapter, but adapter is unset"),
         ({**LORA, "peft_init_lora_weights": "pissa"}, "pissa is not supported yet"),
         ({"group_by_length": True, "sample_packing": True}, "group_by_length sorts rows by length"),
