@@ -16,7 +16,7 @@ from tunemill.pipelines.lineage import lineage_of
 from tunemill.pipelines.links import link_result
 from tunemill.pipelines.metadata import materialization_metadata
 from tunemill.pipelines.observer import Observer, unobserved
-from tunemill.pipelines.plan import Resolved, resolve, upstream_asset
+from tunemill.pipelines.plan import Resolved, explain, node_ref, resolve, upstream_asset
 from tunemill.pipelines.problems import ConfigError
 from tunemill.pipelines.slices import ASSET_SCHEME
 from tunemill.pipelines.versions import code_version
@@ -30,11 +30,15 @@ from tunemill.stages.report import Report, Workspace
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a node in a run."""
+    """What became of a node in a run. `reasons` say why it was computed; there are none for a cached one."""
 
     published: Published
-    computed: bool
+    reasons: tuple[str, ...]
     seconds: float
+
+    @property
+    def computed(self) -> bool:
+        return bool(self.reasons)
 
 
 @dataclass
@@ -92,7 +96,7 @@ def _asset(session: Session, node: Node) -> dg.AssetsDefinition:
         session.results[context.run.run_id, node.name] = result
         return dg.MaterializeResult(
             data_version=dg.DataVersion(result.published.digest),
-            metadata=materialization_metadata(result.published, result.computed, result.seconds),
+            metadata=materialization_metadata(result.published, result.reasons, result.seconds),
         )
 
     return asset
@@ -110,8 +114,9 @@ def materialize(
 
     inputs = find_inputs(session, node, run_id)
     resolved = resolve(node, session.pipeline.document, store, inputs)
-    published, computed = resolved.found, False
+    published, reasons = resolved.found, tuple[str, ...]()
     if isinstance(published, Absent) or node.name in session.refresh:
+        why = why_compute(session, node, resolved)
         with store.building(stage.name, resolved.key, say) as building:
             # Another process may have computed it while this one waited.
             published = store.lookup(stage.name, resolved.key)
@@ -119,12 +124,19 @@ def materialize(
                 if isinstance(published, Absent) and published.damage:
                     aside = store.set_aside(stage.name, resolved.key)
                     say(f"cache miss: {published.reason}; set aside in {aside}, computing it again")
-                published, computed = _compute(session, node, resolved, inputs, building, observe), True
-    result = Result(published, computed, time.monotonic() - started)
+                published, reasons = _compute(session, node, resolved, inputs, building, observe), why
+    result = Result(published, reasons, time.monotonic() - started)
     store.refs.write(session.pipeline.name, node.name, Ref(stage.name, resolved.key, published.digest))
     link_result(session.pipeline, node, published)
-    observe({"type": "done", "state": "computed" if computed else "cached", "seconds": result.seconds})
+    observe({"type": "done", "state": "computed" if reasons else "cached", "seconds": result.seconds})
     return result
+
+
+def why_compute(session: Session, node: Node, resolved: Resolved) -> tuple[str, ...]:
+    """Why the node's artifact must be computed, now that everything upstream is known."""
+    if isinstance(resolved.found, Published):
+        return ("asked for with --refresh",)
+    return explain(session.store, node_ref(session.pipeline, node, session.store), resolved, node)
 
 
 def find_inputs(session: Session, node: Node, run_id: str) -> dict[str, Published]:

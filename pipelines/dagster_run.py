@@ -64,8 +64,8 @@ def _finished(
     result = session.results.get((run_id, node))
     if result is not None:
         state: State = "computed" if result.computed else "cached"
-        reasons = item.reasons if result.computed else ()
-        return Finished(node, stage, state, reasons, result.seconds, result.published, result.published.key)
+        published = result.published
+        return Finished(node, stage, state, result.reasons, result.seconds, published, published.key)
     if not selected:
         return Finished(node, stage, "cached", (), 0.0, item.cached, item.key)
     message = failures.get(node)

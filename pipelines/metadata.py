@@ -13,12 +13,13 @@ from tunemill.resources.store import Published
 from tunemill.stages.artifacts import LINEAGE_FILE
 
 
-def materialization_metadata(published: Published, computed: bool, seconds: float) -> dict[str, Any]:
-    """Metadata of one materialization. Numbers get a plot over time from Dagster itself."""
+def materialization_metadata(published: Published, reasons: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Metadata of one materialization. `reasons` say why it was computed; there are none for a cached one."""
     manifest = published.manifest
     lineage = json.loads((published.data / LINEAGE_FILE).read_text())
     metadata: dict[str, Any] = {
-        "state": "computed" if computed else "cached",
+        "state": "computed" if reasons else "cached",
+        "reasons": "; ".join(reasons) or "cached",
         "digest": published.digest,
         "key": published.key,
         "seconds": round(seconds, 3),

@@ -108,6 +108,9 @@ class Store:
             for part in parts:
                 part.mkdir(parents=True, exist_ok=True)
             yield Building(*parts)
+            if folder.exists() and not any(path.is_file() for path in folder.rglob("*")):
+                # Somebody else computed it, so there is nothing here to go on from.
+                shutil.rmtree(folder)
 
     def publish(
         self,

@@ -98,6 +98,8 @@ def test_one_changed_row_runs_that_dataset_and_what_follows(project):
     assert plan["dataset/sums"].reasons == (f"path: the contents of {path} changed",)
     assert plan["tokenized/sums"].reasons == ("waits on upstream dataset/sums",)
     finished = project.run()
+    (why,) = finished["tokenized/sums"].reasons
+    assert why.startswith("input dataset (dataset/sums) changed: ")
     untouched = {
         "tokenizer", "dataset/echoes", "tokenized/echoes", "dataset/held_out", "tokenized/held_out",
         "evaluation_data", "base_model", "evaluation/base",
