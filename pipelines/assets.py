@@ -1,10 +1,13 @@
 """Nodes as Dagster assets. An asset's body does four things: find inputs, ask the store, launch, report."""
 
 import errno
+import os
+import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import dagster as dg
 
 from tunemill.pipelines.graph import Node, Pipeline
+from tunemill.pipelines.keys import identify_sources
 from tunemill.pipelines.lineage import lineage_of
 from tunemill.pipelines.links import link_result
 from tunemill.pipelines.metadata import materialization_metadata
@@ -22,8 +26,10 @@ from tunemill.pipelines.slices import ASSET_SCHEME
 from tunemill.pipelines.versions import code_version
 from tunemill.resources.errors import LaunchError, StoreError
 from tunemill.resources.launcher import Call, Launcher, in_child, name_of
+from tunemill.resources.lease import lease
 from tunemill.resources.refs import Ref
 from tunemill.resources.store import Absent, Building, Published, Store
+from tunemill.stages.artifacts import Artifact
 from tunemill.stages.errors import UserError
 from tunemill.stages.report import Report, Workspace
 
@@ -78,7 +84,6 @@ def _asset(session: Session, node: Node) -> dg.AssetsDefinition:
         description=node.stage.description,
         code_version=code_version(node, session.pipeline.document, session.store),
         kinds={node.stage.name, *node.stage.kinds},
-        pool="gpu" if node.stage.device == "gpu" else None,
     )
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         def observe(event: dict[str, Any]) -> None:
@@ -150,11 +155,25 @@ def find_inputs(session: Session, node: Node, run_id: str) -> dict[str, Publishe
         asset = f"{ASSET_SCHEME}{session.pipeline.name}/{upstream}" if own else upstream
         match upstream_asset(asset, session.store):
             case Published() as published:
+                check_type(node, upstream, published)
                 found[upstream] = published
             case Absent(reason=reason):
                 reason = "it has no artifact yet, or a damaged one; materialize it first" if own else reason
                 raise StoreError(f"{node.name} needs {upstream}: {reason}")
     return found
+
+
+def check_type(node: Node, upstream: str, published: Published) -> None:
+    """Raises StoreError where another pipeline's node is not what this one takes."""
+    wanted = [
+        node.stage.inputs[name].artifact.__name__ for name, ups in node.inputs.items() if upstream in ups
+    ]
+    made = published.manifest["artifact"]
+    if not set(wanted) <= set(made):
+        raise StoreError(
+            f"{upstream} is of type {made[0]}, and {node.name} takes {' and '.join(wanted)}; name a node that makes one"
+            f" (an adapter is no model: take `merged`)"
+        )
 
 
 def _compute(
@@ -177,8 +196,11 @@ def _compute(
         observe(event)
 
     observe({"type": "start"})
-    session.launch(make_call(node, inputs, building), sink)
+    with device(session, node, observe):
+        session.launch(make_call(node, inputs, building), sink)
+    check_unchanged(session, node, resolved, inputs)
     facts = {
+        "artifact": [item.__name__ for item in node.stage.output.__mro__ if issubclass(item, Artifact)],
         "pipeline": session.pipeline.name,
         "node": node.name,
         "config": node.config.model_dump(mode="json"),
@@ -208,6 +230,37 @@ def _compute(
             f"the disk is full: {node.name} could not be published below {session.store.root} ({free} bytes free); "
             f"free some space, or prune the store with `tunemill cache prune`, and run again"
         ) from error
+
+
+@contextmanager
+def device(session: Session, node: Node, observe: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Hold the GPUs that this process sees while a GPU stage runs; nothing to hold for other stages.
+
+    A lease and not a Dagster pool: the claim of a killed run on a pool is never given back by itself, and a run
+    that waits for a pool can neither say so nor be interrupted.
+    """
+    if node.stage.device != "gpu":
+        yield
+        return
+    visible = re.sub(r"[^0-9A-Za-z]+", "-", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+    path = session.store.root / "devices" / f"gpu-{visible}.lease"
+    with lease(path, lambda message: observe({"type": "log", "message": f"for the GPU: {message}"})):
+        yield
+
+
+def check_unchanged(
+    session: Session, node: Node, resolved: Resolved, inputs: Mapping[str, Published]
+) -> None:
+    """Raises StoreError if what the key was made of is no longer what the stage has read."""
+    document, store = session.pipeline.document, session.store
+    if identify_sources(node, document, store.stat_cache) != resolved.document["sources"]:
+        raise StoreError(f"{node.name}: a source changed while it was read; nothing was published. Run again")
+    for name, given in inputs.items():
+        found = store.lookup(given.stage, given.key)
+        if not isinstance(found, Published) or found.digest != given.digest:
+            raise StoreError(
+                f"{node.name}: {name} was replaced while it was read; nothing was published. Run again"
+            )
 
 
 def make_call(node: Node, inputs: Mapping[str, Published], building: Building) -> Call:

@@ -24,7 +24,7 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
 
 def unknown_keys(document: Document) -> Iterator[Problem]:
     """Keys that no stage reads: typos, and keys of Axolotl that are not supported yet."""
-    yield from _walk(document.data, (), key_tree(), document)
+    yield from _walk(document.raw, (), key_tree(), document)
 
 
 def _walk(value: Any, place: KeyPath, tree: KeyTree | None, document: Document) -> Iterator[Problem]:
@@ -33,18 +33,30 @@ def _walk(value: Any, place: KeyPath, tree: KeyTree | None, document: Document) 
     if isinstance(value, list):
         for index, item in enumerate(value):
             yield from _walk(item, (*place, index), tree, document)
+    elif place == ("pipeline",) and not isinstance(value, dict) and value is not None:
+        message = f"input should be a mapping (given: {value!r})"
+        yield Problem("pipeline", *document.position(place), "value", message)
     elif isinstance(value, dict):
         for key, item in value.items():
             here = (*place, key)
             if key in tree:
                 yield from _walk(item, here, tree[key], document)
-            elif not (item is False and key in off_when_false()):
+            elif not _asks_for_nothing(key, here, item):
                 yield _problem(str(key), here, tree, document)
+
+
+def _asks_for_nothing(key: str, place: KeyPath, value: Any) -> bool:
+    """A key of Axolotl that is switched off."""
+    return (value is None and _is_axolotls(place)) or (value is False and key in off_when_false())
+
+
+def _is_axolotls(place: KeyPath) -> bool:
+    return _pattern(place) in axolotl_keys() or _pattern(place[:-1]) + ".*" in axolotl_keys()
 
 
 def _problem(key: str, place: KeyPath, tree: KeyTree, document: Document) -> Problem:
     line, column = document.position(place)
-    if _pattern(place) in axolotl_keys() or _pattern(place[:-1]) + ".*" in axolotl_keys():
+    if _is_axolotls(place):
         message = "a key of Axolotl that Tunemill does not support yet; take it out or set it to null"
         return Problem(spell(place), line, column, "unsupported", message)
     near = difflib.get_close_matches(key, list(tree), n=1, cutoff=0.6) or difflib.get_close_matches(

@@ -1,5 +1,6 @@
 """A YAML file as plain data, with the line and column of every key, and command-line overrides."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +14,22 @@ from tunemill.pipelines.problems import ConfigError, Problem
 KeyPath = tuple[str | int, ...]
 
 
+class Loader(yaml.SafeLoader):
+    """Reads `1e-5` as a number, as YAML 1.2 does; YAML 1.1 wants a dot in it."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
 @dataclass(frozen=True)
 class Document:
-    """`data` is the mapping of the file without its null keys; `positions` maps key path -> (line, column)."""
+    """`data` is the file's mapping without null keys, `raw` with them; `positions`: key path -> (line, column)."""
 
     path: Path
     data: dict[str, Any]
+    raw: dict[str, Any]
     positions: dict[KeyPath, tuple[int, int]]
 
     @property
@@ -42,29 +53,27 @@ def spell(path: KeyPath) -> str:
 
 def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     """Read a pipeline's YAML and apply `key=value` overrides. Raises ConfigError with every problem found."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(path, [Problem("", 1, 1, "value", "there is no such file")]) from error
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise ConfigError(path, [Problem("", 1, 1, "value", f"not a readable text file: {error}")]) from error
-    loader = yaml.SafeLoader(text)
     problems: list[Problem] = []
     positions: dict[KeyPath, tuple[int, int]] = {}
     try:
+        loader = Loader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
         if node is not None:
             _note_positions(node, (), positions, problems)
         data = loader.construct_document(node) if node is not None else {}
     except yaml.YAMLError as error:
         raise ConfigError(path, [_syntax_problem(error)]) from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ConfigError(path, [Problem("", 1, 1, "value", f"cannot be read: {reason.lower()}")]) from error
     if not isinstance(data, dict):
         problems.append(Problem("", 1, 1, "value", "the file must hold a mapping of keys to values"))
+    problems += _numbers_out_of_range(data, (), positions)
     if problems:
         raise ConfigError(path, problems)
     for override in overrides:
         _override(data, override, path)
-    return Document(path.resolve(), _without_nulls(data), positions)
+    return Document(path.resolve(), _without_nulls(data), data, positions)
 
 
 def _note_positions(
@@ -73,6 +82,10 @@ def _note_positions(
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             line, column = key.start_mark.line + 1, key.start_mark.column + 1
+            if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+                message = "a key must be text; put it in quotes if it is meant as text"
+                problems.append(Problem(spell(path), line, column, "value", message))
+                continue
             below = (*path, key.value)
             if below in positions and key.value != "<<":
                 first = positions[below][0]
@@ -99,29 +112,52 @@ def _override(data: dict[str, Any], override: str, path: Path) -> None:
     parts: list[str | int] = [
         int(number) if number else name for name, number in re.findall(r"([^.\[\]]+)|\[(\d+)\]", spelled)
     ]
+    try:
+        value = yaml.load(text, Loader=Loader)  # noqa: S506  a safe loader with one more number format
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(path, [Problem(spelled, 1, 1, "value", f"--{override}: not valid YAML")]) from error
     target: Any = data
-    for part, following in zip(parts, [*parts[1:], None], strict=True):
+    for number, part in enumerate(parts or [spelled]):
         if isinstance(target, list) and isinstance(part, str) and part.isdigit():
             part = int(part)
-        fits = (
-            isinstance(target, dict)
-            if isinstance(part, str)
-            else isinstance(target, list) and part < len(target)
-        )
-        if not fits:
+        in_list = isinstance(target, list) and isinstance(part, int) and part < len(target)
+        if not parts or not (in_list or (isinstance(target, dict) and isinstance(part, str))):
             message = f"--{override}: there is nothing at this place in the file that could be set"
             raise ConfigError(path, [Problem(spelled, 1, 1, "value", message)])
-        if following is None:
-            target[part] = yaml.safe_load(text)
-        elif isinstance(target, dict):
-            target = target.setdefault(part, {})
+        if number == len(parts) - 1:
+            target[part] = value
+        elif in_list:
+            target = target[part]
         else:
+            if target.get(part) is None:
+                target[part] = {}
             target = target[part]
 
 
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    return value
+def _without_nulls(data: dict[str, Any]) -> dict[str, Any]:
+    """Null means unset: for keys, for keys of dataset entries, and below `pipeline`; deeper it is a value."""
+
+    def given(mapping: dict[str, Any]) -> dict[str, Any]:
+        return {key: item for key, item in mapping.items() if item is not None}
+
+    cleaned = given(data)
+    for key, item in cleaned.items():
+        if isinstance(item, list):
+            cleaned[key] = [given(entry) if isinstance(entry, dict) else entry for entry in item]
+    if isinstance(cleaned.get("pipeline"), dict):
+        cleaned["pipeline"] = given(cleaned["pipeline"])
+    return cleaned
+
+
+def _numbers_out_of_range(
+    value: Any, path: KeyPath, positions: dict[KeyPath, tuple[int, int]]
+) -> list[Problem]:
+    """NaN and infinity, which no key can hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return [
+            Problem(spell(path), *positions.get(path, (1, 1)), "value", f"{value} is not a finite number")
+        ]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [
+        problem for key, item in items for problem in _numbers_out_of_range(item, (*path, key), positions)
+    ]

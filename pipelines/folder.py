@@ -10,6 +10,7 @@ import yaml
 
 from tunemill.pipelines.assets import Session, asset_key, build_assets
 from tunemill.pipelines.check import load_pipeline
+from tunemill.pipelines.graph import plain_name
 from tunemill.pipelines.problems import ConfigError
 from tunemill.resources.launcher import Launcher, in_child
 from tunemill.resources.store import Store
@@ -29,7 +30,7 @@ def build_definitions(folder: Path, state: Path | None = None, launch: Launcher 
             pipeline = load_pipeline(path)
         except ConfigError as error:
             warnings.warn(str(error), stacklevel=1)
-            assets.append(_broken(path, error))
+            assets.append(_broken(str(path.relative_to(folder).with_suffix("")), error))
             continue
         if pipeline.name in names:
             raise ValueError(
@@ -48,15 +49,15 @@ def pipeline_files(folder: Path) -> Iterator[Path]:
             continue
         try:
             data: Any = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError):
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
             continue
         if isinstance(data, dict) and "base_model" in data:
             yield path
 
 
-def _broken(path: Path, error: ConfigError) -> dg.AssetsDefinition:
+def _broken(name: str, error: ConfigError) -> dg.AssetsDefinition:
     @dg.asset(
-        key=asset_key("".join(c if c.isalnum() else "_" for c in path.stem), "config_error"),
+        key=asset_key(plain_name(name), "config_error"),
         description=f"This pipeline's YAML has problems:\n\n{error}",
         group_name="config_errors",
     )

@@ -1,19 +1,20 @@
 """From a checked document to nodes and edges. Plain data; nothing heavy; the only file that knows every stage."""
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunemill.pipelines.document import Document, KeyPath
-from tunemill.pipelines.problems import ConfigError, Problem
+from tunemill.pipelines.problems import Problem
 from tunemill.pipelines.slices import ASSET_SCHEME, cut, validate
 from tunemill.stages.base_model.stage import BASE_MODEL
 from tunemill.stages.dataset.stage import DATASET
-from tunemill.stages.declaration import ConflictError, SourceMark, Stage, StageConfig, YamlMark
+from tunemill.stages.declaration import ConflictError, EntryMark, SourceMark, Stage, StageConfig, YamlMark
 from tunemill.stages.evaluation.stage import EVALUATION
 from tunemill.stages.evaluation_data.stage import EVALUATION_DATA
 from tunemill.stages.merged.stage import MERGED
@@ -45,7 +46,8 @@ class GraphConfig(StageConfig):
     """The keys that decide which nodes there are."""
 
     base_model: str = Field(
-        description="a model's folder, or asset://<pipeline>/<node>: a model that another pipeline made"
+        min_length=1,
+        description="a model's folder, or asset://<pipeline>/<node>: a model that another pipeline made",
     )
     datasets: list[dict[str, Any]] = Field(
         min_length=1, description="the datasets to train on, each a node of its own"
@@ -67,15 +69,24 @@ class GraphConfig(StageConfig):
         None, description="where a link to the prepared rows is put: a place, no part of any result"
     )
     name: Annotated[str | None, YamlMark("pipeline.name")] = Field(
-        None, pattern=r"^[A-Za-z0-9_]+$", description="the pipeline's name; without it the file's stem"
+        None, pattern=r"^[A-Za-z0-9_]{1,100}$", description="the pipeline's name; without it the file's stem"
     )
     evaluate: Annotated[list[Evaluated] | None, YamlMark("pipeline.evaluate")] = Field(
         None, description="which models to evaluate; without it all that there are"
     )
 
+    @field_validator("base_model")
+    @classmethod
+    def _names_a_node(cls, value: str) -> str:
+        if value.startswith(ASSET_SCHEME) and not re.fullmatch(r"asset://\w+/\w+(/\w+)?", value):
+            raise ValueError("write asset://<pipeline>/<node>, for example asset://sft/merged")
+        return value
+
     @model_validator(mode="after")
     def _evaluated_models_exist(self) -> "GraphConfig":
         asked = self.evaluate or []
+        if len(set(asked)) < len(asked):
+            raise ConflictError("names a model twice", "evaluate")
         if asked and not self.held_out:
             raise ConflictError(
                 "there is nothing to evaluate on; give `test_datasets` or `val_set_size`", "evaluate"
@@ -168,14 +179,37 @@ def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
             problems += [problem for problem in config if problem not in problems]
         else:
             nodes.append(Node(place.name, place.stage, config, place.inputs, piece.places))
+    problems += idle_problems(document, {node.stage.name for node in nodes})
     if problems:
         return None, problems
-    name = graph.name or re.sub(r"\W", "_", document.path.stem)
+    name = graph.name or plain_name(document.path.stem)
+    if graph.base_model.startswith(f"{ASSET_SCHEME}{name}/"):
+        message = f"{graph.base_model} is this pipeline's own result; name another pipeline's"
+        return None, [Problem("base_model", *document.position(("base_model",)), "conflict", message)]
     output_dir, prepared_path = (
         document.folder / Path(place).expanduser() if place else None
         for place in (graph.output_dir, graph.dataset_prepared_path)
     )
     return Pipeline(name, document, tuple(nodes), output_dir, prepared_path), []
+
+
+def idle_problems(document: Document, used: set[str]) -> list[Problem]:
+    """Wrong values of keys whose stage has no node in this graph."""
+    found: list[Problem] = []
+    for stage in STAGES:
+        if stage.name not in used and not stage.config.marked(EntryMark):
+            config = validate(stage.config, cut(stage.config, document), document)
+            found += (
+                [problem for problem in config if "required" not in problem.message]
+                if isinstance(config, list)
+                else []
+            )
+    if EVALUATION.name not in used:
+        for key in ("eval_steps", "evals_per_epoch"):
+            if key in document.data:
+                message = "there is nothing to evaluate on; give `test_datasets` or `val_set_size`, or remove the key"
+                found.append(Problem(key, *document.position((key,)), "conflict", message))
+    return found
 
 
 def places(graph: GraphConfig) -> list[Place]:
@@ -221,7 +255,7 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
         )
         models["quantized"] = {"model": ("quantized",)}
     if graph.held_out:
-        asked: Sequence[str] = graph.evaluate or list(models)
+        asked: Sequence[str] = list(models) if graph.evaluate is None else graph.evaluate
         found += [Place(f"evaluation/{what}", EVALUATION, {**models[what], **held_out}) for what in asked]
     return found
 
@@ -231,15 +265,12 @@ def unique_names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     names: list[str] = []
     for entry in entries:
         stem = Path(str(entry.get("path", "dataset"))).name.split(".")[0]
-        name = re.sub(r"\W", "_", stem) or "dataset"
-        count = 2
-        while name in names:
-            name, count = f"{name.removesuffix(f'_{count - 1}')}_{count}", count + 1
-        names.append(name)
+        name = plain_name(stem)
+        numbered = (f"{name}_{count}" for count in itertools.count(2))
+        names.append(name if name not in names else next(item for item in numbered if item not in names))
     return names
 
 
-def raise_problems(document: Document, problems: Sequence[Problem]) -> None:
-    """Raise ConfigError if there is any problem."""
-    if problems:
-        raise ConfigError(document.path, problems)
+def plain_name(text: str) -> str:
+    """A name that Dagster takes: letters, digits and underscores of ASCII."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", text) or "unnamed"

@@ -6,11 +6,6 @@ from pathlib import Path
 import dagster as dg
 
 SETTINGS = """\
-# One stage at a time on a GPU; raise the limit where there are more cards.
-concurrency:
-  pools:
-    default_limit: 1
-    granularity: op
 telemetry:
   enabled: false
 """

@@ -15,10 +15,15 @@ from tunemill.stages.artifacts import LINEAGE_FILE, RawDataset
 def lineage_of(
     node: Node, resolved: Resolved, digest: str, facts: Mapping[str, Any], inputs: Mapping[str, Published]
 ) -> dict[str, Any]:
-    """The artifact's own facts and, below `inputs`, the same of everything it was made from.
+    """The artifact's own facts and, by key below `ancestors`, those of everything it was made from.
 
     Inputs that cannot change the result (held-out rows that only watch training) are no part of its making.
     """
+    keyed = key_inputs(node)
+    ancestors: dict[str, Any] = {}
+    for upstream in (inputs[name] for names in keyed.values() for name in names):
+        its = json.loads((upstream.data / LINEAGE_FILE).read_text())
+        ancestors |= its.pop("ancestors") | {its["key"]: its}
     return {
         "node": f"{facts['pipeline']}/{node.name}",
         "stage": node.stage.name,
@@ -39,10 +44,8 @@ def lineage_of(
         "started": facts["started"],
         "seconds": facts["seconds"],
         "metrics": facts["metrics"],
-        "inputs": {
-            name: [json.loads((inputs[upstream].data / LINEAGE_FILE).read_text()) for upstream in upstreams]
-            for name, upstreams in key_inputs(node).items()
-        },
+        "inputs": {name: facts["inputs"][name] for name in keyed},
+        "ancestors": ancestors,
     }
 
 
@@ -55,13 +58,8 @@ def read_lineage(model: Path) -> dict[str, Any]:
 
 
 def datasets_behind(lineage: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every dataset below a lineage, once: node, path, content hash, rows."""
-    seen: set[str] = set()
-    pending = [lineage]
-    while pending:
-        item = pending.pop(0)
-        if item["artifact"] == RawDataset.__name__ and item["key"] not in seen:
-            seen.add(item["key"])
+    """Every dataset behind a lineage: node, path, content hash, rows."""
+    for item in (lineage, *lineage["ancestors"].values()):
+        if item["artifact"] == RawDataset.__name__:
             facts = {"node": item["node"], "rows": item["metrics"].get("rows"), "digest": item["digest"]}
             yield from ({**facts, **source} for sources in item["sources"].values() for source in sources)
-        pending += [upstream for upstreams in item["inputs"].values() for upstream in upstreams]

@@ -4,6 +4,7 @@ import uuid
 from pathlib import Path
 
 from tunemill.pipelines.graph import Node, Pipeline
+from tunemill.resources.errors import StoreError
 from tunemill.resources.store import Published
 from tunemill.stages.artifacts import TrainingData
 
@@ -22,7 +23,14 @@ def _link(folder: Path | None, node: Node, published: Published) -> None:
     link = folder / node.name
     if link.is_symlink() and link.readlink() == published.data:
         return
-    link.parent.mkdir(parents=True, exist_ok=True)
     beside = link.with_name(f".{link.name}.{uuid.uuid4().hex}")
-    beside.symlink_to(published.data)
-    beside.replace(link)
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        beside.symlink_to(published.data)
+        beside.replace(link)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise StoreError(
+            f"{link}: no link to {node.name} can be put there ({error.strerror}); move away what is there, or set "
+            f"another output_dir or dataset_prepared_path. The result itself is in {published.data}"
+        ) from error

@@ -91,7 +91,7 @@ class Bars:
             task = self._tasks[node] = self._progress.add_task(node, total=None, note="")
         match event["type"]:
             case "log":
-                self._progress.console.print(f"[dim]{node}:[/dim] ", event["message"], markup=True, sep="")
+                self._progress.console.print(f"{node}: {event['message']}", markup=False)
             case "failure":
                 self._progress.update(task, note="failed", total=1)
             case "progress":

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tunemill.pipelines.graph import Pipeline
@@ -26,7 +27,7 @@ def plan_table(plan: Sequence[Planned]) -> Table:
     table = _table("node", "state", "why", "last time")
     for item in plan:
         last = f"{item.last_seconds:.1f} s" if item.last_seconds is not None else ""
-        table.add_row(item.node.name, _state(item.state), "; ".join(item.reasons), last)
+        table.add_row(item.node.name, _state(item.state), escape("; ".join(item.reasons)), last)
     return table
 
 
@@ -36,7 +37,7 @@ def run_table(finished: Sequence[Finished]) -> Table:
     for item in finished:
         digest = item.published.digest[:SHORT] if item.published else ""
         why = item.message or "; ".join(item.reasons)
-        table.add_row(item.node, _state(item.state), f"{item.seconds:.1f}", digest, why)
+        table.add_row(item.node, _state(item.state), f"{item.seconds:.1f}", digest, escape(why))
     return table
 
 
@@ -82,4 +83,4 @@ def _state(state: str) -> str:
 def _figure(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else escape(str(value))

@@ -35,6 +35,14 @@ class StatCache:
 
     def hash(self, path: Path) -> str:
         """SHA-256 of the file, from memory if its stat has not moved since it was last hashed."""
+        try:
+            return self._hash(path)
+        except sqlite3.DatabaseError:
+            # The cache only saves time: a damaged one is thrown away.
+            self.path.unlink(missing_ok=True)
+            return self._hash(path)
+
+    def _hash(self, path: Path) -> str:
         state = path.stat()
         stamp = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
         with closing(self._connect()) as connection:
@@ -70,11 +78,14 @@ def files_below(folder: Path) -> Iterator[Path]:
 def identify(path: Path, cache: StatCache) -> dict[str, str]:
     """The identity of a source that enters a key: kind and content hash, never its name.
 
-    Raises StoreError when there is nothing at the path.
+    Raises StoreError when there is nothing at the path, or something in it cannot be read.
     """
-    if path.is_file():
-        return {"kind": "file", "sha256": cache.hash(path)}
-    if path.is_dir():
-        listing = {file.relative_to(path).as_posix(): cache.hash(file) for file in files_below(path)}
-        return {"kind": "folder", "sha256": hash_listing(listing)}
+    try:
+        if path.is_file():
+            return {"kind": "file", "sha256": cache.hash(path)}
+        if path.is_dir():
+            listing = {file.relative_to(path).as_posix(): cache.hash(file) for file in files_below(path)}
+            return {"kind": "folder", "sha256": hash_listing(listing)}
+    except OSError as error:
+        raise StoreError(f"{error.filename or path}: {error.strerror}") from error
     raise StoreError(f"{path}: there is no such file or folder")

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +29,9 @@ TAIL_LINES = 30
 # GNU OpenMP lets waiting threads spin for millions of rounds. On 2 cores with one other busy process that made
 # training 14 times slower; a thousand rounds cost a tenth of the speed on a quiet machine.
 CHILD_ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
+# Libraries read settings from these behind the config's back; a result must not depend on them.
+FOREIGN_SETTINGS = ("ACCELERATE_", "FSDP_", "NVIDIA_TF32_OVERRIDE")
+FOREIGN_RANKS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -72,36 +76,45 @@ def in_child(call: Call, sink: Sink) -> None:
     logs = Path(call.workspace["logs"])
     request = logs / "request.json"
     request.write_text(json.dumps(asdict(call), indent=1))
-    events_read, events_write = os.pipe()
-    lifeline_read, lifeline_write = os.pipe()
-    with (logs / "output.log").open("ab") as output:
-        child = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "tunemill.resources.launcher",
-                str(request),
-                str(events_write),
-                str(lifeline_read),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**CHILD_ENVIRONMENT, **os.environ},
-            pass_fds=(events_write, lifeline_read),
-            start_new_session=True,
-        )
-    os.close(events_write)
-    os.close(lifeline_read)
-    failure: list[dict[str, Any]] = []
-    try:
-        _forward(events_read, child, sink, failure)
-    finally:
-        _stop_group(child)
-        os.close(events_read)
-        os.close(lifeline_write)
+    with ExitStack() as descriptors:
+        events_read, events_write, lifeline_read, lifeline_write = (*os.pipe(), *os.pipe())
+        for descriptor in (events_read, lifeline_write):
+            descriptors.callback(os.close, descriptor)
+        try:
+            child = _start(request, events_write, lifeline_read, logs / "output.log")
+        finally:
+            os.close(events_write)
+            os.close(lifeline_read)
+        failure: list[dict[str, Any]] = []
+        try:
+            _forward(events_read, child, sink, failure)
+        finally:
+            _stop_group(child)
     if child.returncode != 0:
         raise _explain(child.returncode, failure, logs / "output.log")
+
+
+def _start(request: Path, events: int, lifeline: int, output: Path) -> subprocess.Popen[bytes]:
+    with output.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tunemill.resources.launcher", str(request), str(events), str(lifeline)],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=child_environment(os.environ),
+            pass_fds=(events, lifeline),
+            start_new_session=True,
+        )
+
+
+def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child: this one without settings that would reach into results."""
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(FOREIGN_SETTINGS) and name not in FOREIGN_RANKS
+    }
+    return {**CHILD_ENVIRONMENT, **kept}
 
 
 def _forward(events: int, child: subprocess.Popen[bytes], sink: Sink, failure: list[dict[str, Any]]) -> None:

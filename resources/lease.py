@@ -1,4 +1,4 @@
-"""Leases: who is computing a key right now. They save work; correctness never rests on them.
+"""Leases: who is computing a key, or using a GPU, right now.
 
 A lease is a small JSON file with host, process and a heartbeat (its mtime). It is dead when its process is
 gone (same host) or its heartbeat is old (another host). Taking one over happens under a file lock.
@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ def lease(path: Path, say: Callable[[str], None]) -> Iterator[None]:
                 f"waiting for {holder}, which is computing this already ({said_at - waited_since:.0f} s so far)"
             )
         time.sleep(POLL_SECONDS)
+    mine = path.read_text()
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, stop), daemon=True)
     beat.start()
@@ -40,18 +42,39 @@ def lease(path: Path, say: Callable[[str], None]) -> Iterator[None]:
     finally:
         stop.set()
         beat.join()
-        path.unlink(missing_ok=True)
+        with _guarded(path):
+            if path.exists() and path.read_text() == mine:
+                path.unlink()
 
 
 def _try_take(path: Path) -> str | None:
     """Take the lease and return None, or return who holds it."""
-    with path.with_suffix(".lock").open("a") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
+    with _guarded(path):
         holder = _living_holder(path)
         if holder is None:
-            mine = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
-            path.write_text(json.dumps(mine))
+            facts = {
+                "host": this_host(),
+                "pid": os.getpid(),
+                "born": _born(os.getpid()),
+                "token": uuid.uuid4().hex,
+            }
+            path.write_text(json.dumps(facts))
         return holder
+
+
+@contextmanager
+def _guarded(path: Path) -> Iterator[None]:
+    with path.with_suffix(".lock").open("a") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
+
+
+def this_host() -> str:
+    """This host as far as process numbers mean something: containers of one host count as several."""
+    try:
+        return f"{socket.gethostname()} ({os.readlink('/proc/self/ns/pid')})"  # noqa: PTH115  no real path
+    except OSError:
+        return socket.gethostname()
 
 
 def _living_holder(path: Path) -> str | None:
@@ -60,8 +83,8 @@ def _living_holder(path: Path) -> str | None:
         age = time.time() - path.stat().st_mtime
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    if held["host"] == socket.gethostname():
-        alive = held["born"] is not None and _born(held["pid"]) == held["born"]
+    if held["host"] == this_host() and held["born"] is not None:
+        alive = _born(held["pid"]) == held["born"]
     else:
         alive = age < EXPIRES_SECONDS
     return f"process {held['pid']} on {held['host']}" if alive else None

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunemill.resources.errors import StoreError
 from tunemill.resources.identity import files_below
 from tunemill.resources.lease import is_held
 from tunemill.resources.store import Published, Store
@@ -18,18 +19,31 @@ class Garbage:
     why: str
 
 
-def find_garbage(store: Store) -> list[Garbage]:
-    """Artifacts out of reach of every ref, leftovers of dead attempts, damaged artifacts."""
+def find_garbage(store: Store, checkpoints: bool = False) -> list[Garbage]:
+    """Artifacts out of reach of every ref, leftovers of dead attempts, damaged or replaced artifacts.
+
+    Attempts that can be resumed from a checkpoint are kept unless `checkpoints` says otherwise.
+    """
+    if damaged := store.refs.damaged():
+        raise StoreError(
+            f"{damaged[0]} is damaged, so what it points to is not known and nothing is deleted; run its pipeline, "
+            f"which writes it again, or delete the file"
+        )
     reached = set(_reached(store))
     unreached = [folder for folder in store.artifacts() if (folder.parent.name, folder.name) not in reached]
     leftovers = [
         folder
         for folder in sorted((store.root / "building").glob("*/*"))
-        if folder.is_dir() and not is_held(folder.with_name(f"{folder.name.split('.')[0]}.lease"))
+        if folder.is_dir()
+        and (checkpoints or not any((folder / "checkpoints").glob("*")))
+        and not is_held(folder.with_name(f"{folder.name.split('.')[0]}.lease"))
     ]
     found = [_garbage(folder, "no node points to it") for folder in unreached]
     found += [_garbage(folder, "left by an attempt that ended") for folder in leftovers]
-    found += [_garbage(folder, "damaged") for folder in sorted((store.root / "set_aside").glob("*/*"))]
+    found += [
+        _garbage(folder, "set aside: damaged or replaced")
+        for folder in sorted((store.root / "set_aside").glob("*/*"))
+    ]
     return found
 
 

@@ -2,27 +2,31 @@
 
 <root>/artifacts/<stage>/<key>/{manifest.json,key.json,data/,logs/}   published
 <root>/building/<stage>/<key>/{data/,logs/,checkpoints/}              in progress; survives a crash
-<root>/set_aside/<stage>/<key>.<n>/                                   damaged, kept for a look
+<root>/set_aside/<stage>/<key>.<time>/                                damaged or replaced, kept for a look
 <root>/refs/<pipeline>/<node>.json                                    see refs.py
 """
 
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunemill.resources.canonical import hash_listing
+from tunemill.resources.canonical import hash_document, hash_listing
 from tunemill.resources.errors import StoreError
 from tunemill.resources.identity import StatCache, files_below, hash_file
 from tunemill.resources.lease import lease
 from tunemill.resources.refs import Refs
 
 # Provenance travels inside the data folder but is not part of the result: it names times and hosts.
-UNHASHED = frozenset({"tunemill_lineage.json"})
+LINEAGE_FILE = "tunemill_lineage.json"
+UNHASHED = frozenset({LINEAGE_FILE})
+# What every key document holds; a damaged one explains nothing.
+KEY_PARTS = frozenset({"schema", "version", "config", "sources", "inputs", "libraries"})
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,10 @@ class Store:
     def lookup(self, stage: str, key: str) -> Published | Absent:
         """A hit needs its bytes: every file of the manifest is there with its size."""
         folder = self.folder(stage, key)
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text())
-        except FileNotFoundError:
+        if not (folder / "manifest.json").exists():
             return Absent("never computed")
-        except json.JSONDecodeError:
+        manifest = _read_manifest(folder)
+        if manifest is None:
             return Absent("its manifest is damaged", ("manifest.json",))
         damage = tuple(_wrong_sizes(folder, manifest["files"]))
         if damage:
@@ -94,9 +97,11 @@ class Store:
     def key_document(self, stage: str, key: str) -> dict[str, Any] | None:
         """The document behind a key, if its artifact is (or was) here."""
         try:
-            return dict(json.loads((self.folder(stage, key) / "key.json").read_text()))
-        except (FileNotFoundError, json.JSONDecodeError):
+            document = json.loads((self.folder(stage, key) / "key.json").read_text())
+        except (OSError, ValueError):
             return None
+        is_whole = isinstance(document, dict) and set(document) >= KEY_PARTS
+        return document if is_whole else None
 
     @contextmanager
     def building(self, stage: str, key: str, say: Callable[[str], None]) -> Iterator[Building]:
@@ -133,7 +138,7 @@ class Store:
                 if name.startswith("data/")
             }
         )
-        (building / "data" / "tunemill_lineage.json").write_text(json.dumps(lineage(digest), indent=1))
+        (building / "data" / LINEAGE_FILE).write_text(json.dumps(lineage(digest), indent=1))
         files |= _inventory(building, only=UNHASHED)
         manifest = {"stage": stage, "key": key, "digest": digest, "files": files, **facts}
         ready = self.root / "building" / stage / f"{key}.ready"
@@ -142,7 +147,9 @@ class Store:
         (ready / "key.json").write_text(json.dumps(key_document, indent=1))
         for part in ("data", "logs"):
             (building / part).rename(ready / part)
-        (ready / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        manifest = json.loads(json.dumps(manifest))
+        sealed = {**manifest, "sha256": hash_document(manifest)}
+        (ready / "manifest.json").write_text(json.dumps(sealed, indent=1))
         _make_durable(ready)
         final = self.folder(stage, key)
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -157,16 +164,14 @@ class Store:
         """Move an artifact out of the way, so that it is never hit again; return where it is now."""
         parent = self.root / "set_aside" / stage
         parent.mkdir(parents=True, exist_ok=True)
-        count = len(list(parent.glob(f"{key}.*")))
-        aside = parent / f"{key}.{count}"
+        aside = parent / f"{key}.{time.time_ns()}"
         self.folder(stage, key).rename(aside)
         return aside
 
     def verify(self, artifact: Path) -> list[str]:
         """Hash every file of an artifact again; return what differs, one line per file."""
-        try:
-            manifest = json.loads((artifact / "manifest.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+        manifest = _read_manifest(artifact)
+        if manifest is None:
             return [f"{artifact / 'manifest.json'}: missing or damaged"]
         wrong = [
             f"{artifact / name}: missing or cut short" for name in _wrong_sizes(artifact, manifest["files"])
@@ -196,6 +201,16 @@ def open_store(root: Path) -> Store:
             f"{path}: the state folder cannot be made ({error.strerror}); give another with --state"
         ) from error
     return Store(path)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of an artifact; None where it is missing or is not what `publish` wrote."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        sealed = manifest.pop("sha256")
+        return manifest if hash_document(manifest) == sealed else None
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return None
 
 
 def _inventory(building: Path, only: frozenset[str] = frozenset()) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,6 @@
 """`tunemill cache ls | verify | prune`: look after the store."""
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from tunemill.pipelines.commands.options import add_command, add_json, add_state
 from tunemill.pipelines.plan import SHORT
 from tunemill.pipelines.tables import listing, stdout
 from tunemill.resources.prune import Garbage, find_garbage
-from tunemill.resources.store import Store
+from tunemill.resources.store import Published, Store
 
 
 def add_to(commands: Any) -> None:
@@ -27,12 +26,15 @@ def add_to(commands: Any) -> None:
         add_json(action)
         if name == "prune":
             action.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+            action.add_argument(
+                "--checkpoints", action="store_true", help="also of attempts that can be resumed"
+            )
 
 
 def ls(options: argparse.Namespace) -> int:
     """List the artifacts of the store."""
     store = store_of(options)
-    items = [_describe(folder) for folder in store.artifacts()]
+    items = [_describe(store, folder) for folder in store.artifacts()]
     if options.json:
         print_json({"state": str(store.root), "artifacts": items})
         return 0
@@ -76,7 +78,7 @@ def verify(options: argparse.Namespace) -> int:
 def prune(options: argparse.Namespace) -> int:
     """Delete artifacts that no node needs, leftovers of dead attempts, and what was set aside."""
     store = store_of(options)
-    garbage = find_garbage(store)
+    garbage = find_garbage(store, options.checkpoints)
     if not options.dry_run:
         for item in garbage:
             shutil.rmtree(item.folder)
@@ -96,11 +98,9 @@ def _print_garbage(store: Store, garbage: list[Garbage], dry_run: bool) -> None:
     console.print(f"{sum(item.bytes for item in garbage)} bytes in {len(garbage)} folders {verb}")
 
 
-def _describe(folder: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        manifest = {}
+def _describe(store: Store, folder: Path) -> dict[str, Any]:
+    found = store.lookup(folder.parent.name, folder.name)
+    manifest = found.manifest if isinstance(found, Published) else {}
     size = sum(entry["bytes"] for entry in manifest.get("files", {}).values())
     return {
         "stage": folder.parent.name,

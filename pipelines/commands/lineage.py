@@ -33,7 +33,7 @@ def lineage(options: argparse.Namespace) -> int:
         return 0
     console = stdout()
     tree = Tree(_label(found))
-    _grow(tree, found, set())
+    _grow(tree, found, found["ancestors"], set())
     console.print(tree)
     console.print()
     rows = [[d["node"], d["rows"], d["sha256"][:SHORT], d["path"]] for d in datasets_behind(found)]
@@ -55,10 +55,9 @@ def _label(item: dict[str, Any]) -> str:
     return f"[bold]{item['node']}[/]  {item['digest'][:SHORT]}  {item['started']}  {item['seconds']:.1f} s"
 
 
-def _grow(tree: Tree, item: dict[str, Any], seen: set[str]) -> None:
-    for upstreams in item["inputs"].values():
-        for upstream in upstreams:
-            branch = tree.add(_label(upstream))
-            if upstream["key"] not in seen:
-                seen.add(upstream["key"])
-                _grow(branch, upstream, seen)
+def _grow(tree: Tree, item: dict[str, Any], ancestors: dict[str, Any], seen: set[str]) -> None:
+    for upstream in (ancestors[its["key"]] for upstreams in item["inputs"].values() for its in upstreams):
+        branch = tree.add(_label(upstream))
+        if upstream["key"] not in seen:
+            seen.add(upstream["key"])
+            _grow(branch, upstream, ancestors, seen)

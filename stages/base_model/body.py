@@ -10,7 +10,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tunemill.stages.artifacts import Model, Tokenizer
 from tunemill.stages.base_model.config import BaseModelConfig
-from tunemill.stages.base_model.files import copy_file, copy_tokenizer, model_files, weight_files
+from tunemill.stages.base_model.files import (
+    copy_file,
+    copy_tokenizer,
+    forget_versions,
+    model_files,
+    weight_files,
+)
 from tunemill.stages.base_model.quiet_body import be_quiet
 from tunemill.stages.base_model.special_tokens import align_special_tokens
 from tunemill.stages.base_model.weights import tensors_of_model
@@ -101,6 +107,7 @@ def _write_changed(config: BaseModelConfig, folder: Path, model_config: Any, row
         if rows > model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(rows, mean_resizing=config.mean_resizing_embeddings)
     model.save_pretrained(target)
+    forget_versions(target)
     generation = folder / "generation_config.json"
     if generation.is_file():
         copy_file(generation, target / generation.name)

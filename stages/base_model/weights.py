@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunemill.stages.base_model.files import weight_files
+from tunemill.stages.base_model.files import INDEX_FILE, weight_files
 from tunemill.stages.errors import SourceError
-
-INDEX_FILE = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,6 @@ from tunemill.stages.dataset.split import Split, parse_split
 from tunemill.stages.errors import RowError, SourceError, row_error
 from tunemill.stages.report import Report, Workspace
 
-EXTENSIONS = {
-    ".json": "json",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".csv": "csv",
-    ".parquet": "parquet",
-}
 SCHEMA = pa.schema([("row", pa.string()), ("line", pa.int64())])
 LISTED_PROBLEMS = 10
 BATCH_ROWS = 1024
@@ -34,7 +27,7 @@ def dataset(config: DatasetConfig, out: Workspace, report: Report) -> None:
     """
     path = Path(config.path)
     check_file(path)
-    ds_type = config.ds_type or type_by_extension(path)
+    ds_type = known_type(config, path)
     unit, rows = read_rows(path, ds_type)
     split = parse_split(config.split)
     start, stop = 0, None
@@ -62,15 +55,14 @@ def check_file(path: Path) -> None:
     raise SourceError(f"path: {path} does not exist{hint}")
 
 
-def type_by_extension(path: Path) -> str:
-    """What a file holds, by its extension. Raises SourceError for one that says nothing."""
-    ds_type = EXTENSIONS.get(path.suffix.lower())
-    if ds_type is None:
+def known_type(config: DatasetConfig, path: Path) -> str:
+    """What the file holds. Raises SourceError where neither a setting nor its extension says so."""
+    if config.ds_type is None:
         raise SourceError(
             f"path: {path.name} has the extension {path.suffix!r}, which says nothing about its rows; "
             "set ds_type: json, csv or parquet"
         )
-    return ds_type
+    return config.ds_type
 
 
 def count_and_bound(rows: Iterator[Row], split: Split) -> tuple[int, int]:

@@ -1,11 +1,20 @@
 """What the dataset stage reads of an entry of `datasets:`."""
 
-from typing import Literal, Self
+from pathlib import PurePath
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tunemill.stages.dataset.split import parse_split
 from tunemill.stages.declaration import ConflictError, Entry, Source, StageConfig
+
+EXTENSIONS = {
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
 
 
 class DatasetConfig(StageConfig):
@@ -21,6 +30,14 @@ class DatasetConfig(StageConfig):
         "train", description='"train", or a slice of it such as "train[:100]" or "train[10%:]"'
     )
     name: Entry[str | None] = Field(None, description="configuration of a Hub dataset: not supported yet")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _type_by_extension(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """The key holds a file's content, not its name: what the name says of the content has to be a setting."""
+        if data.get("ds_type") is None and isinstance(data.get("path"), str):
+            return {**data, "ds_type": EXTENSIONS.get(PurePath(data["path"]).suffix.lower())}
+        return data
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -161,7 +161,7 @@ def csv_rows(path: Path) -> Iterator[Row]:
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:
-    """The rows of a Parquet file, numbered from 1. Raises SourceError where it is none."""
+    """The rows of a Parquet file, numbered from 1. Raises SourceError where it is none, or damaged."""
     try:
         file = pq.ParquetFile(path, memory_map=True)
         number = 0
@@ -169,8 +169,8 @@ def parquet_rows(path: Path) -> Iterator[Row]:
             for value in batch.to_pylist():
                 number += 1
                 yield Row(number, value)
-    except pa.ArrowInvalid as error:
-        raise SourceError(f"{path}: not a Parquet file: {error}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: not a Parquet file, or a damaged one: {error}") from None
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {"csv": csv_rows, "parquet": parquet_rows}

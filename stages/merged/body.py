@@ -43,6 +43,11 @@ def merge(_config: MergedConfig, base_model: Model, adapter: Adapter, out: Works
             f"merged: its logits differ from those of base and adapter by {proof.difference:g}, more than "
             f"{proof.tolerance:g}. The adapter cannot be folded into this base; serve it beside the base instead."
         )
+    if proof.difference > proof.change / 2:
+        report.log(
+            f"the adapter's effect is lost in the rounding of the base's type: it moves a logit by {proof.change:g} at "
+            f"most, and rounding the merged weights by {proof.difference:g}. Serve it beside the base, or train longer."
+        )
     report.summary(
         changed_tensors=changed,
         adapter_tensors_used=used,

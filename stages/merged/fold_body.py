@@ -9,8 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tunemill.stages.base_model.files import copy_file, model_files, weight_files
-from tunemill.stages.base_model.weights import INDEX_FILE, StoredTensor, sort_header, tensors_of_model
+from tunemill.stages.base_model.files import INDEX_FILE, copy_file, model_files, weight_files
+from tunemill.stages.base_model.weights import StoredTensor, sort_header, tensors_of_model
 from tunemill.stages.errors import UserError
 from tunemill.stages.merged.adapter_body import Change
 from tunemill.stages.report import Report

@@ -9,7 +9,7 @@ from torchao.quantization import Int8WeightOnlyConfig, PerGroup, PerRow
 from transformers import AutoConfig, AutoModelForCausalLM, TorchAoConfig
 
 from tunemill.stages.artifacts import Model
-from tunemill.stages.base_model.files import copy_file, copy_tokenizer, weight_files
+from tunemill.stages.base_model.files import copy_file, copy_tokenizer, forget_versions, weight_files
 from tunemill.stages.base_model.quiet_body import be_quiet
 from tunemill.stages.base_model.weights import sort_header, tensors_of_model
 from tunemill.stages.errors import SettingError, UserError
@@ -48,6 +48,7 @@ def quantize(config: QuantizedConfig, model: Model, out: Workspace, report: Repo
     settings = TorchAoConfig(Int8WeightOnlyConfig(granularity=granularity))
     quantized = AutoModelForCausalLM.from_pretrained(model.path, dtype="auto", quantization_config=settings)
     quantized.save_pretrained(out.data)
+    forget_versions(out.data)
     del quantized
     for path in weight_files(out.data):
         sort_header(path)

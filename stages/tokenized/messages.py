@@ -92,7 +92,7 @@ class MessageReader:
         role = value.get("role")
         if role is None:
             raise BadRowError(f"{where} has no {self.mappings['role']!r}; it has {sorted(message)}")
-        if role not in self.role_names:
+        if not isinstance(role, str) or role not in self.role_names:
             known = ", ".join(sorted(self.role_names))
             raise BadRowError(
                 f"{where} has the unknown role {role!r}; known are {known}; name it under roles:"

@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 
+from tunemill.stages.base_model.files import forget_versions
 from tunemill.stages.errors import SettingError
 from tunemill.stages.trained.config import TrainedConfig
 
@@ -104,3 +105,4 @@ def save_adapter(model: Any, folder: Path) -> None:
     if lora.modules_to_save is not None:
         lora.modules_to_save = sorted(lora.modules_to_save)
     lora.save_pretrained(folder)
+    forget_versions(folder)

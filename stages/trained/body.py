@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
 
 from tunemill.stages.artifacts import EvaluationData, Model, TrainingData
-from tunemill.stages.base_model.files import copy_tokenizer
+from tunemill.stages.base_model.files import copy_tokenizer, forget_versions
 from tunemill.stages.base_model.quiet_body import be_quiet
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.evaluation.loss_body import mean_loss, row_losses
@@ -236,6 +236,7 @@ def _save(
         for name, value in stored_config.items():
             setattr(model.config, name, value)
         model.save_pretrained(out.data)
+        forget_versions(out.data)
     copy_tokenizer(base_model.path, out.data)
 
 

@@ -1,5 +1,6 @@
 """Settings of the `trained` slice that exclude or need each other."""
 
+import re
 from typing import TYPE_CHECKING
 
 from tunemill.stages.declaration import ConflictError
@@ -18,6 +19,8 @@ LORA_KEYS = (
     "lora_fan_in_fan_out", "peft_use_rslora", "peft_layers_to_transform", "peft_init_lora_weights",
 )  # fmt: skip
 SCHEDULERS_WITHOUT_WARMUP = {"constant"}
+# transformers drops lr_scheduler_kwargs for these without a word.
+SCHEDULERS_WITHOUT_KWARGS = {"constant", "constant_with_warmup"}
 
 
 def check_conflicts(config: "TrainedConfig") -> None:
@@ -64,6 +67,19 @@ def _check_adapter(config: "TrainedConfig") -> None:
             "lora_target_modules",
             "lora_target_linear",
         )
+    if isinstance(config.lora_target_modules, str):
+        _check_expression(config.lora_target_modules)
+
+
+def _check_expression(given: str) -> None:
+    try:
+        re.compile(given)
+    except re.error as error:
+        raise ConflictError(
+            f"lora_target_modules: {given!r} is a text, so a regular expression, but no valid one: {error}. "
+            f"Correct it, or give a list of module names",
+            "lora_target_modules",
+        ) from None
 
 
 def _check_batches(config: "TrainedConfig") -> None:
@@ -100,6 +116,13 @@ def _check_learning_rate(config: "TrainedConfig") -> None:
             f"lr_scheduler: {config.lr_scheduler} has no warmup. Use constant_with_warmup, or remove the warmup",
             "lr_scheduler",
             "warmup_steps" if config.warmup_steps else "warmup_ratio",
+        )
+    if config.lr_scheduler_kwargs and config.lr_scheduler in SCHEDULERS_WITHOUT_KWARGS:
+        raise ConflictError(
+            f"lr_scheduler: {config.lr_scheduler} takes no lr_scheduler_kwargs. Remove them, or choose another "
+            f"scheduler",
+            "lr_scheduler_kwargs",
+            "lr_scheduler",
         )
     if config.cosine_min_lr_ratio is not None and config.lr_scheduler != "cosine":
         raise ConflictError(

@@ -8,6 +8,7 @@ from support.project import make_project
 
 from tunemill.pipelines.check import load_pipeline
 from tunemill.pipelines.cli import main
+from tunemill.pipelines.graph import unique_names
 from tunemill.pipelines.problems import ConfigError
 from tunemill.pipelines.schema import axolotl_keys, json_schema, key_tree
 
@@ -155,3 +156,50 @@ def test_the_schema_knows_every_key():
     schema = json_schema()
     assert set(key_tree()) == set(schema["properties"])
     assert schema["properties"]["datasets"]["items"]["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("? [a, b]\n: 1\n", "a key must be text"),
+        ("1: x\n", "a key must be text"),
+        ("x: &d [*d]\n", "cannot be read"),
+        ("x: 2024-13-45\n", "cannot be read"),
+        ("x: .nan\n", "not a finite number"),
+        ("learnin_rate:\n", "unknown key"),
+        ("pipeline: 3\n", "should be a mapping"),
+        ("x: \0\n", "not valid YAML"),
+    ],
+)
+def test_weird_yaml_is_a_problem_and_no_traceback(yaml_file, text, message):
+    assert any(message in problem.message for problem in problems(yaml_file, text))
+
+
+@pytest.mark.parametrize("override", ["tokens=[a", ".=1", "learning_rate=2024-13-45", "datasets.x=1"])
+def test_weird_overrides_are_problems(yaml_file, override):
+    assert main(["check", str(yaml_file), f"--{override}"]) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["asset://", "asset://x", "asset:///merged", "asset://../merged", "asset://pipeline/merged"]
+)
+def test_an_asset_must_name_a_node_of_another_pipeline(yaml_file, name):
+    assert main(["check", str(yaml_file), f"--base_model={name}", "--reinit_weights=false"]) == 1
+
+
+def test_keys_without_a_node_are_still_checked(yaml_file):
+    found = problems(yaml_file, test_datasets=None, eval_max_new_tokens="banana", eval_steps=4)
+    assert {problem.path for problem in found} == {"eval_max_new_tokens", "eval_steps"}
+
+
+def test_numbers_may_be_written_as_in_yaml_1_2(yaml_file):
+    pipeline = load_pipeline(yaml_file, ["learning_rate=5e-5", "lr_scheduler_kwargs={num_cycles: 1e-1}"])
+    config = pipeline.node("trained").config
+    assert config.learning_rate == 5e-5 and config.lr_scheduler_kwargs == {"num_cycles": 0.1}
+
+
+def test_nodes_have_plain_names_that_differ():
+    names = unique_names(
+        [{"path": "a/données.jsonl"}, {"path": "part_1.jsonl"}, {"path": "x/part_1.csv"}, {"path": "part_2"}]
+    )
+    assert names == ["donn_es", "part_1", "part_1_2", "part_2"]

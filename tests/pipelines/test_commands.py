@@ -68,7 +68,7 @@ def test_lineage_names_the_datasets_from_a_copy_of_the_model_alone(project, tmp_
     assert set(datasets) == {"pipeline/dataset/sums", "pipeline/dataset/echoes"}
     assert datasets["pipeline/dataset/sums"]["rows"] == 20
     assert datasets["pipeline/dataset/sums"]["path"].endswith("sums.jsonl")
-    assert document["stage"] == "quantized" and document["inputs"]["model"][0]["stage"] == "merged"
+    assert document["stage"] == "quantized" and document["inputs"]["model"][0]["node"] == "merged"
     assert main(["lineage", str(copy)]) == 0
     assert "sums.jsonl" in capsys.readouterr().out
 

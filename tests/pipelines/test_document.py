@@ -33,7 +33,7 @@ def test_anchors_and_merge_keys_work(tmp_path):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("learning_rate=1e-4", {"learning_rate": "1e-4"}),
+        ("learning_rate=1e-4", {"learning_rate": 1e-4}),
         ("bf16=true", {"bf16": True}),
         ("datasets[0].path=other.jsonl", {"datasets": [{"path": "other.jsonl"}]}),
         ("datasets.0.path=other.jsonl", {"datasets": [{"path": "other.jsonl"}]}),
@@ -68,5 +68,5 @@ def test_what_cannot_be_read_is_an_error_with_its_place(tmp_path, text, message)
 
 
 def test_a_missing_file_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"nowhere\.yml.*there is no such file"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yml.*cannot be read: no such file or directory"):
         read_document(tmp_path / "nowhere.yml")

@@ -2,14 +2,13 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
 import time
 
 from tunemill.resources import lease as lease_module
-from tunemill.resources.lease import EXPIRES_SECONDS, is_held, lease
+from tunemill.resources.lease import EXPIRES_SECONDS, is_held, lease, this_host
 
 HOLDER = """
 import sys, time
@@ -43,7 +42,7 @@ def test_the_second_waits_says_for_whom_and_gets_it(tmp_path):
     child.wait()
     waiting.join(5)
     assert order == ["second"]
-    assert f"process {child.pid} on {socket.gethostname()}" in said[0]
+    assert f"process {child.pid} on {this_host()}" in said[0]
     assert not path.exists()
 
 
@@ -59,7 +58,7 @@ def test_a_dead_process_of_this_host_holds_nothing(tmp_path):
 
 def test_a_recycled_process_number_is_not_the_holder(tmp_path):
     path = tmp_path / "x.lease"
-    path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "born": "1"}))
+    path.write_text(json.dumps({"host": this_host(), "pid": os.getpid(), "born": "1"}))
     assert not is_held(path)
 
 
@@ -98,3 +97,10 @@ def test_many_at_once_never_hold_it_together(tmp_path):
     for thread in threads:
         thread.join()
     assert max(most) == 1 and len(most) == 8
+
+
+def test_a_holder_that_lost_its_lease_leaves_the_new_one_alone(tmp_path):
+    path = tmp_path / "x.lease"
+    with lease(path, print):
+        path.write_text("somebody else's")
+    assert path.read_text() == "somebody else's"

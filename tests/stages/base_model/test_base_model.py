@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tunemill.stages.artifacts import Model, Tokenizer
 from tunemill.stages.base_model.body import base_model
 from tunemill.stages.base_model.config import BaseModelConfig
-from tunemill.stages.base_model.files import copy_file
+from tunemill.stages.base_model.files import copy_file, tokenizer_files, weight_files
 from tunemill.stages.base_model.special_tokens import align_special_tokens
 from tunemill.stages.base_model.weights import read_header, sort_header, tensors_of_model
 from tunemill.stages.errors import SettingError, SourceError
@@ -61,6 +61,35 @@ def test_only_model_files_are_taken_and_links_are_followed(tmp_path: Path, token
     assert not (data / "README.md").exists() and not (data / "pytorch_model.bin").exists()
     assert not (data / shard.name).is_symlink()
     assert len(list(data.glob("*.safetensors"))) > 1
+    AutoModelForCausalLM.from_pretrained(data)
+
+
+def test_weights_that_lie_there_twice_are_taken_once(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    whole = make_model(tmp_path / "whole")
+    sharded = make_model(tmp_path / "sharded", max_shard_size="60KB")
+    for source in (whole, sharded):
+        expected = sorted(path.name for path in source.glob("*.safetensors"))
+        copy_file(whole / "model.safetensors", source / "consolidated.safetensors")
+        data, _ = run(BaseModelConfig(base_model=str(source)), tokenizer, tmp_path / "out" / source.name)
+        assert sorted(path.name for path in data.glob("*.safetensors")) == expected
+        AutoModelForCausalLM.from_pretrained(data)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    copy_file(whole / "model.safetensors", alone / "consolidated.safetensors")
+    assert [path.name for path in weight_files(alone)] == ["consolidated.safetensors"]
+    assert tokenizer_files(alone) == []
+
+
+def test_changed_weights_do_not_name_the_library_that_wrote_them(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    source = make_model(tmp_path / "source")
+    (source / "generation_config.json").unlink()
+    config = BaseModelConfig(base_model=str(source), reinit_weights=True)
+    data, _ = run(config, tokenizer, tmp_path / "out")
+    assert "transformers_version" in json.loads((source / "config.json").read_text())
+    for name in ("config.json", "generation_config.json"):
+        assert "transformers_version" not in json.loads((data / name).read_text())
     AutoModelForCausalLM.from_pretrained(data)
 
 
@@ -220,8 +249,9 @@ def test_damaged_folders_are_refused(tmp_path: Path, tokenizer: Tokenizer) -> No
     with pytest.raises(SourceError, match=rf"names .* in {gone.name}, but it is not there"):
         run(BaseModelConfig(base_model=str(sharded)), tokenizer, tmp_path / "out3")
     twice = make_model(tmp_path / "twice")
-    (twice / "more.safetensors").write_bytes((twice / "model.safetensors").read_bytes())
-    with pytest.raises(SourceError, match=r"is in model.safetensors and again in more.safetensors|again in"):
+    copy_file(twice / "model.safetensors", twice / "more.safetensors")
+    (twice / "model.safetensors").rename(twice / "again.safetensors")
+    with pytest.raises(SourceError, match=r"is in again\.safetensors and again in more\.safetensors"):
         run(BaseModelConfig(base_model=str(twice)), tokenizer, tmp_path / "out4")
 
 

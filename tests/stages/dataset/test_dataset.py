@@ -205,6 +205,23 @@ def test_not_parquet(tmp_path):
         snapshot(tmp_path, source)
 
 
+def test_damaged_parquet(tmp_path):
+    source = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"text": [f"row {n}" for n in range(5000)]}), source, compression="gzip")
+    content = bytearray(source.read_bytes())
+    content[100:600] = bytes(500)
+    source.write_bytes(content)
+    with pytest.raises(SourceError, match="damaged"):
+        snapshot(tmp_path, source)
+
+
+def test_what_the_extension_says_is_part_of_the_key():
+    assert DatasetConfig(path="/a.csv").semantic() != DatasetConfig(path="/a.jsonl").semantic()
+    assert DatasetConfig(path="/a.JSON").semantic() == DatasetConfig(path="/b", ds_type="json").semantic()
+    assert DatasetConfig(path="/a.csv", ds_type="json").ds_type == "json"
+    assert DatasetConfig(path="/a.txt").semantic() == {}
+
+
 @pytest.mark.parametrize(
     ("name", "text"), [("r.jsonl", ""), ("r.jsonl", "\n \n"), ("r.json", "[]"), ("r.csv", "a\n")]
 )

@@ -249,18 +249,34 @@ def test_an_adapter_that_changes_nothing_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "out", base, adapter)
 
 
+def test_an_effect_below_the_rounding_of_the_base_is_told(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", dtype=torch.bfloat16)
+    faint = make_adapter(tmp_path / "faint", base, spread=0)
+    stored = load_file(faint.path / "adapter_model.safetensors")
+    # PEFT draws A and leaves B at 0.
+    change_weights(faint, {n: t + 2e-5 if "lora_B" in n else t for n, t in stored.items()})
+    _, heard = run(tmp_path / "out", base, faint)
+    assert any("effect is lost in the rounding" in event["message"] for event in heard.of("log"))
+    strong = make_adapter(tmp_path / "strong", base)
+    _, heard = run(tmp_path / "strong_out", base, strong)
+    assert not any("effect is lost" in event["message"] for event in heard.of("log"))
+
+
 def test_a_merged_model_that_computes_something_else_is_refused(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base", dtype=torch.bfloat16)
-    # Far below the rounding of bfloat16 in the weights it is added to, except where those are 0: PEFT adds it to
-    # the outputs, where it counts.
     adapter = make_adapter(tmp_path / "adapter", base)
-    stored = load_file(adapter.path / "adapter_model.safetensors")
-    big = {name: tensor * (300 if "lora_B" in name else 1) for name, tensor in stored.items()}
-    change_weights(adapter, {name: big[name].contiguous() for name in big})
     weights = load_file(base / "model.safetensors")
-    name = "model.layers.1.mlp.down_proj.weight"
-    a, b = (big[f"base_model.model.{name.removesuffix('.weight')}.lora_{factor}.weight"] for factor in "AB")
-    # The base nearly takes the adapter back: the sum is small, and lost in the rounding of its two large parts.
-    save_file({**weights, name: (-2 * b.float() @ a.float()).bfloat16()}, base / "model.safetensors")
+    mlp = "model.layers.1.mlp"
+    for part in ("gate_proj", "up_proj"):
+        weights[f"{mlp}.{part}.weight"][1] = weights[f"{mlp}.{part}.weight"][0]
+    weights[f"{mlp}.down_proj.weight"][:, :2] *= 20
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    # The first two inputs of down_proj are equal, and the adapter adds much of one and takes as much of the other: that
+    # is nothing, but beside it there is no room in bfloat16 for the weights themselves.
+    stored = load_file(adapter.path / "adapter_model.safetensors")
+    a, b = (stored[f"base_model.model.{mlp}.down_proj.lora_{factor}.weight"] for factor in "AB")
+    a.zero_()[0, :2] = torch.tensor([1, -1])
+    b.fill_(2000)
+    change_weights(adapter, stored)
     with pytest.raises(UserError, match="its logits differ from those of base and adapter by"):
         run(tmp_path / "out", base, adapter)

@@ -1,5 +1,6 @@
 """Quantized models: really int8, as small as predicted, loaded by stock transformers."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def test_stock_transformers_loads_int8_weights(
     assert 0 < moved < 0.1 * float(logits(source).abs().max())
     assert 0 < heard.summary["max_abs_logit_difference"] < 0.1 * heard.summary["max_abs_logit"]
     assert AutoTokenizer.from_pretrained(data).chat_template is not None
+    assert "transformers_version" not in json.loads((data / "config.json").read_text())
 
 
 def test_the_weights_are_those_of_the_model_rounded(tmp_path: Path) -> None:

@@ -324,6 +324,11 @@ def test_many_rows_come_in_order(tokenize, tokenizer):
         ({"messages": [{"content": "x"}]}, {}, "message 1 has no 'role'; it has \\['content'\\]"),
         ({"messages": [{"role": "user"}]}, {}, "message 1 has no 'content'"),
         (
+            {"messages": [{"role": ["user"], "content": "x"}]},
+            {},
+            "message 1 has the unknown role \\['user'\\]",
+        ),
+        (
             {"messages": [{"role": "bot", "content": "x"}]},
             {},
             "message 1 has the unknown role 'bot'; known are .*user",
@@ -436,3 +441,27 @@ def test_no_chat_template(tokenize, tmp_path, base):
 def test_settings_that_are_refused(settings, message):
     with pytest.raises(ValidationError, match=message):
         TokenizedConfig(**settings)
+
+
+CLOCKED = (
+    "{%% for m in messages %%}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{%% endfor %%}"
+    "{%% if %s %%}{{ strftime_now('%%d %%b %%Y') }}{%% else %%}26 Jul 2024{%% endif %%}"
+)
+
+
+@pytest.mark.parametrize(
+    ("variables", "day"),
+    [({}, "26 Jul 2024"), ({"strftime_now": "2026-01-31"}, "31 Jan 2026")],
+)
+def test_templates_see_no_clock_but_a_given_day(full_text, variables, day):
+    template = CLOCKED % "strftime_now is defined"
+    settings = {"chat_template": "jinja", "chat_template_jinja": template, "chat_template_kwargs": variables}
+    assert full_text(CHAT, **settings).endswith(day)
+
+
+def test_a_template_that_needs_the_clock_is_refused(tokenize):
+    settings = {"chat_template": "jinja", "chat_template_jinja": CLOCKED % "true"}
+    with pytest.raises(RowError, match=r"strftime_now, so its text would depend on the day\. Set .*kwargs"):
+        tokenize([CHAT], **settings)
+    with pytest.raises(SettingError, match=r"chat_template_kwargs\.strftime_now: 'today' is no date"):
+        tokenize([CHAT], **settings, chat_template_kwargs={"strftime_now": "today"})

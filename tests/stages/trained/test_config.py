@@ -38,6 +38,15 @@ def test_yaml_writes_2e_4_as_text() -> None:
         ({"dataloader_prefetch_factor": 2}, "needs dataloader_num_workers"),
         ({"warmup_steps": 1, "warmup_ratio": 0.1}, "warmup_steps and warmup_ratio both"),
         ({"warmup_steps": 1, "lr_scheduler": "constant"}, "constant has no warmup"),
+        ({"lr_scheduler": "constant", "lr_scheduler_kwargs": {"a": 1}}, "constant takes no lr_scheduler_kwargs"),
+        (
+            {"lr_scheduler": "constant_with_warmup", "lr_scheduler_kwargs": {"a": 1}},
+            "constant_with_warmup takes no lr_scheduler_kwargs",
+        ),
+        (
+            {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_modules": "(q_proj"},
+            "'\\(q_proj' is a text, so a regular expression, but no valid one",
+        ),
         ({"lr_scheduler": "one_cycle"}, "one_cycle is not supported yet"),
         ({"lr_scheduler": "linear", "cosine_min_lr_ratio": 0.1}, "needs lr_scheduler: cosine, not linear"),
         ({"lr_scheduler_kwargs": {"num_cycles": 2}, "cosine_min_lr_ratio": 0.1}, "both shape the schedule"),

@@ -181,6 +181,8 @@ def test_a_full_model_is_saved_whole(tmp_path: Path, base: Model, data: Training
         "tokenizer_config.json",
     ]  # fmt: skip
     assert json.loads((first / "config.json").read_text())["use_cache"] is True
+    for name in ("config.json", "generation_config.json"):
+        assert "transformers_version" not in json.loads((first / name).read_text())
     for name, content in folder_bytes(first).items():
         assert str(tmp_path).encode() not in content, name
     model = AutoModelForCausalLM.from_pretrained(first)
@@ -201,7 +203,7 @@ def test_an_adapter_is_saved_alone(tmp_path: Path, base: Model, data: TrainingDa
         "tokenizer_config.json",
     ]  # fmt: skip
     config = json.loads((saved / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == "base_model"
+    assert config["base_model_name_or_path"] == "base_model" and "peft_version" not in config
     assert config["target_modules"] == sorted(config["target_modules"])
     for name, content in folder_bytes(saved).items():
         assert str(tmp_path).encode() not in content, name
