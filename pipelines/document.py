@@ -60,9 +60,13 @@ def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
         node = loader.get_single_node()
         if node is not None:
             _note_positions(node, (), positions, problems)
+        if problems:
+            raise ConfigError(path, problems)
         data = loader.construct_document(node) if node is not None else {}
     except yaml.YAMLError as error:
         raise ConfigError(path, [_syntax_problem(error)]) from error
+    except ConfigError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ConfigError(path, [Problem("", 1, 1, "value", f"cannot be read: {reason.lower()}")]) from error
