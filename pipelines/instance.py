@@ -1,5 +1,6 @@
 """The Dagster instance: an embedded one below the state folder, unless DAGSTER_HOME names another."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -19,10 +20,19 @@ def dagster_home(state: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "dagster.yaml"
     if not settings.exists():
-        settings.write_text(SETTINGS)
+        beside = folder / f".dagster.yaml.{os.getpid()}"
+        beside.write_text(SETTINGS)
+        beside.replace(settings)
     return folder
 
 
 def open_instance(state: Path) -> dg.DagsterInstance:
-    """Open the instance that `dagster_home` names."""
-    return dg.DagsterInstance.from_config(str(dagster_home(state)))
+    """Open the instance that `dagster_home` names; one process at a time makes its databases."""
+    home = dagster_home(state)
+    with (home / ".tunemill.lock").open("a") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        instance = dg.DagsterInstance.from_config(str(home))
+        # The databases are made on first use, and two processes that make them at once fail.
+        instance.get_run_records(limit=1)
+        instance.get_latest_materialization_event(dg.AssetKey("none"))
+    return instance

@@ -25,6 +25,7 @@ def start(project, *arguments):
 
 def finish(process):
     out, err = process.communicate(timeout=240)
+    assert out, err
     return json.loads(out)["nodes"], err
 
 
