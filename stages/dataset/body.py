@@ -11,10 +11,10 @@ import pyarrow as pa
 from tunemill.stages.dataset.config import DatasetConfig
 from tunemill.stages.dataset.sources import Row, read_rows
 from tunemill.stages.dataset.split import Split, parse_split
-from tunemill.stages.errors import RowError, SourceError, row_error
+from tunemill.stages.errors import RowError, RowPlace, SourceError, row_error
 from tunemill.stages.report import Report, Workspace
 
-SCHEMA = pa.schema([("row", pa.string()), ("line", pa.int64())])
+SCHEMA = pa.schema([("row", pa.string()), ("line", pa.int64()), ("file", pa.string())])
 LISTED_PROBLEMS = 10
 BATCH_ROWS = 1024
 BATCH_CHARACTERS = 1 << 24
@@ -80,11 +80,11 @@ def write_rows(
     lines: list[int] = []
     characters = 0
 
-    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, SCHEMA.with_metadata({"unit": unit})) as writer:
 
         def flush() -> None:
             if texts:
-                writer.write_batch(pa.record_batch([texts, lines], schema=SCHEMA))
+                writer.write_batch(pa.record_batch([texts, lines, [""] * len(texts)], schema=SCHEMA))
                 texts.clear()
                 lines.clear()
 
@@ -106,7 +106,7 @@ def write_rows(
                 report.progress(written, None, "rows")
         flush()
     if bad:
-        raise row_error(file, unit, problems, bad)
+        raise row_error(file, [(RowPlace(file, unit, line), reason) for line, reason in problems], bad)
     return written
 
 

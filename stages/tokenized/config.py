@@ -1,10 +1,10 @@
 """What the tokenized stage reads: an entry of `datasets:`, and the top-level keys beside it."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from tunemill.stages.declaration import ConflictError, Entry, Runtime, Settings, StageConfig
+from tunemill.stages.declaration import ConflictError, Entry, Runtime, Settings, StageConfig, YamlMark
 from tunemill.stages.tokenized.format_table import FORMATS
 from tunemill.stages.tokenizer.chat_template import TemplateName, check_template_keys
 
@@ -77,6 +77,9 @@ class TokenizedConfig(StageConfig):
     )
     dataset_num_proc: Runtime[PositiveInt | None] = Field(
         None, description="threads that tokenize, unset one per core: changes the time, not the rows"
+    )
+    bad_rows: Annotated[Literal["stop", "skip"], YamlMark("pipeline.bad_rows")] = Field(
+        "stop", description="what happens after bad rows: stop listing them, or set them aside and go on"
     )
     train_on_inputs: bool = Field(False, description="train on prompts and on every role too")
 

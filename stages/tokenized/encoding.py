@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from tunemill.stages.tokenized.example import Conversation, Ends, Example, Segment
+from tunemill.stages.tokenized.example import Conversation, Ends, Example, Segment, Tokens
 from tunemill.stages.tokenized.masks import IGNORED, Run, label
 
 
@@ -47,13 +47,15 @@ class Encoder:
         """One sample per example; `ends` is needed where there are conversations."""
         conversations = [example for example in examples if isinstance(example, Conversation)]
         encoded = iter(self.bare.encode_batch([c.text for c in conversations], add_special_tokens=False))
-        segments = [s for example in examples if not isinstance(example, Conversation) for s in example]
+        segments = [s for example in examples if isinstance(example, tuple) for s in example]
         pieces = iter(self._encode_segments(segments))
         samples = []
         for example in examples:
             if isinstance(example, Conversation):
                 assert ends is not None
                 samples.append(Sample(*label(next(encoded), example, ends)))
+            elif isinstance(example, Tokens):
+                samples.append(Sample(example.ids, example.labels, [Run("tokens", 0, len(example.ids))]))
             else:
                 samples.append(_joined(example, [next(pieces) for _ in example]))
         return samples
@@ -82,4 +84,6 @@ def _joined(segments: Sequence[Segment], pieces: Sequence[list[int]]) -> Sample:
         runs.append(Run(segment.role, len(ids), len(ids) + len(piece)))
         ids.extend(piece)
         labels.extend(piece if segment.trained else [IGNORED] * len(piece))
+        if segment.last_label is not None and piece:
+            labels[-1] = segment.last_label
     return Sample(ids, labels, runs)

@@ -15,13 +15,18 @@ class BadRowError(ValueError):
 
 @dataclass(frozen=True)
 class Segment:
-    """A text that is tokenized by itself; a row is its segments' tokens one after the other."""
+    """A text that is tokenized by itself; a row is its segments' tokens one after the other.
+
+    `last_label` is a class that the last token is labelled with, for classifiers of tokens; such a segment is not
+    `trained` on its own tokens.
+    """
 
     role: str
     text: str
     trained: bool
     bos: bool = False
     eos: bool = False
+    last_label: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,15 @@ class Conversation:
     turns: tuple[Turn, ...]
 
 
-Example = tuple[Segment, ...] | Conversation
+@dataclass(frozen=True)
+class Tokens:
+    """A row that is tokens already; labels are -100 where not trained on."""
+
+    ids: list[int]
+    labels: list[int]
+
+
+Example = tuple[Segment, ...] | Conversation | Tokens
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,15 @@ import pyarrow as pa
 IGNORED = -100
 TOKEN_COLUMNS = [("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))]
 SCHEMA = pa.schema(TOKEN_COLUMNS)
-# Tokenized data also says which row of the source each row came from, counted from 1.
-NUMBERED_SCHEMA = pa.schema([*TOKEN_COLUMNS, ("source_row", pa.int64())])
+# Tokenized data also says which row of the source each row came from, counted from 1, and where roles begin.
+NUMBERED_SCHEMA = pa.schema(
+    [
+        *TOKEN_COLUMNS,
+        ("source_row", pa.int64()),
+        ("roles", pa.list_(pa.string())),
+        ("role_ends", pa.list_(pa.int32())),
+    ]
+)
 # Metadata of a dataset whose rows are cut into several where they are too long.
 SPLITS_KEY, SPLITS_VALUE = b"long_rows", b"split"
 BATCH_ROWS = 1024

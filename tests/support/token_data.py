@@ -28,6 +28,8 @@ def write_tokenized(
                 list_array([ids for ids, _ in part]),
                 list_array([labels for _, labels in part]),
                 numbers,
+                pa.array([["assistant"]] * len(part)),
+                list_array([[len(ids)] for ids, _ in part]),
             ]
             writer.write_batch(pa.record_batch(columns, schema=schema))
     return TokenizedDataset(folder)

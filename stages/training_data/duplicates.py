@@ -1,0 +1,43 @@
+"""Rows with the same tokens and labels: only the first of them is kept."""
+
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+
+from tunemill.stages.tokenized.token_rows import Bools, TokenRows
+
+
+def first_of_each(rows: TokenRows) -> Bools:
+    """Where a row is the first of those with its tokens and labels. Hashes find candidates, contents decide."""
+    hashes = _hashes(rows)
+    order = np.argsort(hashes, kind="stable")
+    repeats = np.flatnonzero(hashes[order][1:] == hashes[order][:-1]) + 1
+    first = np.ones(len(rows), np.bool_)
+    kept: list[int] = []
+    for place in repeats.tolist():
+        row, before = int(order[place]), int(order[place - 1])
+        if not kept or hashes[kept[0]] != hashes[row]:
+            kept = [before]
+        if any(_same(rows, row, other) for other in kept):
+            first[row] = False
+        else:
+            kept.append(row)
+    return first
+
+
+def _hashes(rows: TokenRows) -> npt.NDArray[np.uint64]:
+    digests = (_hash(rows, row) for row in range(len(rows)))
+    return np.fromiter(digests, np.uint64, len(rows))
+
+
+def _hash(rows: TokenRows, row: int) -> int:
+    digest = blake2b(np.ascontiguousarray(rows.ids(row)), digest_size=8)
+    digest.update(np.ascontiguousarray(rows.labels(row)))
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _same(rows: TokenRows, one: int, other: int) -> bool:
+    return np.array_equal(rows.ids(one), rows.ids(other)) and np.array_equal(
+        rows.labels(one), rows.labels(other)
+    )
