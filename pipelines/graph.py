@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunemill.pipelines.document import Document, KeyPath
-from tunemill.pipelines.graph_config import SYNTHETIC, GraphConfig
+from tunemill.pipelines.graph_config import SYNTHETIC_TYPE, GraphConfig
 from tunemill.pipelines.problems import Problem
 from tunemill.pipelines.slices import ASSET_SCHEME, cut, validate
 from tunemill.stages.base_model.stage import BASE_MODEL
@@ -23,20 +23,11 @@ from tunemill.stages.declaration import (
 from tunemill.stages.evaluation.stage import EVALUATION
 from tunemill.stages.evaluation_data.stage import EVALUATION_DATA
 from tunemill.stages.merged.stage import MERGED
-from tunemill.stages.tokenized.stage import TOKENIZED as TOKENIZED_
-from tunemill.stages.training_data.stage import TRAINING_DATA as TRAINING_DATA_
-
-try:  # TEMPORARY, lead removes
-    from tunemill.stages.preference_data.stage import PREFERENCE_DATA
-    from tunemill.stages.preferences.stage import PREFERENCES
-except ImportError:
-    PREFERENCES, PREFERENCE_DATA = TOKENIZED_, TRAINING_DATA_
-try:
-    from tunemill.stages.pretraining_data.stage import PRETRAINING_DATA
-except ImportError:
-    PRETRAINING_DATA = TRAINING_DATA_
+from tunemill.stages.preference_data.stage import PREFERENCE_DATA
+from tunemill.stages.preferences.stage import PREFERENCES
+from tunemill.stages.pretraining_data.stage import PRETRAINING_DATA
 from tunemill.stages.quantized.stage import QUANTIZED
-from tunemill.stages.tokenized.stage import TOKENIZED
+from tunemill.stages.tokenized.stage import SYNTHETIC, TOKENIZED
 from tunemill.stages.tokenizer.stage import TOKENIZER
 from tunemill.stages.trained.stage import TRAINED, TRAINED_ADAPTER
 from tunemill.stages.training_data.stage import TRAINING_DATA
@@ -46,6 +37,7 @@ DATA_STAGES: tuple[Stage, ...] = (
     DATASET,
     TOKENIZER,
     TOKENIZED,
+    SYNTHETIC,
     TRAINING_DATA,
     EVALUATION_DATA,
     PRETRAINING_DATA,
@@ -119,6 +111,11 @@ class Place:
     inputs: Mapping[str, tuple[str, ...]]
     entry: KeyPath | None = None
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """What the node's place in the graph says to its stage."""
+        return {"held_out": self.entry is not None and self.entry[0] == "test_datasets"}
+
 
 def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
     """The graph of a document, or None and every problem that stands in its way."""
@@ -130,7 +127,7 @@ def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
     problems: list[Problem] = []
     nodes = []
     for place in places(graph):
-        piece = cut(place.stage.config, document, place.entry)
+        piece = cut(place.stage.config, document, place.entry, place.given)
         config = validate(place.stage.config, piece, document)
         if isinstance(config, list):
             problems += [problem for problem in config if problem not in problems]
@@ -189,10 +186,10 @@ def data_places(graph: GraphConfig) -> list[Place]:
         for index, entry in enumerate(entries):
             name = next(names)
             inputs = {"tokenizer": ("tokenizer",)}
-            if entry.get("type") != SYNTHETIC:
+            stage = SYNTHETIC if entry.get("type") == SYNTHETIC_TYPE else PREFERENCES if pairs else TOKENIZED
+            if stage is not SYNTHETIC:
                 found.append(Place(f"dataset/{name}", DATASET, {}, (group, index)))
                 inputs["dataset"] = (f"dataset/{name}",)
-            stage = PREFERENCES if pairs else TOKENIZED
             found.append(Place(f"tokenized/{name}", stage, inputs, (group, index)))
             tokenized[group].append(f"tokenized/{name}")
     prepared = {group: {"tokenized": tuple(nodes)} for group, nodes in tokenized.items()}

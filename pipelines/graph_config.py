@@ -11,7 +11,7 @@ from tunemill.stages.declaration import ConflictError, StageConfig, YamlMark
 # The lists of which each item is a dataset entry.
 ENTRY_LISTS = ("datasets", "test_datasets", "pretraining_dataset")
 # `type:` of entries whose rows are made up, not read.
-SYNTHETIC = "_synthetic"
+SYNTHETIC_TYPE = "_synthetic"
 PreferenceMethod = Literal["dpo", "ipo", "kto", "orpo", "simpo"]
 Evaluated = Literal["base", "trained", "merged", "quantized"]
 

@@ -7,7 +7,7 @@ from pydantic_core import PydanticUndefined
 
 from tunemill.pipelines.graph import STAGES
 from tunemill.pipelines.graph_config import GraphConfig
-from tunemill.stages.declaration import CodeMark, EntryMark, RuntimeMark, SourceMark, StageConfig, YamlMark
+from tunemill.stages.declaration import EntryMark, RuntimeMark, SourceMark, StageConfig, YamlMark
 
 HEAD = """\
 # Supported keys
@@ -43,9 +43,7 @@ def key_table() -> str:
 
 def _fields(config: type[StageConfig]) -> Iterator[tuple[str, Any, str]]:
     entries, elsewhere = config.marked(EntryMark), config.marked(YamlMark)
-    for name, field in config.model_fields.items():
-        if name in config.marked(CodeMark):
-            continue
+    for name, field in config.keys().items():
         mark = " (runtime)" if name in config.marked(RuntimeMark) else ""
         mark = " (source)" if name in config.marked(SourceMark) else mark
         if name in entries:

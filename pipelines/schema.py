@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from tunemill.pipelines.graph import STAGES
 from tunemill.pipelines.graph_config import ENTRY_LISTS, GraphConfig
-from tunemill.stages.declaration import CodeMark, EntryMark, StageConfig, YamlMark
+from tunemill.stages.declaration import EntryMark, StageConfig, YamlMark
 
 
 class KeyTree(dict[str, "KeyTree | None"]):
@@ -43,9 +43,7 @@ def key_tree() -> KeyTree:
     tree = KeyTree()
     for config in config_classes():
         entries, elsewhere = config.marked(EntryMark), config.marked(YamlMark)
-        for name, field in config.model_fields.items():
-            if name in config.marked(CodeMark):
-                continue
+        for name, field in config.keys().items():
             below = keys_below(field.annotation)
             if name in entries:
                 for group in config.entry_lists:
@@ -106,9 +104,8 @@ def json_schema() -> dict[str, Any]:
         schema = config.model_json_schema(ref_template="#/$defs/{model}")
         definitions |= schema.pop("$defs", {})
         entries, elsewhere = config.marked(EntryMark), config.marked(YamlMark)
-        for name, field in schema["properties"].items():
-            if name in config.marked(CodeMark):
-                continue
+        for name in config.keys():
+            field = schema["properties"][name]
             if name in entries:
                 for group in config.entry_lists:
                     items[group].setdefault(name, field)

@@ -16,6 +16,7 @@ from tunemill.stages.declaration import (
     CodeMark,
     ConflictError,
     EntryMark,
+    GraphMark,
     SourceMark,
     StageConfig,
     TextMark,
@@ -42,8 +43,15 @@ class Slice:
     places: dict[str, KeyPath]
 
 
-def cut(config: type[StageConfig], document: Document, entry: KeyPath | None = None) -> Slice:
+def cut(
+    config: type[StageConfig],
+    document: Document,
+    entry: KeyPath | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Slice:
     """Cut the slice of a config class out of a document; `entry` is the node's item of `datasets:`.
+
+    `given` are the values of fields that the graph sets.
 
     Names of local files become absolute paths, seen from the YAML's folder. An `asset://` name becomes an
     edge of the graph instead, so its field stays unset.
@@ -68,6 +76,7 @@ def cut(config: type[StageConfig], document: Document, entry: KeyPath | None = N
             value = text_of(value, document.folder)
         if value is not None:
             values[name] = value
+    values |= {name: value for name, value in (given or {}).items() if name in config.marked(GraphMark)}
     return Slice(values, places)
 
 
@@ -88,7 +97,8 @@ def whole_name(value: Any, folder: Path, remote: bool, around: Any = None) -> An
 
     With `remote`, URLs stay as they are, what is no local path but could be a dataset of the Hub gets its scheme,
     and a name that `path` and `data_files` give a meaning to, such as `json`, stays too. `around` is the source
-    that the name lies in: seen from there if it is a local folder, and a plain name if it is not local.
+    that the name lies in: seen from there if it is a local folder (or from the YAML's, as Axolotl does), and a
+    plain name if it is not local.
     """
     if isinstance(value, list):
         return [whole_name(item, folder, remote, around) for item in value]
@@ -100,7 +110,10 @@ def whole_name(value: Any, folder: Path, remote: bool, around: Any = None) -> An
         return value
     if isinstance(around, str) and around not in LOADERS:
         outer = whole_name(around, folder, True)
-        return value if "://" in outer else str((Path(outer) / value).resolve())
+        if "://" in outer:
+            return value
+        inside, beside = (Path(outer) / value).resolve(), (folder / Path(value).expanduser()).resolve()
+        return str(beside if beside.exists() and not inside.exists() else inside)
     local = (folder / Path(value).expanduser()).resolve()
     if not remote or around is not None or local.exists():
         return str(local)

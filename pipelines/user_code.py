@@ -23,7 +23,8 @@ def code_files(name: Any, folder: Path) -> list[str] | None:
         return None
     found = [module]
     for file in found:
-        found += [other for other in dict.fromkeys(_imported(file, folder)) if other not in found]
+        others = dict.fromkeys((*_packages(file, folder), *_imported(file, folder)))
+        found += [other for other in others if other not in found]
     return [str(found[0]), *sorted(str(file) for file in found[1:])]
 
 
@@ -33,6 +34,15 @@ def _module_file(folder: Path, parts: list[str]) -> Path | None:
         if file.is_file():
             return file
     return None
+
+
+def _packages(file: Path, folder: Path) -> Iterator[Path]:
+    """What Python runs before the file: the `__init__.py` of every package around it."""
+    for parent in file.parents:
+        if parent == folder.resolve():
+            return
+        if (parent / "__init__.py").is_file():
+            yield parent / "__init__.py"
 
 
 def _imported(file: Path, folder: Path) -> Iterator[Path]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
 
 from tunemill.stages.artifacts import Artifact
 
@@ -43,6 +44,11 @@ class CodeMark:
     """
 
     of: str
+
+
+@dataclass(frozen=True)
+class GraphMark:
+    """The field is no key of the YAML: the graph sets it, by where the node stands."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,12 @@ class StageConfig(Settings):
             for item in info.metadata
             if isinstance(item, mark)
         }
+
+    @classmethod
+    def keys(cls) -> dict[str, FieldInfo]:
+        """The fields that are keys of the YAML."""
+        own = {*cls.marked(CodeMark), *cls.marked(GraphMark)}
+        return {name: field for name, field in cls.model_fields.items() if name not in own}
 
     @classmethod
     def sources(cls) -> frozenset[str]:

@@ -1,9 +1,10 @@
 """One file as rows, whatever it holds and however it is packed."""
 
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from tunemill.stages.dataset.json_files import count_lines, is_array, json_array, json_lines
 from tunemill.stages.dataset.rows import Row, RowFile
@@ -11,38 +12,67 @@ from tunemill.stages.dataset.table_files import (
     arrow_rows,
     count_arrow,
     count_parquet,
+    count_text,
     csv_rows,
     parquet_rows,
     text_lines,
 )
-from tunemill.stages.dataset.unpacking import DAMAGES, unpacked, unpacked_copy
+from tunemill.stages.dataset.unpacking import DAMAGES, UnreadableError, unpacked_copy
 from tunemill.stages.errors import SourceError
 
-KINDS = {"parquet": "Parquet", "arrow": "Arrow"}
+T = TypeVar("T")
+Read = Callable[[int], Iterator[Row]]
+Count = Callable[[], int]
+TITLES = {"json": "JSON", "csv": "CSV", "tsv": "TSV", "parquet": "Parquet", "arrow": "Arrow", "text": "text"}
 
 
-def row_file(path: Path, ds_type: str, name: str, shown: str, scratch: Path) -> RowFile:
-    """The file as rows. Raises SourceError when it cannot be read as `ds_type`."""
+def row_file(path: Path, ds_type: str, name: str, shown: str, place: str, scratch: Path) -> RowFile:
+    """The file as rows of `ds_type`; `place` is what errors call it, `scratch` is for unpacked copies.
+
+    Raises SourceError, here or while the rows are read, when it is damaged or is no such file.
+    """
+    with_array = ds_type == "json" and _checked(place, ds_type, partial(is_array, path))
+    unit = "line" if ds_type == "text" or (ds_type == "json" and not with_array) else "row"
+    read, count = _reader(path, ds_type, with_array, scratch)
+
+    def guarded(skip: int) -> Iterator[Row]:
+        try:
+            yield from read(skip)
+        except DAMAGES as error:
+            raise damaged(place, ds_type, error) from None
+
+    return RowFile(name, shown, unit, guarded, cache(partial(_checked, place, ds_type, count)))
+
+
+def damaged(place: str, ds_type: str, error: Exception) -> SourceError:
+    """The error for a file that cannot be read as what it should be."""
+    reason = str(error) or type(error).__name__
+    if isinstance(error, UnreadableError):
+        return SourceError(f"{place}: {reason}")
+    return SourceError(f"{place}: not a file of {TITLES[ds_type]} rows, or a damaged one: {reason}")
+
+
+def _reader(path: Path, ds_type: str, with_array: bool, scratch: Path) -> tuple[Read, Count]:
+    if ds_type == "text":
+        return partial(text_lines, path), partial(count_text, path)
+    if ds_type == "json" and not with_array:
+        return partial(json_lines, path), partial(count_lines, path)
+    if ds_type == "json":
+        return _reread(partial(json_array, path))
+    if ds_type in ("csv", "tsv"):
+        return _reread(partial(csv_rows, path, "," if ds_type == "csv" else "\t"))
+    plain = cache(partial(unpacked_copy, path, scratch))
+    read, count = (parquet_rows, count_parquet) if ds_type == "parquet" else (arrow_rows, count_arrow)
+    return lambda skip: read(plain(), skip), lambda: count(plain())
+
+
+def _reread(rows: Callable[[], Iterator[Row]]) -> tuple[Read, Count]:
+    """For files of which the rows can only be told by reading all of them."""
+    return lambda skip: islice(rows(), skip, None), lambda: sum(1 for _ in rows())
+
+
+def _checked(place: str, ds_type: str, look: Callable[[], T]) -> T:
     try:
-        return _row_file(path, ds_type, name, shown, scratch)
+        return look()
     except DAMAGES as error:
-        raise _damaged(path, ds_type, error) from None
-
-
-def _row_file(path: Path, ds_type: str, name: str, shown: str, scratch: Path) -> RowFile:
-    unit = "row"
-    if ds_type == "json" and not is_array(path):
-        unit, read, count = "line", partial(json_lines, path), partial(count_lines, path)
-    elif ds_type == "json":
-        read, count = _reread(partial(json_array, path))
-    elif ds_type == "text":
-        unit, read, count = "line", partial(text_lines, path), partial(_count_text, path)
-    elif ds_type in ("csv", "tsv"):
-        read, count = _reread(partial(csv_rows, path, "," if ds_type == "csv" else "\t"))
-    else:
-        plain = unpacked_copy(path, scratch)
-        if ds_type == "parquet":
-            read, count = partial(parquet_rows, plain), partial(count_parquet, plain)
-        else:
-            read, count = partial(arrow_rows, plain), partial(count_arrow, plain)
-    return RowFile(name, shown, unit, partial(_guarded, path, ds_type, read), partial(_counted, path, ds_type, count))
+        raise damaged(place, ds_type, error) from None

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tunemill.stages.dataset.rows import Row
-from tunemill.stages.dataset.unpacking import READ_SIZE, unpacked
-from tunemill.stages.errors import SourceError
+from tunemill.stages.dataset.unpacking import READ_SIZE, UnreadableError, unpacked
 
 BOM = b"\xef\xbb\xbf"
 # A JSON error this close to the end of what has been read may only mean that the value goes on.
@@ -94,7 +93,7 @@ def json_array(path: Path) -> Iterator[Row]:
                 text, position = _skip(text, position + 1, file)
         text, position = _skip(text, position + 1, file)
         if position < len(text):
-            raise SourceError(f"{path}: there is more after the closing bracket of the JSON array")
+            raise UnreadableError("there is more after the closing bracket of the JSON array")
 
 
 def _skip(text: str, position: int, file: TextIO) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""What the name of a source says: which kind of source it is, and what its files hold. Opens nothing."""
+"""What the name of a source says: which kind of source it is, and what its files hold. Opens no file."""
 
 import re
 from pathlib import Path, PurePosixPath
@@ -9,7 +9,7 @@ Kind = Literal["hub", "url", "builder", "local"]
 
 HUB_SCHEME = "hf://datasets/"
 # `path: json` with `data_files` is the datasets library's way to name files without a folder.
-BUILDERS = ("json", "csv", "tsv", "parquet", "arrow", "text")
+BUILDERS = ("json", "csv", "parquet", "arrow", "text")
 EXTENSIONS = {
     ".json": "json",
     ".jsonl": "json",
@@ -89,35 +89,10 @@ def labels(names: list[str]) -> list[str]:
     return [f"{number}/{item[-1]}" for number, item in enumerate(parts, 1)]
 
 
-def data_file_names(path: str, data_files: list[str], folder: Path) -> list[str]:
-    """`data_files` as the stage takes them: URLs and absolute paths, local patterns spelled out.
-
-    Names are seen from `path` where that is a folder or a URL, else from `folder`, the YAML's. A local name that
-    is not there is looked for in `folder` too. Names of files in a dataset of the Hub stay as they are.
-    """
-    kind = kind_of(path)
-    if kind == "hub":
-        return data_files
-    found: list[str] = []
-    for name in data_files:
-        if URL.match(name):
-            found.append(name)
-        elif kind == "url":
-            found.append(f"{path.rstrip('/')}/{name}")
-        else:
-            bases = [folder] if kind == "builder" else [Path(path), folder]
-            found += _local(name, bases)
-    return found
-
-
-def _local(name: str, bases: list[Path]) -> list[str]:
-    for base in bases:
-        place = (base / Path(name).expanduser()).resolve()
-        if place.exists():
-            return [str(place)]
-        if WILDCARDS.search(name):
-            start = Path(place.anchor)
-            matches = sorted(item for item in start.glob(str(place.relative_to(start))) if item.is_file())
-            if matches:
-                return [str(item) for item in matches]
-    return [str((bases[0] / Path(name).expanduser()).resolve())]
+def matches(pattern: str) -> list[str]:
+    """The local files that a pattern of absolute paths names, sorted; the pattern itself where there are none."""
+    place = Path(pattern)
+    if place.exists() or not place.is_absolute() or not WILDCARDS.search(pattern):
+        return [pattern]
+    found = Path(place.anchor).glob(str(place.relative_to(place.anchor)))
+    return sorted(str(item) for item in found if item.is_file()) or [pattern]

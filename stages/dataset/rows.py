@@ -46,8 +46,11 @@ class RowSource:
     commit: str | None = None
 
 
-def taken(files: list[RowFile], start: int, stop: int | None) -> Iterator[tuple[RowFile, Row]]:
-    """The rows `start` up to `stop` (exclusive; None: to the end) of files put one behind the other."""
+def taken(files: list[RowFile], start: int, stop: int | None) -> Iterator[tuple[RowFile, int, Row]]:
+    """The rows `start` up to `stop` (exclusive; None: to the end) of files put one behind the other.
+
+    Each with its file and its number among the rows of the file, from 1.
+    """
     before = 0
     for file in files:
         if stop is not None and before >= stop:
@@ -62,6 +65,6 @@ def taken(files: list[RowFile], start: int, stop: int | None) -> Iterator[tuple[
         for row in file.read(first):
             if position == stop:
                 return
-            yield file, row
             position += 1
+            yield file, position - before, row
         before = position

@@ -1,4 +1,4 @@
-"""`split: train[10%:90%]+test`: which rows are taken, in the notation of the `datasets` library; and shards."""
+"""`split: train[10%:90%]+test`: which rows are taken, in the notation of the `datasets` library."""
 
 import math
 import re
@@ -67,25 +67,29 @@ def _parse_part(text: str, item: str) -> Part:
     return Part(item, match["name"], start, stop, percent, match["rounding"] or "closest")
 
 
-def choose_ranges(
-    parts: tuple[Part, ...], shards: int | None, shards_idx: int, length: Callable[[str], int]
-) -> list[Range]:
+def choose_ranges(parts: tuple[Part, ...], length: Callable[[str], int]) -> list[Range]:
     """The rows that are taken, in order. `length` counts the rows of a split: only asked where that is needed."""
-    if shards is None:
-        return [_range(part, length) for part in parts]
-    bounded = [_counted(part, length(part.name)) for part in parts]
-    return shard(bounded, shards, shards_idx)
+    return [_range(part, length) for part in parts]
+
+
+def count_rows(ranges: list[Range], length: Callable[[str], int]) -> int:
+    """How many rows there are in all ranges."""
+    total = 0
+    for item in ranges:
+        rows = length(item.name)
+        stop = rows if item.stop is None else min(item.stop, rows)
+        total += max(stop - item.start, 0)
+    return total
 
 
 def _range(part: Part, length: Callable[[str], int]) -> Range:
     if part.needs_count:
-        start, stop = _counted(part, length(part.name))[1:]
-        return Range(part.name, start, stop)
+        return _counted(part, length(part.name))
     start = part.start or 0
     return Range(part.name, start, None if part.stop is None else max(start, part.stop))
 
 
-def _counted(part: Part, rows: int) -> tuple[str, int, int]:
+def _counted(part: Part, rows: int) -> Range:
     """First row and the row after the last; what lies beyond the rows is cut off, as in the library."""
 
     def absolute(bound: int | None, default: int) -> int:
@@ -103,20 +107,4 @@ def _counted(part: Part, rows: int) -> tuple[str, int, int]:
         return max(bound + rows, 0) if bound < 0 else min(bound, rows)
 
     start, stop = absolute(part.start, 0), absolute(part.stop, rows)
-    return part.name, start, max(start, stop)
-
-
-def shard(ranges: list[tuple[str, int, int]], shards: int, index: int) -> list[Range]:
-    """The rows of shard `index` (from 0) of `shards` contiguous ones; the first shards get the odd rows."""
-    total = sum(stop - start for _, start, stop in ranges)
-    size, odd = divmod(total, shards)
-    first = size * index + min(index, odd)
-    last = first + size + (1 if index < odd else 0)
-    found: list[Range] = []
-    before = 0
-    for name, start, stop in ranges:
-        low, high = max(first - before, 0), min(last - before, stop - start)
-        if low < high:
-            found.append(Range(name, start + low, start + high))
-        before += stop - start
-    return found
+    return Range(part.name, start, max(start, stop))

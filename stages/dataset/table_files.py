@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunemill.stages.dataset.rows import Row
-from tunemill.stages.dataset.unpacking import unpacked
-from tunemill.stages.errors import SourceError
+from tunemill.stages.dataset.unpacking import UnreadableError, unpacked
 
 BATCH_ROWS = 1024
 ARROW_FILE = b"ARROW1\x00\x00"
@@ -32,6 +31,12 @@ def text_lines(path: Path, skip: int) -> Iterator[Row]:
                 yield Row(line, problem=problem, text=plain.decode("utf-8", errors="replace"))
 
 
+def count_text(path: Path) -> int:
+    """How many lines there are."""
+    with unpacked(path) as file:
+        return sum(1 for _ in file)
+
+
 def csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
     """Rows of a CSV file with a header; every value is a string."""
     csv.field_size_limit(sys.maxsize)
@@ -41,7 +46,7 @@ def csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
             columns = next(reader, [])
             repeated = {name for name in columns if columns.count(name) > 1}
             if repeated:
-                raise SourceError(f"{path}: the header names {sorted(repeated)} more than once")
+                raise UnreadableError(f"the header names {sorted(repeated)} more than once")
             for number, values in enumerate((values for values in reader if values), 1):
                 if len(values) == len(columns):
                     yield Row(number, dict(zip(columns, values, strict=True)))
@@ -49,14 +54,14 @@ def csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
                     problem = f"{len(values)} values, the header has {len(columns)} columns"
                     yield Row(number, problem=problem, text=json.dumps(values, ensure_ascii=False))
         except csv.Error as error:
-            raise SourceError(f"{path}, line {reader.line_num}: not CSV: {error}") from None
+            raise UnreadableError(f"line {reader.line_num} is not CSV: {error}") from None
         except UnicodeDecodeError as error:
-            raise SourceError(f"{path}: not UTF-8 after line {reader.line_num} ({error.reason})") from None
+            raise UnreadableError(f"not UTF-8 after line {reader.line_num} ({error.reason})") from None
 
 
 def parquet_rows(path: Path, skip: int) -> Iterator[Row]:
     """The rows of a Parquet file after the first `skip`; row groups before them are not read."""
-    with pq.ParquetFile(path, memory_map=True) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         groups, before = 0, 0
         while groups < file.num_row_groups:
             size = file.metadata.row_group(groups).num_rows
@@ -87,7 +92,8 @@ def count_arrow(path: Path) -> int:
 def _arrow_batches(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
         indexed = file.read(len(ARROW_FILE)) == ARROW_FILE
-    with pa.memory_map(str(path)) as source:
+    # Mapped memory would stay resident as far as it has been read.
+    with pa.OSFile(str(path), "rb") as source:
         if indexed:
             with pa.ipc.open_file(source) as reader:
                 for index in range(reader.num_record_batches):
@@ -98,7 +104,7 @@ def _arrow_batches(path: Path) -> Iterator[Any]:
 
 
 def _checked(batch: Any) -> Any:
-    """A batch of memory-mapped offsets that lead nowhere would end the process."""
+    """Offsets that lead nowhere would end the process."""
     batch.validate(full=True)
     return batch
 
@@ -106,7 +112,9 @@ def _checked(batch: Any) -> Any:
 def _rows(batches: Iterable[Any], before: int, skip: int) -> Iterator[Row]:
     """Rows of Arrow batches, of which `before` rows have been left out; those up to `skip` are dropped."""
     for batch in batches:
-        texts = [name for name, kind in zip(batch.schema.names, batch.schema.types, strict=True) if _is_json(kind)]
+        texts = [
+            name for name, kind in zip(batch.schema.names, batch.schema.types, strict=True) if _is_json(kind)
+        ]
         for start in range(0, batch.num_rows, BATCH_ROWS):
             piece = batch.slice(start, BATCH_ROWS)
             if before + piece.num_rows <= skip:

@@ -7,14 +7,12 @@ import lzma
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import pyarrow as pa
-
-from tunemill.stages.errors import SourceError
 
 READ_SIZE = 1 << 20
 MAGIC = {
@@ -26,8 +24,22 @@ MAGIC = {
 }
 # After `BZh` and a digit comes the first block, or the end of an empty file.
 BZ2_BLOCKS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
-# What the unpackers and Arrow raise when a file is cut off or damaged.
-DAMAGES = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException)
+
+
+class UnreadableError(ValueError):
+    """A file as a whole cannot be read; the message says why, without naming the file."""
+
+
+# What the readers, the unpackers and Arrow raise when a file is cut off or damaged.
+DAMAGES = (
+    UnreadableError,
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    pa.ArrowException,
+)
 
 
 def packing_of(path: Path) -> str | None:
@@ -42,20 +54,20 @@ def packing_of(path: Path) -> str | None:
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[IO[bytes]]:
-    """The contents of a file, unpacked while they are read. Raises SourceError for a zip of several files."""
+    """The contents of a file, unpacked while they are read. Raises UnreadableError for a zip of several files."""
     packing = packing_of(path)
     if packing is None:
         with path.open("rb", buffering=READ_SIZE) as file:
             yield file
     elif packing == "zip":
-        with zipfile.ZipFile(path) as archive, archive.open(_only_member(archive, path)) as member:
+        with zipfile.ZipFile(path) as archive, archive.open(_only_member(archive)) as member:
             yield io.BufferedReader(cast("io.RawIOBase", member), READ_SIZE)
     elif packing == "zstd":
         with pa.CompressedInputStream(pa.OSFile(str(path), "rb"), "zstd") as stream:
             yield io.BufferedReader(cast("io.RawIOBase", stream), READ_SIZE)
     else:
-        opener = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}[packing]
-        with opener(path, "rb") as plain:
+        openers: dict[str, Callable[..., Any]] = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+        with openers[packing](path, "rb") as plain:
             yield io.BufferedReader(cast("io.RawIOBase", plain), READ_SIZE)
 
 
@@ -70,8 +82,8 @@ def unpacked_copy(path: Path, scratch: Path) -> Path:
     return target
 
 
-def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
+def _only_member(archive: zipfile.ZipFile) -> str:
     names = [item.filename for item in archive.infolist() if not item.is_dir()]
     if len(names) != 1:
-        raise SourceError(f"{path} is a zip of {len(names)} files; unpack it and name its folder")
+        raise UnreadableError(f"a zip of {len(names)} files; unpack it and name its folder")
     return names[0]

@@ -25,7 +25,7 @@ def evaluation_data(
     gathered, names = gather(config, tokenized or [], training_data)
     tally = Tally(names)
     tally.count("rows", gathered)
-    rows = gathered.split_at(config.limits.longest)
+    rows = gathered.fitted(config.limits.longest)
     if len(rows) != len(gathered):
         tally.count("pieces", rows)
     plot_lengths(rows.length, config.limits.longest, config.limits.key, report)
@@ -82,7 +82,9 @@ def describe_empty(tally: Tally, config: EvaluationDataConfig) -> str:
         "duplicates": "duplicates",
         "trained on": "also trained on (dataset_exact_deduplication: true)",
     }
-    counted = [f"{tally.total(column)} are {reason}" for column, reason in reasons.items() if tally.total(column)]
+    counted = [
+        f"{tally.total(column)} are {reason}" for column, reason in reasons.items() if tally.total(column)
+    ]
     return f"no row is left to evaluate on: of {tally.total('rows')} rows {', '.join(counted)}"
 
 

@@ -18,9 +18,7 @@ class EvaluationDataConfig(StageConfig):
     eval_sequence_len: PositiveInt | None = Field(
         None, description="longest row kept for evaluation, in tokens; unset means sequence_len"
     )
-    excess_length_strategy: Strategy = Field(
-        "drop", description="what happens to longer rows"
-    )
+    excess_length_strategy: Strategy = Field("drop", description="what happens to longer rows")
     min_sample_len: NonNegativeInt = Field(2, description="shortest row kept, in tokens")
     dataset_exact_deduplication: bool = Field(
         False, description="leave out rows that occur twice, or that are trained on"

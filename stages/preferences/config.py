@@ -57,7 +57,8 @@ class FormatStrings(Settings):
     field_completion: str = Field("completion", description="rl: kto: field of the answer")
     field_label: str = Field("label", description="rl: kto: field that says whether the answer is good")
     prompt_format: str = Field(
-        "{prompt}", description="format of the prompt; knows {prompt} and {system}, empty where a row has none"
+        "{prompt}",
+        description="format of the prompt; knows {prompt} and {system}, empty where a row has none",
     )
     chosen_format: str = Field("{chosen}", description="format of the better answer; knows {chosen}")
     rejected_format: str = Field("{rejected}", description="format of the worse answer; knows {rejected}")
@@ -116,6 +117,9 @@ class PreferencesConfig(StageConfig):
     chat_template_jinja: Entry[TextOrFile[str | None]] = Field(
         None, description="text of this dataset's chat template, or the path of a file with it"
     )
+    template_name: Runtime[Annotated[str | None, YamlMark("chat_template")]] = Field(
+        None, description="the tokenizer's chat template: named in error messages and nowhere else"
+    )
     chat_template_kwargs: dict[str, Any] = Field({}, description="variables given to the chat template")
     default_system_message: str | None = Field(
         None, description="system message of prompts that have none of their own"
@@ -162,7 +166,9 @@ class PreferencesConfig(StageConfig):
         problem = check_template_keys(self.chat_template, self.chat_template_jinja)
         if problem:
             raise ConflictError(problem, "chat_template", "chat_template_jinja")
-        given = [key for key in FORMAT_KEYS if key in self.model_fields_set and key not in self.chosen_type.keys]
+        given = [
+            key for key in FORMAT_KEYS if key in self.model_fields_set and key not in self.chosen_type.keys
+        ]
         if given:
             raise ConflictError(f"{given[0]} is not read with type: {self._spelt_type()}", given[0], "type")
         for prop, key in (("role", "message_field_role"), ("content", "message_field_content")):
@@ -184,7 +190,9 @@ class PreferencesConfig(StageConfig):
     def _check_type(self) -> None:
         if isinstance(self.type, FormatStrings):
             if self.kind == "reward":
-                raise ConflictError("type: a reward model's rows have no format strings", "type", "reward_model")
+                raise ConflictError(
+                    "type: a reward model's rows have no format strings", "type", "reward_model"
+                )
             wrong = RATED_ONLY if self.kind == "pair" else PAIR_ONLY
             given = [key for key in wrong if key in self.type.model_fields_set]
             if given:
@@ -192,7 +200,8 @@ class PreferencesConfig(StageConfig):
             return
         name = full_name(self.type)
         orpo_only = name in ORPO_ONLY and self.rl != "orpo"
-        if (name not in TYPES[self.kind] and not self.type_code) or orpo_only:
+        own = bool(self.type_code) and not self.reward_model
+        if (name not in TYPES[self.kind] and not own) or orpo_only:
             method = "reward_model: true" if self.reward_model else f"rl: {self.rl}"
             names = sorted(n for n in TYPES[self.kind] if self.rl == "orpo" or n not in ORPO_ONLY)
             raise ConflictError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tunemill.stages.tokenized.example import BadRowError, Render, RowValue
 
@@ -25,11 +26,23 @@ class Rated:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """A whole conversation. `prompt` is what it begins with up to its last answer, where that matters.
+
+    Then the tokens of the prompt alone come first, and of the whole conversation's only those that are further
+    on: a token that reaches from the prompt into the answer is cut, as it would be behind a generated prompt.
+    """
+
+    text: str
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
 class Reward:
     """Two whole conversations of which the first is better. `bos`: the tokenizer puts its BOS before them."""
 
-    chosen: str
-    rejected: str
+    chosen: Whole
+    rejected: Whole
     bos: bool
 
 
@@ -39,8 +52,9 @@ Reader = Callable[[RowValue], Record]
 
 @dataclass(frozen=True)
 class Kit:
-    """What a format may use of the tokenizer: its template, rendered with the answer's opening and without."""
+    """What a format may use: the tokenizer, its template, and that rendered with the answer's opening and without."""
 
+    tokenizer: Any
     template: str | None
     render: Render
     render_opened: Render

@@ -66,7 +66,11 @@ def _wordings() -> Iterator[tuple[Kind, str, PreferenceType]]:
 def _others() -> Iterator[tuple[Kind, str, PreferenceType]]:
     rendered = f"{HERE}.rendered"
     keys = TEMPLATE_KEYS | MESSAGE_KEYS | ANSWER_KEYS | {"field_system"}
-    yield "pair", "chat_template.default", PreferenceType(f"{rendered}:default", (), keys | {"field_messages"})
+    yield (
+        "pair",
+        "chat_template.default",
+        PreferenceType(f"{rendered}:default", (), keys | {"field_messages"}),
+    )
     yield "pair", "chat_template.argilla_chat", PreferenceType(f"{rendered}:argilla_chat", (), keys)
     yield "pair", "chat_template.argilla", PreferenceType(f"{rendered}:argilla", (), keys)
     yield "pair", "zephyr.nectar", PreferenceType(f"{HERE}.written:nectar")
@@ -74,7 +78,6 @@ def _others() -> Iterator[tuple[Kind, str, PreferenceType]]:
     yield "rated", "passthrough.default", PreferenceType(f"{HERE}.written:rated_as_it_is")
     yield "pair", "user_defined.default", PreferenceType(f"{HERE}.user_defined:pair")
     yield "rated", "user_defined.default", PreferenceType(f"{HERE}.user_defined:rated")
-    keys = TEMPLATE_KEYS | ANSWER_KEYS | {"field_system"}
     yield "reward", "bradley_terry.chat_template", PreferenceType(f"{rendered}:reward", (), keys)
     keys = SYSTEM_KEYS | ANSWER_KEYS
     yield "reward", "bradley_terry.llama3", PreferenceType(f"{HERE}.written:reward", ("llama3",), keys)

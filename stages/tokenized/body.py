@@ -17,15 +17,16 @@ from tunemill.stages.report import Report, Scalar, Workspace
 from tunemill.stages.tokenized.config import TokenizedConfig
 from tunemill.stages.tokenized.encoding import Encoder, Sample
 from tunemill.stages.tokenized.example import BadRowError, Example, Format, Kit
-from tunemill.stages.tokenized.format_table import FORMATS, USER_DEFINED
+from tunemill.stages.tokenized.format_table import maker
 from tunemill.stages.tokenized.pieces import pieces
 from tunemill.stages.tokenized.raw_rows import RawRow, raw_batches
 from tunemill.stages.tokenized.statistics import Counts, say
 from tunemill.stages.tokenized.template_body import renderer
 from tunemill.stages.tokenized.token_rows import (
+    CUT,
+    LONG_ROWS,
     NUMBERED_SCHEMA,
-    SPLITS_KEY,
-    SPLITS_VALUE,
+    SPLIT,
     list_array,
     open_writer,
 )
@@ -52,7 +53,8 @@ def tokenized(
     bad = BadRows(name, config.bad_rows, out.data)
     counts = Counts()
     examples: list[Sample] = []
-    metadata = {SPLITS_KEY: SPLITS_VALUE} if chosen.splits else None
+    long_rows = SPLIT if chosen.splits else CUT if chosen.cuts else None
+    metadata = None if long_rows is None else {LONG_ROWS: long_rows}
     with open_writer(out.data / "rows.arrow", NUMBERED_SCHEMA.with_metadata(metadata)) as writer:
         for rows, samples in encoded_batches(raw_batches(dataset.rows, name), chosen, encoder, bad):
             for sample in samples:
@@ -76,8 +78,9 @@ def make_format(config: TokenizedConfig, loaded: PreTrainedTokenizerBase, encode
         render=renderer(loaded, template, config.chat_template_kwargs),
         eos_token=loaded.eos_token,
         ids_of=encoder.ids_of,
+        tokenizer=loaded,
     )
-    module, name = (FORMATS[config.type] if isinstance(config.type, str) else USER_DEFINED).split(":")
+    module, name = maker(config.type).split(":")
     made = getattr(import_module(module), name)(config, kit)
     assert isinstance(made, Format)
     return made

@@ -27,7 +27,8 @@ def raw_batches(path: Path, name: str) -> Iterator[list[RawRow]]:
 
     `name` is what the dataset is called in messages, where its rows do not say which file they come from.
     """
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    # Read and not mapped: every row is needed once, and mapped pages would stay in memory.
+    reader = pa.ipc.open_file(pa.OSFile(str(path)))
     unit = (reader.schema.metadata or {}).get(b"unit", b"line").decode()
     number = 0
     for index in range(reader.num_record_batches):

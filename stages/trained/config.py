@@ -79,7 +79,8 @@ class TrainedConfig(StageConfig):
         None, description="pad every sequence to sequence_len; unset: with sample_packing only"
     )
     pad_to_multiple_of: PositiveInt | None = Field(
-        None, description="pad a micro batch to a multiple of this many tokens; not read when padded to sequence_len"
+        None,
+        description="pad a micro batch to a multiple of this many tokens; not read when padded to sequence_len",
     )
 
     micro_batch_size: PositiveInt = Field(1, description="sequences per forward pass")

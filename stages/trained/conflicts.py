@@ -107,9 +107,9 @@ def _check_batches(config: "TrainedConfig") -> None:
                     "batch_flattening",
                     key,
                 )
-    if config.multipack_real_batches is not None and not config.sample_packing:
+    if config.multipack_real_batches and not config.sample_packing:
         raise ConflictError(
-            "multipack_real_batches is only read with sample_packing: true. Set it, or remove multipack_real_batches",
+            "multipack_real_batches is only read with sample_packing: true. Set that, or remove it",
             "multipack_real_batches",
         )
     if config.pad_to_multiple_of is not None and config.pads_to_sequence_len:

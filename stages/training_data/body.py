@@ -34,7 +34,7 @@ def training_data(
     datasets = [read_token_rows(item.rows, number) for number, item in enumerate(tokenized, 1)]
     tally = Tally(dataset_names(config.datasets, len(datasets)))
     tally.count("rows", concatenated(datasets))
-    pieces = [rows.split_at(config.sequence_len) for rows in datasets]
+    pieces = [rows.fitted(config.sequence_len) for rows in datasets]
     merged = in_training_order(pieces, config)
     if any(len(cut) != len(rows) for cut, rows in zip(pieces, datasets, strict=True)):
         tally.count("pieces", merged)
@@ -65,9 +65,7 @@ def shuffled(rows: int, seed: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(seed).permutation(rows)
 
 
-def choose(
-    merged: TokenRows, config: TrainingDataConfig, tally: Tally
-) -> tuple[TokenRows, TokenRows | None]:
+def choose(merged: TokenRows, config: TrainingDataConfig, tally: Tally) -> tuple[TokenRows, TokenRows | None]:
     """The rows to train on and the rows held out. Raises RowError when none is left to train on.
 
     Rows with nothing to train on go last, so that they change neither the shard nor which rows are held out:
@@ -101,7 +99,8 @@ def choose(
 def in_shard(rows: int, count: int, index: int) -> npt.NDArray[np.bool_]:
     """Which rows are in part `index` of `count` neighbouring parts; the first ones have a row more if need be."""
     sizes = np.full(count, rows // count) + (np.arange(count) < rows % count)
-    return np.repeat(np.arange(count), sizes) == index
+    chosen: npt.NDArray[np.bool_] = np.repeat(np.arange(count), sizes) == index
+    return chosen
 
 
 def describe_empty(tally: Tally, config: TrainingDataConfig) -> str:

@@ -1,5 +1,6 @@
 """Rows with the same tokens and labels: only the first of them is kept."""
 
+from collections.abc import Callable
 from hashlib import blake2b
 
 import numpy as np
@@ -9,20 +10,24 @@ from tunemill.stages.tokenized.token_rows import Bools, TokenRows
 
 
 def first_of_each(rows: TokenRows) -> Bools:
-    """Where a row is the first of those with its tokens and labels. Hashes find candidates, contents decide."""
-    hashes = _hashes(rows)
+    """Where a row is the first of those with its tokens and labels."""
+    return first_of_equal(_hashes(rows), lambda one, other: _same(rows, one, other))
+
+
+def first_of_equal(hashes: npt.NDArray[np.uint64], equal: Callable[[int, int], bool]) -> Bools:
+    """Where an element is the first of its equals. Equal hashes find candidates, `equal` decides."""
     order = np.argsort(hashes, kind="stable")
     repeats = np.flatnonzero(hashes[order][1:] == hashes[order][:-1]) + 1
-    first = np.ones(len(rows), np.bool_)
+    first = np.ones(len(hashes), np.bool_)
     kept: list[int] = []
     for place in repeats.tolist():
-        row, before = int(order[place]), int(order[place - 1])
-        if not kept or hashes[kept[0]] != hashes[row]:
+        item, before = int(order[place]), int(order[place - 1])
+        if not kept or hashes[kept[0]] != hashes[item]:
             kept = [before]
-        if any(_same(rows, row, other) for other in kept):
-            first[row] = False
+        if any(equal(item, other) for other in kept):
+            first[item] = False
         else:
-            kept.append(row)
+            kept.append(item)
     return first
 
 
@@ -32,8 +37,8 @@ def _hashes(rows: TokenRows) -> npt.NDArray[np.uint64]:
 
 
 def _hash(rows: TokenRows, row: int) -> int:
-    digest = blake2b(np.ascontiguousarray(rows.ids(row)), digest_size=8)
-    digest.update(np.ascontiguousarray(rows.labels(row)))
+    digest = blake2b(rows.ids(row).tobytes(), digest_size=8)
+    digest.update(rows.labels(row).tobytes())
     return int.from_bytes(digest.digest(), "little")
 
 

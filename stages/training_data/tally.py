@@ -51,7 +51,8 @@ class Tally:
         """One line for each dataset, and their sum where there are several."""
         shown = [name for name in self._columns if name in ALWAYS or self.total(name)]
         lines: list[Sequence[Scalar]] = [
-            (dataset, *(int(self._columns[name][i]) for name in shown)) for i, dataset in enumerate(self.names)
+            (dataset, *(int(self._columns[name][i]) for name in shown))
+            for i, dataset in enumerate(self.names)
         ]
         if len(lines) > 1:
             lines.append(("all", *(self.total(name) for name in shown)))

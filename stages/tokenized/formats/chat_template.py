@@ -3,7 +3,7 @@
 from jinja2 import TemplateError
 
 from tunemill.stages.errors import SettingError
-from tunemill.stages.tokenized.boundaries import Span, locate
+from tunemill.stages.tokenized.boundaries import Place, Wanted, locate
 from tunemill.stages.tokenized.config import TokenizedConfig
 from tunemill.stages.tokenized.example import (
     BadRowError,
@@ -13,6 +13,7 @@ from tunemill.stages.tokenized.example import (
     Format,
     Kit,
     Part,
+    Ranges,
     RowValue,
     Turn,
 )
@@ -27,29 +28,55 @@ def chat_template(config: TokenizedConfig, kit: Kit) -> Format:
             "or give one in chat_template_jinja"
         )
     reader = message_reader(config, kit.template)
+    texts = ("content", config.template_thinking_key)
+    content, nothing, both = (
+        Wanted(plain=True),
+        Wanted(plain=False, texts=()),
+        Wanted(plain=False, texts=texts),
+    )
+
+    def wanted(source: TurnSource) -> Wanted:
+        return content if source.plain else both if source.details else nothing
 
     def read(row: RowValue) -> Example:
         sources = reader.turns(row)
         values = [source.value for source in sources]
         try:
-            text, spans = locate(values, [s.plain for s in sources], reader.tools(row), kit.render)
+            text, places = locate(
+                values, [wanted(source) for source in sources], reader.tools(row), kit.render
+            )
         except (TemplateError, TypeError) as error:
             raise BadRowError(f"the chat template refuses the row: {error}") from None
-        found = zip(sources, spans, strict=True)
-        return Conversation(text, tuple(turn(source, span) for source, span in found if span is not None))
+        found = zip(sources, places, strict=True)
+        return Conversation(
+            text, tuple(turn(source, place, text) for source, place in found if place is not None)
+        )
 
     return Format(read, ends=ends_of(config, kit))
 
 
-def turn(source: TurnSource, span: Span) -> Turn:
+def turn(source: TurnSource, place: Place, text: str) -> Turn:
     """The message at its place in the text."""
-    details = None if source.details is None else shifted(source.details, span.origin)
-    return Turn(source.role, span.start, span.end, source.trained, details)
+    details = (ranges(source, place, text, name, parts) for name, parts in source.details.items())
+    found = tuple(item for item in details if item is not None)
+    return Turn(source.role, place.start, place.end, source.trained, found)
 
 
-def shifted(parts: tuple[Part, ...], by: int) -> tuple[Part, ...]:
-    """The same parts, `by` characters further on."""
-    return tuple(Part(part.start + by, part.end + by, part.trained) for part in parts)
+def ranges(source: TurnSource, place: Place, text: str, name: str, parts: tuple[Part, ...]) -> Ranges | None:
+    """The ranges of one property, in characters of the rendered text; None where it does not come out."""
+    field = place.fields.get(name)
+    if field is not None:
+        start, end, origin = field.start, field.end, field.origin
+    else:
+        given = source.value.get(name) or ""
+        inner = given.strip()
+        start = text.find(inner, place.start, place.end) if inner else -1
+        end = start + len(inner)
+        origin = start - given.find(inner)
+    if start < 0:
+        return None
+    moved = (Part(part.start + origin, part.end + origin, part.trained) for part in parts)
+    return Ranges(start, end, tuple(moved))
 
 
 def ends_of(config: TokenizedConfig, kit: Kit) -> Ends:
@@ -57,7 +84,7 @@ def ends_of(config: TokenizedConfig, kit: Kit) -> Ends:
     eos = [] if kit.eos_token is None else [kit.eos_token]
     eot = eos if config.eot_tokens is None else config.eot_tokens
     train_on_eot = config.train_on_eot or config.train_on_eos
-    if set(eos) & set(eot) and train_on_eot != config.train_on_eos:
+    if config.eot_tokens and set(eos) & set(eot) and train_on_eot != config.train_on_eos:
         raise SettingError(
             f"train_on_eos: {config.train_on_eos} and train_on_eot: {train_on_eot} contradict each other: "
             f"{eos[0]} is both the EOS token and one of eot_tokens"

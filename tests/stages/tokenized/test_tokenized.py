@@ -6,7 +6,6 @@ from support.rows import files_of, read_arrow, trained_text
 
 from tunemill.stages.errors import RowError, SettingError
 from tunemill.stages.tokenized.config import TokenizedConfig
-from tunemill.stages.tokenized.format_table import FORMATS
 
 CHAT = {
     "messages": [
@@ -266,7 +265,7 @@ def test_user_defined(full_text):
     assert full_text({**row, "c": "here", "s": "Own"}, type=mapping) == "[Own]\nWhat (here) {}: Paris" + END
     assert full_text({**row, "s": ""}, type=mapping) == "What: Paris" + END
     mapping.pop("no_input_format")
-    assert full_text({**row, "s": ""}, type=mapping) == "What () {}: Paris" + END
+    assert full_text({**row, "s": ""}, type=mapping) == "What Paris" + END
 
 
 def test_rows_without_anything_to_train_on_are_left_out_and_counted(tokenize):
@@ -415,7 +414,7 @@ def test_no_chat_template(tokenize, tmp_path, base):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"type": "sharegpt"}, "'sharegpt' is not supported; choose one of " + ", ".join(FORMATS)),
+        ({"type": "sharegpt"}, "type: sharegpt is gone; use type: chat_template"),
         (
             {"type": "alpaca", "roles_to_train": ["user"]},
             "roles_to_train is only used with type: chat_template",
