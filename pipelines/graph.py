@@ -119,6 +119,7 @@ class Place:
 
 def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
     """The graph of a document, or None and every problem that stands in its way."""
+    document = spelled_out(document)
     graph_slice = cut(GraphConfig, document)
     graph = validate(GraphConfig, graph_slice, document)
     if isinstance(graph, list):
@@ -145,6 +146,14 @@ def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
         for place in (graph.output_dir, graph.dataset_prepared_path)
     )
     return Pipeline(name, document, tuple(nodes), output_dir, prepared_path, graph.prepares_only), []
+
+
+def spelled_out(document: Document) -> Document:
+    """The document with `pretraining_dataset: name`, which Axolotl takes too, as a list of one entry."""
+    given = document.data.get("pretraining_dataset")
+    if not isinstance(given, str):
+        return document
+    return replace(document, data={**document.data, "pretraining_dataset": [{"path": given}]})
 
 
 def idle_problems(document: Document, used: set[str]) -> list[Problem]:
@@ -174,32 +183,46 @@ def places(graph: GraphConfig) -> list[Place]:
 
 
 def data_places(graph: GraphConfig) -> list[Place]:
-    """The nodes from the sources to training data."""
+    """The nodes from the sources to training data and held-out rows."""
+    pairs = graph.rl is not None or graph.reward_model
+    lists = {"datasets": graph.datasets, "test_datasets": graph.test_datasets}
+    found: list[Place] = []
+    names = iter(unique_names([entry for entries in lists.values() for entry in entries]))
+    prepared: dict[str, tuple[str, ...]] = {}
+    for group, entries in lists.items():
+        rows = [
+            row_places(next(names), (group, index), entries[index], pairs) for index in range(len(entries))
+        ]
+        found += [place for places in rows for place in places]
+        prepared[group] = tuple(places[-1].name for places in rows)
     if graph.pretraining_dataset:
         inputs = {"tokenizer": ("tokenizer",)}
-        return [Place("training_data", PRETRAINING_DATA, inputs, ("pretraining_dataset", 0))]
-    pairs = graph.rl is not None or graph.reward_model
-    found: list[Place] = []
-    names = iter(unique_names([*graph.datasets, *graph.test_datasets]))
-    tokenized: dict[str, list[str]] = {"datasets": [], "test_datasets": []}
-    for group, entries in (("datasets", graph.datasets), ("test_datasets", graph.test_datasets)):
-        for index, entry in enumerate(entries):
-            name = next(names)
-            inputs = {"tokenizer": ("tokenizer",)}
-            stage = SYNTHETIC if entry.get("type") == SYNTHETIC_TYPE else PREFERENCES if pairs else TOKENIZED
-            if stage is not SYNTHETIC:
-                found.append(Place(f"dataset/{name}", DATASET, {}, (group, index)))
-                inputs["dataset"] = (f"dataset/{name}",)
-            found.append(Place(f"tokenized/{name}", stage, inputs, (group, index)))
-            tokenized[group].append(f"tokenized/{name}")
-    prepared = {group: {"tokenized": tuple(nodes)} for group, nodes in tokenized.items()}
-    found.append(Place("training_data", PREFERENCE_DATA if pairs else TRAINING_DATA, prepared["datasets"]))
-    if graph.test_datasets:
-        stage = PREFERENCE_DATA if pairs else EVALUATION_DATA
-        found.append(Place("evaluation_data", stage, prepared["test_datasets"]))
-    elif graph.held_out and not pairs:
-        found.append(Place("evaluation_data", EVALUATION_DATA, {"training_data": ("training_data",)}))
-    return found
+        found.append(Place("training_data", PRETRAINING_DATA, inputs, ("pretraining_dataset", 0)))
+    else:
+        stage = PREFERENCE_DATA if pairs else TRAINING_DATA
+        found.append(Place("training_data", stage, {"tokenized": prepared["datasets"]}))
+    return [*found, *held_out_places(graph, prepared["test_datasets"], pairs)]
+
+
+def row_places(name: str, entry: KeyPath, settings: Mapping[str, Any], pairs: bool) -> list[Place]:
+    """The nodes of one dataset entry; the last one holds its prepared rows."""
+    tokenizer = {"tokenizer": ("tokenizer",)}
+    if settings.get("type") == SYNTHETIC_TYPE:
+        return [Place(f"tokenized/{name}", SYNTHETIC, tokenizer, entry)]
+    inputs = {"dataset": (f"dataset/{name}",), **tokenizer}
+    stage = PREFERENCES if pairs else TOKENIZED
+    return [Place(f"dataset/{name}", DATASET, {}, entry), Place(f"tokenized/{name}", stage, inputs, entry)]
+
+
+def held_out_places(graph: GraphConfig, tokenized: tuple[str, ...], pairs: bool) -> list[Place]:
+    """The node of the rows that are never trained on, if there are any."""
+    training_data = {"training_data": ("training_data",)}
+    if tokenized and pairs:
+        return [Place("evaluation_data", PREFERENCE_DATA, {"tokenized": tokenized})]
+    if tokenized:
+        inputs = {"tokenized": tokenized, **(training_data if graph.dataset_exact_deduplication else {})}
+        return [Place("evaluation_data", EVALUATION_DATA, inputs)]
+    return [Place("evaluation_data", EVALUATION_DATA, training_data)] if graph.held_out and not pairs else []
 
 
 def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) -> list[Place]:

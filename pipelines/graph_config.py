@@ -32,6 +32,9 @@ class GraphConfig(StageConfig):
         max_length=1,
         description="instead of `datasets`: texts to train on, read only as far as `max_steps` needs",
     )
+    dataset_exact_deduplication: bool = Field(
+        False, description="with `test_datasets`: rows that are trained on are not evaluated on"
+    )
     max_steps: int | None = Field(None, description="with `pretraining_dataset`: how far it is read")
     rl: PreferenceMethod | None = Field(
         None, description="learn from preferences, by this method: the datasets hold pairs or judged answers"

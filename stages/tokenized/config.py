@@ -12,6 +12,7 @@ from tunemill.stages.declaration import (
     Runtime,
     Settings,
     StageConfig,
+    TextOrFile,
     YamlMark,
 )
 from tunemill.stages.tokenized.format_table import FAMILIES, FORMATS, plain_name, unknown
@@ -125,7 +126,9 @@ class TokenizedConfig(StageConfig):
         None,
         description="chat template of this dataset; unset means the tokenizer's, chosen at the top level",
     )
-    chat_template_jinja: Entry[str | None] = Field(None, description="text of this dataset's chat template")
+    chat_template_jinja: Entry[TextOrFile[str | None]] = Field(
+        None, description="this dataset's Jinja chat template: its text, or the path of a file with it"
+    )
     chat_template_kwargs: EntryOrTop[dict[str, Any]] = Field(
         {},
         description="variables given to the chat template; those of a dataset stand for those of the top level",

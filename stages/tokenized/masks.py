@@ -57,18 +57,13 @@ def label(
 
 
 def place(encoding: Encoding, ids: list[int], conversation: Conversation, ends: Ends) -> list[PlacedTurn]:
-    """The turns' tokens, in the turns' order. A token that is only partly inside of a turn counts as inside.
-
-    An empty turn has no tokens, and none that end it.
-    """
+    """The turns' tokens, in the turns' order. A token that is only partly inside of a turn counts as inside."""
     found = []
     for turn in conversation.turns:
         first, end = _token_bounds(encoding, turn.start, turn.end, len(conversation.text))
-        if turn.start < turn.end:
-            eot, eos = (_end_token(ids, end, wanted) for wanted in (ends.eot_ids, ends.eos_ids))
-            found.append(PlacedTurn(turn, first, end, eot, eos))
-        else:
-            found.append(PlacedTurn(turn, first, first, -1, -1))
+        end = end if turn.start < turn.end else first
+        eot, eos = (_end_token(ids, end, wanted) for wanted in (ends.eot_ids, ends.eos_ids))
+        found.append(PlacedTurn(turn, first, end, eot, eos))
     return found
 
 
@@ -84,14 +79,14 @@ def trained_tokens(encoding: Encoding, item: PlacedTurn) -> Sequence[int]:
 
 
 def trained_ends(placed: Sequence[PlacedTurn], ends: Ends) -> list[int]:
-    """The end tokens that are trained on."""
-    found = []
+    """The end tokens that are trained on. An empty turn has none."""
     every = "all" in (ends.train_on_eos, ends.train_on_eot)
+    full = [item for item in placed if item.first < item.end and (item.turn.trained or every)]
+    found: list[int] = []
     for rule, indices in (
-        (ends.train_on_eot, [(item.eot, item.turn.trained) for item in placed]),
-        (ends.train_on_eos, [(item.eos, item.turn.trained) for item in placed]),
+        (ends.train_on_eot, [(item.eot, item.turn.trained) for item in full if item.eot >= 0]),
+        (ends.train_on_eos, [(item.eos, item.turn.trained) for item in full if item.eos >= 0]),
     ):
-        indices = [(index, trained) for index, trained in indices if index >= 0 and (trained or every)]
         if rule == "last":
             found += [index for index, _ in indices[-1:]]
         elif rule != "none":

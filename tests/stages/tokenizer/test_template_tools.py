@@ -143,8 +143,9 @@ TOOLS = {
     ),
     "qwen3": (
         (
-            f"<|im_start|>system\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-            f"You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n{TOOL_JSON}\n</tools>"
+            "<|im_start|>system\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+            "You are provided with function signatures within <tools></tools> XML tags:\n"
+            f"<tools>\n{TOOL_JSON}\n</tools>"
         ),
         (
             "<args-json-object>}\n</tool_call><|im_end|>\n<|im_start|>user\n Hi\n<|im_end|>\n"
@@ -187,3 +188,12 @@ def test_falcon_describes_tools(render):
 def test_a_tool_message_without_its_call_id(render):
     with pytest.raises(TemplateError, match="length 9"):
         render("mistral_v2v3", [USER, CALLS, {"role": "tool", "content": "7"}], tools=[TOOL])
+
+
+def test_gemma4_takes_responses_from_the_message_that_called(render):
+    message = {
+        **ONE_CALL,
+        "content": "Done",
+        "tool_responses": [{"name": "get", "response": {"b": [1, True]}}],
+    }
+    assert render("gemma4", [message]).endswith("response:get{b:[1,true]}<tool_response|>Done<turn|>\n")

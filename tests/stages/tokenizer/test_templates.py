@@ -1,5 +1,6 @@
 """Named chat templates write what the families of models publish; the expected texts are written by hand."""
 
+import hashlib
 import re
 from datetime import date
 
@@ -154,6 +155,34 @@ def test_the_model_is_asked_as_it_was_trained(render, name):
     assert render(name, [*messages, ANSWER], **clock).startswith(asked)
 
 
+def test_alpaca_has_one_place_for_a_system_message(render):
+    assert render("alpaca", [AGAIN, SYSTEM]) == "<s>### Instruction:\nBye\n\n"
+
+
+# The first 16 digits of the SHA-256 of a conversation with the long texts that these models were trained with.
+PROMPTS = {
+    "command_a": "343879c45293fd0f",
+    "command_a_rag": "e3b3901f8319fdf0",
+    "command_a_tool_use": "6f7f297d1f5ecb28",
+    "exaone4": "dd6a7146741e8192",
+    "falcon_h1": "11caea6f4700896d",
+    "jamba": "6c382d47e1301b76",
+    "llama3_2_vision": "0be7b7a9e7e17feb",
+    "metharme": "499fbe8fa7ea9d6a",
+    "mistral_v7_tekken": "b89fee58a6e4229a",
+    "phi_4": "fe1718f79a8f2ebf",
+    "qwen3": "17d5219ebf47b5f2",
+}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_the_long_prompts_are_the_published_ones(render, name):
+    variables = {"documents": [{"text": "x"}]} if name == "command_a_rag" else {"tools": [TOOL]}
+    clock = date(2026, 1, 31).strftime
+    text = render(name, [AGAIN, ANSWER], enable_citations=True, strftime_now=clock, **variables)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == PROMPTS[name]
+
+
 def test_gemma(render):
     opened = "<s><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n"
     assert render("gemma", [USER, ASSISTANT]) == opened + "Ho ü<end_of_turn>\n"
@@ -274,6 +303,15 @@ def test_the_system_message_is_in_the_question_to_be_answered(render, name):
 )
 def test_images(render, name, expected):
     assert render(name, [IMAGE]).endswith(expected)
+
+
+def test_sound_and_film(render):
+    sound = {"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": "What?"}]}
+    assert render("gemma3n", [sound]).endswith("user\n<audio_soft_token>What?<end_of_turn>\n")
+    assert render("gemma4", [sound]).endswith("user\n<|audio|>What?<turn|>\n")
+    film = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "What?"}]}
+    for name in ("qwen2_vl", "qwen3_5"):
+        assert render(name, [film]).endswith("<|vision_start|><|video_pad|><|vision_end|>What?<|im_end|>\n")
 
 
 def test_vision_numbers_and_conflicts(render):
