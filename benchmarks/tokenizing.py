@@ -85,7 +85,8 @@ def write_tokenizer(folder: Path, text: str) -> None:
         vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(text[:TRAINED_ON_BYTES].splitlines(keepends=True), trainer)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|im_end|>")
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    wrapped.add_special_tokens({"pad_token": "<|pad|>", "eos_token": "<|im_end|>"})
     wrapped.chat_template = TEMPLATE
     wrapped.save_pretrained(folder)
 
@@ -193,9 +194,9 @@ def in_child(folder: Path, file: str, what: str) -> Measured:
 
 def table(measured: list[Measured], bare: Measured) -> str:
     """All measurements, and each rate as a share of the bare one."""
+    machine = f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}"
     lines = [
-        f"{date.today()}, {os.cpu_count()} cores, {platform.processor() or platform.machine()}, "
-        f"Python {platform.python_version()}",
+        f"{date.today()}, {machine}, Python {platform.python_version()}",
         "",
         "| what | rows | tokens | seconds | rows/s | share of bare | last 5% over mean | peak MiB |",
         "|---|---|---|---|---|---|---|---|",

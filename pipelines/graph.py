@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,9 @@ class Place:
 
     @property
     def given(self) -> dict[str, Any]:
-        """What the node's place in the graph says to its stage."""
-        return {"held_out": self.entry is not None and self.entry[0] == "test_datasets"}
+        """What a stage is told that is no key: where its node stands, and the day."""
+        held_out = self.entry is not None and self.entry[0] == "test_datasets"
+        return {"held_out": held_out, "today": date.today().isoformat()}
 
 
 def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:

@@ -43,7 +43,7 @@ def key_table() -> str:
 
 def _fields(config: type[StageConfig]) -> Iterator[tuple[str, Any, str]]:
     entries, elsewhere = config.marked(EntryMark), config.marked(YamlMark)
-    for name, field in config.keys().items():
+    for name, field in config.yaml_keys().items():
         mark = " (runtime)" if name in config.marked(RuntimeMark) else ""
         mark = " (source)" if name in config.marked(SourceMark) else mark
         if name in entries:

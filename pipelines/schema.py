@@ -43,7 +43,7 @@ def key_tree() -> KeyTree:
     tree = KeyTree()
     for config in config_classes():
         entries, elsewhere = config.marked(EntryMark), config.marked(YamlMark)
-        for name, field in config.keys().items():
+        for name, field in config.yaml_keys().items():
             below = keys_below(field.annotation)
             if name in entries:
                 for group in config.entry_lists:
@@ -104,7 +104,7 @@ def json_schema() -> dict[str, Any]:
         schema = config.model_json_schema(ref_template="#/$defs/{model}")
         definitions |= schema.pop("$defs", {})
         entries, elsewhere = config.marked(EntryMark), config.marked(YamlMark)
-        for name in config.keys():
+        for name in config.yaml_keys():
             field = schema["properties"][name]
             if name in entries:
                 for group in config.entry_lists:

@@ -119,7 +119,7 @@ class StageConfig(Settings):
         }
 
     @classmethod
-    def keys(cls) -> dict[str, FieldInfo]:
+    def yaml_keys(cls) -> dict[str, FieldInfo]:
         """The fields that are keys of the YAML."""
         own = {*cls.marked(CodeMark), *cls.marked(GraphMark)}
         return {name: field for name, field in cls.model_fields.items() if name not in own}

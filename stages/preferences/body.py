@@ -21,6 +21,7 @@ from tunemill.stages.tokenized.encoding import Encoder
 from tunemill.stages.tokenized.example import BadRowError
 from tunemill.stages.tokenized.raw_rows import RawRow, raw_batches
 from tunemill.stages.tokenized.template_body import renderer
+from tunemill.stages.tokenized.today import with_clock
 from tunemill.stages.tokenized.token_rows import open_writer
 from tunemill.stages.tokenizer.chat_template import choose_template
 
@@ -40,7 +41,7 @@ def preferences(
         os.environ["RAYON_NUM_THREADS"] = str(config.dataset_num_proc)
     loaded = AutoTokenizer.from_pretrained(tokenizer.path, local_files_only=True)
     encoder = Encoder(loaded.backend_tokenizer, loaded.eos_token_id)
-    read = make_reader(config, loaded)
+    read = make_reader(config, loaded, report)
     name = Path(config.path).name if config.path else "the dataset"
     bad = BadRows(name, config.bad_rows, out.data)
     counts = Counts()
@@ -56,11 +57,11 @@ def preferences(
     say(counts, report)
 
 
-def make_reader(config: PreferencesConfig, loaded: PreTrainedTokenizerBase) -> Reader:
+def make_reader(config: PreferencesConfig, loaded: PreTrainedTokenizerBase, report: Report) -> Reader:
     """Raises SettingError where the config does not fit the tokenizer."""
     template = choose_template(config.chat_template, config.chat_template_jinja, loaded.chat_template)
     opened = None if template is None else OPEN_ANSWER + template
-    variables = config.chat_template_kwargs
+    variables = with_clock(config.chat_template_kwargs, config.today, template, report)
     kit = Kit(loaded, template, renderer(loaded, template, variables), renderer(loaded, opened, variables))
     module, name = config.chosen_type.maker.split(":")
     made: Reader = getattr(import_module(module), name)(config, kit, *config.chosen_type.arguments)

@@ -8,6 +8,7 @@ from tunemill.stages.declaration import (
     CodeMark,
     ConflictError,
     Entry,
+    GraphMark,
     Runtime,
     Settings,
     StageConfig,
@@ -104,6 +105,11 @@ class PreferencesConfig(StageConfig):
     )
     rl: Method | None = Field(None, description="how preferences are learnt: decides which formats there are")
     reward_model: bool = Field(False, description="prepare rows for a reward model")
+    today: Annotated[Runtime[str | None], GraphMark()] = Field(
+        None,
+        description="the day that chat templates see, where chat_template_kwargs names none: recorded with the rows, "
+        "and no part of the key, for then every new day would compute everything again",
+    )
     dataset_num_proc: Runtime[PositiveInt | None] = Field(
         None, description="threads that tokenize, unset one per core: changes the time, not the rows"
     )

@@ -22,6 +22,7 @@ from tunemill.stages.tokenized.pieces import pieces
 from tunemill.stages.tokenized.raw_rows import RawRow, raw_batches
 from tunemill.stages.tokenized.statistics import Counts, say
 from tunemill.stages.tokenized.template_body import renderer
+from tunemill.stages.tokenized.today import with_clock
 from tunemill.stages.tokenized.token_rows import (
     CUT,
     LONG_ROWS,
@@ -48,7 +49,7 @@ def tokenized(
         os.environ["RAYON_NUM_THREADS"] = str(config.dataset_num_proc)
     loaded = AutoTokenizer.from_pretrained(tokenizer.path, local_files_only=True)
     encoder = Encoder(loaded.backend_tokenizer, loaded.eos_token_id)
-    chosen = make_format(config, loaded, encoder)
+    chosen = make_format(config, loaded, encoder, report)
     name = Path(config.path).name if config.path else "the dataset"
     bad = BadRows(name, config.bad_rows, out.data)
     counts = Counts()
@@ -70,12 +71,15 @@ def tokenized(
     show_examples(examples, loaded, report)
 
 
-def make_format(config: TokenizedConfig, loaded: PreTrainedTokenizerBase, encoder: Encoder) -> Format:
+def make_format(
+    config: TokenizedConfig, loaded: PreTrainedTokenizerBase, encoder: Encoder, report: Report
+) -> Format:
     """Raises SettingError where the config does not fit the tokenizer."""
     template = choose_template(config.chat_template, config.chat_template_jinja, loaded.chat_template)
+    variables = with_clock(config.chat_template_kwargs, config.today, template, report)
     kit = Kit(
         template=template,
-        render=renderer(loaded, template, config.chat_template_kwargs),
+        render=renderer(loaded, template, variables),
         eos_token=loaded.eos_token,
         ids_of=encoder.ids_of,
         tokenizer=loaded,

@@ -203,31 +203,37 @@ def _alone(
 ) -> Place | None:
     """The place of a message without marks: compare with a conversation for each placeholder.
 
-    Where later messages need this one, the conversation up to it is compared.
+    Where later messages need this one, the conversation up to it is compared; where the template needs its other
+    properties, they stay. Raises TemplateError where it refuses all of these.
     """
-    try:
-        others = [_with(messages, index, placeholder, tools, render) for placeholder in PLACEHOLDERS]
-        upto = text
-    except TemplateError:
-        upto = render(messages[: index + 1], tools)
-        others = [_with(messages[: index + 1], index, item, tools, render) for item in PLACEHOLDERS]
-    if upto in others or others[0] == others[1]:
-        others = [other for other in others if other != upto]
-        if len(others) != 1:
-            return None
-    start = min(_common_prefix(upto, other) for other in others)
-    behind = min(_common_prefix(upto[start:][::-1], other[start:][::-1]) for other in others)
-    end = len(upto) - behind
-    if not text.startswith(upto[:end]):
+    bare = {"role": messages[index]["role"]} if "role" in messages[index] else {}
+    upto, others = _compared(messages, index, bare, tools, render)
+    found = [other for other in others if other != upto]
+    if not found or others[0] == others[1]:
         return None
-    return Place(start, end, {})
+    start = min(_common_prefix(upto, other) for other in found)
+    behind = min(_common_prefix(upto[start:][::-1], other[start:][::-1]) for other in found)
+    end = len(upto) - behind
+    return Place(start, end, {}) if text.startswith(upto[:end]) else None
 
 
-def _with(
-    messages: list[Message], index: int, placeholder: str, tools: list[object] | None, render: Render
-) -> str:
-    changed = [*messages[:index], _placeholder(messages[index], placeholder), *messages[index + 1 :]]
-    return render(changed, tools)
+def _compared(
+    messages: list[Message], index: int, bare: Message, tools: list[object] | None, render: Render
+) -> tuple[str, list[str]]:
+    """A conversation that the message is in, and the same with each placeholder in its place."""
+    refusal = ""
+    for kept, last in ((bare, len(messages)), (bare, index + 1), (messages[index], len(messages))):
+        try:
+            others = [
+                render([*messages[:index], {**kept, "content": item}, *messages[index + 1 : last]], tools)
+                for item in PLACEHOLDERS
+            ]
+            return render(messages[:last], tools), others
+        except TemplateError as error:
+            refusal = refusal or str(error)
+    raise TemplateError(
+        f"where message {index + 1} begins and ends cannot be told: of another text in its place it says {refusal}"
+    )
 
 
 def _common_prefix(one: str, other: str) -> int:

@@ -9,6 +9,7 @@ from tunemill.stages.declaration import (
     ConflictError,
     Entry,
     EntryOrTop,
+    GraphMark,
     Runtime,
     Settings,
     StageConfig,
@@ -101,6 +102,11 @@ class TokenizedConfig(StageConfig):
     )
     type_code: Annotated[Entry[list[str] | None], CodeMark(of="type")] = Field(
         None, description="the files of your own function"
+    )
+    today: Annotated[Runtime[str | None], GraphMark()] = Field(
+        None,
+        description="the day that chat templates see, where chat_template_kwargs names none: recorded with the rows, "
+        "and no part of the key, for then every new day would compute everything again",
     )
     dataset_num_proc: Runtime[PositiveInt | None] = Field(
         None, description="threads that tokenize, unset one per core: changes the time, not the rows"
@@ -226,6 +232,11 @@ class TokenizedConfig(StageConfig):
                     key,
                     "message_property_mappings",
                 )
+        if self.template_thinking_key in ("role", "content"):
+            raise ConflictError(
+                f"template_thinking_key: {self.template_thinking_key} is another property of a message",
+                "template_thinking_key",
+            )
         for key in ("field_human", "field_model"):
             if getattr(self, key) is not None:
                 raise ConflictError(

@@ -27,11 +27,13 @@ def read_words(row: dict[str, Any], template: str = TURNS, **settings: Any) -> t
 
     render = renderer(SimpleNamespace(special_tokens_map={"eos_token": EOS}), template, {})
     config = TokenizedConfig(type="chat_template", **settings)
-    made = chat_template(config, Kit(template=template, render=render, eos_token=EOS, ids_of=ids_of, tokenizer=None))
+    made = chat_template(
+        config, Kit(template=template, render=render, eos_token=EOS, ids_of=ids_of, tokenizer=None)
+    )
     conversation = made.read(row)
     assert isinstance(conversation, Conversation)
     ids_of(conversation.text)
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106
     tokenizer.pre_tokenizer = WhitespaceSplit()
     (sample,) = Encoder(tokenizer, vocabulary[EOS]).encode([conversation], made.ends)
     return conversation, sample
@@ -60,5 +62,7 @@ def talk(*turns: Any) -> dict[str, Any]:
     messages = []
     for turn in turns:
         role, _, content = turn.partition(":") if isinstance(turn, str) else ("", "", "")
-        messages.append({"role": role, "content": content.removeprefix(" ")} if isinstance(turn, str) else turn)
+        messages.append(
+            {"role": role, "content": content.removeprefix(" ")} if isinstance(turn, str) else turn
+        )
     return {"messages": messages}

@@ -25,8 +25,8 @@ REORDERS = (
 # Reasoning is shown behind the last question only; the last answer has tags even without any.
 THINKS = (
     "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}"
-    "{% endif %}{% endfor %}{% for m in messages %}[{{ m.role }}]\n{% if m.role == 'assistant' and loop.index0 > ns.last "
-    "and (loop.last or m.thinks) %}<t>\n{{ (m.thinks or '').strip('\\n') }}\n</t>\n\n{% endif %}"
+    "{% endif %}{% endfor %}{% for m in messages %}[{{ m.role }}]\n"
+    "{% if m.role == 'assistant' and loop.index0 > ns.last and (loop.last or m.thinks) %}<t>\n{{ (m.thinks or '').strip('\\n') }}\n</t>\n\n{% endif %}"
     "{{ m.content or '' }}{% for c in m.calls or [] %}{{ '\n(' + c + ')' }}{% endfor %};{% endfor %}"
 )
 OF_ALL_TEMPERS = [PLAIN, TRIMS, UPPER, NEWLINES, BARE, IF_ANY]
@@ -127,6 +127,28 @@ def test_a_later_message_that_needs_this_one():
     assert [text[place.start : place.end] for place in found] == ["call", "answer"]
 
 
+NAMED = "{% for m in messages %}<{{ m.name.first }}>{{ m.content }};{% endfor %}"
+
+
+def test_a_template_that_needs_other_properties():
+    messages = [{"role": "user", "content": content, "name": {"first": "A"}} for content in ("a", "")]
+    text, found = locate(messages, [Wanted(plain=False)] * 2, None, rendering(NAMED))
+    assert text == "<A>a;<A>;"
+    assert [(place.start, place.end) for place in found] == [(3, 4), (8, 8)]
+
+
+def test_a_message_that_cannot_be_told_from_the_template():
+    def render(messages, _):
+        if messages[0]["content"] != "only this":
+            raise TemplateError("not this")
+        return "only this"
+
+    with pytest.raises(
+        TemplateError, match=r"where message 1 begins and ends cannot be told: .* it says not this"
+    ):
+        locate([{"role": "user", "content": "only this"}], [Wanted(plain=True)], None, render)
+
+
 THOUGHTFUL = [
     {"role": "user", "content": "Q"},
     {"role": "assistant", "content": "A", "thinks": "hm"},
@@ -158,7 +180,10 @@ def test_each_text_of_a_message(around):
     messages = [{**m, **({"thinks": f"{around}B{around}"} if "thinks" in m else {})} for m in THOUGHTFUL]
     text, found = locate(messages, wanted, None, rendering(THINKS))
     inner = [
-        {name: (text[f.inner_start : f.inner_end], f.inner_start - f.origin) for name, f in place.fields.items()}
+        {
+            name: (text[f.inner_start : f.inner_end], f.inner_start - f.origin)
+            for name, f in place.fields.items()
+        }
         for place in found
     ]
     assert inner[0] == {"content": ("Q", 0)}

@@ -14,33 +14,77 @@ WITHOUT_ENDS = "<system> Be terse </s> <user> How are you </s> <assistant> +I +a
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, "<system> Be terse </s> <user> How are you </s> <assistant> +I +am +</s> <user> So </s> "
-             "<assistant> +Yes +sir +</s>"),
+        (
+            {},
+            (
+                "<system> Be terse </s> <user> How are you </s> <assistant> +I +am +</s> <user> So </s> "
+                "<assistant> +Yes +sir +</s>"
+            ),
+        ),
         ({"train_on_eos": "none"}, WITHOUT_ENDS + "<assistant> +Yes +sir </s>"),
         ({"train_on_eos": "last"}, WITHOUT_ENDS + "<assistant> +Yes +sir +</s>"),
-        ({"train_on_eos": "all"}, "<system> Be terse +</s> <user> How are you +</s> <assistant> +I +am +</s> "
-                                  "<user> So +</s> <assistant> +Yes +sir +</s>"),
-        ({"roles_to_train": ["user"]}, "<system> Be terse </s> <user> +How +are +you +</s> <assistant> I am </s> "
-                                       "<user> +So +</s> <assistant> Yes sir </s>"),
-        ({"roles_to_train": ["human"]}, "<system> Be terse </s> <user> +How +are +you +</s> <assistant> I am </s> "
-                                        "<user> +So +</s> <assistant> Yes sir </s>"),
-        ({"roles_to_train": ["user"], "train_on_eos": "last"},
-         "<system> Be terse </s> <user> +How +are +you </s> <assistant> I am </s> <user> +So +</s> "
-         "<assistant> Yes sir </s>"),
-        ({"roles_to_train": ["user"], "train_on_eos": "all", "train_on_eot": "last"},
-         "<system> Be terse +</s> <user> +How +are +you +</s> <assistant> I am +</s> <user> +So +</s> "
-         "<assistant> Yes sir +</s>"),
-        ({"train_on_inputs": True}, "<system> +Be +terse +</s> <user> +How +are +you +</s> <assistant> +I +am +</s> "
-                                    "<user> +So +</s> <assistant> +Yes +sir +</s>"),
-        ({"roles_to_train": []}, "<system> Be terse </s> <user> How are you </s> <assistant> I am </s> <user> So </s> "
-                                 "<assistant> Yes sir </s>"),
-        ({"roles_to_train": [], "train_on_eos": "all"},
-         "<system> Be terse +</s> <user> How are you +</s> <assistant> I am +</s> <user> So +</s> "
-         "<assistant> Yes sir +</s>"),
-        ({"drop_system_message": True}, "<user> How are you </s> <assistant> +I +am +</s> <user> So </s> "
-                                        "<assistant> +Yes +sir +</s>"),
+        (
+            {"train_on_eos": "all"},
+            (
+                "<system> Be terse +</s> <user> How are you +</s> <assistant> +I +am +</s> "
+                "<user> So +</s> <assistant> +Yes +sir +</s>"
+            ),
+        ),
+        (
+            {"roles_to_train": ["user"]},
+            (
+                "<system> Be terse </s> <user> +How +are +you +</s> <assistant> I am </s> "
+                "<user> +So +</s> <assistant> Yes sir </s>"
+            ),
+        ),
+        (
+            {"roles_to_train": ["human"]},
+            (
+                "<system> Be terse </s> <user> +How +are +you +</s> <assistant> I am </s> "
+                "<user> +So +</s> <assistant> Yes sir </s>"
+            ),
+        ),
+        (
+            {"roles_to_train": ["user"], "train_on_eos": "last"},
+            (
+                "<system> Be terse </s> <user> +How +are +you </s> <assistant> I am </s> <user> +So +</s> "
+                "<assistant> Yes sir </s>"
+            ),
+        ),
+        (
+            {"roles_to_train": ["user"], "train_on_eos": "all", "train_on_eot": "last"},
+            (
+                "<system> Be terse +</s> <user> +How +are +you +</s> <assistant> I am +</s> <user> +So +</s> "
+                "<assistant> Yes sir +</s>"
+            ),
+        ),
+        (
+            {"train_on_inputs": True},
+            (
+                "<system> +Be +terse +</s> <user> +How +are +you +</s> <assistant> +I +am +</s> "
+                "<user> +So +</s> <assistant> +Yes +sir +</s>"
+            ),
+        ),
+        (
+            {"roles_to_train": []},
+            (
+                "<system> Be terse </s> <user> How are you </s> <assistant> I am </s> <user> So </s> "
+                "<assistant> Yes sir </s>"
+            ),
+        ),
+        (
+            {"roles_to_train": [], "train_on_eos": "all"},
+            (
+                "<system> Be terse +</s> <user> How are you +</s> <assistant> I am +</s> <user> So +</s> "
+                "<assistant> Yes sir +</s>"
+            ),
+        ),
+        (
+            {"drop_system_message": True},
+            ("<user> How are you </s> <assistant> +I +am +</s> <user> So </s> <assistant> +Yes +sir +</s>"),
+        ),
     ],
-)  # fmt: skip
+)
 def test_roles_and_ends(options, expected):
     assert masked(CHAT, **options) == expected
 
@@ -55,20 +99,36 @@ EOTS = (
     ("options", "expected"),
     [
         ({}, "<user> a <stop> <assistant> +b <end> <user> c <stop> <assistant> +d <end> +</s>"),
-        ({"eot_tokens": ["<end>"]}, "<user> a <stop> <assistant> +b +<end> <user> c <stop> <assistant> +d +<end> +</s>"),
-        ({"eot_tokens": ["<end>", "<stop>"], "train_on_eot": "all"},
-         "<user> a +<stop> <assistant> +b +<end> <user> c +<stop> <assistant> +d +<end> +</s>"),
-        ({"eot_tokens": ["<end>", "<stop>"], "train_on_eot": "last"},
-         "<user> a <stop> <assistant> +b <end> <user> c <stop> <assistant> +d +<end> +</s>"),
-        ({"eot_tokens": ["<end>", "<stop>"], "train_on_eot": "none"},
-         "<user> a <stop> <assistant> +b <end> <user> c <stop> <assistant> +d <end> +</s>"),
-        ({"eot_tokens": ["<end>", "<stop>"], "train_on_eot": "turn", "train_on_eos": "none"},
-         "<user> a <stop> <assistant> +b +<end> <user> c <stop> <assistant> +d +<end> </s>"),
-        ({"eot_tokens": ["<end>", "</s>"], "train_on_eos": "last"},
-         "<user> a <stop> <assistant> +b <end> <user> c <stop> <assistant> +d +<end> +</s>"),
-        ({"eot_tokens": []}, "<user> a <stop> <assistant> +b <end> <user> c <stop> <assistant> +d <end> +</s>"),
+        (
+            {"eot_tokens": ["<end>"]},
+            "<user> a <stop> <assistant> +b +<end> <user> c <stop> <assistant> +d +<end> +</s>",
+        ),
+        (
+            {"eot_tokens": ["<end>", "<stop>"], "train_on_eot": "all"},
+            "<user> a +<stop> <assistant> +b +<end> <user> c +<stop> <assistant> +d +<end> +</s>",
+        ),
+        (
+            {"eot_tokens": ["<end>", "<stop>"], "train_on_eot": "last"},
+            "<user> a <stop> <assistant> +b <end> <user> c <stop> <assistant> +d +<end> +</s>",
+        ),
+        (
+            {"eot_tokens": ["<end>", "<stop>"], "train_on_eot": "none"},
+            "<user> a <stop> <assistant> +b <end> <user> c <stop> <assistant> +d <end> +</s>",
+        ),
+        (
+            {"eot_tokens": ["<end>", "<stop>"], "train_on_eot": "turn", "train_on_eos": "none"},
+            "<user> a <stop> <assistant> +b +<end> <user> c <stop> <assistant> +d +<end> </s>",
+        ),
+        (
+            {"eot_tokens": ["<end>", "</s>"], "train_on_eos": "last"},
+            "<user> a <stop> <assistant> +b <end> <user> c <stop> <assistant> +d +<end> +</s>",
+        ),
+        (
+            {"eot_tokens": []},
+            "<user> a <stop> <assistant> +b <end> <user> c <stop> <assistant> +d <end> +</s>",
+        ),
     ],
-)  # fmt: skip
+)
 def test_ends_of_turns_that_are_not_eos(options, expected):
     row = talk("user: a", "assistant: b", "user: c", "assistant: d")
     assert masked(row, EOTS, **options) == expected
@@ -77,7 +137,10 @@ def test_ends_of_turns_that_are_not_eos(options, expected):
 def test_without_eot_tokens_both_rules_speak_of_eos():
     """What either of them trains is trained."""
     row = talk("user: a", "assistant: b", "user: c", "assistant: d")
-    assert masked(row, train_on_eot="all") == "<user> a +</s> <assistant> +b +</s> <user> c +</s> <assistant> +d +</s>"
+    assert (
+        masked(row, train_on_eot="all")
+        == "<user> a +</s> <assistant> +b +</s> <user> c +</s> <assistant> +d +</s>"
+    )
     assert masked(row, train_on_eos="last", train_on_eot="none") == (
         "<user> a </s> <assistant> +b </s> <user> c </s> <assistant> +d +</s>"
     )
@@ -94,35 +157,58 @@ def test_an_end_stands_right_behind_the_turn(distance, found):
     template = TURNS.replace("</s>", "- " * distance + "</s>")
     end = "+</s>" if found else "</s>"
     dashes = "- " * distance
-    assert masked(talk("user: a", "assistant: b"), template) == f"<user> a {dashes}</s> <assistant> +b {dashes}{end}"
+    assert (
+        masked(talk("user: a", "assistant: b"), template)
+        == f"<user> a {dashes}</s> <assistant> +b {dashes}{end}"
+    )
 
 
 @pytest.mark.parametrize(
     ("turns", "expected"),
     [
         (["assistant: b", "user: a"], "<assistant> +b +</s> <user> a </s>"),
-        (["user: a", "user: a", "assistant: b", "assistant: b"],
-         "<user> a </s> <user> a </s> <assistant> +b +</s> <assistant> +b +</s>"),
-        (["user: a", "assistant: a", "user: a", "assistant: a"],
-         "<user> a </s> <assistant> +a +</s> <user> a </s> <assistant> +a +</s>"),
-        (["user: a", "assistant: ", "user: c", "assistant: d"],
-         "<user> a </s> <assistant> </s> <user> c </s> <assistant> +d +</s>"),
+        (
+            ["user: a", "user: a", "assistant: b", "assistant: b"],
+            "<user> a </s> <user> a </s> <assistant> +b +</s> <assistant> +b +</s>",
+        ),
+        (
+            ["user: a", "assistant: a", "user: a", "assistant: a"],
+            "<user> a </s> <assistant> +a +</s> <user> a </s> <assistant> +a +</s>",
+        ),
+        (
+            ["user: a", "assistant: ", "user: c", "assistant: d"],
+            "<user> a </s> <assistant> </s> <user> c </s> <assistant> +d +</s>",
+        ),
         (["user: ", "assistant: b"], "<user> </s> <assistant> +b +</s>"),
         (["user: a", "assistant: </s>"], "<user> a </s> <assistant> +</s> +</s>"),
         (["user: a", "assistant: b </s> c"], "<user> a </s> <assistant> +b +</s> +c +</s>"),
         (["user: <assistant>", "assistant: <user>"], "<user> <assistant> </s> <assistant> +<user> +</s>"),
         (["user: assistant", "assistant: user"], "<user> assistant </s> <assistant> +user +</s>"),
-        (["user: [[dummy_message]]", "assistant: [[dummy_message]]", "user: so", "assistant: zzdummymessagezz"],
-         "<user> [[dummy_message]] </s> <assistant> +[[dummy_message]] +</s> <user> so </s> "
-         "<assistant> +zzdummymessagezz +</s>"),
+        (
+            [
+                "user: [[dummy_message]]",
+                "assistant: [[dummy_message]]",
+                "user: so",
+                "assistant: zzdummymessagezz",
+            ],
+            (
+                "<user> [[dummy_message]] </s> <assistant> +[[dummy_message]] +</s> <user> so </s> "
+                "<assistant> +zzdummymessagezz +</s>"
+            ),
+        ),
         (["user: a", "assistant: [[1,2],[3,4]]"], "<user> a </s> <assistant> +[[1,2],[3,4]] +</s>"),
         (["user: 😀 東京", "assistant: é\u200b 🏳️‍🌈"], "<user> 😀 東京 </s> <assistant> +é\u200b +🏳️‍🌈 +</s>"),
         (["gpt: b", "human: a"], "<assistant> +b +</s> <user> a </s>"),
-        (["developer: x", "user: a", "assistant: b"], "<developer> x </s> <user> a </s> <assistant> +b +</s>"),
-        (["user: a", "assistant: b", "tool: 7", "assistant: d"],
-         "<user> a </s> <assistant> +b +</s> <tool> 7 </s> <assistant> +d +</s>"),
+        (
+            ["developer: x", "user: a", "assistant: b"],
+            "<developer> x </s> <user> a </s> <assistant> +b +</s>",
+        ),
+        (
+            ["user: a", "assistant: b", "tool: 7", "assistant: d"],
+            "<user> a </s> <assistant> +b +</s> <tool> 7 </s> <assistant> +d +</s>",
+        ),
     ],
-)  # fmt: skip
+)
 def test_odd_conversations(turns, expected):
     assert masked(talk(*turns)) == expected
 
@@ -163,7 +249,9 @@ def test_flags_of_messages(flags, expected):
 
 
 def test_the_last_end_is_that_of_the_last_trained_turn():
-    row = talk(message("user", "a"), message("assistant", "b"), message("user", "c"), message("assistant", "d", t=0))
+    row = talk(
+        message("user", "a"), message("assistant", "b"), message("user", "c"), message("assistant", "d", t=0)
+    )
     options = {"message_field_training": "t", "train_on_eos": "last"}
     assert masked(row, **options) == "<user> a </s> <assistant> +b +</s> <user> c </s> <assistant> d </s>"
 
@@ -207,7 +295,9 @@ def test_ranges_count_from_the_content_before_it_is_trimmed():
 
 def test_ranges_in_a_message_that_is_masked():
     details = [{"begin_offset": 0, "end_offset": 2, "train": True}]
-    row = talk(message("user", "one two", detail=details), message("assistant", "b", detail=details, learn=False))
+    row = talk(
+        message("user", "one two", detail=details), message("assistant", "b", detail=details, learn=False)
+    )
     options = {"message_field_training": "learn", "message_field_training_detail": "detail"}
     assert masked(row, **options) == "<user> +one two +</s> <assistant> b </s>"
 
@@ -269,8 +359,16 @@ CALLS = (
 
 
 def test_calls_of_tools_are_trained_and_answers_are_not():
-    calls = [{"function": {"name": "f", "arguments": '{"x":1}'}}, {"function": {"name": "g", "arguments": {}}}]
-    row = talk("user: q", {"role": "assistant", "tool_calls": calls}, "tool: 7", message("assistant", "c", tool_calls=calls))
+    calls = [
+        {"function": {"name": "f", "arguments": '{"x":1}'}},
+        {"function": {"name": "g", "arguments": {}}},
+    ]
+    row = talk(
+        "user: q",
+        {"role": "assistant", "tool_calls": calls},
+        "tool: 7",
+        message("assistant", "c", tool_calls=calls),
+    )
     called = '+<call> +f +{"x": +1} +<call> +g +{} +</s>'
     assert masked(row, CALLS) == f"<user> q </s> <assistant> {called} <tool> 7 </s> <assistant> +c {called}"
     assert masked(row, CALLS, roles_to_train=["tool"]).count("+") == 2
@@ -311,8 +409,12 @@ def test_what_is_trained_is_of_trained_roles(turns, roles, eos, reasoned):
     more = {"reasoning_content": "hm"} if reasoned else {}
     row = {"messages": [{"role": role, "content": content, **more} for role, content in turns]}
     conversation, sample = read_words(row, THINKS, roles_to_train=sorted(roles), train_on_eos=eos)
-    trained = [word for word, label in zip(conversation.text.split(), sample.labels, strict=True) if label != -100]
-    full = [(role, [*(["<t>", "hm", "</t>"] if reasoned else []), *content.split()]) for role, content in turns]
+    trained = [
+        word for word, label in zip(conversation.text.split(), sample.labels, strict=True) if label != -100
+    ]
+    full = [
+        (role, [*(["<t>", "hm", "</t>"] if reasoned else []), *content.split()]) for role, content in turns
+    ]
     found = [(role in roles, words) for role, words in full if words]
     ends = {
         "turn": sum(own for own, _ in found),

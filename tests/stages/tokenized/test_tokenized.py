@@ -325,23 +325,23 @@ def test_many_rows_come_in_order(tokenize, tokenizer):
         (
             {"messages": [{"role": ["user"], "content": "x"}]},
             {},
-            "message 1 has the unknown role \\['user'\\]",
+            "message 1: its role is not text but \\['user'\\]",
         ),
         (
-            {"messages": [{"role": "bot", "content": "x"}]},
+            {"messages": [{"role": "users", "content": "x"}]},
             {},
-            "message 1 has the unknown role 'bot'; known are .*user",
+            "message 1 has the role 'users'; if 'user' is meant",
         ),
         ({"messages": [{"role": "user", "content": 5}]}, {}, "neither text nor a list of parts: 5"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
             {},
-            "type 'image' is not supported yet",
+            "type 'image', which is not supported yet",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
             {},
-            "a part of its content has no text",
+            "message 1: 'content': part 1 has no text",
         ),
         (
             {"messages": [{"role": "user", "content": "x", "t": "yes"}]},
@@ -393,7 +393,7 @@ def test_an_end_token_that_is_several_tokens(tokenize):
 
 def test_rules_for_ends_that_contradict_each_other(tokenize):
     with pytest.raises(SettingError, match="train_on_eos: turn and train_on_eot: all contradict"):
-        tokenize([CHAT], train_on_eot="all")
+        tokenize([CHAT], eot_tokens=[END], train_on_eot="all")
 
 
 def test_no_chat_template(tokenize, tmp_path, base):
