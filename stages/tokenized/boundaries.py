@@ -15,21 +15,22 @@ from tunemill.stages.tokenized.marks import Field, Marks, Reading, marks_for
 
 # They differ in their first and in their last character, so that no text begins or ends like both.
 PLACEHOLDERS = ("x...y", "y...x")
-
-
 # A message has at most this many texts: its content and its reasoning.
 TEXTS = 2
+MOST_MESSAGES = 20_000
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What is to be found of a message: its place, and that of the properties `texts`, content first.
 
-    `plain`: it has a text as content, which is wanted, and nothing else that the template reads.
+    `plain`: it has a text as content, which is wanted, and nothing else that the template reads. Of a message that is
+    more than that the content's place will do, where there is one, unless its place is to be `exact`.
     """
 
     plain: bool
     texts: tuple[str, ...] = ("content",)
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,24 +61,25 @@ def locate(
     render: Render,
 ) -> tuple[str, list[Place | None]]:
     """The rendered text, and of each message the characters that came from it; `None` where there are none."""
+    if len(messages) > MOST_MESSAGES:
+        raise TemplateError(f"it has {len(messages)} messages, and {MOST_MESSAGES} is the most that can be told apart")
     text = render(messages, tools)
     marks = marks_for(text, len(messages) * TEXTS)
     if marks is None:
         return text, [_alone(messages, index, tools, render, text) for index in range(len(messages))]
     marked = _mark(messages, wanted, tools, render, marks, text)
-    places: list[Place | None] = [
-        _plain_place(fields) if want.plain else None
-        for want, fields in zip(wanted, marked.fields, strict=True)
-    ]
+    places = [_marked_place(want, fields) for want, fields in zip(wanted, marked.fields, strict=True)]
     odd = [index for index, place in enumerate(places) if place is None]
     if odd:
         _replace(odd, messages, tools, render, marked, places)
     return text, places
 
 
-def _plain_place(fields: Mapping[str, Field]) -> Place | None:
+def _marked_place(want: Wanted, fields: Mapping[str, Field]) -> Place | None:
     content = fields.get("content")
-    return Place(content.start, content.end, fields) if content is not None and content.certain else None
+    if content is None or (want.plain and not content.certain) or (want.exact and not want.plain):
+        return None
+    return Place(content.start, content.end, fields)
 
 
 def _mark(
@@ -135,22 +137,25 @@ def _replace(
 ) -> None:
     """Fill in the places of the odd messages.
 
-    Those that stand alone between two plain ones are all replaced in one rendering. Neighbours, and those that the
-    template cannot do without (an answer of a tool needs its call), are replaced one at a time.
+    Those that stand alone between others whose contents are marked are all replaced in one rendering. Neighbours, and
+    those that the template cannot do without (an answer of a tool needs its call), are replaced one at a time.
     """
-    solid = [index for index, place in enumerate(places) if place is not None]
     together = dict.fromkeys(odd)
-    other = _rendered(marked, together, tools, render)
+    solid = [i for i, fields in enumerate(marked.fields) if "content" in fields and i not in together]
+    at_once = _rendered(marked, together, tools, render)
     for index in odd:
-        neighbours = index - 1 in together or index + 1 in together
-        reading = other
-        if other is None or (neighbours and len(odd) > 1):
-            reading = _rendered(marked, {index: None}, tools, render)
-        places[index] = (
-            _alone(messages, index, tools, render, marked.reading.text)
-            if reading is None
-            else _between(index, solid, marked, reading)
-        )
+        neighbours = len(odd) > 1 and (index - 1 in together or index + 1 in together)
+        around = None if at_once is None or neighbours else _around(index, solid, marked, at_once)
+        if at_once is not None and around is not None:
+            places[index] = _between(index, around, marked, at_once)
+            continue
+        alone = at_once if len(odd) == 1 else _rendered(marked, {index: None}, tools, render)
+        if alone is None:
+            places[index] = _alone(messages, index, tools, render, marked.reading.text)
+            continue
+        # Where the template does not keep the order of messages, all of the text is compared.
+        everything = _Around(0, len(marked.reading.text), 0, len(alone.text))
+        places[index] = _between(index, _around(index, solid, marked, alone) or everything, marked, alone)
 
 
 def _rendered(
@@ -175,27 +180,42 @@ def _placeholder(message: Message, content: str) -> Message:
     return {**role, "content": content}
 
 
-def _between(index: int, solid: list[int], marked: _Marked, other: Reading) -> Place | None:
-    """The place of a replaced message: what differs between its plain neighbours."""
+@dataclass(frozen=True)
+class _Around:
+    """The text between a message's neighbours: `start` to `end` as it is, `other_start` to `other_end` replaced."""
+
+    start: int
+    end: int
+    other_start: int
+    other_end: int
+
+
+def _around(index: int, solid: list[int], marked: _Marked, other: Reading) -> _Around | None:
+    """None where the neighbours do not stand before and after the placeholder."""
+    left = max((i for i in solid if i < index), default=None)
+    right = min((i for i in solid if i > index), default=None)
+    start = 0 if left is None else marked.fields[left]["content"].inner_end
+    end = len(marked.reading.text) if right is None else marked.fields[right]["content"].inner_start
+    before = (0, 0) if left is None else other.at(left * TEXTS)
+    after = (len(other.text),) * 2 if right is None else other.at(right * TEXTS)
+    found = other.at(index * TEXTS) or before
+    if before is None or after is None or found is None:
+        return None
+    if not (start <= end and before[1] <= found[0] and found[1] <= after[0]):
+        return None
+    return _Around(start, end, before[1], after[0])
+
+
+def _between(index: int, around: _Around, marked: _Marked, other: Reading) -> Place | None:
+    """The place of a replaced message: what differs between its neighbours. None where it leaves no trace."""
     found = other.at(index * TEXTS)
     if found is None:
         return None
-    text = marked.reading.text
-    left = max((i for i in solid if i < index), default=None)
-    right = min((i for i in solid if i > index), default=None)
-    here = [0 if left is None else marked.fields[left]["content"].inner_end]
-    here.append(len(text) if right is None else marked.fields[right]["content"].inner_start)
-    after = (0, 0) if left is None else other.at(left * TEXTS)
-    before = (len(other.text),) * 2 if right is None else other.at(right * TEXTS)
-    there = [after[1] if after else -1, before[0] if before else -1]
-    if not (here[0] <= here[1] and 0 <= there[0] <= found[0] and found[1] <= there[1]):
-        # The template does not keep the order of messages.
-        here, there = [0, len(text)], [0, len(other.text)]
-    part = text[here[0] : here[1]]
-    same = _common_prefix(part, other.text[there[0] : found[0]])
+    part = marked.reading.text[around.start : around.end]
+    same = _common_prefix(part, other.text[around.other_start : found[0]])
     rest = part[same:]
-    same_end = _common_prefix(rest[::-1], other.text[found[1] : there[1]][::-1])
-    return Place(here[0] + same, here[1] - same_end, marked.fields[index])
+    same_end = _common_prefix(rest[::-1], other.text[found[1] : around.other_end][::-1])
+    return Place(around.start + same, around.end - same_end, marked.fields[index])
 
 
 def _alone(

@@ -105,8 +105,6 @@ def _usual(places: int) -> Marks:
 
 def marks_for(text: str, places: int) -> Marks | None:
     """Marks for as many places in a text that holds none of them; None where there are not enough."""
-    if 2 * places > len(PRIVATE):
-        return None
     if not RESERVED.search(text):
         return _usual(places)
     taken = set(text)

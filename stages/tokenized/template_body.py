@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
-from jinja2 import Undefined
+from jinja2 import TemplateError, Undefined
 from transformers import PreTrainedTokenizerBase
 
 from tunemill.stages.errors import SettingError
@@ -12,6 +12,8 @@ from tunemill.stages.tokenized.example import Message, Render
 from tunemill.stages.tokenized.template_environment import compiled
 
 CLOCK = "strftime_now"
+# What a template's own mistakes raise: a text added to a number, a role that is in no list.
+MISTAKES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
 # What a template finds even where nobody gives it.
 DEFAULTS: Mapping[str, Any] = {"documents": None, "add_generation_prompt": False}
 
@@ -37,7 +39,10 @@ def renderer(tokenizer: PreTrainedTokenizerBase, template: str | None, variables
 
     def render(messages: list[Message], tools: list[Any] | None) -> str:
         assert made is not None
-        return made.render(given, messages=messages, tools=tools or usual_tools)
+        try:
+            return made.render(given, messages=messages, tools=tools or usual_tools)
+        except MISTAKES as error:
+            raise TemplateError(str(error)) from error
 
     return render
 

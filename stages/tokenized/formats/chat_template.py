@@ -29,14 +29,14 @@ def chat_template(config: TokenizedConfig, kit: Kit) -> Format:
         )
     reader = message_reader(config, kit.template)
     texts = ("content", config.template_thinking_key)
-    content, nothing, both = (
-        Wanted(plain=True),
-        Wanted(plain=False, texts=()),
-        Wanted(plain=False, texts=texts),
-    )
+    ends = ends_of(config, kit)
+    every = "all" in (ends.train_on_eos, ends.train_on_eot)
 
     def wanted(source: TurnSource) -> Wanted:
-        return content if source.plain else both if source.details else nothing
+        if source.plain:
+            return Wanted(plain=True)
+        names = texts if source.details else texts[:1]
+        return Wanted(plain=False, texts=names, exact=every or source.trained)
 
     def read(row: RowValue) -> Example:
         sources = reader.turns(row)
@@ -45,14 +45,14 @@ def chat_template(config: TokenizedConfig, kit: Kit) -> Format:
             text, places = locate(
                 values, [wanted(source) for source in sources], reader.tools(row), kit.render
             )
-        except (TemplateError, TypeError) as error:
+        except TemplateError as error:
             raise BadRowError(f"the chat template refuses the row: {error}") from None
         found = zip(sources, places, strict=True)
         return Conversation(
             text, tuple(turn(source, place, text) for source, place in found if place is not None)
         )
 
-    return Format(read, ends=ends_of(config, kit))
+    return Format(read, ends=ends)
 
 
 def turn(source: TurnSource, place: Place, text: str) -> Turn:

@@ -24,9 +24,11 @@ REORDERS = (
 )
 # Reasoning is shown behind the last question only; the last answer has tags even without any.
 THINKS = (
-    "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}"
-    "{% endif %}{% endfor %}{% for m in messages %}[{{ m.role }}]\n"
-    "{% if m.role == 'assistant' and loop.index0 > ns.last and (loop.last or m.thinks) %}<t>\n{{ (m.thinks or '').strip('\\n') }}\n</t>\n\n{% endif %}"
+    "{% set ns = namespace(last=0) %}"
+    "{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
+    "{% for m in messages %}[{{ m.role }}]\n"
+    "{% if m.role == 'assistant' and loop.index0 > ns.last and (loop.last or m.thinks) %}"
+    "<t>\n{{ (m.thinks or '').strip('\n') }}\n</t>\n\n{% endif %}"
     "{{ m.content or '' }}{% for c in m.calls or [] %}{{ '\n(' + c + ')' }}{% endfor %};{% endfor %}"
 )
 OF_ALL_TEMPERS = [PLAIN, TRIMS, UPPER, NEWLINES, BARE, IF_ANY]
@@ -202,6 +204,45 @@ def test_conversations_are_rendered_a_few_times_not_once_per_turn():
     _, found = locate(reasoned, wanted, None, rendering(THINKS, counts))
     assert all(found)
     assert counts == [200, 200, 200]
+
+
+def test_of_messages_that_are_not_trained_the_content_s_place_will_do():
+    """So conversations with tools take three renderings too, though calls and answers are neighbours."""
+    calls = {"role": "assistant", "content": "so", "calls": ["f"]}
+    turns = [{"role": "user", "content": "q"}, *[calls, {"role": "tool", "content": "7", "thinks": "id"}] * 50]
+    exact = {"user": Wanted(plain=True), "assistant": Wanted(plain=False), "tool": Wanted(plain=False, exact=False)}
+    counts: list[int] = []
+    text, found = locate(turns, [exact[turn["role"]] for turn in turns], None, rendering(THINKS, counts))
+    assert counts == [101, 101, 101]
+    texts = [text[place.start : place.end] for place in found]
+    assert texts == ["q", *["so\n(f)", "7"] * 50]
+    counts.clear()
+    slow = [Wanted(plain=False)] * len(turns)
+    assert [(p.start, p.end) for p in locate(turns, slow, None, rendering(THINKS, counts))[1]] == [
+        (p.start, p.end) for p in found
+    ]
+    assert len(counts) == 104
+
+
+def test_messages_out_of_order_are_compared_alone():
+    template = REORDERS.replace("m['content'] }};", "m['content'] }}{{ m['more'] }};")
+    messages = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "a", "more": "A"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c", "more": "C"},
+    ]
+    wanted = [Wanted(plain="more" not in message) for message in messages]
+    for want in (wanted, [Wanted(plain=False)] * 4):
+        text, found = locate(messages, want, None, rendering(template))
+        assert text == "<user>aA;<assistant>b;<user>s\n\ncC;"
+        assert [text[place.start : place.end] for place in found] == ["s", "aA", "b", "cC"]
+
+
+def test_more_messages_than_can_be_told_apart():
+    messages = [{"role": "user", "content": "a"}] * 20_001
+    with pytest.raises(TemplateError, match="it has 20001 messages, and 20000 is the most"):
+        locate(messages, [Wanted(plain=True)] * len(messages), None, rendering(PLAIN))
 
 
 CONTENT = st.one_of(
