@@ -62,7 +62,9 @@ def locate(
 ) -> tuple[str, list[Place | None]]:
     """The rendered text, and of each message the characters that came from it; `None` where there are none."""
     if len(messages) > MOST_MESSAGES:
-        raise TemplateError(f"it has {len(messages)} messages, and {MOST_MESSAGES} is the most that can be told apart")
+        raise TemplateError(
+            f"it has {len(messages)} messages, and {MOST_MESSAGES} is the most that can be told apart"
+        )
     text = render(messages, tools)
     marks = marks_for(text, len(messages) * TEXTS)
     if marks is None:

@@ -81,6 +81,14 @@ def test_contents(template, contents, expected, plain):
     assert spans(template, *contents, plain=plain)[1] == expected
 
 
+@pytest.mark.parametrize("mark", ["", WHITE])
+def test_a_content_that_does_not_come_out(mark):
+    template = (
+        "{% for m in messages %}{{ 'long' if m.content | length > 3 else 'short' }};{% endfor %}" + mark
+    )
+    assert spans(template, "ab", "abcd")[1] == [None, None]
+
+
 def test_a_content_that_comes_out_twice_spans_both():
     assert spans(TWICE, "ab", "c")[1] == ["ab|ab", "c|c"]
 
@@ -209,8 +217,15 @@ def test_conversations_are_rendered_a_few_times_not_once_per_turn():
 def test_of_messages_that_are_not_trained_the_content_s_place_will_do():
     """So conversations with tools take three renderings too, though calls and answers are neighbours."""
     calls = {"role": "assistant", "content": "so", "calls": ["f"]}
-    turns = [{"role": "user", "content": "q"}, *[calls, {"role": "tool", "content": "7", "thinks": "id"}] * 50]
-    exact = {"user": Wanted(plain=True), "assistant": Wanted(plain=False), "tool": Wanted(plain=False, exact=False)}
+    turns = [
+        {"role": "user", "content": "q"},
+        *[calls, {"role": "tool", "content": "7", "thinks": "id"}] * 50,
+    ]
+    exact = {
+        "user": Wanted(plain=True),
+        "assistant": Wanted(plain=False),
+        "tool": Wanted(plain=False, exact=False),
+    }
     counts: list[int] = []
     text, found = locate(turns, [exact[turn["role"]] for turn in turns], None, rendering(THINKS, counts))
     assert counts == [101, 101, 101]

@@ -219,6 +219,7 @@ def test_a_role_that_only_the_settings_name():
     roles = {"assistant": ["critic"], "user": ["user"]}
     assert masked(row, roles=roles) == "<user> a </s> <assistant> +b +</s> <assistant> +c +</s>"
     assert masked(row, roles=roles, roles_to_train=["critic"]) == masked(row, roles=roles)
+    row = talk("human: a", "critic: b", "gpt: c")
     assert masked(row, roles={}) == "<user> a </s> <critic> b </s> <assistant> +c +</s>"
 
 
@@ -372,6 +373,8 @@ def test_calls_of_tools_are_trained_and_answers_are_not():
     called = '+<call> +f +{"x": +1} +<call> +g +{} +</s>'
     assert masked(row, CALLS) == f"<user> q </s> <assistant> {called} <tool> 7 </s> <assistant> +c {called}"
     assert masked(row, CALLS, roles_to_train=["tool"]).count("+") == 2
+    ends = masked(row, CALLS, roles_to_train=[], train_on_eos="all")
+    assert ends == masked(row, CALLS, roles_to_train=[]).replace("</s>", "+</s>")
 
 
 def test_every_token_has_a_role():
@@ -387,6 +390,12 @@ def test_every_token_has_a_role():
         ("user", "<user> a </s>"),
         ("template", "<tools> none </s>"),
         ("assistant", "<assistant> b </s>"),
+    ]
+    last_first = "{% for m in messages[1:] + messages[:1] %}<{{ m.role }}> {{ m.content }} </s> {% endfor %}"
+    assert by_role(talk("system: s", "user: a", "assistant: b"), last_first) == [
+        ("user", "<user> a </s>"),
+        ("assistant", "<assistant> b </s>"),
+        ("system", "<system> s </s>"),
     ]
     assert by_role(talk("user: a"), "only the template {{ '' }}") == [("template", "only the template")]
 

@@ -90,6 +90,12 @@ def test_properties_that_the_template_reads_come_along():
     assert masked(mapped, template, message_property_mappings={"name": "who"}) == masked(row, template)
 
 
+def test_a_mapped_property_goes_by_the_template_s_name_only():
+    template = "{% for m in messages %}<{{ m.role }}> {{ m.content }}{{ m.value }} </s> {% endfor %}"
+    row = renamed(ROW, content="value")
+    assert masked(row, template, message_property_mappings={"content": "value"}) == EXPECTED
+
+
 @pytest.mark.parametrize(
     ("property_", "options"),
     [
