@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -32,6 +33,7 @@ from tunemill.stages.tokenized.token_rows import (
     open_writer,
 )
 from tunemill.stages.tokenizer.chat_template import choose_template
+from tunemill.stages.tokenizer.markers import advice
 
 SHOWN_EXAMPLES = 3
 SHOWN_CHARACTERS = 300
@@ -57,11 +59,12 @@ def tokenized(
     long_rows = SPLIT if chosen.splits else CUT if chosen.cuts else None
     metadata = None if long_rows is None else {LONG_ROWS: long_rows}
     with open_writer(out.data / "rows.arrow", NUMBERED_SCHEMA.with_metadata(metadata)) as writer:
-        for rows, samples in encoded_batches(raw_batches(dataset.rows, name), chosen, encoder, bad):
-            for sample in samples:
-                counts.add(sample)
+        for batch in encoded_batches(raw_batches(dataset.rows, name), chosen, encoder, bad):
+            samples = batch.samples.result()
+            for example, sample in zip(batch.examples, samples, strict=True):
+                counts.add(example, sample)
             if samples:
-                writer.write_batch(token_batch(samples, rows))
+                writer.write_batch(token_batch(samples, batch.rows))
                 examples += islice(samples, SHOWN_EXAMPLES - len(examples))
             report.progress(counts.rows, None, "rows")
     bad.finish(report)
@@ -77,6 +80,9 @@ def make_format(
     """Raises SettingError where the config does not fit the tokenizer."""
     template = choose_template(config.chat_template, config.chat_template_jinja, loaded.chat_template)
     variables = with_clock(config.chat_template_kwargs, config.today, template, report)
+    if config.chat_template is not None and template is not None:
+        for line in advice(loaded, template, f"the chat template {config.chat_template}"):
+            report.log(line)
     kit = Kit(
         template=template,
         render=renderer(loaded, template, variables),
@@ -90,22 +96,33 @@ def make_format(
     return made
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Good rows, what the format makes of them, and their tokens, which may still be in the making."""
+
+    rows: list[RawRow]
+    examples: list[Example]
+    samples: Future[list[Sample]]
+
+
 def encoded_batches(
     batches: Iterator[list[RawRow]], chosen: Format, encoder: Encoder, bad: BadRows
-) -> Iterator[tuple[list[RawRow], list[Sample]]]:
-    """Batches of good rows with their tokens; none any more once a bad row stops the stage, but all are read.
+) -> Iterator[Batch]:
+    """Batches of good rows; none any more once a bad row stops the stage, but all rows are read.
 
     While one batch is encoded, outside of Python for the most part, the next one is read.
     """
     with ThreadPoolExecutor(max_workers=1) as pool:
-        pending: tuple[list[RawRow], Future[list[Sample]]] | None = None
+        pending: Batch | None = None
         for batch in batches:
             rows, examples = read_batch(batch, chosen, bad)
             if pending:
-                yield pending[0], pending[1].result()
-            pending = None if bad.stops else (rows, pool.submit(encoder.encode, examples, chosen.ends))
+                yield pending
+            pending = None
+            if not bad.stops:
+                pending = Batch(rows, examples, pool.submit(encoder.encode, examples, chosen.ends))
         if pending:
-            yield pending[0], pending[1].result()
+            yield pending
 
 
 def read_batch(batch: list[RawRow], chosen: Format, bad: BadRows) -> tuple[list[RawRow], list[Example]]:

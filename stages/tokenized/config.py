@@ -135,6 +135,9 @@ class TokenizedConfig(StageConfig):
     chat_template_jinja: Entry[TextOrFile[str | None]] = Field(
         None, description="this dataset's Jinja chat template: its text, or the path of a file with it"
     )
+    template_name: Runtime[Annotated[str | None, YamlMark("chat_template")]] = Field(
+        None, description="the tokenizer's chat template: named in error messages and nowhere else"
+    )
     chat_template_kwargs: EntryOrTop[dict[str, Any]] = Field(
         {},
         description="variables given to the chat template; those of a dataset stand for those of the top level",

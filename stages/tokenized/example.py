@@ -67,10 +67,11 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """A rendered conversation: one text, tokenized as a whole."""
+    """A rendered conversation: one text, tokenized as a whole. `left_out`: messages whose text is not in it."""
 
     text: str
     turns: tuple[Turn, ...]
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from tunemill.stages.report import Report, Scalar
 from tunemill.stages.tokenized.encoding import Sample
+from tunemill.stages.tokenized.example import Conversation, Example
 from tunemill.stages.tokenized.masks import IGNORED
 
 HISTOGRAM_BARS = 40
@@ -15,9 +16,13 @@ HISTOGRAM_BARS = 40
 
 @dataclass
 class Counts:
-    """What has been written so far; `lengths` counts rows by their number of tokens."""
+    """What has been written so far; `lengths` counts rows by their number of tokens.
+
+    `messages_left_out` are messages of conversations whose text the chat template does not write.
+    """
 
     rows: int = 0
+    messages_left_out: int = 0
     untrained: int = 0
     trained_tokens: int = 0
     lengths: Counter[int] = field(default_factory=Counter)
@@ -28,8 +33,10 @@ class Counts:
     def tokens(self) -> int:
         return sum(length * rows for length, rows in self.lengths.items())
 
-    def add(self, sample: Sample) -> None:
+    def add(self, example: Example, sample: Sample) -> None:
         """Count one row."""
+        if isinstance(example, Conversation):
+            self.messages_left_out += example.left_out
         trained = sample.trained_tokens
         self.rows += 1
         self.untrained += trained == 0
@@ -43,6 +50,12 @@ class Counts:
 
 def say(counts: Counts, report: Report) -> None:
     """Summary, tokens by role, and a histogram of lengths."""
+    if counts.messages_left_out:
+        report.log(
+            f"{counts.messages_left_out} messages have a text that the chat template leaves out: look for their roles "
+            "in the examples, or choose another template"
+        )
+        report.summary(messages_left_out=counts.messages_left_out)
     if counts.untrained:
         report.log(
             f"{counts.untrained} rows have no token to train on and will be left out of the training data"

@@ -28,6 +28,8 @@ def chat_template(config: TokenizedConfig, kit: Kit) -> Format:
             "or give one in chat_template_jinja"
         )
     reader = message_reader(config, kit.template)
+    name = config.chat_template or config.template_name
+    called = f"the chat template {name}" if name else "the chat template"
     texts = ("content", config.template_thinking_key)
     ends = ends_of(config, kit)
     every = "all" in (ends.train_on_eos, ends.train_on_eot)
@@ -46,13 +48,18 @@ def chat_template(config: TokenizedConfig, kit: Kit) -> Format:
                 values, [wanted(source) for source in sources], reader.tools(row), kit.render
             )
         except TemplateError as error:
-            raise BadRowError(f"the chat template refuses the row: {error}") from None
-        found = zip(sources, places, strict=True)
-        return Conversation(
-            text, tuple(turn(source, place, text) for source, place in found if place is not None)
-        )
+            raise BadRowError(f"{called} refuses the row: {error}") from None
+        found = list(zip(sources, places, strict=True))
+        turns = tuple(turn(source, place, text) for source, place in found if place is not None)
+        return Conversation(text, turns, sum(place is None and has_text(source) for source, place in found))
 
     return Format(read, ends=ends)
+
+
+def has_text(source: TurnSource) -> bool:
+    """Whether the message says anything."""
+    content = source.value.get("content")
+    return isinstance(content, str) and bool(content.strip())
 
 
 def turn(source: TurnSource, place: Place, text: str) -> Turn:

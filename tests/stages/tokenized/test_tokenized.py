@@ -6,6 +6,7 @@ from support.rows import files_of, read_arrow, trained_text
 
 from tunemill.stages.errors import RowError, SettingError
 from tunemill.stages.tokenized.config import TokenizedConfig
+from tunemill.stages.tokenized.pieces import pieces
 
 CHAT = {
     "messages": [
@@ -306,7 +307,7 @@ def test_the_report(tokenize):
     assert plot["bars"] and sum(plot["y"]) == 2
 
 
-def test_every_token_has_a_role(tokenize, tokenizer):
+def test_every_token_has_a_role(tokenize):
     dataset, _ = tokenize([CHAT, {"messages": [SYSTEM, *CHAT["messages"]]}])
     for row in read_arrow(dataset.rows):
         assert row["role_ends"] == sorted(set(row["role_ends"])) and row["role_ends"][-1] == len(
@@ -331,6 +332,19 @@ def test_the_first_rows_are_shown(tokenize):
     ]
 
 
+def test_messages_that_a_template_leaves_out_are_counted(tokenize):
+    template = "{% for m in messages if m.role != 'system' %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    row = {"messages": [SYSTEM, *CHAT["messages"]]}
+    _, events = tokenize([row, CHAT], chat_template="jinja", chat_template_jinja=template)
+    assert events.summary["messages_left_out"] == 1
+    assert "1 messages have a text that the chat template leaves out" in events.logs
+
+
+def test_a_refusal_names_the_template(tokenize):
+    with pytest.raises(RowError, match=r"the chat template gemma refuses the row: System role not supported"):
+        tokenize([{"messages": [SYSTEM, *CHAT["messages"]]}], chat_template="gemma")
+
+
 def test_bad_rows_are_set_aside(tokenize):
     dataset, events = tokenize([CHAT, {"messages": "none"}, CHAT], bad_rows="skip")
     assert [row["source_row"] for row in read_arrow(dataset.rows)] == [1, 3]
@@ -346,7 +360,7 @@ def test_the_day_is_written_and_said_where_a_template_asks_for_it(tokenize):
     _, events = tokenize([CHAT], chat_template="jinja", chat_template_jinja=template, today="2026-11-21")
     assert events.summary["template_date"] == "2026-11-21" and "it is 2026-11-21" in events.logs
     named = {"chat_template_kwargs": {"strftime_now": "2020-01-31"}, "today": "2026-11-21"}
-    dataset, events = tokenize([CHAT], chat_template="jinja", chat_template_jinja=template, **named)
+    _, events = tokenize([CHAT], chat_template="jinja", chat_template_jinja=template, **named)
     assert "template_date" not in events.summary
 
 
