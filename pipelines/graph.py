@@ -180,8 +180,11 @@ def idle_problems(document: Document, used: set[str]) -> list[Problem]:
 def places(graph: GraphConfig) -> list[Place]:
     """Every node with its edges, in an order in which they can run."""
     upstream = {"upstream": (graph.base_model,)} if graph.base_model.startswith(ASSET_SCHEME) else {}
-    found = [Place("tokenizer", TOKENIZER, upstream), *data_places(graph)]
-    return found if graph.prepares_only else [*found, *model_places(graph, upstream)]
+    found = [Place("tokenizer", TOKENIZER, upstream)]
+    found += data_places(graph)
+    if not graph.prepares_only:
+        found += model_places(graph, upstream)
+    return found
 
 
 def data_places(graph: GraphConfig) -> list[Place]:

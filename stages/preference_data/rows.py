@@ -1,5 +1,6 @@
 """Preference rows on disk, memory mapped, in any order and with their answers cut off."""
 
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +22,14 @@ UNCUT = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class PreferenceRows:
-    """Rows of one or several prepared datasets. `chunks` are their files' batches.
+    """Rows of one or several prepared datasets. `files` are the mapped files, `chunks` their batches.
 
     The arrays have one element per row: which chunk, where in it, the number of the dataset and of the row in it
     (both from 1), tokens of the prompt with the longer answer, of the prompt alone (0 where there is none), and
     how many tokens an answer may have.
     """
 
+    files: tuple[mmap.mmap, ...]
     chunks: tuple[pa.RecordBatch, ...]
     schema: pa.Schema
     chunk: Int64s
@@ -50,6 +52,11 @@ class PreferenceRows:
     def columns(self) -> pa.Schema:
         """What a row holds beside its measures."""
         return pa.schema([field for field in self.schema if field.name not in MEASURES])
+
+    def release(self) -> None:
+        """Take the files' pages out of this process's memory; reading on brings back those that are needed."""
+        for file in self.files:
+            file.madvise(mmap.MADV_DONTNEED)
 
     def take(self, rows: Int64s | Bools) -> "PreferenceRows":
         """The rows at these indices, or where the mask is true."""
@@ -90,7 +97,9 @@ def cut_point(ends: npt.NDArray[np.int32], limit: int) -> int | None:
 
 def read_preference_rows(path: Path, dataset: int) -> PreferenceRows:
     """The rows of the prepared dataset number `dataset`, from 1."""
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    reader = pa.ipc.open_file(pa.py_buffer(mapped))
     chunks = tuple(reader.get_batch(index) for index in range(reader.num_record_batches))
     counts = [chunk.num_rows for chunk in chunks]
     rows = sum(counts)
@@ -102,6 +111,7 @@ def read_preference_rows(path: Path, dataset: int) -> PreferenceRows:
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
     return PreferenceRows(
+        (mapped,),
         chunks,
         reader.schema,
         chunk=np.repeat(np.arange(len(chunks)), counts),
@@ -121,7 +131,8 @@ def concatenated(parts: Sequence[PreferenceRows]) -> PreferenceRows:
     moved = [replace(part, chunk=part.chunk + first) for part, first in zip(parts, before, strict=False)]
     arrays = {name: np.concatenate([getattr(part, name) for part in moved]) for name in ROW_ARRAYS}
     chunks = tuple(chunk for part in parts for chunk in part.chunks)
-    return PreferenceRows(chunks, parts[0].schema, **arrays)
+    files = tuple(file for part in parts for file in part.files)
+    return PreferenceRows(files, chunks, parts[0].schema, **arrays)
 
 
 def write_preference_rows(rows: PreferenceRows, path: Path) -> None:
@@ -133,6 +144,7 @@ def write_preference_rows(rows: PreferenceRows, path: Path) -> None:
                 pa.array(values, field.type) for values, field in zip(columns, rows.columns, strict=True)
             ]
             writer.write_batch(pa.record_batch(arrays, schema=rows.columns))
+            rows.release()
 
 
 def in_batches(rows: int) -> Iterator[range]:

@@ -7,7 +7,7 @@ from tunemill.stages.tokenized.synthetic_config import SyntheticConfig
 
 TOKENIZED = Stage(
     name="tokenized",
-    version=1,
+    version=2,
     config=TokenizedConfig,
     inputs={"dataset": Input(RawDataset), "tokenizer": Input(Tokenizer)},
     output=TokenizedDataset,
