@@ -105,7 +105,9 @@ def _usual(places: int) -> Marks:
 
 def marks_for(text: str, places: int) -> Marks | None:
     """Marks for as many places in a text that holds none of them; None where there are not enough."""
-    if not RESERVED.search(text):
+    # The search is slow; most texts are ASCII, which Python knows without looking.
+    ascii_only = text.isascii() and WHITE[0] not in text and WHITE[1] not in text
+    if ascii_only or not RESERVED.search(text):
         return _usual(places)
     taken = set(text)
     private = "".join(islice(_free(PRIVATE, taken), 2 * places))

@@ -48,9 +48,11 @@ def label(
     placed = place(encoding, ids, conversation, ends)
     labels = [IGNORED] * len(ids)
     for item in placed:
-        if item.turn.trained:
-            for index in trained_tokens(encoding, item):
+        if item.turn.trained and item.turn.details:
+            for index in detailed_tokens(encoding, item):
                 labels[index] = ids[index]
+        elif item.turn.trained:
+            labels[item.first : item.end] = ids[item.first : item.end]
     for index in trained_ends(placed, ends):
         labels[index] = ids[index]
     return ids, labels, role_runs(ids, placed, ends)
@@ -67,14 +69,12 @@ def place(encoding: Encoding, ids: list[int], conversation: Conversation, ends: 
     return found
 
 
-def trained_tokens(encoding: Encoding, item: PlacedTurn) -> Sequence[int]:
-    """The tokens of a trained turn that are trained on, without those that end it."""
-    if not item.turn.details:
-        return range(item.first, item.end)
+def detailed_tokens(encoding: Encoding, item: PlacedTurn) -> Sequence[int]:
+    """The tokens in the trained parts of a turn that has such."""
     found: list[int] = []
     for ranges in item.turn.details:
         first, end = _token_bounds(encoding, ranges.start, ranges.end, encoding.offsets[-1][1])
-        found.extend(first + index for index in _detailed_tokens(ranges, encoding.offsets[first:end]))
+        found.extend(first + index for index in _tokens_of_parts(ranges, encoding.offsets[first:end]))
     return found
 
 
@@ -143,7 +143,7 @@ def _bounds_from_offsets(offsets: Sequence[tuple[int, int]], start: int, end: in
     return first, bisect_left(offsets, end, key=lambda offset: offset[0])
 
 
-def _detailed_tokens(ranges: Ranges, offsets: Sequence[tuple[int, int]]) -> list[int]:
+def _tokens_of_parts(ranges: Ranges, offsets: Sequence[tuple[int, int]]) -> list[int]:
     """Which of the tokens lie in the trained parts.
 
     A token reaches to the next one. One that a part cuts, beyond its first or last character, belongs to the

@@ -4,6 +4,7 @@ import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,10 @@ def list_array(rows: Sequence[Sequence[int] | Int32s]) -> pa.ListArray:
     """A list column of int32. At most 2**31 values."""
     lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    values = np.concatenate([np.zeros(0, np.int32), *(np.asarray(row, np.int32) for row in rows)])
+    if rows and isinstance(rows[0], np.ndarray):
+        values = np.concatenate(rows)
+    else:
+        values = np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum()))
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, pa.int32()))
 
 
