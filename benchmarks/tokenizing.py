@@ -1,9 +1,10 @@
 """Tokenizing chat rows: Tunemill's stages beside the bare tokenizer, in one run. Prints a Markdown table.
 
-`python benchmarks/tokenizing.py [--rows 100000] [--rounds 2] [--more-rows 1000000] [--out FILE.md]`. Rows have one to six turns
-with log-normal lengths; the text is Python's own library, on which the tokenizer (32k entries) is trained as well.
-Every measurement is a process of its own, so that its peak memory is its own; imports are not counted. With
---more-rows the stages run again on that many rows (at least as many): their memory must not grow.
+`python benchmarks/tokenizing.py [--rows 100000] [--rounds 2] [--more-rows 1000000] [--out FILE.md]`. Rows have two to
+six turns with log-normal lengths; the text is Python's own library, on which the tokenizer (32k entries) is trained as
+well. Every measurement is a process of its own, so that its peak memory is its own; imports are not counted. Bare and
+stages take turns for some rounds, and the best of each counts. With --more-rows the stages run again on that many
+rows: their memory must not grow.
 """
 
 import argparse

@@ -63,7 +63,9 @@ class StatCache:
     def remember(self, name: str, identity: Mapping[str, str]) -> None:
         """Record what a remote name was when it was last reached."""
         with closing(self._connect()) as connection, connection:
-            connection.execute("INSERT OR REPLACE INTO remote VALUES (?, ?)", (name, json.dumps(dict(identity))))
+            connection.execute(
+                "INSERT OR REPLACE INTO remote VALUES (?, ?)", (name, json.dumps(dict(identity)))
+            )
 
     def recall(self, name: str) -> dict[str, str] | None:
         """What `remember` recorded of a name."""
@@ -75,7 +77,9 @@ class StatCache:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=30)
         connection.execute("CREATE TABLE IF NOT EXISTS files (stamp TEXT PRIMARY KEY, sha256 TEXT NOT NULL)")
-        connection.execute("CREATE TABLE IF NOT EXISTS remote (name TEXT PRIMARY KEY, identity TEXT NOT NULL)")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS remote (name TEXT PRIMARY KEY, identity TEXT NOT NULL)"
+        )
         return connection
 
 

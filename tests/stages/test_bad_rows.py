@@ -25,7 +25,9 @@ def test_the_first_ten_are_listed_and_all_are_counted(tmp_path):
 def test_a_row_number_is_not_called_a_line(tmp_path):
     bad = BadRows("rows.csv", "stop", tmp_path)
     bad.add(RowPlace("rows.csv", "row", 4), "too few values")
-    with pytest.raises(RowError, match=r"1 row of rows.csv cannot be used:\n  rows.csv, row 4: too few values"):
+    with pytest.raises(
+        RowError, match=r"1 row of rows.csv cannot be used:\n  rows.csv, row 4: too few values"
+    ):
         bad.finish(Report(Events().sent.append))
 
 
