@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,21 +16,20 @@ if TYPE_CHECKING:
 def export_rows(training_data: Published, target: Path) -> int:
     """Write the rows of training data or preference data in training order; returns how many there are.
 
-    Raises StoreError when the file cannot be written.
+    Rows that `val_set_size` holds out come last, as in Axolotl's prepared datasets. Raises StoreError when the file
+    cannot be written.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     rows = 0
     try:
-        with pa.ipc.open_file(pa.memory_map(str(training_data.data / "rows.arrow"))) as reader:
-            tables = _batches(reader, training_data.stage)
-            first = next(tables)
-            with pq.ParquetWriter(beside, first.schema, compression="zstd") as writer:
-                for table in (first, *tables):
-                    writer.write_table(table)
-                    rows += table.num_rows
+        tables = _tables(training_data)
+        first = next(tables)
+        with pq.ParquetWriter(beside, first.schema, compression="zstd") as writer:
+            for table in chain((first,), tables):
+                writer.write_table(table)
+                rows += table.num_rows
         beside.replace(target)
     except OSError as error:
         beside.unlink(missing_ok=True)
@@ -39,10 +39,14 @@ def export_rows(training_data: Published, target: Path) -> int:
     return rows
 
 
-def _batches(reader: "pa.RecordBatchFileReader", stage: str) -> "Iterator[pa.Table]":
-    convert = _converter(stage)
-    for index in range(reader.num_record_batches):
-        yield convert(reader.get_batch(index))
+def _tables(training_data: Published) -> "Iterator[pa.Table]":
+    import pyarrow as pa
+
+    convert = _converter(training_data.stage)
+    for path in (training_data.data / "rows.arrow", training_data.data / "held_out.arrow"):
+        if path.exists():
+            with pa.ipc.open_file(pa.OSFile(str(path))) as reader:
+                yield from (convert(reader.get_batch(index)) for index in range(reader.num_record_batches))
 
 
 def _converter(stage: str) -> "Callable[[pa.RecordBatch], pa.Table]":

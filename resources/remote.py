@@ -110,7 +110,9 @@ def _hub_commit(name: str, revision: str | None) -> dict[str, str]:
         ) from error
     except (OSError, ValueError, HTTPError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise StoreError(f"{name}: is no local file or folder, and the Hub cannot be reached: {reason}") from error
+        raise StoreError(
+            f"{name}: is no local file or folder, and the Hub cannot be reached: {reason}"
+        ) from error
     return {"kind": "hub", "commit": str(found.sha)}
 
 

@@ -50,6 +50,17 @@ def test_the_export_has_the_training_rows_in_their_order(project, preprocess, tm
     assert len(table) == 30 and not list(tmp_path.glob(".*parquet*"))
 
 
+def test_held_out_rows_come_last_in_the_export(project, preprocess, tmp_path):
+    project.edit(test_datasets=None, val_set_size=3)
+    preprocess("--export", str(tmp_path / "rows.parquet"))
+    data = project.plan()["training_data"].cached.data
+    assert pq.read_table(tmp_path / "rows.parquet").to_pylist() == [
+        *read_arrow(data / "rows.arrow"),
+        *read_arrow(data / "held_out.arrow"),
+    ]
+    assert len(read_arrow(data / "held_out.arrow")) == 3
+
+
 def test_an_export_that_cannot_be_written_is_an_error(preprocess, tmp_path):
     assert "the export cannot be written there" in preprocess(
         "--export", str(tmp_path / "no" / "x.parquet"), code=1

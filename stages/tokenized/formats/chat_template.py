@@ -91,7 +91,8 @@ def ends_of(config: TokenizedConfig, kit: Kit) -> Ends:
     eos = [] if kit.eos_token is None else [kit.eos_token]
     eot = eos if config.eot_tokens is None else config.eot_tokens
     train_on_eot = config.train_on_eot or config.train_on_eos
-    if config.eot_tokens and set(eos) & set(eot) and train_on_eot != config.train_on_eos:
+    # Where EOS is the only end of turn, what either key trains is trained.
+    if set(eos) & set(eot) and set(eos) != set(eot) and train_on_eot != config.train_on_eos:
         raise SettingError(
             f"train_on_eos: {config.train_on_eos} and train_on_eot: {train_on_eot} contradict each other: "
             f"{eos[0]} is both the EOS token and one of eot_tokens"

@@ -249,6 +249,9 @@ def _recipes() -> dict[str, Recipe]:
         "alpaca_chat.load_camel_ai": Recipe(columns("message_1", "message_2"), chat, *CONCISE),
         "alpaca_chat.load_no_prompt": Recipe(INSTRUCTION, chat),
         "alpaca_instruct": Recipe(INSTRUCTION, STYLES["instruct"], *ALPACA),
+        "alpaca_instruct.load_no_prompt": Recipe(INSTRUCTION, STYLES["instruct"]),
+        # Without a style there is no system text either.
+        "reflection": Recipe(reflection(REFLECTED["instruct"]), STYLES["instruct"], one_text=True),
         "alpaca_w_system": Recipe(OWN_SYSTEM, chat, own_system=True),
         "alpaca_w_system.load_chat": Recipe(OWN_SYSTEM, chat, own_system=True),
         "alpaca_w_system.load_instruct": Recipe(OWN_SYSTEM, STYLES["instruct"], own_system=True),

@@ -452,9 +452,11 @@ def test_an_end_token_that_is_several_tokens(tokenize):
         tokenize([CHAT], eot_tokens=["</turn>"])
 
 
-def test_rules_for_ends_that_contradict_each_other(tokenize):
+def test_rules_for_ends_that_contradict_each_other(tokenize, trained):
     with pytest.raises(SettingError, match="train_on_eos: turn and train_on_eot: all contradict"):
-        tokenize([CHAT], eot_tokens=[END], train_on_eot="all")
+        tokenize([CHAT], eot_tokens=[END, "<|im_start|>"], train_on_eot="all")
+    both = trained(CHAT, eot_tokens=[END], train_on_eos="none", train_on_eot="turn")
+    assert both == trained(CHAT)
 
 
 def test_no_chat_template(tokenize, tmp_path, base):

@@ -85,6 +85,12 @@ WORDINGS = [
         "So.",
     ),
     ("alpaca_chat.load_no_prompt", ROW, "USER: Add.\n1, 2\nASSISTANT:", "3"),
+    (
+        "alpaca_instruct.load_no_prompt",
+        ROW,
+        "### Instruction:\nAdd.\n\n### Input:\n1, 2\n\n### Response:\n",
+        "3",
+    ),
     ("alpaca_w_system.load", {**ROW, "system": "Be."}, "SYSTEM: Be.\nUSER: Add.\n1, 2\nASSISTANT:", "3"),
     ("alpaca_w_system.load_chat", {**PLAIN, "system": ""}, "USER: Say hi.\nASSISTANT:", "hi"),
     (
@@ -261,7 +267,7 @@ def test_metharme_ends_with_three_eos(bench):
     ("kind", "before", "parts"),
     [
         (
-            "reflection",
+            "reflection:instruct",
             "### Instruction:\nAdd.\n\n### Response:\n",
             "### Thought:\n4\n\n### Agent Reflection:\nwrong\n\n### Final Response:\n3",
         ),
@@ -286,6 +292,12 @@ def test_reflection_is_one_text(bench, kind, before, parts):
     assert sample.labels == [-100] * hidden + sample.ids[hidden:]
     (whole,) = bench.samples([row], type=kind, train_on_inputs=True)
     assert whole.labels == whole.ids
+
+
+def test_reflection_without_a_style_has_no_system_text(bench):
+    row = {"instruction": "Add.", "output": "4", "reflection": "wrong", "corrected": "3"}
+    (segment,) = bench.format(type="reflection").read(row)
+    assert segment.masked == "### Instruction:\nAdd.\n\n### Response:\n"
 
 
 def test_critiques_are_yaml(bench):
