@@ -9,7 +9,7 @@ from pathlib import Path
 from tunemill.stages.tokenizer.chat_template import TEMPLATES
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("stages", "pipelines", "resources", "kernels")
+PACKAGES = ("stages", "pipelines", "resources")
 
 
 def test_the_templates_are_in_the_wheel(tmp_path):
