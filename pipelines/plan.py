@@ -125,6 +125,8 @@ def explain(store: Store, ref: Ref | None, resolved: Resolved, node: Node) -> tu
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], node: Node) -> list[str]:
     """The differences of two key documents, each in one line."""
+    if before.get("stage") != after["stage"]:
+        return [f"it is made by another stage: {before.get('stage')} -> {after['stage']}"]
     found = []
     if before["version"] != after["version"]:
         found.append(f"stage {after['stage']} has a new version: {before['version']} -> {after['version']}")

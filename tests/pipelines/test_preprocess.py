@@ -127,7 +127,9 @@ def test_preferences_are_prepared_and_not_trained(project, preprocess, tmp_path,
         sample_packing=False,
         shuffle_merged_datasets=False,
     )
-    preprocess("--export", str(tmp_path / "pairs.parquet"))
+    document = json.loads(preprocess("--export", str(tmp_path / "pairs.parquet"), "--json"))
+    reasons = {node["node"]: node["reasons"] for node in document["nodes"]}
+    assert reasons["training_data"] == ["it is made by another stage: training_data -> preference_data"]
     rows = pq.read_table(tmp_path / "pairs.parquet").to_pylist()
     assert [row["chosen"] for row in rows] == ["2<|im_end|>", "2<|im_end|>"]
     assert rows[0]["prompt"] == (
