@@ -155,6 +155,14 @@ def test_the_model_is_asked_as_it_was_trained(render, name):
     assert render(name, [*messages, ANSWER], **clock).startswith(asked)
 
 
+@pytest.mark.parametrize("name", ["command_a", "command_a_rag", "command_a_tool_use"])
+def test_an_empty_system_text_is_no_developer_preamble(render, name):
+    variables = {"documents": [{"text": "x"}]} if name == "command_a_rag" else {}
+    empty, given = ([{"role": "system", "content": text}, USER, ASSISTANT] for text in ("", "Be terse."))
+    assert "Developer Preamble" not in render(name, empty, **variables)
+    assert "Developer Preamble" in render(name, given, **variables)
+
+
 def test_alpaca_has_one_place_for_a_system_message(render):
     assert render("alpaca", [AGAIN, SYSTEM]) == "<s>### Instruction:\nBye\n\n"
 
