@@ -30,6 +30,8 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/second_run.py
+	$(BIN)/python benchmarks/packing.py
+	$(BIN)/python benchmarks/tokenizing.py
 
 clean:
 	rm -rf $(VENV) .tunemill build dist *.egg-info

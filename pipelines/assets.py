@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 
 from tunemill.pipelines.graph import Node, Pipeline
-from tunemill.pipelines.keys import identify_sources
+from tunemill.pipelines.keys import comparable, identify_sources
 from tunemill.pipelines.lineage import lineage_of
 from tunemill.pipelines.links import link_result
 from tunemill.pipelines.metadata import materialization_metadata
@@ -208,7 +208,7 @@ def _compute(
             name: [{"node": up, "key": inputs[up].key, "digest": inputs[up].digest} for up in ups]
             for name, ups in node.inputs.items()
         },
-        "sources": {field: [str(path) for path in paths] for field, paths in node.sources.items()},
+        "sources": {field: list(names) for field, names in node.sources.items()},
         "host": socket.gethostname(),
         "started": at.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - started, 3),
@@ -253,7 +253,8 @@ def check_unchanged(
 ) -> None:
     """Raises StoreError if what the key was made of is no longer what the stage has read."""
     document, store = session.pipeline.document, session.store
-    if identify_sources(node, document, store.stat_cache) != resolved.document["sources"]:
+    now = identify_sources(node, document, store.stat_cache)
+    if comparable(now) != comparable(resolved.document["sources"]):
         raise StoreError(f"{node.name}: a source changed while it was read; nothing was published. Run again")
     for name, given in inputs.items():
         found = store.lookup(given.stage, given.key)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tunemill import __version__
-from tunemill.pipelines.commands import cache, check, lineage, plan, run, schema, status, ui
+from tunemill.pipelines.commands import cache, check, lineage, plan, preprocess, run, schema, status, ui
 from tunemill.pipelines.commands.options import print_json
 from tunemill.pipelines.problems import ConfigError
 from tunemill.resources.errors import LaunchError, StoreError
@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tunemill {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (check, plan, run, status, lineage, cache, schema, ui):
+    for module in (check, plan, preprocess, run, status, lineage, cache, schema, ui):
         module.add_to(commands)
     return parser
 

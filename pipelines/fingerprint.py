@@ -39,6 +39,9 @@ def fingerprint(stage: Stage) -> str:
         f"{path.relative_to(root).as_posix()}\n{_meaning(ast.parse(path.read_text()))}"
         for path in sorted(files)
     ]
+    # Chat templates are read by name, so those beside a module count as imported by it.
+    templates = {template for path in files for template in path.parent.glob("templates/**/*.jinja")}
+    meanings += [f"{path.relative_to(root).as_posix()}\n{path.read_text()}" for path in sorted(templates)]
     return hashlib.sha256("\n".join(meanings).encode()).hexdigest()
 
 

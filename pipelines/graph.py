@@ -3,111 +3,59 @@
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field, field_validator, model_validator
+from typing import Any
 
 from tunemill.pipelines.document import Document, KeyPath
+from tunemill.pipelines.graph_config import SYNTHETIC_TYPE, GraphConfig
 from tunemill.pipelines.problems import Problem
 from tunemill.pipelines.slices import ASSET_SCHEME, cut, validate
 from tunemill.stages.base_model.stage import BASE_MODEL
 from tunemill.stages.dataset.stage import DATASET
-from tunemill.stages.declaration import ConflictError, EntryMark, SourceMark, Stage, StageConfig, YamlMark
+from tunemill.stages.declaration import (
+    EntryMark,
+    Stage,
+    StageConfig,
+    is_whole,
+    listed,
+)
 from tunemill.stages.evaluation.stage import EVALUATION
 from tunemill.stages.evaluation_data.stage import EVALUATION_DATA
 from tunemill.stages.merged.stage import MERGED
+from tunemill.stages.preference_data.stage import PREFERENCE_DATA
+from tunemill.stages.preferences.stage import PREFERENCES
+from tunemill.stages.pretraining_data.stage import PRETRAINING_DATA
 from tunemill.stages.quantized.stage import QUANTIZED
-from tunemill.stages.tokenized.stage import TOKENIZED
+from tunemill.stages.tokenized.stage import SYNTHETIC, TOKENIZED
 from tunemill.stages.tokenizer.stage import TOKENIZER
 from tunemill.stages.trained.stage import TRAINED, TRAINED_ADAPTER
 from tunemill.stages.training_data.stage import TRAINING_DATA
 
-STAGES: tuple[Stage, ...] = (
+# What `preprocess` runs.
+DATA_STAGES: tuple[Stage, ...] = (
     DATASET,
     TOKENIZER,
     TOKENIZED,
+    SYNTHETIC,
     TRAINING_DATA,
     EVALUATION_DATA,
+    PRETRAINING_DATA,
+    PREFERENCES,
+    PREFERENCE_DATA,
+)
+
+DATA_STAGE_NAMES = frozenset(stage.name for stage in DATA_STAGES)
+
+STAGES: tuple[Stage, ...] = (
+    *DATA_STAGES,
     BASE_MODEL,
     TRAINED,
     MERGED,
     QUANTIZED,
     EVALUATION,
 )
-
-# The lists of which each item is a dataset entry.
-ENTRY_LISTS = ("datasets", "test_datasets")
-Evaluated = Literal["base", "trained", "merged", "quantized"]
-
-
-class GraphConfig(StageConfig):
-    """The keys that decide which nodes there are."""
-
-    base_model: str = Field(
-        min_length=1,
-        description="a model's folder, or asset://<pipeline>/<node>: a model that another pipeline made",
-    )
-    datasets: list[dict[str, Any]] = Field(
-        min_length=1, description="the datasets to train on, each a node of its own"
-    )
-    test_datasets: list[dict[str, Any]] = Field([], description="held-out datasets, only evaluated on")
-    val_set_size: float = Field(
-        0.0, ge=0, description="share (below 1) or number of training rows to hold out"
-    )
-    adapter: str | None = Field(
-        None, description="the kind of adapter to train; without it every weight is trained"
-    )
-    quantization: dict[str, Any] | None = Field(
-        None, description="ask for a quantized model, and of which kind"
-    )
-    output_dir: str | None = Field(
-        None, description="where links to the results are put: a place, no part of any result"
-    )
-    dataset_prepared_path: str | None = Field(
-        None, description="where a link to the prepared rows is put: a place, no part of any result"
-    )
-    name: Annotated[str | None, YamlMark("pipeline.name")] = Field(
-        None, pattern=r"^[A-Za-z0-9_]{1,100}$", description="the pipeline's name; without it the file's stem"
-    )
-    evaluate: Annotated[list[Evaluated] | None, YamlMark("pipeline.evaluate")] = Field(
-        None, description="which models to evaluate; without it all that there are"
-    )
-
-    @field_validator("base_model")
-    @classmethod
-    def _names_a_node(cls, value: str) -> str:
-        if value.startswith(ASSET_SCHEME) and not re.fullmatch(r"asset://\w+/\w+(/\w+)?", value):
-            raise ValueError("write asset://<pipeline>/<node>, for example asset://sft/merged")
-        return value
-
-    @model_validator(mode="after")
-    def _evaluated_models_exist(self) -> "GraphConfig":
-        asked = self.evaluate or []
-        if len(set(asked)) < len(asked):
-            raise ConflictError("names a model twice", "evaluate")
-        if asked and not self.held_out:
-            raise ConflictError(
-                "there is nothing to evaluate on; give `test_datasets` or `val_set_size`", "evaluate"
-            )
-        if "merged" in asked and self.adapter is None:
-            raise ConflictError(
-                "there is no merged model to evaluate without `adapter`", "evaluate", "adapter"
-            )
-        if "quantized" in asked and self.quantization is None:
-            raise ConflictError(
-                "there is no quantized model to evaluate without `quantization`", "evaluate", "quantization"
-            )
-        if self.test_datasets and self.val_set_size:
-            raise ConflictError(
-                "give either `test_datasets` or `val_set_size`, not both", "val_set_size", "test_datasets"
-            )
-        return self
-
-    @property
-    def held_out(self) -> bool:
-        return bool(self.test_datasets or self.val_set_size)
 
 
 @dataclass(frozen=True)
@@ -125,22 +73,19 @@ class Node:
     places: Mapping[str, KeyPath]
 
     @property
-    def sources(self) -> dict[str, list[Path]]:
-        """The local files and folders whose contents enter the key, by field."""
-        found: dict[str, list[Path]] = {}
-        slice_values = self.config.model_dump()
-        for field in self.config.marked(SourceMark):
-            value = slice_values[field]
-            if value is not None:
-                found[field] = [Path(item) for item in (value if isinstance(value, list) else [value])]
-        return found
+    def sources(self) -> dict[str, list[str]]:
+        """What the config names whose contents enter the key, by field: absolute paths, and URLs."""
+        named = {field: listed(getattr(self.config, field)) for field in sorted(self.config.sources())}
+        whole = {field: [name for name in names if is_whole(name)] for field, names in named.items()}
+        return {field: names for field, names in whole.items() if names}
 
 
 @dataclass(frozen=True)
 class Pipeline:
     """A graph; `nodes` are in an order in which they can run.
 
-    `output_dir` gets links to models and evaluations, `prepared_path` one to the training data.
+    `output_dir` gets links to models and evaluations, `prepared_path` one to the training data. `prepares_only` is
+    the setting for which data can be prepared and nothing be trained yet.
     """
 
     name: str
@@ -148,6 +93,11 @@ class Pipeline:
     nodes: tuple[Node, ...]
     output_dir: Path | None
     prepared_path: Path | None
+    prepares_only: str | None = None
+
+    def data(self) -> "Pipeline":
+        """The part that prepares data."""
+        return replace(self, nodes=tuple(node for node in self.nodes if node.stage.name in DATA_STAGE_NAMES))
 
     def node(self, name: str) -> Node:
         return next(node for node in self.nodes if node.name == name)
@@ -162,9 +112,16 @@ class Place:
     inputs: Mapping[str, tuple[str, ...]]
     entry: KeyPath | None = None
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """What a stage is told that is no key: where its node stands, and the day."""
+        held_out = self.entry is not None and self.entry[0] == "test_datasets"
+        return {"held_out": held_out, "today": date.today().isoformat()}
+
 
 def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
     """The graph of a document, or None and every problem that stands in its way."""
+    document = spelled_out(document)
     graph_slice = cut(GraphConfig, document)
     graph = validate(GraphConfig, graph_slice, document)
     if isinstance(graph, list):
@@ -173,7 +130,7 @@ def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
     problems: list[Problem] = []
     nodes = []
     for place in places(graph):
-        piece = cut(place.stage.config, document, place.entry)
+        piece = cut(place.stage.config, document, place.entry, place.given)
         config = validate(place.stage.config, piece, document)
         if isinstance(config, list):
             problems += [problem for problem in config if problem not in problems]
@@ -190,7 +147,15 @@ def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
         document.folder / Path(place).expanduser() if place else None
         for place in (graph.output_dir, graph.dataset_prepared_path)
     )
-    return Pipeline(name, document, tuple(nodes), output_dir, prepared_path), []
+    return Pipeline(name, document, tuple(nodes), output_dir, prepared_path, graph.prepares_only), []
+
+
+def spelled_out(document: Document) -> Document:
+    """The document with `pretraining_dataset: name`, which Axolotl takes too, as a list of one entry."""
+    given = document.data.get("pretraining_dataset")
+    if not isinstance(given, str):
+        return document
+    return replace(document, data={**document.data, "pretraining_dataset": [{"path": given}]})
 
 
 def idle_problems(document: Document, used: set[str]) -> list[Problem]:
@@ -216,23 +181,53 @@ def places(graph: GraphConfig) -> list[Place]:
     """Every node with its edges, in an order in which they can run."""
     upstream = {"upstream": (graph.base_model,)} if graph.base_model.startswith(ASSET_SCHEME) else {}
     found = [Place("tokenizer", TOKENIZER, upstream)]
-    names = iter(unique_names([*graph.datasets, *graph.test_datasets]))
-    tokenized: dict[str, list[str]] = {group: [] for group in ENTRY_LISTS}
-    for group, entries in zip(ENTRY_LISTS, (graph.datasets, graph.test_datasets), strict=True):
-        for index in range(len(entries)):
-            name = next(names)
-            found.append(Place(f"dataset/{name}", DATASET, {}, (group, index)))
-            inputs = {"dataset": (f"dataset/{name}",), "tokenizer": ("tokenizer",)}
-            found.append(Place(f"tokenized/{name}", TOKENIZED, inputs, (group, index)))
-            tokenized[group].append(f"tokenized/{name}")
-    found.append(Place("training_data", TRAINING_DATA, {"tokenized": tuple(tokenized["datasets"])}))
-    if graph.test_datasets:
-        found.append(
-            Place("evaluation_data", EVALUATION_DATA, {"tokenized": tuple(tokenized["test_datasets"])})
-        )
-    elif graph.held_out:
-        found.append(Place("evaluation_data", EVALUATION_DATA, {"training_data": ("training_data",)}))
-    return [*found, *model_places(graph, upstream)]
+    found += data_places(graph)
+    if not graph.prepares_only:
+        found += model_places(graph, upstream)
+    return found
+
+
+def data_places(graph: GraphConfig) -> list[Place]:
+    """The nodes from the sources to training data and held-out rows."""
+    pairs = graph.rl is not None or graph.reward_model
+    lists = {"datasets": graph.datasets, "test_datasets": graph.test_datasets}
+    found: list[Place] = []
+    names = iter(unique_names([entry for entries in lists.values() for entry in entries]))
+    prepared: dict[str, tuple[str, ...]] = {}
+    for group, entries in lists.items():
+        rows = [
+            row_places(next(names), (group, index), entries[index], pairs) for index in range(len(entries))
+        ]
+        found += [place for places in rows for place in places]
+        prepared[group] = tuple(places[-1].name for places in rows)
+    if graph.pretraining_dataset:
+        inputs = {"tokenizer": ("tokenizer",)}
+        found.append(Place("training_data", PRETRAINING_DATA, inputs, ("pretraining_dataset", 0)))
+    else:
+        stage = PREFERENCE_DATA if pairs else TRAINING_DATA
+        found.append(Place("training_data", stage, {"tokenized": prepared["datasets"]}))
+    return [*found, *held_out_places(graph, prepared["test_datasets"], pairs)]
+
+
+def row_places(name: str, entry: KeyPath, settings: Mapping[str, Any], pairs: bool) -> list[Place]:
+    """The nodes of one dataset entry; the last one holds its prepared rows."""
+    tokenizer = {"tokenizer": ("tokenizer",)}
+    if settings.get("type") == SYNTHETIC_TYPE:
+        return [Place(f"tokenized/{name}", SYNTHETIC, tokenizer, entry)]
+    inputs = {"dataset": (f"dataset/{name}",), **tokenizer}
+    stage = PREFERENCES if pairs else TOKENIZED
+    return [Place(f"dataset/{name}", DATASET, {}, entry), Place(f"tokenized/{name}", stage, inputs, entry)]
+
+
+def held_out_places(graph: GraphConfig, tokenized: tuple[str, ...], pairs: bool) -> list[Place]:
+    """The node of the rows that are never trained on, if there are any."""
+    training_data = {"training_data": ("training_data",)}
+    if tokenized and pairs:
+        return [Place("evaluation_data", PREFERENCE_DATA, {"tokenized": tokenized})]
+    if tokenized:
+        inputs = {"tokenized": tokenized, **(training_data if graph.dataset_exact_deduplication else {})}
+        return [Place("evaluation_data", EVALUATION_DATA, inputs)]
+    return [Place("evaluation_data", EVALUATION_DATA, training_data)] if graph.held_out and not pairs else []
 
 
 def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) -> list[Place]:

@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from tunemill.pipelines.graph import STAGES, GraphConfig
+from tunemill.pipelines.graph import STAGES
+from tunemill.pipelines.graph_config import GraphConfig
 from tunemill.stages.declaration import EntryMark, RuntimeMark, SourceMark, StageConfig, YamlMark
 
 HEAD = """\
@@ -42,11 +43,11 @@ def key_table() -> str:
 
 def _fields(config: type[StageConfig]) -> Iterator[tuple[str, Any, str]]:
     entries, elsewhere = config.marked(EntryMark), config.marked(YamlMark)
-    for name, field in config.model_fields.items():
+    for name, field in config.yaml_keys().items():
         mark = " (runtime)" if name in config.marked(RuntimeMark) else ""
         mark = " (source)" if name in config.marked(SourceMark) else mark
         if name in entries:
-            yield f"datasets[].{name}", field, mark
+            yield f"{config.entry_lists[0]}[].{name}", field, mark
         if name not in entries or entries[name].falls_back:
             yield (elsewhere[name].path if name in elsewhere else name), field, mark
 

@@ -1,16 +1,20 @@
 """The key of a node: one document of everything that goes into its result, and the hash of it."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from tunemill.pipelines.document import Document, spell
 from tunemill.pipelines.graph import Node
 from tunemill.pipelines.problems import ConfigError, Problem
+from tunemill.pipelines.slices import HUB_DATASETS
 from tunemill.resources.canonical import SCHEMA
 from tunemill.resources.errors import StoreError
 from tunemill.resources.identity import StatCache, identify
+from tunemill.stages.declaration import SourceMark
 
 
 def key_document(
@@ -31,12 +35,41 @@ def key_document(
 def identify_sources(node: Node, document: Document, cache: StatCache) -> dict[str, list[dict[str, str]]]:
     """The contents behind the node's sources. Raises ConfigError naming the key of one that is not there."""
     found: dict[str, list[dict[str, str]]] = {}
-    for field, paths in node.sources.items():
+    for field, names in node.sources.items():
         try:
-            found[field] = [identify(path, cache) for path in paths]
+            found[field] = [identify_source(node, name, cache) for name in names]
         except StoreError as error:
             raise ConfigError(document.path, [_missing_source(node, field, document, str(error))]) from error
     return found
+
+
+def identify_source(node: Node, name: str, cache: StatCache) -> dict[str, str]:
+    """The identity of one source: of a local file or folder, or of what a URL names."""
+    if "://" not in name:
+        return identify(Path(name), cache)
+    # Only remote sources need the libraries that reach them.
+    from tunemill.resources.remote import identify_remote
+
+    revision = node.config.model_dump(include={"revision"}).get("revision")
+    remembered = f"{name}@{revision or 'main'}"
+    try:
+        identity = identify_remote(name, revision)
+    except StoreError as error:
+        last = cache.recall(remembered) if name.startswith(HUB_DATASETS) else None
+        if last is None:
+            raise
+        warnings.warn(f"{error}; going on with what it was when last reached: {last}", stacklevel=2)
+        return last
+    cache.remember(remembered, identity)
+    return identity
+
+
+def comparable(sources: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, list[dict[str, str]]]:
+    """Identities without the nonce of those that have none, to see whether anything changed."""
+    return {
+        field: [{name: value for name, value in item.items() if name != "nonce"} for item in items]
+        for field, items in sources.items()
+    }
 
 
 def key_inputs(node: Node) -> dict[str, tuple[str, ...]]:
@@ -52,7 +85,6 @@ def minor_version(library: str) -> str:
 
 def _missing_source(node: Node, field: str, document: Document, reason: str) -> Problem:
     place = node.places[field]
-    reason += (
-        ". Names on the Hugging Face Hub are not resolved yet: fetch what you need and give its local path"
-    )
+    if not node.config.marked(SourceMark).get(field, SourceMark()).remote:
+        reason += ". Models on the Hugging Face Hub are not resolved yet: fetch what you need and give its local path"
     return Problem(spell(place), *document.position(place), "value", reason)

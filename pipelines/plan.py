@@ -125,6 +125,8 @@ def explain(store: Store, ref: Ref | None, resolved: Resolved, node: Node) -> tu
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], node: Node) -> list[str]:
     """The differences of two key documents, each in one line."""
+    if before.get("stage") != after["stage"]:
+        return [f"it is made by another stage: {before.get('stage')} -> {after['stage']}"]
     found = []
     if before["version"] != after["version"]:
         found.append(f"stage {after['stage']} has a new version: {before['version']} -> {after['version']}")
@@ -132,9 +134,9 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], node: Node)
         k: v for k, v in node.stage.config.defaults().items() if k in {**before["config"], **after["config"]}
     }
     found += _differing("", {**defaults, **before["config"]}, {**defaults, **after["config"]})
-    for field, paths in node.sources.items():
+    for field, names in node.sources.items():
         if before["sources"].get(field) != after["sources"].get(field):
-            found.append(f"{field}: the contents of {', '.join(str(path) for path in paths)} changed")
+            found.append(_source_change(field, names, after["sources"].get(field, [])))
     found += [f"{field}: no longer a file" for field in before["sources"] if field not in after["sources"]]
     for name in sorted({*before["inputs"], *after["inputs"]}):
         old, new = before["inputs"].get(name), after["inputs"].get(name)
@@ -145,6 +147,14 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], node: Node)
     if before["schema"] != after["schema"]:
         found.append(f"keys are made in a new way: schema {before['schema']} -> {after['schema']}")
     return found
+
+
+def _source_change(field: str, names: Sequence[str], identities: Sequence[Mapping[str, str]]) -> str:
+    if any("nonce" in identity for identity in identities):
+        return (
+            f"{field}: the server of {', '.join(names)} does not say what is in it, so it is read every time"
+        )
+    return f"{field}: the contents of {', '.join(names)} changed"
 
 
 def _differing(prefix: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

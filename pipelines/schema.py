@@ -8,7 +8,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from tunemill.pipelines.graph import ENTRY_LISTS, STAGES, GraphConfig
+from tunemill.pipelines.graph import STAGES
+from tunemill.pipelines.graph_config import ENTRY_LISTS, GraphConfig
 from tunemill.stages.declaration import EntryMark, StageConfig, YamlMark
 
 
@@ -42,10 +43,10 @@ def key_tree() -> KeyTree:
     tree = KeyTree()
     for config in config_classes():
         entries, elsewhere = config.marked(EntryMark), config.marked(YamlMark)
-        for name, field in config.model_fields.items():
+        for name, field in config.yaml_keys().items():
             below = keys_below(field.annotation)
             if name in entries:
-                for group in ENTRY_LISTS:
+                for group in config.entry_lists:
                     tree.merge((group, name), below)
             if name not in entries or entries[name].falls_back:
                 tree.merge(tuple(elsewhere[name].path.split(".")) if name in elsewhere else (name,), below)
@@ -96,23 +97,25 @@ def json_schema() -> dict[str, Any]:
     """A JSON schema of the whole YAML, for editors."""
     definitions: dict[str, Any] = {}
     top: dict[str, Any] = {}
-    entry: dict[str, Any] = {}
+    items: dict[str, dict[str, Any]] = {group: {} for group in ENTRY_LISTS}
     pipeline: dict[str, Any] = {}
     required: list[str] = []
     for config in config_classes():
         schema = config.model_json_schema(ref_template="#/$defs/{model}")
         definitions |= schema.pop("$defs", {})
         entries, elsewhere = config.marked(EntryMark), config.marked(YamlMark)
-        for name, field in schema["properties"].items():
+        for name in config.yaml_keys():
+            field = schema["properties"][name]
             if name in entries:
-                entry.setdefault(name, field)
+                for group in config.entry_lists:
+                    items[group].setdefault(name, field)
             if name in elsewhere:
                 pipeline[elsewhere[name].path.removeprefix("pipeline.")] = field
             elif name not in entries or entries[name].falls_back:
                 top.setdefault(name, field)
         required += [n for n in schema.get("required", []) if n not in entries and n not in required]
-    item = {"type": "object", "properties": entry, "required": ["path"], "additionalProperties": False}
-    for group in ENTRY_LISTS:
+    for group, properties in items.items():
+        item = {"type": "object", "properties": properties, "additionalProperties": False}
         top[group] = {**top[group], "items": item}
     top["pipeline"] = {"type": "object", "properties": pipeline, "additionalProperties": False}
     return {

@@ -1,5 +1,6 @@
 """From a document to the config slices of stages: which key feeds which field, and what is wrong with it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,28 @@ from pydantic_core import ErrorDetails
 
 from tunemill.pipelines.document import Document, KeyPath, spell
 from tunemill.pipelines.problems import Problem
-from tunemill.stages.declaration import ConflictError, EntryMark, SourceMark, StageConfig, YamlMark
+from tunemill.pipelines.user_code import code_files
+from tunemill.stages.declaration import (
+    CodeMark,
+    ConflictError,
+    EntryMark,
+    GraphMark,
+    SourceMark,
+    StageConfig,
+    TextMark,
+    YamlMark,
+)
 
 ASSET_SCHEME = "asset://"
+HUB_DATASETS = "hf://datasets/"
+# `owner/name`, or an old name without owner.
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*|[A-Za-z0-9][\w-]*")
+FILE_ENDINGS = (
+    *(".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".txt"),
+    *(".gz", ".bz2", ".xz", ".zst", ".zip"),
+)
+# With these words as `path`, `data_files` says where the rows are.
+LOADERS = frozenset({"json", "csv", "parquet", "arrow", "text"})
 
 
 @dataclass(frozen=True)
@@ -23,44 +43,99 @@ class Slice:
     places: dict[str, KeyPath]
 
 
-def cut(config: type[StageConfig], document: Document, entry: KeyPath | None = None) -> Slice:
+def cut(
+    config: type[StageConfig],
+    document: Document,
+    entry: KeyPath | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Slice:
     """Cut the slice of a config class out of a document; `entry` is the node's item of `datasets:`.
+
+    `given` are the values of fields that the graph sets.
 
     Names of local files become absolute paths, seen from the YAML's folder. An `asset://` name becomes an
     edge of the graph instead, so its field stays unset.
     """
-    entries = config.marked(EntryMark)
-    elsewhere = config.marked(YamlMark)
-    sources = config.marked(SourceMark)
+    sources, texts, code = config.marked(SourceMark), config.marked(TextMark), config.marked(CodeMark)
     values: dict[str, Any] = {}
     places: dict[str, KeyPath] = {}
     for name in config.model_fields:
-        candidates: list[KeyPath] = []
-        if name in entries:
-            assert entry is not None, f"{config.__name__} reads a dataset entry and was given none"
-            candidates.append((*entry, name))
-        if name not in entries or entries[name].falls_back:
-            candidates.append(tuple(elsewhere[name].path.split(".")) if name in elsewhere else (name,))
+        candidates = _candidates(config, code[name].of if name in code else name, entry)
         found = [place for place in candidates if _has(document.data, place)]
         places[name] = (found or candidates)[0]
-        if found:
-            value = _get(document.data, found[0])
-            if name in sources:
-                value = absolute_source(value, document.folder)
-            if value is not None:
-                values[name] = value
+        if not found:
+            continue
+        value = _get(document.data, found[0])
+        if name in code:
+            value = code_files(value, document.folder)
+        elif name in sources:
+            within = sources[name].within
+            around = _get(document.data, (*found[0][:-1], within)) if within else None
+            value = whole_name(value, document.folder, sources[name].remote, around)
+        elif name in texts:
+            value = text_of(value, document.folder)
+        if value is not None:
+            values[name] = value
+    values |= {name: value for name, value in (given or {}).items() if name in config.marked(GraphMark)}
     return Slice(values, places)
 
 
-def absolute_source(value: Any, folder: Path) -> Any:
-    """A source's name as an absolute path; lists item by item; None for an asset of another pipeline."""
+def _candidates(config: type[StageConfig], name: str, entry: KeyPath | None) -> list[KeyPath]:
+    """Where in the YAML the field may stand, the first that is there counts."""
+    entries, elsewhere = config.marked(EntryMark), config.marked(YamlMark)
+    found: list[KeyPath] = []
+    if name in entries:
+        assert entry is not None, f"{config.__name__} reads a dataset entry and was given none"
+        found.append((*entry, name))
+    if name not in entries or entries[name].falls_back:
+        found.append(tuple(elsewhere[name].path.split(".")) if name in elsewhere else (name,))
+    return found
+
+
+def whole_name(value: Any, folder: Path, remote: bool, around: Any = None) -> Any:
+    """A source's name as an absolute path; lists item by item; None for an asset of another pipeline.
+
+    With `remote`, URLs stay as they are, what is no local path but could be a dataset of the Hub gets its scheme,
+    and a name that `path` and `data_files` give a meaning to, such as `json`, stays too. `around` is the source
+    that the name lies in: seen from there if it is a local folder (or from the YAML's, as Axolotl does), and a
+    plain name if it is not local.
+    """
     if isinstance(value, list):
-        return [absolute_source(item, folder) for item in value]
+        return [whole_name(item, folder, remote, around) for item in value]
     if not isinstance(value, str):
         return value
     if value.startswith(ASSET_SCHEME):
         return None
-    return str((folder / Path(value).expanduser()).resolve())
+    if remote and "://" in value:
+        return value
+    if isinstance(around, str) and around not in LOADERS:
+        outer = whole_name(around, folder, True)
+        if "://" in outer:
+            return value
+        inside, beside = (Path(outer) / value).resolve(), (folder / Path(value).expanduser()).resolve()
+        return str(beside if beside.exists() and not inside.exists() else inside)
+    local = (folder / Path(value).expanduser()).resolve()
+    if not remote or around is not None or local.exists():
+        return str(local)
+    if value in LOADERS:
+        return value
+    return f"{HUB_DATASETS}{value}" if may_be_on_hub(value, folder) else str(local)
+
+
+def may_be_on_hub(name: str, folder: Path) -> bool:
+    """Whether a name that is no local path may be one of the Hub, and not that of a missing file."""
+    if name.lower().endswith(FILE_ENDINGS) or not HUB_NAME.fullmatch(name):
+        return False
+    owner, slash, _ = name.partition("/")
+    return not (slash and (folder / owner).is_dir())
+
+
+def text_of(value: Any, folder: Path) -> Any:
+    """The text of a file where `value` is the path of one, else `value`."""
+    if not isinstance(value, str) or "\n" in value or "{" in value:
+        return value
+    path = folder / Path(value).expanduser()
+    return path.read_text(encoding="utf-8") if path.is_file() else value
 
 
 def validate(config: type[StageConfig], piece: Slice, document: Document) -> StageConfig | list[Problem]:

@@ -1,11 +1,12 @@
 """Tables for people: plan, run, status, store."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tunemill.pipelines.graph import Pipeline
 from tunemill.pipelines.plan import SHORT, Planned
@@ -13,6 +14,9 @@ from tunemill.pipelines.run import Finished
 from tunemill.stages.artifacts import EvaluationReport
 
 COLOURS = {"cached": "green", "computed": "cyan", "run": "yellow", "failed": "red", "skipped": "dim"}
+# The table of a stage that shows whole rows.
+EXAMPLES = "Examples"
+PLOT_LINES, PLOT_WIDTH = 12, 40
 EVALUATION_COLUMNS = ("eval_loss", "perplexity", "exact_match", "rows")
 
 
@@ -54,6 +58,34 @@ def evaluation_table(pipeline: Pipeline, finished: Sequence[Finished]) -> Table 
             item.node.partition("/")[2], *(_figure(metrics.get(name)) for name in EVALUATION_COLUMNS)
         )
     return table
+
+
+def data_tables(item: Finished, *, show_examples: bool) -> Iterator[tuple[str, Table | Text]]:
+    """Figures, tables and plots of a node that prepares data, each with a title."""
+    if item.published is None or item.stage in ("dataset", "tokenizer"):
+        return
+    manifest = item.published.manifest
+    figures = [(name, value) for name, value in manifest["metrics"].items() if value is not None]
+    yield item.node, listing(["figure", "value"], figures)
+    for table in manifest["tables"]:
+        if table["title"] != EXAMPLES or show_examples:
+            yield f"{item.node}: {table['title']}", listing(table["columns"], table["rows"])
+    for plot in manifest["plots"]:
+        if plot["bars"]:
+            yield f"{item.node}: {plot['title']} ({plot['y_label']} by {plot['x_label']})", bar_plot(plot)
+
+
+def bar_plot(plot: Mapping[str, Any]) -> Text:
+    """A histogram as lines of blocks, neighbouring bars put together so that at most a dozen are left."""
+    together = max(1, -(-len(plot["x"]) // PLOT_LINES))
+    starts = plot["x"][::together]
+    heights = [sum(plot["y"][first : first + together]) for first in range(0, len(plot["y"]), together)]
+    tallest = max([*heights, 1])
+    lines = [
+        f"{start:>10.0f} {'█' * round(PLOT_WIDTH * height / tallest):<{PLOT_WIDTH}} {height:.0f}"
+        for start, height in zip(starts, heights, strict=True)
+    ]
+    return Text("\n".join(lines))
 
 
 def is_evaluation(pipeline: Pipeline, item: Finished) -> bool:

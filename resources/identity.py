@@ -5,10 +5,11 @@ set back by anybody, ctime cannot.
 """
 
 import hashlib
+import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -59,10 +60,26 @@ class StatCache:
                     connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (repr(stamp), digest))
             return digest
 
+    def remember(self, name: str, identity: Mapping[str, str]) -> None:
+        """Record what a remote name was when it was last reached."""
+        with closing(self._connect()) as connection, connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO remote VALUES (?, ?)", (name, json.dumps(dict(identity)))
+            )
+
+    def recall(self, name: str) -> dict[str, str] | None:
+        """What `remember` recorded of a name."""
+        with closing(self._connect()) as connection:
+            row = connection.execute("SELECT identity FROM remote WHERE name = ?", (name,)).fetchone()
+        return None if row is None else dict(json.loads(row[0]))
+
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=30)
         connection.execute("CREATE TABLE IF NOT EXISTS files (stamp TEXT PRIMARY KEY, sha256 TEXT NOT NULL)")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS remote (name TEXT PRIMARY KEY, identity TEXT NOT NULL)"
+        )
         return connection
 
 

@@ -21,7 +21,9 @@ class Artifact:
 class RawDataset(Artifact):
     """Rows of one dataset.
 
-    `rows.arrow` (IPC file): `row` (JSON text) and `line` (line of the source, from 1).
+    `rows.arrow` (IPC file): `row` (JSON text), `line` (the row's number in its file, from 1) and `file` (name of
+    that file, empty where the source is a single one). The schema's metadata `unit` says what `line` counts:
+    `line` or `row`. `rejected.jsonl`: rows set aside, where bad rows are skipped and there were any.
     """
 
     @property
@@ -36,13 +38,42 @@ class Tokenizer(Artifact):
 class TokenizedDataset(Artifact):
     """Token ids and labels of one dataset.
 
-    `rows.arrow` (IPC file): `input_ids` and `labels` (lists of int32; labels are -100 where not trained) and
-    `source_row` (int64, the row's number in the dataset, from 1).
+    `rows.arrow` (IPC file): `input_ids` and `labels` (lists of int32; labels are -100 where not trained),
+    `source_row` (int64, the row's number in the dataset, from 1), and which tokens belong to which role: `roles`
+    (list of strings), each up to the token before `role_ends` (list of int32). Rows without a trained token are
+    among them. `rejected.jsonl`: rows set aside, where bad rows are skipped and there were any.
     """
 
     @property
     def rows(self) -> Path:
         return self.path / "rows.arrow"
+
+
+class Preferences(Artifact):
+    """Prepared preference or reward rows of one dataset.
+
+    `rows.arrow` (IPC file): `source_row` (int64, from 1), `tokens` (int32, what sequence_len limits), and either
+    the texts `prompt`, `chosen`, `rejected`; or `prompt`, `completion`, `label` (bool); or the token ids
+    `chosen_ids`, `rejected_ids` (lists of int32). With texts also `prompt_tokens` (int32), and for each answer
+    `<answer>_ends` (list of int32): the character that each of its tokens ends before. `rejected.jsonl` as in
+    TokenizedDataset.
+    """
+
+    @property
+    def rows(self) -> Path:
+        return self.path / "rows.arrow"
+
+
+class PreferenceData(Artifact):
+    """Preference or reward rows in training order: `rows.arrow`, and `held_out.arrow` where rows were set aside."""
+
+    @property
+    def rows(self) -> Path:
+        return self.path / "rows.arrow"
+
+    @property
+    def held_out(self) -> Path:
+        return self.path / "held_out.arrow"
 
 
 class TrainingData(Artifact):

@@ -4,11 +4,13 @@ A stage is a function from (its own config, its input artifacts) to one artifact
 pipeline needs to know of a stage stands in its `Stage`; nothing here imports anything heavy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
 
 from tunemill.stages.artifacts import Artifact
 
@@ -22,7 +24,36 @@ class RuntimeMark:
 
 @dataclass(frozen=True)
 class SourceMark:
-    """The field names a local file or folder: the key holds the contents, not the name."""
+    """The field names a local file or folder, or a list of them: the key holds the contents, not the name.
+
+    With `remote` it may also name an object behind a URL, or a dataset of the Hub (as `hf://datasets/<name>`).
+    Names of a field that is `within` another one are seen from there, where that is a local folder; inside of a
+    remote place they stay plain names, which enter the key.
+    """
+
+    remote: bool = False
+    within: str | None = None
+
+
+@dataclass(frozen=True)
+class CodeMark:
+    """The field holds the local Python files behind the dotted name `module.function` in the field `of`.
+
+    They are the module's file and those of the local modules that it imports; None where `of` names no such
+    function. The key holds their contents.
+    """
+
+    of: str
+
+
+@dataclass(frozen=True)
+class GraphMark:
+    """The field is no key of the YAML: the graph sets it, by where the node stands."""
+
+
+@dataclass(frozen=True)
+class TextMark:
+    """The field is a text, or the path of a file that holds it: then the slice holds the file's text."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +73,8 @@ class YamlMark:
 # The description of a Runtime field gives the reason after a colon.
 Runtime = Annotated[T, RuntimeMark()]
 Source = Annotated[T, SourceMark()]
+DataSource = Annotated[T, SourceMark(remote=True)]
+TextOrFile = Annotated[T, TextMark()]
 Entry = Annotated[T, EntryMark()]
 EntryOrTop = Annotated[T, EntryMark(falls_back=True)]
 
@@ -54,6 +87,16 @@ class ConflictError(ValueError):
         self.keys = keys
 
 
+def listed(names: str | Sequence[str] | None) -> list[str]:
+    """What a source field names, as a list."""
+    return [] if names is None else [names] if isinstance(names, str) else list(names)
+
+
+def is_whole(name: str) -> bool:
+    """Whether a source's name stands for itself: an absolute path or a URL, not a name inside another source."""
+    return "://" in name or Path(name).is_absolute()
+
+
 class Settings(BaseModel):
     """A frozen group of settings; unknown names are refused."""
 
@@ -61,7 +104,9 @@ class Settings(BaseModel):
 
 
 class StageConfig(Settings):
-    """Exactly the keys that one stage reads."""
+    """Exactly the keys that one stage reads. `entry_lists` are the lists whose items feed its Entry fields."""
+
+    entry_lists: ClassVar[tuple[str, ...]] = ("datasets", "test_datasets")
 
     @classmethod
     def marked(cls, mark: type) -> dict[str, Any]:
@@ -73,14 +118,30 @@ class StageConfig(Settings):
             if isinstance(item, mark)
         }
 
+    @classmethod
+    def yaml_keys(cls) -> dict[str, FieldInfo]:
+        """The fields that are keys of the YAML."""
+        own = {*cls.marked(CodeMark), *cls.marked(GraphMark)}
+        return {name: field for name, field in cls.model_fields.items() if name not in own}
+
+    @classmethod
+    def sources(cls) -> frozenset[str]:
+        """The fields whose contents enter the key instead of their names."""
+        return frozenset({*cls.marked(SourceMark), *cls.marked(CodeMark)})
+
     def semantic(self) -> dict[str, Any]:
         """The part of the slice that can change the result, as plain JSON types.
 
         A field at its default is left out: so a new key with a neutral default invalidates nobody's results.
         Changing a default changes results, and moves the stage's fingerprint, so its version must be raised.
         """
-        left_out = {*self.marked(RuntimeMark), *self.marked(SourceMark)}
-        return self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+        left_out = {*self.marked(RuntimeMark), *self.sources()}
+        slice_values = self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+        plain = {
+            field: [name for name in listed(getattr(self, field)) if not is_whole(name)]
+            for field in self.sources()
+        }
+        return slice_values | {field: names for field, names in plain.items() if names}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

@@ -39,6 +39,8 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the pipeline; 1 if a node failed."""
     pipeline = load_pipeline(options.pipeline, options.overrides)
+    if pipeline.prepares_only:
+        raise ConfigError(pipeline.document.path, [_not_trained(pipeline)])
     _check_nodes(pipeline, options.refresh)
     store = store_of(options, make=True)
     # A scheduler's TERM ends a run as orderly as Ctrl-C: the stage's process group goes, nothing is published.
@@ -50,6 +52,14 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print(pipeline, finished, str(store.root))
     return 1 if any(item.state in ("failed", "skipped") for item in finished) else 0
+
+
+def _not_trained(pipeline: Pipeline) -> Problem:
+    setting = str(pipeline.prepares_only)
+    place = (setting.split(":")[0],)
+    file = pipeline.document.path.name
+    message = f"{setting} is not trained yet, only its data can be prepared: tunemill preprocess {file}"
+    return Problem(place[0], *pipeline.document.position(place), "unsupported", message)
 
 
 def _check_nodes(pipeline: Pipeline, names: Sequence[str]) -> None:

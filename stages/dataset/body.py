@@ -1,132 +1,186 @@
 """The body of the dataset stage: read, validate, write JSON text."""
 
-import difflib
-import json
+import shutil
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from tunemill.stages.bad_rows import BadRows
 from tunemill.stages.dataset.config import DatasetConfig
-from tunemill.stages.dataset.sources import Row, read_rows
-from tunemill.stages.dataset.split import Split, parse_split
-from tunemill.stages.errors import RowError, SourceError, row_error
+from tunemill.stages.dataset.json_text import json_text, loose_text
+from tunemill.stages.dataset.rows import Row, RowFile, RowSource, taken
+from tunemill.stages.dataset.shards import Numbers, rows_of_shard, write_in_order
+from tunemill.stages.dataset.source import open_source
+from tunemill.stages.dataset.split import Part, Range, choose_ranges, count_rows
+from tunemill.stages.errors import RowError, RowPlace, SettingError
 from tunemill.stages.report import Report, Workspace
 
-SCHEMA = pa.schema([("row", pa.string()), ("line", pa.int64())])
-LISTED_PROBLEMS = 10
+COLUMNS = [("row", pa.string()), ("line", pa.int64()), ("file", pa.string())]
 BATCH_ROWS = 1024
 BATCH_CHARACTERS = 1 << 24
+LISTED_FILES = 50
 
 
 def dataset(config: DatasetConfig, out: Workspace, report: Report) -> None:
-    """Write `rows.arrow`: each row as JSON text, with its line in the source.
+    """Write `rows.arrow`: each row as JSON text, with its place in the source.
 
-    Raises SourceError for a file that cannot be read, RowError for bad rows, naming the first ten.
+    Raises SourceError for a source that cannot be read, SettingError for a split that it does not have, RowError
+    for bad rows (naming the first ten) or where there are none at all.
     """
-    path = Path(config.path)
-    check_file(path)
-    ds_type = known_type(config, path)
-    unit, rows = read_rows(path, ds_type)
-    split = parse_split(config.split)
-    start, stop = 0, None
-    if not split.takes_all:
-        start, stop = count_and_bound(rows, split)
-        unit, rows = read_rows(path, ds_type)
-    written = write_rows(rows, start, stop, out.data / "rows.arrow", path.name, unit, report)
+    scratch = out.checkpoints / "source"
+    shutil.rmtree(scratch, ignore_errors=True)
+    source = open_source(config, scratch, report)
+    parts = config.parts or default_parts(source, held_out=config.held_out)
+    check_splits(parts, source)
+
+    @cache
+    def length(split: str) -> int:
+        return sum(file.count() for file in source.splits[split])
+
+    ranges = choose_ranges(parts, length)
+    bad = BadRows(source.title, config.bad_rows, out.data)
+    target = out.data / "rows.arrow"
+    if config.shards is None:
+        counts, _ = write_rows(source, ranges, None, bad, target, report)
+    else:
+        total = count_rows(ranges, length)
+        order = rows_of_shard(total, config.shards, config.shards_idx or 0, config.seed)
+        in_order = scratch / "in_order.arrow"
+        scratch.mkdir(parents=True, exist_ok=True)
+        counts, numbers = write_rows(source, ranges, order, bad, in_order, report)
+        write_in_order(in_order, numbers, order, target)
+    bad.finish(report)
+    written = sum(counts.values())
     if written == 0:
-        given = "has no rows" if split.takes_all else f"has no rows in split: {split.text}"
-        raise RowError(f"{path.name} {given}")
-    report.summary(rows=written)
+        raise RowError(nothing(config, source, bad.count))
+    report_source(source, counts, report)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
-def check_file(path: Path) -> None:
-    """Raises SourceError unless `path` is a file; suggests the nearest name beside it."""
-    if path.is_file():
-        return
-    if path.is_dir():
-        raise SourceError(f"path: {path} is a folder; name one file in it")
-    folder = next(parent for parent in path.parents if parent.is_dir())
-    names = [item.name for item in folder.iterdir()]
-    wanted = path.relative_to(folder).parts[0]
-    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {folder / near[0]}?" if near else f"; {folder} holds no such name"
-    raise SourceError(f"path: {path} does not exist{hint}")
+def default_parts(source: RowSource, *, held_out: bool = False) -> tuple[Part, ...]:
+    """The split that is meant where none is named: the only one, or train, or test where rows are held out."""
+    names = list(source.splits)
+    meant = "test" if held_out else "train"
+    if len(names) == 1 or meant in names:
+        name = names[0] if len(names) == 1 else meant
+        return (Part(name, name),)
+    raise SettingError(f"{source.title} has the splits {', '.join(names)}; set split to one of them")
 
 
-def known_type(config: DatasetConfig, path: Path) -> str:
-    """What the file holds. Raises SourceError where neither a setting nor its extension says so."""
-    if config.ds_type is None:
-        raise SourceError(
-            f"path: {path.name} has the extension {path.suffix!r}, which says nothing about its rows; "
-            "set ds_type: json, csv or parquet"
-        )
-    return config.ds_type
-
-
-def count_and_bound(rows: Iterator[Row], split: Split) -> tuple[int, int]:
-    """First and last row (exclusive) of a split, after counting the rows."""
-    return split.bounds(sum(1 for _ in rows))
+def check_splits(parts: tuple[Part, ...], source: RowSource) -> None:
+    """Raises SettingError for a split that the source does not have."""
+    for part in parts:
+        if part.name not in source.splits:
+            given = ", ".join(source.splits)
+            raise SettingError(
+                f"split: {part.text!r}, but {source.title} has no split {part.name!r}, only {given}"
+            )
 
 
 def write_rows(
-    rows: Iterator[Row], start: int, stop: int | None, target: Path, file: str, unit: str, report: Report
-) -> int:
-    """Write rows `start` to `stop` as Arrow batches, validating all of them. Returns how many."""
-    problems: list[tuple[int, str]] = []
-    bad = written = 0
-    texts: list[str] = []
-    lines: list[int] = []
-    characters = 0
+    source: RowSource, ranges: list[Range], only: Numbers | None, bad: BadRows, target: Path, report: Report
+) -> tuple[Counter[str], Numbers]:
+    """Write the rows of the ranges as Arrow batches, validating all of them; with `only`, those of these numbers.
 
-    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-
-        def flush() -> None:
-            if texts:
-                writer.write_batch(pa.record_batch([texts, lines], schema=SCHEMA))
-                texts.clear()
-                lines.clear()
-
-        for number, row in enumerate(rows):
-            text, problem = row_text(row)
-            if problem is not None:
-                bad += 1
-                if len(problems) < LISTED_PROBLEMS:
-                    problems.append((row.line, problem))
-            if bad or number < start or (stop is not None and number >= stop):
+    Returns how many by file, and the numbers of those that were written, counted from 0 over all ranges.
+    """
+    files = {file.name: file for item in ranges for file in source.splits[item.name]}
+    unit = "line" if all(file.unit == "line" for file in files.values()) else "row"
+    # A single file is the same dataset under any name.
+    nameless = len(files) == 1
+    counts: Counter[str] = Counter({file.shown: 0 for file in files.values()})
+    wanted = None if only is None else np.isin(np.arange(int(only.max(initial=-1)) + 1), only)
+    numbers: list[int] = []
+    with RowWriter(target, unit) as writer:
+        for index, (file, position, row) in enumerate(rows_of(source, ranges)):
+            if wanted is not None and (index >= len(wanted) or not wanted[index]):
                 continue
-            texts.append(text)
-            lines.append(row.line)
-            characters += len(text)
-            written += 1
-            if len(texts) >= BATCH_ROWS or characters >= BATCH_CHARACTERS:
-                flush()
-                characters = 0
-                report.progress(written, None, "rows")
-        flush()
-    if bad:
-        raise row_error(file, unit, problems, bad)
-    return written
+            number = row.number if file.unit == unit else position
+            try:
+                text = text_of(row)
+            except ValueError as error:
+                given = row.text or loose_text(row.value)
+                bad.add(RowPlace(file.shown, unit, number), str(error), given)
+                continue
+            if bad.stops:
+                continue
+            counts[file.shown] += 1
+            if only is not None:
+                numbers.append(index)
+            if writer.add(text, number, "" if nameless else file.name):
+                report.progress(counts.total(), None, "rows")
+    return counts, np.array(numbers, dtype=np.int64)
 
 
-def row_text(row: Row) -> tuple[str, str | None]:
-    """The row as compact JSON text, or why it cannot be one."""
+class RowWriter:
+    """Writes rows to an Arrow file in batches. `unit` says what the rows' numbers count."""
+
+    def __init__(self, target: Path, unit: str) -> None:
+        self.schema = pa.schema(COLUMNS, metadata={"unit": unit})
+        self.columns: tuple[list[str | int], ...] = ([], [], [])
+        self.characters = 0
+        self.sink = pa.OSFile(str(target), "wb")
+        self.writer = pa.ipc.new_file(self.sink, self.schema)
+
+    def add(self, text: str, number: int, file: str) -> bool:
+        """Take a row. Returns whether a batch has been written."""
+        row: tuple[str | int, ...] = (text, number, file)
+        for column, value in zip(self.columns, row, strict=True):
+            column.append(value)
+        self.characters += len(text)
+        full = len(self.columns[0]) >= BATCH_ROWS or self.characters >= BATCH_CHARACTERS
+        if full:
+            self._flush()
+        return full
+
+    def _flush(self) -> None:
+        if self.columns[0]:
+            self.writer.write_batch(pa.record_batch(list(self.columns), schema=self.schema))
+        self.columns = ([], [], [])
+        self.characters = 0
+
+    def __enter__(self) -> "RowWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self.writer.close()
+        self.sink.close()
+
+
+def rows_of(source: RowSource, ranges: list[Range]) -> Iterator[tuple[RowFile, int, Row]]:
+    """The rows of the ranges in order, each with its file and its number in it."""
+    for item in ranges:
+        yield from taken(source.splits[item.name], item.start, item.stop)
+
+
+def text_of(row: Row) -> str:
+    """The row as JSON text. Raises ValueError where it cannot be one."""
     if row.problem is not None:
-        return "", row.problem
-    if not isinstance(row.value, dict):
-        return "", f"not an object but {kind(row.value)}; a row is an object of named fields"
-    try:
-        text = json.dumps(row.value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return "", "a string holds half a surrogate pair, which is not a character"
-    except (TypeError, ValueError) as error:
-        return "", f"cannot be written as JSON: {error}"
-    return text, None
+        raise ValueError(row.problem)
+    return json_text(row.value)
 
 
-def kind(value: Any) -> str:
-    """What a JSON value is, in words."""
-    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
+def nothing(config: DatasetConfig, source: RowSource, rejected: int) -> str:
+    """Why there are no rows at all."""
+    if rejected:
+        return f"{source.title}: none of the {rejected} rows can be used"
+    asked = [f"split: {config.split}"] if config.split else []
+    asked += [f"shard {config.shards_idx or 0} of {config.shards}"] if config.shards else []
+    return f"{source.title} has no rows{' in ' + ', '.join(asked) if asked else ''}"
+
+
+def report_source(source: RowSource, counts: Counter[str], report: Report) -> None:
+    """Where the rows came from, as figures and, for several files, a table."""
+    commit = {} if source.commit is None else {"commit": source.commit}
+    report.summary(rows=counts.total(), source=source.kind, **commit)
+    if len(counts) > 1:
+        rows: list[tuple[str, int]] = list(counts.items())[:LISTED_FILES]
+        more = len(counts) - len(rows)
+        if more:
+            rows.append((f"{more} more files", counts.total() - sum(count for _, count in rows)))
+        report.table("Rows by file", ["file", "rows"], rows)

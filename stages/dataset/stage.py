@@ -1,4 +1,4 @@
-"""The dataset stage: rows of one file as a snapshot."""
+"""The dataset stage: rows of one source as a snapshot."""
 
 from tunemill.stages.artifacts import RawDataset
 from tunemill.stages.dataset.config import DatasetConfig
@@ -6,11 +6,11 @@ from tunemill.stages.declaration import Stage
 
 DATASET = Stage(
     name="dataset",
-    version=1,
+    version=2,
     config=DatasetConfig,
     inputs={},
     output=RawDataset,
     body="tunemill.stages.dataset.body:dataset",
     kinds=("arrow",),
-    description="The rows of one local file, validated, each as compact JSON text.",
+    description="The rows of one source, validated, each as compact JSON text.",
 )

@@ -16,6 +16,7 @@ from tunemill.stages.errors import UserError
 from tunemill.stages.evaluation.answers_body import Question, answer, question_of
 from tunemill.stages.evaluation.config import EvaluationConfig
 from tunemill.stages.evaluation.loss_body import RowLoss, mean_loss, row_losses
+from tunemill.stages.evaluation.packed_loss_body import packed_row_losses
 from tunemill.stages.evaluation.rows import Rows
 from tunemill.stages.report import Report, Scalar, Workspace
 
@@ -48,7 +49,8 @@ def evaluate(
     rows = Rows(evaluation_data.rows)
     numbers = list(range(min(len(rows), config.evaluation.max_rows or len(rows))))
     loaded, end_ids = _load(model, adapter)
-    losses = row_losses(loaded, rows, numbers, config.eval_batch_size)
+    score = packed_row_losses if config.eval_sample_packing else row_losses
+    losses = score(loaded, rows, numbers, config.eval_batch_size)
     if not any(loss.tokens for loss in losses):
         raise UserError(
             f"evaluation data: none of {len(numbers)} rows has a token to score (all labels are -100). Look at "

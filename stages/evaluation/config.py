@@ -22,6 +22,9 @@ class EvaluationConfig(StageConfig):
     eval_batch_size: PositiveInt = Field(
         8, description="rows per forward pass; rounding differs between sizes"
     )
+    eval_sample_packing: bool = Field(
+        False, description="several rows per sequence, kept apart by position ids; only rounding differs"
+    )
     eval_max_new_tokens: PositiveInt = Field(128, description="longest answer generated, in tokens")
     evaluation: Annotated[EvaluationSettings, YamlMark("pipeline.evaluation")] = Field(
         EvaluationSettings(), description="which figures to compute"

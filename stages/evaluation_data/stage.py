@@ -6,7 +6,7 @@ from tunemill.stages.evaluation_data.config import EvaluationDataConfig
 
 EVALUATION_DATA = Stage(
     name="evaluation_data",
-    version=1,
+    version=2,
     config=EvaluationDataConfig,
     inputs={
         "tokenized": Input(TokenizedDataset, many=True, optional=True),

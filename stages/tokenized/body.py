@@ -1,45 +1,53 @@
 """The body of the tokenized stage: read rows, encode them a batch at a time, write and count."""
 
-import json
+import gc
 import os
-from collections import Counter
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tunemill.stages.artifacts import RawDataset, Tokenizer
-from tunemill.stages.errors import RowError, row_error
-from tunemill.stages.report import Report, Workspace
+from tunemill.stages.bad_rows import BadRows
+from tunemill.stages.errors import RowError
+from tunemill.stages.report import Report, Scalar, Workspace
 from tunemill.stages.tokenized.config import TokenizedConfig
 from tunemill.stages.tokenized.encoding import Encoder, Sample
-from tunemill.stages.tokenized.example import BadRowError, Example, Format, Kit, RowValue
-from tunemill.stages.tokenized.format_table import FORMATS, USER_DEFINED
-from tunemill.stages.tokenized.masks import IGNORED
+from tunemill.stages.tokenized.example import BadRowError, Example, Format, Kit
+from tunemill.stages.tokenized.format_table import maker
+from tunemill.stages.tokenized.pieces import pieces
+from tunemill.stages.tokenized.raw_rows import RawRow, raw_batches
+from tunemill.stages.tokenized.statistics import Counts, say
 from tunemill.stages.tokenized.template_body import renderer
+from tunemill.stages.tokenized.today import with_clock
 from tunemill.stages.tokenized.token_rows import (
+    CUT,
+    LONG_ROWS,
     NUMBERED_SCHEMA,
-    SPLITS_KEY,
-    SPLITS_VALUE,
+    SPLIT,
     list_array,
     open_writer,
 )
 from tunemill.stages.tokenizer.chat_template import choose_template
+from tunemill.stages.tokenizer.markers import advice
 
-LISTED_PROBLEMS = 10
-HISTOGRAM_BARS = 40
+BATCHES_AHEAD = 2
+GARBAGE_THRESHOLD = 1_000_000
+SHOWN_EXAMPLES = 3
+SHOWN_CHARACTERS = 300
 
 
 def tokenized(
     config: TokenizedConfig, dataset: RawDataset, tokenizer: Tokenizer, out: Workspace, report: Report
 ) -> None:
-    """Write `rows.arrow`: token ids and labels of every row with something to train on.
+    """Write `rows.arrow`: token ids and labels of every row.
 
     Raises RowError for bad rows, after looking at all of them, and when no row trains anything.
     """
@@ -48,184 +56,141 @@ def tokenized(
         os.environ["RAYON_NUM_THREADS"] = str(config.dataset_num_proc)
     loaded = AutoTokenizer.from_pretrained(tokenizer.path, local_files_only=True)
     encoder = Encoder(loaded.backend_tokenizer, loaded.eos_token_id)
-    chosen = make_format(config, loaded, encoder)
-    file = Path(config.path).name if config.path else "the dataset"
-    problems = Problems()
+    chosen = make_format(config, loaded, encoder, report)
+    name = Path(config.path).name if config.path else "the dataset"
+    bad = BadRows(name, config.bad_rows, out.data)
     counts = Counts()
-    metadata = {SPLITS_KEY: SPLITS_VALUE} if chosen.splits else None
-    with open_writer(out.data / "rows.arrow", NUMBERED_SCHEMA.with_metadata(metadata)) as writer:
-        for batch, samples in encoded_batches(dataset.rows, chosen, encoder, problems):
-            kept = [(s, row.number) for s, row in zip(samples, batch, strict=True) if counts.add(s)]
-            if kept:
-                writer.write_batch(token_batch(kept))
-            report.progress(counts.rows + counts.untrained, None, "rows")
-    if problems.count:
-        raise row_error(file, "line", problems.listed, problems.count)
-    if counts.rows == 0:
-        raise RowError(nothing_trained(file, config, counts))
+    examples: list[Sample] = []
+    long_rows = SPLIT if chosen.splits else CUT if chosen.cuts else None
+    metadata = None if long_rows is None else {LONG_ROWS: long_rows}
+    with (
+        rare_garbage_collection(),
+        open_writer(out.data / "rows.arrow", NUMBERED_SCHEMA.with_metadata(metadata)) as writer,
+    ):
+        for batch in encoded_batches(raw_batches(dataset.rows, name), chosen, encoder, bad):
+            samples = batch.samples.result()
+            for example, sample in zip(batch.examples, samples, strict=True):
+                counts.add(example, sample)
+            if samples:
+                writer.write_batch(token_batch(samples, batch.rows))
+                examples += islice(samples, SHOWN_EXAMPLES - len(examples))
+            report.progress(counts.rows, None, "rows")
+    bad.finish(report)
+    if counts.untrained == counts.rows:
+        raise RowError(nothing_trained(name, config, counts))
     say(counts, report)
+    show_examples(examples, loaded, report)
 
 
-def make_format(config: TokenizedConfig, loaded: PreTrainedTokenizerBase, encoder: Encoder) -> Format:
+@contextmanager
+def rare_garbage_collection() -> Iterator[None]:
+    """Look for cycles seldom: a batch is many small objects and no cycles, and looking costs a sixth of the time."""
+    usual = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+        gc.unfreeze()
+
+
+def make_format(
+    config: TokenizedConfig, loaded: PreTrainedTokenizerBase, encoder: Encoder, report: Report
+) -> Format:
     """Raises SettingError where the config does not fit the tokenizer."""
     template = choose_template(config.chat_template, config.chat_template_jinja, loaded.chat_template)
+    variables = with_clock(config.chat_template_kwargs, config.today, template, report)
+    if config.chat_template is not None and template is not None:
+        for line in advice(loaded, template, f"the chat template {config.chat_template}"):
+            report.log(line)
     kit = Kit(
         template=template,
-        render=renderer(loaded, template, config.chat_template_kwargs),
+        render=renderer(loaded, template, variables),
         eos_token=loaded.eos_token,
         ids_of=encoder.ids_of,
+        tokenizer=loaded,
     )
-    module, name = (FORMATS[config.type] if isinstance(config.type, str) else USER_DEFINED).split(":")
+    module, name = maker(config.type).split(":")
     made = getattr(import_module(module), name)(config, kit)
     assert isinstance(made, Format)
     return made
 
 
-@dataclass
-class Problems:
-    """Bad rows: the first of them, as (line, reason), and how many."""
-
-    listed: list[tuple[int, str]] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, line: int, reason: str) -> None:
-        self.count += 1
-        if len(self.listed) < LISTED_PROBLEMS:
-            self.listed.append((line, reason))
-
-
-@dataclass
-class Counts:
-    """What has been written so far; `lengths` counts rows by their number of tokens."""
-
-    rows: int = 0
-    untrained: int = 0
-    trained_tokens: int = 0
-    lengths: Counter[int] = field(default_factory=Counter)
-    role_tokens: Counter[str] = field(default_factory=Counter)
-    role_trained: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def tokens(self) -> int:
-        return sum(length * rows for length, rows in self.lengths.items())
-
-    def add(self, sample: Sample) -> bool:
-        """Returns whether the row has something to train on; only then it counts as a row."""
-        trained = sample.trained_tokens
-        if trained == 0:
-            self.untrained += 1
-            return False
-        self.rows += 1
-        self.trained_tokens += trained
-        self.lengths[len(sample.ids)] += 1
-        for run in sample.runs:
-            labels = sample.labels[run.start : run.end]
-            self.role_tokens[run.role] += len(labels)
-            self.role_trained[run.role] += len(labels) - labels.count(IGNORED)
-        return True
-
-
 @dataclass(frozen=True)
-class RawRow:
-    """A row, its number in the dataset and its line in the source, both from 1."""
+class Batch:
+    """Good rows, what the format makes of them, and their tokens, which may still be in the making."""
 
-    value: RowValue
-    number: int
-    line: int
+    rows: list[RawRow]
+    examples: list[Example]
+    samples: Future[list[Sample]]
 
 
 def encoded_batches(
-    path: Path, chosen: Format, encoder: Encoder, problems: Problems
-) -> Iterator[tuple[list[RawRow], list[Sample]]]:
-    """Batches of rows with their tokens; none any more after a bad row, but all rows are read.
+    batches: Iterator[list[RawRow]], chosen: Format, encoder: Encoder, bad: BadRows
+) -> Iterator[Batch]:
+    """Batches of good rows; none any more once a bad row stops the stage, but all rows are read.
 
-    While one batch is encoded, outside of Python for the most part, the next one is read.
+    While two batches are encoded, outside of Python for the most part, the next one is read: where one of them is
+    being labelled, which is Python, the other one keeps the tokenizer's threads busy.
     """
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        pending: tuple[list[RawRow], Future[list[Sample]]] | None = None
-        for batch in raw_batches(path):
-            examples = list(read_batch(batch, chosen, problems))
-            if pending:
-                yield pending[0], pending[1].result()
-            pending = None if problems.count else (batch, pool.submit(encoder.encode, examples, chosen.ends))
-        if pending:
-            yield pending[0], pending[1].result()
+    pending: deque[Batch] = deque()
+    with ThreadPoolExecutor(max_workers=BATCHES_AHEAD) as pool:
+        for batch in batches:
+            rows, examples = read_batch(batch, chosen, bad)
+            if bad.stops:
+                pending.clear()
+                continue
+            pending.append(Batch(rows, examples, pool.submit(encoder.encode, examples, chosen.ends)))
+            if len(pending) > BATCHES_AHEAD:
+                yield pending.popleft()
+        yield from pending
 
 
-def raw_batches(path: Path) -> Iterator[list[RawRow]]:
-    """The rows of a dataset, parsed, in the batches that they are stored in."""
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    number = 0
-    for index in range(reader.num_record_batches):
-        batch = reader.get_batch(index)
-        columns = zip(batch.column("row").to_pylist(), batch.column("line").to_pylist(), strict=True)
-        yield [
-            RawRow(without_nulls(json.loads(text)), number + position, line)
-            for position, (text, line) in enumerate(columns, 1)
-        ]
-        number += batch.num_rows
-
-
-def without_nulls(value: Any) -> Any:
-    """A field that is null is a field that is not there, at every depth."""
-    if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [without_nulls(item) for item in value]
-    return value
-
-
-def read_batch(batch: list[RawRow], chosen: Format, problems: Problems) -> Iterator[Example]:
-    """The examples of a batch; bad rows go to `problems` instead."""
+def read_batch(batch: list[RawRow], chosen: Format, bad: BadRows) -> tuple[list[RawRow], list[Example]]:
+    """The good rows of a batch and what the format makes of them."""
+    rows: list[RawRow] = []
+    examples: list[Example] = []
     for row in batch:
         try:
-            yield chosen.read(row.value)
+            examples.append(chosen.read(row.value))
+            rows.append(row)
         except BadRowError as error:
-            problems.add(row.line, str(error))
+            bad.add(row.place, str(error), row.text)
+    return rows, examples
 
 
-def token_batch(kept: list[tuple[Sample, int]]) -> pa.RecordBatch:
-    """Kept samples with their row numbers as an Arrow batch."""
+def token_batch(samples: Sequence[Sample], rows: Sequence[RawRow]) -> pa.RecordBatch:
+    """Samples with their row numbers and roles as an Arrow batch."""
     columns = [
-        list_array([sample.ids for sample, _ in kept]),
-        list_array([sample.labels for sample, _ in kept]),
-        pa.array([number for _, number in kept], pa.int64()),
+        list_array([sample.ids for sample in samples]),
+        list_array([sample.labels for sample in samples]),
+        pa.array([row.number for row in rows], pa.int64()),
+        pa.array([[run.role for run in sample.runs] for sample in samples], pa.list_(pa.string())),
+        list_array([[run.end for run in sample.runs] for sample in samples]),
     ]
     return pa.record_batch(columns, schema=NUMBERED_SCHEMA)
 
 
-def nothing_trained(file: str, config: TokenizedConfig, counts: Counts) -> str:
+def nothing_trained(name: str, config: TokenizedConfig, counts: Counts) -> str:
     """Why no row is left, and which settings made it so."""
+    if counts.rows == 0:
+        return f"no row of {name} is left: every one was set aside (bad_rows: skip)"
     if config.type == "chat_template":
         return (
-            f"none of the {counts.untrained} rows of {file} has a token to train on: "
+            f"none of the {counts.untrained} rows of {name} has a token to train on: "
             f"roles_to_train is {config.roles_to_train} and train_on_inputs is {config.train_on_inputs}"
         )
-    return f"none of the {counts.untrained} rows of {file} has a token to train on: every output is empty"
+    return f"none of the {counts.untrained} rows of {name} has a token to train on: every output is empty"
 
 
-def say(counts: Counts, report: Report) -> None:
-    """Summary, tokens by role, and a histogram of lengths."""
-    if counts.untrained:
-        report.log(f"{counts.untrained} rows have no token to train on and are left out")
-    report.summary(
-        rows=counts.rows,
-        tokens=counts.tokens,
-        trained_tokens=counts.trained_tokens,
-        dropped_untrained=counts.untrained,
-    )
-    by_role = [
-        (role, trained, counts.role_tokens[role] - trained)
-        for role, trained in sorted((role, counts.role_trained[role]) for role in counts.role_tokens)
-    ]
-    report.table("Tokens by role", ["role", "trained", "masked"], by_role)
-    lengths = np.array(sorted(counts.lengths))
-    rows, edges = np.histogram(lengths, bins=HISTOGRAM_BARS, weights=[counts.lengths[n] for n in lengths])
-    report.plot(
-        "Row lengths",
-        edges[:-1].tolist(),
-        rows.tolist(),
-        x_label="tokens",
-        y_label="rows",
-        bars=True,
-    )
+def show_examples(samples: Sequence[Sample], loaded: PreTrainedTokenizerBase, report: Report) -> None:
+    """The first rows, cut where role or training changes."""
+    shown: list[Sequence[Scalar]] = []
+    for number, sample in enumerate(samples, 1):
+        for piece in pieces(sample.labels, [run.role for run in sample.runs], [r.end for r in sample.runs]):
+            text = str(loaded.decode(sample.ids[piece.start : piece.end]))
+            if len(text) > SHOWN_CHARACTERS:
+                text = f"{text[:SHOWN_CHARACTERS]}…"
+            shown.append((number, piece.role, "trained" if piece.trained else "masked", text))
+    report.table("Examples", ["example", "role", "labels", "text"], shown)

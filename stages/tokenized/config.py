@@ -1,22 +1,44 @@
 """What the tokenized stage reads: an entry of `datasets:`, and the top-level keys beside it."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from tunemill.stages.declaration import ConflictError, Entry, Runtime, Settings, StageConfig
-from tunemill.stages.tokenized.format_table import FORMATS
+from tunemill.stages.declaration import (
+    CodeMark,
+    ConflictError,
+    Entry,
+    EntryOrTop,
+    GraphMark,
+    Runtime,
+    Settings,
+    StageConfig,
+    TextOrFile,
+    YamlMark,
+)
+from tunemill.stages.tokenized.format_table import FAMILIES, FORMATS, plain_name, unknown
 from tunemill.stages.tokenizer.chat_template import TemplateName, check_template_keys
 
 EndRule = Literal["all", "turn", "last", "none"]
 
+# What most data and most templates call the reasoning of a message.
+REASONING = "reasoning_content"
+
+# Keys that only one format reads; the rows that user code makes may be conversations and raw text too.
 COMPLETION_KEYS = ("field",)
+ALPACA_CHAT_KEYS = ("conversation",)
+STEPWISE_KEYS = ("step_separator", "max_completion_length", "train_on_last_step_only")
 CHAT_KEYS = (
     "chat_template",
     "chat_template_jinja",
     "field_messages",
     "field_system",
     "field_tools",
+    "field_thinking",
+    "template_thinking_key",
+    "split_thinking",
+    "field_human",
+    "field_model",
     "message_field_role",
     "message_field_content",
     "message_field_training",
@@ -35,14 +57,15 @@ class UserDefinedType(Settings):
 
     system_prompt: str = Field("", description="system text of rows without their own")
     system_format: str = Field("{system}", description="format of the system text; knows {system}")
-    field_system: str | None = Field(None, description="field of the system text")
+    field_system: str = Field("system", description="field of the system text")
     field_instruction: str = Field("instruction", description="field of the instruction")
-    field_input: str | None = Field("input", description="field of the further input")
+    field_input: str = Field("input", description="field of the further input")
     field_output: str = Field("output", description="field of the text to be learnt")
-    format: str = Field(description="format of the prompt; knows {instruction} and {input}")
-    no_input_format: str | None = Field(
-        None,
-        description="format of the prompt of a row without input; knows {instruction}; unset means format",
+    format: str = Field(
+        "{instruction} {input} ", description="format of the prompt; knows {instruction} and {input}"
+    )
+    no_input_format: str = Field(
+        "{instruction} ", description="format of the prompt of a row without input; knows {instruction}"
     )
 
     @model_validator(mode="after")
@@ -50,12 +73,12 @@ class UserDefinedType(Settings):
         known = {
             "system_format": {"system": ""},
             "format": {"instruction": "", "input": ""},
-            "no_input_format": {"instruction": "", "input": ""},
+            "no_input_format": {"instruction": ""},
         }
         for key, fields in known.items():
             text = getattr(self, key)
             try:
-                (text or "").format(**fields)
+                text.format(**fields)
             except (KeyError, IndexError, ValueError, AttributeError):
                 names = " and ".join(f"{{{name}}}" for name in fields)
                 raise ConflictError(
@@ -72,22 +95,53 @@ class TokenizedConfig(StageConfig):
     path: Runtime[Entry[str | None]] = Field(
         None, description="where the rows came from: named in error messages and nowhere else"
     )
-    type: Entry[str | UserDefinedType] = Field(
-        description=f"format of the rows: {', '.join(FORMATS)}, or a mapping of fields and format strings"
+    type: Entry[str | UserDefinedType | None] = Field(
+        None,
+        description=f"format of the rows: {', '.join(FAMILIES)}, a mapping of fields and format strings, or a function "
+        "of your own (module.function); unset: the rows are tokens already",
+    )
+    type_code: Annotated[Entry[list[str] | None], CodeMark(of="type")] = Field(
+        None, description="the files of your own function"
+    )
+    today: Annotated[Runtime[str | None], GraphMark()] = Field(
+        None,
+        description="the day that chat templates see, where chat_template_kwargs names none: recorded with the rows, "
+        "and no part of the key, for then every new day would compute everything again",
     )
     dataset_num_proc: Runtime[PositiveInt | None] = Field(
         None, description="threads that tokenize, unset one per core: changes the time, not the rows"
     )
+    bad_rows: Annotated[Literal["stop", "skip"], YamlMark("pipeline.bad_rows")] = Field(
+        "stop", description="what happens after bad rows: stop listing them, or set them aside and go on"
+    )
     train_on_inputs: bool = Field(False, description="train on prompts and on every role too")
 
     field: Entry[str | None] = Field(None, description="completion: field of the text; unset means text")
+    conversation: Entry[Literal["instruct", "chat", "chatml", "phi"] | None] = Field(
+        None, description="alpaca_chat: style of the prompt; unset means chat"
+    )
+    step_separator: Entry[str] = Field("\n", description="stepwise_supervised: text that ends each step")
+    max_completion_length: Entry[PositiveInt | None] = Field(
+        None, description="stepwise_supervised: tokens of all steps of a row at most, the rest is cut off"
+    )
+    train_on_last_step_only: Entry[bool] = Field(
+        False, description="stepwise_supervised: only the last step is trained on"
+    )
 
     chat_template: Entry[TemplateName | None] = Field(
         None,
         description="chat template of this dataset; unset means the tokenizer's, chosen at the top level",
     )
-    chat_template_jinja: Entry[str | None] = Field(None, description="text of this dataset's chat template")
-    chat_template_kwargs: dict[str, Any] = Field({}, description="variables given to the chat template")
+    chat_template_jinja: Entry[TextOrFile[str | None]] = Field(
+        None, description="this dataset's Jinja chat template: its text, or the path of a file with it"
+    )
+    template_name: Runtime[Annotated[str | None, YamlMark("chat_template")]] = Field(
+        None, description="the tokenizer's chat template: named in error messages and nowhere else"
+    )
+    chat_template_kwargs: EntryOrTop[dict[str, Any]] = Field(
+        {},
+        description="variables given to the chat template; those of a dataset stand for those of the top level",
+    )
     default_system_message: str | None = Field(
         None, description="system message of conversations that have none of their own"
     )
@@ -99,8 +153,21 @@ class TokenizedConfig(StageConfig):
         "system", description="field whose text is the first message when that is no system message"
     )
     field_tools: Entry[str] = Field("tools", description="field of the tools that the template describes")
-    message_field_role: Entry[str | None] = Field(None, description="a message's field of its role")
-    message_field_content: Entry[str | None] = Field(None, description="a message's field of its content")
+    field_thinking: Entry[str] = Field(REASONING, description="a message's field of its reasoning")
+    template_thinking_key: Entry[str] = Field(
+        REASONING, description="the chat template's name of a message's reasoning"
+    )
+    split_thinking: Entry[bool] = Field(
+        False, description="take the reasoning between tags such as <think> out of assistants' contents"
+    )
+    message_field_role: Entry[str | None] = Field(
+        None, description="a message's field of its role; message_property_mappings says the same"
+    )
+    message_field_content: Entry[str | None] = Field(
+        None, description="a message's field of its content; message_property_mappings says the same"
+    )
+    field_human: Entry[str | None] = Field(None, description="no longer used: see message_property_mappings")
+    field_model: Entry[str | None] = Field(None, description="no longer used: see message_property_mappings")
     message_property_mappings: Entry[dict[str, str]] = Field(
         {}, description="template's name of a message's property -> the data's name of it"
     )
@@ -123,35 +190,75 @@ class TokenizedConfig(StageConfig):
     )
     drop_system_message: Entry[bool] = Field(False, description="leave out a conversation's system message")
 
+    @field_validator("type")
+    @classmethod
+    def _plain_name(cls, value: str | UserDefinedType | None) -> str | UserDefinedType | None:
+        return plain_name(value) if isinstance(value, str) else value
+
+    @property
+    def is_code(self) -> bool:
+        """Whether `type` names a function of the user's own."""
+        return isinstance(self.type, str) and self.type not in FORMATS
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if isinstance(self.type, str) and self.type not in FORMATS:
-            raise ConflictError(
-                f"type: {self.type!r} is not supported; choose one of {', '.join(FORMATS)}, "
-                "or give a mapping of fields and format strings",
-                "type",
-            )
+        if self.is_code and not self.type_code:
+            raise ConflictError(unknown(str(self.type)), "type")
         self._check_belonging("chat_template", CHAT_KEYS)
         self._check_belonging("completion", COMPLETION_KEYS)
+        self._check_belonging("alpaca_chat", ALPACA_CHAT_KEYS)
+        self._check_belonging("stepwise_supervised", STEPWISE_KEYS)
+        if self.type == "stepwise_supervised" and self.train_on_inputs:
+            raise ConflictError(
+                "train_on_inputs: true does not go with type: stepwise_supervised: only the ends of steps have a class",
+                "train_on_inputs",
+                "type",
+            )
         problem = check_template_keys(self.chat_template, self.chat_template_jinja)
         if problem:
             raise ConflictError(problem, "chat_template", "chat_template_jinja")
-        for prop, key in (("role", "message_field_role"), ("content", "message_field_content")):
-            named, mapped = getattr(self, key), self.message_property_mappings.get(prop)
-            if named is not None and mapped not in (None, named):
+        self._check_mappings()
+        return self
+
+    def _check_mappings(self) -> None:
+        named = {
+            "message_field_role": ("role", self.message_field_role),
+            "message_field_content": ("content", self.message_field_content),
+        }
+        if self.field_thinking != REASONING:
+            named["field_thinking"] = (self.template_thinking_key, self.field_thinking)
+        for key, (prop, field) in named.items():
+            mapped = self.message_property_mappings.get(prop)
+            if field is not None and mapped not in (None, field):
                 raise ConflictError(
-                    f"{key}: {named} and message_property_mappings: {prop}: {mapped} name two fields; keep one",
+                    f"{key}: {field} and message_property_mappings: {prop}: {mapped} name two fields; keep one",
                     key,
                     "message_property_mappings",
                 )
-        return self
+        if self.template_thinking_key in ("role", "content"):
+            raise ConflictError(
+                f"template_thinking_key: {self.template_thinking_key} is another property of a message",
+                "template_thinking_key",
+            )
+        for key in ("field_human", "field_model"):
+            if getattr(self, key) is not None:
+                raise ConflictError(
+                    f"{key} is not used any more: say how the data names a message's properties in "
+                    "message_property_mappings (role: ..., content: ...), and its roles in roles "
+                    "(user: [...], assistant: [...])",
+                    key,
+                )
 
     def _check_belonging(self, owner: str, keys: tuple[str, ...]) -> None:
-        if self.type == owner:
+        if self.type == owner or (self.is_code and owner in ("chat_template", "completion")):
             return
         for key in keys:
             if key in self.model_fields_set:
-                given = self.type if isinstance(self.type, str) else "a mapping"
-                raise ConflictError(
-                    f"{key} is only used with type: {owner}, not with type: {given}", key, "type"
+                given = (
+                    f"type: {self.type}"
+                    if isinstance(self.type, str)
+                    else "a mapping"
+                    if self.type
+                    else "none"
                 )
+                raise ConflictError(f"{key} is only used with type: {owner}, not with {given}", key, "type")

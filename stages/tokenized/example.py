@@ -15,13 +15,22 @@ class BadRowError(ValueError):
 
 @dataclass(frozen=True)
 class Segment:
-    """A text that is tokenized by itself; a row is its segments' tokens one after the other."""
+    """A text that is tokenized by itself; a row is its segments' tokens one after the other.
+
+    `before` are tokens put before it. `eos` is how many EOS tokens end it, one that its text ends with counted.
+    `masked` is a beginning of the text that is not trained on: as many tokens as it has by itself. `last_label` is
+    a class that the last token is labelled with, for classifiers of tokens; such a segment is not `trained` on its
+    own tokens.
+    """
 
     role: str
     text: str
     trained: bool
     bos: bool = False
-    eos: bool = False
+    eos: int = 0
+    last_label: int | None = None
+    masked: str = ""
+    before: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,28 +43,59 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """Characters `start` to `end` of a rendered conversation, which came from one message.
+class Ranges:
+    """Characters `start` to `end` of a rendered conversation, and which of them are trained on."""
 
-    With `details`, only the tokens in their trained ranges are trained on, not the whole turn.
+    start: int
+    end: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Characters `start` to `end` of a rendered conversation, which came from one message; none where it is empty.
+
+    With `details`, only the tokens in their trained parts are trained on, not the whole turn.
     """
 
     role: str
     start: int
     end: int
     trained: bool
-    details: tuple[Part, ...] | None = None
+    details: tuple[Ranges, ...] = ()
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """A rendered conversation: one text, tokenized as a whole."""
+    """A rendered conversation: one text, tokenized as a whole. `left_out`: messages whose text is not in it."""
 
     text: str
     turns: tuple[Turn, ...]
+    left_out: int = 0
 
 
-Example = tuple[Segment, ...] | Conversation
+@dataclass(frozen=True)
+class Tokens:
+    """A row that is tokens already; labels are -100 where not trained on."""
+
+    ids: list[int]
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class Limited:
+    """Segments of which the `following` ones are cut off after `limit` tokens together."""
+
+    first: tuple[Segment, ...]
+    following: tuple[Segment, ...]
+    limit: int
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return (*self.first, *self.following)
+
+
+Example = tuple[Segment, ...] | Limited | Conversation | Tokens
 
 
 @dataclass(frozen=True)
@@ -70,24 +110,30 @@ class Ends:
 
 @dataclass(frozen=True)
 class Kit:
-    """What a format may use of the tokenizer: its template, and the ids of a text without BOS and EOS."""
+    """What a format may use of the tokenizer: its template, and the ids of a text without BOS and EOS.
+
+    `tokenizer` is the one of `transformers`: for its vocabulary, and for a user's own code.
+    """
 
     template: str | None
     render: Render
     eos_token: str | None
     ids_of: Callable[[str], list[int]]
+    tokenizer: Any
 
 
 @dataclass(frozen=True)
 class Format:
     """`read` makes an example of a row or raises BadRowError; `ends` is set where it makes conversations.
 
-    `splits` says that a row longer than the sequence length is cut into several, not dropped.
+    `splits` says that a row longer than the sequence length is cut into several, not dropped; `cuts`, that only
+    its beginning is kept.
     """
 
     read: Callable[[RowValue], Example]
     ends: Ends | None = None
     splits: bool = False
+    cuts: bool = False
 
 
 def text_field(row: RowValue, name: str, *, required: bool) -> str:

@@ -1,4 +1,4 @@
-"""From characters to tokens: which tokens of a conversation are trained on."""
+"""From characters to tokens: which tokens of a conversation belong to whom, and which are trained on."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from tokenizers import Encoding
 
-from tunemill.stages.tokenized.example import Conversation, Ends, Part, Turn
+from tunemill.stages.tokenized.example import Conversation, Ends, Ranges, Turn
 
 IGNORED = -100
 # An end token this many tokens behind a turn still belongs to it: templates put white space between.
 END_DISTANCE = 3
+# The role of text that the template adds of itself.
+TEMPLATE_ROLE = "template"
 
 
 @dataclass(frozen=True)
@@ -22,42 +24,112 @@ class Run:
     end: int
 
 
+@dataclass(frozen=True)
+class PlacedTurn:
+    """A turn's tokens, and where its end-of-turn and end-of-sequence tokens are, -1 where it has none."""
+
+    turn: Turn
+    first: int
+    end: int
+    eot: int
+    eos: int
+
+    @property
+    def closed(self) -> int:
+        """The token after the turn and its end tokens."""
+        return max(self.end, self.eot + 1, self.eos + 1)
+
+
 def label(
     encoding: Encoding, conversation: Conversation, ends: Ends
 ) -> tuple[list[int], list[int], list[Run]]:
-    """Token ids and labels of a conversation, and the runs of tokens by role.
-
-    A token that is only partly inside of a turn counts as inside.
-    """
+    """Token ids and labels of a conversation, and the runs of tokens by role, which cover all of them."""
     ids = encoding.ids
+    placed = place(encoding, ids, conversation, ends)
     labels = [IGNORED] * len(ids)
-    last_eos = last_eot = -1
-    runs: list[Run] = []
+    for item in placed:
+        if item.turn.trained and item.turn.details:
+            for index in detailed_tokens(encoding, item):
+                labels[index] = ids[index]
+        elif item.turn.trained:
+            labels[item.first : item.end] = ids[item.first : item.end]
+    for index in trained_ends(placed, ends):
+        labels[index] = ids[index]
+    return ids, labels, role_runs(ids, placed, ends)
+
+
+def place(encoding: Encoding, ids: list[int], conversation: Conversation, ends: Ends) -> list[PlacedTurn]:
+    """The turns' tokens, in the turns' order. A token that is only partly inside of a turn counts as inside."""
+    found = []
     for turn in conversation.turns:
         first, end = _token_bounds(encoding, turn.start, turn.end, len(conversation.text))
-        if turn.trained and turn.details is None:
-            labels[first:end] = ids[first:end]
-        elif turn.trained and turn.details is not None:
-            for index in _detailed_tokens(turn.details, turn, encoding.offsets[first:end]):
-                labels[first + index] = ids[first + index]
-        eot = _end_token(ids, end, ends.eot_ids)
-        eos = _end_token(ids, end, ends.eos_ids)
-        for found, rule in ((eot, ends.train_on_eot), (eos, ends.train_on_eos)):
-            if found >= 0 and (rule == "all" or (rule == "turn" and turn.trained)):
-                labels[found] = ids[found]
-        if turn.trained or "all" in (ends.train_on_eos, ends.train_on_eot):
-            last_eot = eot if eot >= 0 else last_eot
-            last_eos = eos if eos >= 0 else last_eos
-        runs.append(Run(turn.role, runs[-1].end if runs else 0, max(end, eot + 1, eos + 1)))
-    for found, rule in ((last_eot, ends.train_on_eot), (last_eos, ends.train_on_eos)):
-        if rule == "last" and found >= 0:
-            labels[found] = ids[found]
-    return ids, labels, _cover(runs, len(ids))
+        end = end if turn.start < turn.end else first
+        eot, eos = (_end_token(ids, end, wanted) for wanted in (ends.eot_ids, ends.eos_ids))
+        found.append(PlacedTurn(turn, first, end, eot, eos))
+    return found
+
+
+def detailed_tokens(encoding: Encoding, item: PlacedTurn) -> Sequence[int]:
+    """The tokens in the trained parts of a turn that has such."""
+    found: list[int] = []
+    for ranges in item.turn.details:
+        first, end = _token_bounds(encoding, ranges.start, ranges.end, encoding.offsets[-1][1])
+        found.extend(first + index for index in _tokens_of_parts(ranges, encoding.offsets[first:end]))
+    return found
+
+
+def trained_ends(placed: Sequence[PlacedTurn], ends: Ends) -> list[int]:
+    """The end tokens that are trained on. An empty turn has none."""
+    every = "all" in (ends.train_on_eos, ends.train_on_eot)
+    full = [item for item in placed if item.first < item.end and (item.turn.trained or every)]
+    found: list[int] = []
+    for rule, indices in (
+        (ends.train_on_eot, [(item.eot, item.turn.trained) for item in full if item.eot >= 0]),
+        (ends.train_on_eos, [(item.eos, item.turn.trained) for item in full if item.eos >= 0]),
+    ):
+        if rule == "last":
+            found += [index for index, _ in indices[-1:]]
+        elif rule != "none":
+            found += [index for index, trained in indices if trained or rule == "all"]
+    return found
+
+
+def role_runs(ids: Sequence[int], placed: Sequence[PlacedTurn], ends: Ends) -> list[Run]:
+    """Runs of tokens that cover the row. What opens a turn belongs to its role, and so do the tokens that end it.
+
+    What the template adds of itself is told by its own end tokens: it lies before the last of them in a gap.
+    """
+    runs: list[Run] = []
+    position = 0
+    for item in sorted(placed, key=_first):
+        opening = position
+        for index in range(item.first - 1, position - 1, -1):
+            if ids[index] in ends.eot_ids or ids[index] in ends.eos_ids:
+                opening = index + 1
+                break
+        _extend(runs, TEMPLATE_ROLE, opening)
+        position = max(position, item.closed)
+        _extend(runs, item.turn.role, position)
+    _extend(runs, runs[-1].role if runs else TEMPLATE_ROLE, len(ids))
+    return runs
+
+
+def _first(item: PlacedTurn) -> int:
+    return item.first
+
+
+def _extend(runs: list[Run], role: str, end: int) -> None:
+    """Let the runs reach to `end`; what is added belongs to the role."""
+    start = runs[-1].end if runs else 0
+    if runs and runs[-1].role == role and end > start:
+        runs[-1] = Run(role, runs[-1].start, end)
+    elif end > start:
+        runs.append(Run(role, start, end))
 
 
 def _token_bounds(encoding: Encoding, start: int, end: int, characters: int) -> tuple[int, int]:
     """First token that reaches beyond character `start`, and first token that begins at `end` or later."""
-    first = encoding.char_to_token(start)
+    first = encoding.char_to_token(start) if start < characters else len(encoding)
     last = encoding.char_to_token(end) if end < characters else len(encoding)
     if first is None or last is None:
         return _bounds_from_offsets(encoding.offsets, start, end)
@@ -71,16 +143,16 @@ def _bounds_from_offsets(offsets: Sequence[tuple[int, int]], start: int, end: in
     return first, bisect_left(offsets, end, key=lambda offset: offset[0])
 
 
-def _detailed_tokens(details: Sequence[Part], turn: Turn, offsets: Sequence[tuple[int, int]]) -> list[int]:
-    """Which of the turn's tokens lie in the trained ranges.
+def _tokens_of_parts(ranges: Ranges, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Which of the tokens lie in the trained parts.
 
-    A token reaches to the next one. One that a range cuts, beyond its first or last character, belongs to the
-    range. A range ends at its last character, `end - 1`.
+    A token reaches to the next one. One that a part cuts, beyond its first or last character, belongs to the
+    part. A part ends at its last character, `end - 1`.
     """
-    starts = [max(start, turn.start) for start, _ in offsets]
-    lasts = [*(start - 1 for start in starts[1:]), turn.end - 1]
+    starts = [max(start, ranges.start) for start, _ in offsets]
+    lasts = [*(start - 1 for start in starts[1:]), ranges.end - 1]
     found: set[int] = set()
-    for part in details:
+    for part in ranges.parts:
         if not part.trained or not starts:
             continue
         begin = bisect_left(starts, part.start)
@@ -98,10 +170,3 @@ def _end_token(ids: list[int], start: int, wanted: frozenset[int]) -> int:
         if ids[index] in wanted:
             return index
     return -1
-
-
-def _cover(runs: list[Run], tokens: int) -> list[Run]:
-    """The last run reaches to the end of the row."""
-    if not runs:
-        return []
-    return [*runs[:-1], Run(runs[-1].role, runs[-1].start, tokens)]

@@ -1,32 +1,48 @@
-"""Rendering a conversation with transformers."""
+"""Rendering a conversation, with the texts that transformers' `apply_chat_template` makes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
-from jinja2 import Undefined
+from jinja2 import TemplateError, Undefined
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from tunemill.stages.errors import SettingError
 from tunemill.stages.tokenized.example import Message, Render
+from tunemill.stages.tokenized.template_environment import compiled
 
 CLOCK = "strftime_now"
+# What a template's own mistakes raise: a text added to a number, a role that is in no list.
+MISTAKES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
+# What a template finds even where nobody gives it.
+DEFAULTS: Mapping[str, Any] = {"documents": None, "add_generation_prompt": False}
 
 
 def renderer(tokenizer: PreTrainedTokenizerBase, template: str | None, variables: dict[str, Any]) -> Render:
     """A function from messages and tools to text; it raises `jinja2.TemplateError` where the template does.
 
     Templates see no clock but the one in `variables`: the text would depend on the day. Raises SettingError where
-    that one is no date.
+    that one is no date, where `variables` has the messages, and for a template that is not Jinja.
     """
-    given = {**tokenizer.special_tokens_map, **variables, CLOCK: clock(variables.get(CLOCK))}
+    if "messages" in variables:
+        raise SettingError(
+            "chat_template_kwargs.messages: the messages come from the dataset; remove the key"
+        )
+    made = None if template is None else compiled(template)
+    given = {
+        **DEFAULTS,
+        **tokenizer.special_tokens_map,
+        **variables,
+        CLOCK: clock(variables.get(CLOCK)),
+    }
+    usual_tools = given.pop("tools", None)
 
     def render(messages: list[Message], tools: list[Any] | None) -> str:
-        texts, _ = render_jinja_template(
-            [messages], tools=tools, chat_template=template, add_generation_prompt=False, **given
-        )
-        return str(texts[0])
+        assert made is not None
+        try:
+            return made.render(given, messages=messages, tools=tools or usual_tools)
+        except MISTAKES as error:
+            raise TemplateError(str(error)) from error
 
     return render
 

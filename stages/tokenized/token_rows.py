@@ -1,8 +1,10 @@
 """Reading and writing `rows.arrow` of tokenized, training and evaluation data."""
 
+import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,20 @@ import pyarrow as pa
 IGNORED = -100
 TOKEN_COLUMNS = [("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))]
 SCHEMA = pa.schema(TOKEN_COLUMNS)
-# Tokenized data also says which row of the source each row came from, counted from 1.
-NUMBERED_SCHEMA = pa.schema([*TOKEN_COLUMNS, ("source_row", pa.int64())])
-# Metadata of a dataset whose rows are cut into several where they are too long.
-SPLITS_KEY, SPLITS_VALUE = b"long_rows", b"split"
+# Tokenized data also says which row of the source each row came from, counted from 1, and where roles begin.
+NUMBERED_SCHEMA = pa.schema(
+    [
+        *TOKEN_COLUMNS,
+        ("source_row", pa.int64()),
+        ("roles", pa.list_(pa.string())),
+        ("role_ends", pa.list_(pa.int32())),
+    ]
+)
+# Metadata of a dataset whose too long rows are cut into several, or lose their end, whatever the config says.
+LONG_ROWS, SPLIT, CUT = b"long_rows", b"split", b"cut"
 BATCH_ROWS = 1024
+# Batches read between two releases of mapped pages.
+RELEASE_EVERY = 16
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -34,7 +45,10 @@ def list_array(rows: Sequence[Sequence[int] | Int32s]) -> pa.ListArray:
     """A list column of int32. At most 2**31 values."""
     lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    values = np.concatenate([np.zeros(0, np.int32), *(np.asarray(row, np.int32) for row in rows)])
+    if rows and isinstance(rows[0], np.ndarray):
+        values = np.concatenate(rows)
+    else:
+        values = np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum()))
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, pa.int32()))
 
 
@@ -42,11 +56,12 @@ def list_array(rows: Sequence[Sequence[int] | Int32s]) -> pa.ListArray:
 class TokenRows:
     """Rows of tokens on disk, memory mapped: the files' batches, and of each row where it lies.
 
-    `chunks` are (input ids, labels) of one batch, flat. The arrays have one element per row: which chunk,
-    where in it, how many tokens, how many of them trained; the number of the dataset and of the row in it
-    (both from 1, 0 where unknown), and whether the row may be cut into several.
+    `files` are the mapped files, `chunks` (input ids, labels) of one batch, flat. The arrays have one element per
+    row: which chunk, where in it, how many tokens, how many of them trained; the number of the dataset and of the
+    row in it (both from 1, 0 where unknown); and whether a row that is too long becomes several, or loses its end.
     """
 
+    files: tuple[mmap.mmap, ...]
     chunks: tuple[tuple[Int32s, Int32s], ...]
     chunk: Int64s
     start: Int64s
@@ -55,6 +70,7 @@ class TokenRows:
     dataset: Int64s
     source_row: Int64s
     splits: Bools
+    cuts: Bools
 
     def __len__(self) -> int:
         return len(self.length)
@@ -67,6 +83,11 @@ class TokenRows:
         values: Int32s = self.chunks[self.chunk[row]][1]
         return values[self._place(row)]
 
+    def release(self) -> None:
+        """Take the files' pages out of this process's memory; reading on brings back those that are needed."""
+        for file in self.files:
+            file.madvise(mmap.MADV_DONTNEED)
+
     def _place(self, row: int) -> slice:
         start = int(self.start[row])
         return slice(start, start + int(self.length[row]))
@@ -75,15 +96,19 @@ class TokenRows:
         """The rows at these indices, or where the mask is true."""
         return replace(self, **{name: getattr(self, name)[rows] for name in ROW_ARRAYS})
 
-    def cut_to(self, limit: int) -> "TokenRows":
-        """Every row cut off after `limit` tokens."""
+    def cut_to(self, limit: int, only: Bools | None = None) -> "TokenRows":
+        """Every row, or those where `only` is true, cut off after `limit` tokens."""
+        long = self.length > limit if only is None else (self.length > limit) & only
         trained = self.trained.copy()
-        for row in np.flatnonzero(self.length > limit).tolist():
+        for row in np.flatnonzero(long).tolist():
             trained[row] = np.count_nonzero(self.labels(row)[:limit] != IGNORED)
-        return replace(self, length=np.minimum(self.length, limit), trained=trained)
+        return replace(self, length=np.where(long, limit, self.length), trained=trained)
 
-    def split_at(self, limit: int) -> "TokenRows":
-        """Rows that may be split, cut into pieces of `limit` tokens and a rest, in order."""
+    def fitted(self, limit: int) -> "TokenRows":
+        """Too long rows in pieces of `limit` tokens and a rest, or without their end, where they ask for that."""
+        return self.cut_to(limit, self.cuts)._split_at(limit)
+
+    def _split_at(self, limit: int) -> "TokenRows":
         pieces = np.where(self.splits, np.maximum(1, -(-self.length // limit)), 1)
         if (pieces == 1).all():
             return self
@@ -100,24 +125,31 @@ class TokenRows:
         return replace(rows, trained=trained)
 
 
-ROW_ARRAYS = ("chunk", "start", "length", "trained", "dataset", "source_row", "splits")
+ROW_ARRAYS = ("chunk", "start", "length", "trained", "dataset", "source_row", "splits", "cuts")
 
 
 def read_token_rows(path: Path, dataset: int = 0) -> TokenRows:
     """Opens `rows.arrow`; of the rows no more than bounds and counts come into memory."""
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    splits = (reader.schema.metadata or {}).get(SPLITS_KEY) == SPLITS_VALUE
-    parts = [_batch_rows(reader.get_batch(i), dataset, splits) for i in range(reader.num_record_batches)]
-    return concatenated(parts)
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    reader = pa.ipc.open_file(pa.py_buffer(mapped))
+    long_rows = (reader.schema.metadata or {}).get(LONG_ROWS)
+    parts = []
+    for index in range(reader.num_record_batches):
+        parts.append(_batch_rows(reader.get_batch(index), dataset, long_rows))
+        if index % RELEASE_EVERY == 0:
+            mapped.madvise(mmap.MADV_DONTNEED)
+    return replace(concatenated(parts), files=(mapped,))
 
 
-def _batch_rows(batch: pa.RecordBatch, dataset: int, splits: bool) -> TokenRows:
+def _batch_rows(batch: pa.RecordBatch, dataset: int, long_rows: bytes | None) -> TokenRows:
     ids, labels = batch.column("input_ids"), batch.column("labels")
     offsets = ids.offsets.to_numpy().astype(np.int64)
     flat_labels = labels.values.to_numpy()
     rows = batch.num_rows
     numbered = "source_row" in batch.schema.names
     return TokenRows(
+        files=(),
         chunks=((ids.values.to_numpy(), flat_labels),),
         chunk=np.zeros(rows, np.int64),
         start=offsets[:-1],
@@ -125,7 +157,8 @@ def _batch_rows(batch: pa.RecordBatch, dataset: int, splits: bool) -> TokenRows:
         trained=count_trained(flat_labels, offsets),
         dataset=np.full(rows, dataset, np.int64),
         source_row=batch.column("source_row").to_numpy() if numbered else np.zeros(rows, np.int64),
-        splits=np.full(rows, splits),
+        splits=np.full(rows, long_rows == SPLIT),
+        cuts=np.full(rows, long_rows == CUT),
     )
 
 
@@ -134,10 +167,14 @@ def concatenated(parts: Sequence[TokenRows]) -> TokenRows:
     counts = np.cumsum([0, *(len(part.chunks) for part in parts)])
     moved = [replace(part, chunk=part.chunk + before) for part, before in zip(parts, counts, strict=False)]
     if not moved:
-        nothing = np.zeros(0, np.int64)
-        return TokenRows((), **dict.fromkeys(ROW_ARRAYS[:-1], nothing), splits=np.zeros(0, np.bool_))
+        nothing, never = np.zeros(0, np.int64), np.zeros(0, np.bool_)
+        return TokenRows((), (), **dict.fromkeys(ROW_ARRAYS[:-2], nothing), splits=never, cuts=never)
     arrays = {name: np.concatenate([getattr(part, name) for part in moved]) for name in ROW_ARRAYS}
-    return TokenRows(chunks=tuple(chunk for part in parts for chunk in part.chunks), **arrays)
+    return TokenRows(
+        files=tuple(file for part in parts for file in part.files),
+        chunks=tuple(chunk for part in parts for chunk in part.chunks),
+        **arrays,
+    )
 
 
 def count_trained(labels: Int32s, offsets: Int64s) -> Int64s:
@@ -154,3 +191,5 @@ def write_token_rows(rows: TokenRows, path: Path) -> None:
             batch = range(first, min(first + BATCH_ROWS, len(rows)))
             columns = [list_array([rows.ids(r) for r in batch]), list_array([rows.labels(r) for r in batch])]
             writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+            # Shuffled rows touch pages all over the files.
+            rows.release()

@@ -13,6 +13,7 @@ from tunemill.stages.errors import SettingError, SourceError
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.tokenizer.chat_template import choose_template
 from tunemill.stages.tokenizer.config import SpecialTokens, TokenizerConfig
+from tunemill.stages.tokenizer.markers import advice
 
 # A tag that transformers adds to Jinja.
 GENERATION_TAG = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
@@ -37,7 +38,7 @@ def tokenizer(config: TokenizerConfig, upstream: Model | None, out: Workspace, r
         config.chat_template, config.chat_template_jinja, default_template(given)
     )
     if given.chat_template is not None:
-        check_template(given, report)
+        check_template(given, template_name(config), report)
     given.save_pretrained(out.data)
     forget_origin(out.data / "tokenizer_config.json")
     report.summary(vocabulary=len(given), tokens_added=len(given) - before, tokens_named=added)
@@ -125,8 +126,14 @@ def default_template(given: PreTrainedTokenizerBase) -> str | None:
     return None if own is None else str(own)
 
 
-def check_template(given: PreTrainedTokenizerBase, report: Report) -> None:
-    """Raises SettingError for a template that is not Jinja; says when turns cannot end with EOS."""
+def template_name(config: TokenizerConfig) -> str:
+    """What to call the chosen template."""
+    named = config.chat_template not in (None, "jinja", "tokenizer_default")
+    return f"the chat template {config.chat_template}" if named else "the chat template"
+
+
+def check_template(given: PreTrainedTokenizerBase, name: str, report: Report) -> None:
+    """Raises SettingError for a template that is not Jinja; says which of its markers are no tokens."""
     template = given.chat_template
     try:
         ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(
@@ -134,16 +141,8 @@ def check_template(given: PreTrainedTokenizerBase, report: Report) -> None:
         )
     except TemplateSyntaxError as error:
         raise SettingError(f"the chat template is not Jinja: line {error.lineno}: {error.message}") from None
-    eos = given.eos_token
-    if eos is not None and eos not in template and "eos_token" not in template:
-        report.log(
-            f"the EOS token {eos} does not occur in the chat template, so the model is not taught to stop; "
-            "set special_tokens: eos_token (or eot_tokens) to what ends a turn"
-        )
-    markers = [text for text in ("<|im_start|>", "<|im_end|>") if text in template]
-    split = [text for text in markers if len(given.encode(text, add_special_tokens=False)) > 1]
-    if split:
-        report.log(f"{' and '.join(split)} are several tokens each to this tokenizer; add them under tokens:")
+    for advised in advice(given, template, name):
+        report.log(advised)
 
 
 def forget_origin(file: Path) -> None:

@@ -1,49 +1,85 @@
-"""Which chat template a config chooses."""
+"""Which chat template a config chooses. A named one is the file of that name in `templates/`."""
 
-from typing import Literal
+import difflib
+import re
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, WithJsonSchema
 
 from tunemill.stages.errors import SettingError
 
-TemplateName = Literal["tokenizer_default", "chatml", "jinja", "tokenizer_default_fallback_chatml"]
-
-CHATML = """\
-{%- for message in messages %}
-{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-{{- '<|im_start|>assistant\\n' }}
-{%- endif %}
-"""
+TEMPLATES = Path(__file__).parent / "templates"
+# Models that share a template.
+SAME_AS = {"aya": "cohere", "gemma4_unified": "gemma4"}
+NAMES = tuple(sorted({*SAME_AS, *(path.stem for path in TEMPLATES.glob("*.jinja"))}))
+FALLBACK = "tokenizer_default_fallback_"
+CHOICES = ("tokenizer_default", "jinja", *NAMES, *(FALLBACK + name for name in NAMES))
+# Templates are put together from parts: a tokenizer carries its template as one text.
+INCLUDE = re.compile(r"\{% include '([\w/]+\.jinja)' %\}\n")
 
 
-def check_template_keys(name: TemplateName | None, jinja: str | None) -> str | None:
-    """What is wrong with `chat_template: name` beside `chat_template_jinja: jinja`, or None."""
+def known_choice(choice: str) -> str:
+    """Raises ValueError, naming the nearest, for a choice that there is not."""
+    if choice not in CHOICES:
+        near = difflib.get_close_matches(choice, CHOICES, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(
+            f"there is no chat template of this name{meant} There are tokenizer_default, jinja, {', '.join(NAMES)}, "
+            f"and {FALLBACK}<one of these names>"
+        )
+    return choice
+
+
+TemplateName = Annotated[
+    str, AfterValidator(known_choice), WithJsonSchema({"type": "string", "enum": list(CHOICES)})
+]
+
+
+@cache
+def template_text(name: str) -> str:
+    """The Jinja text of a named template, its parts filled in."""
+    return _filled(SAME_AS.get(name, name) + ".jinja")
+
+
+def _filled(file: str) -> str:
+    text = (TEMPLATES / file).read_text(encoding="utf-8")
+    return INCLUDE.sub(lambda part: _filled(part[1]), text)
+
+
+def check_template_keys(name: str | None, jinja: str | None) -> str | None:
+    """What is wrong with `chat_template: name` beside `chat_template_jinja: jinja`, or None.
+
+    The path of a template's file has become the file's text already.
+    """
     if name == "jinja" and jinja is None:
-        return "chat_template: jinja needs the template's text in chat_template_jinja"
+        return (
+            "chat_template: jinja needs the template in chat_template_jinja: its text, or the path of a file"
+        )
     if jinja is None:
         return None
     if name not in (None, "jinja"):
         return f"chat_template_jinja is only used with chat_template: jinja, not with chat_template: {name}"
     if "{" not in jinja:
-        return (
-            f"chat_template_jinja: {jinja!r} is not the text of a template; the path of a file is not "
-            "supported yet, so put the file's text here (chat_template_jinja: | ...)"
-        )
+        return f"chat_template_jinja: {jinja!r} is neither the text of a template nor the path of a file that is there"
     return None
 
 
-def choose_template(name: TemplateName | None, jinja: str | None, own: str | None) -> str | None:
+def choose_template(name: str | None, jinja: str | None, own: str | None) -> str | None:
     """The template's text. `own` is the tokenizer's; with no choice at all it stays, even if there is none.
 
     Raises SettingError when the tokenizer's own template is asked for and it has none.
     """
     if jinja is not None:
         return jinja
-    if name == "chatml" or (name == "tokenizer_default_fallback_chatml" and own is None):
-        return CHATML
+    if name is None:
+        return own
     if name == "tokenizer_default" and own is None:
         raise SettingError(
-            "chat_template: tokenizer_default asks for the tokenizer's own template, and it has none; "
-            "choose chat_template: chatml, or give one in chat_template_jinja"
+            "chat_template: tokenizer_default asks for the tokenizer's own template, and it has none; choose a named "
+            "one such as chat_template: chatml, or give one in chat_template_jinja"
         )
-    return own
+    if name == "tokenizer_default" or (name.startswith(FALLBACK) and own is not None):
+        return own
+    return template_text(name.removeprefix(FALLBACK))

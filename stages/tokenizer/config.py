@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from tunemill.stages.declaration import ConflictError, Settings, Source, StageConfig
+from tunemill.stages.declaration import ConflictError, Settings, Source, StageConfig, TextOrFile
 from tunemill.stages.tokenizer.chat_template import TemplateName, check_template_keys
 
 
@@ -32,10 +32,12 @@ class TokenizerConfig(StageConfig):
     tokens: list[str] = Field([], description="tokens added to the vocabulary")
     chat_template: TemplateName | None = Field(
         None,
-        description="tokenizer_default, chatml, jinja, or tokenizer_default_fallback_chatml; "
-        "unset keeps the tokenizer's own (other named templates are not supported yet)",
+        description="chat template by name: one of a family of models, tokenizer_default (the tokenizer's own), "
+        "tokenizer_default_fallback_<name> (that, or else the named one), or jinja; unset keeps the tokenizer's own",
     )
-    chat_template_jinja: str | None = Field(None, description="text of a Jinja chat template")
+    chat_template_jinja: TextOrFile[str | None] = Field(
+        None, description="Jinja chat template: its text, or the path of a file with it"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

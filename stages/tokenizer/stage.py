@@ -6,7 +6,7 @@ from tunemill.stages.tokenizer.config import TokenizerConfig
 
 TOKENIZER = Stage(
     name="tokenizer",
-    version=1,
+    version=2,
     config=TokenizerConfig,
     inputs={"upstream": Input(Model, optional=True)},
     output=Tokenizer,

@@ -1,6 +1,7 @@
 """Supervised fine-tuning: model, data and settings go into the Hugging Face Trainer, weights come out."""
 
 import inspect
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,8 @@ from tunemill.stages.artifacts import EvaluationData, Model, TrainingData
 from tunemill.stages.base_model.files import copy_tokenizer, forget_versions
 from tunemill.stages.base_model.quiet_body import be_quiet
 from tunemill.stages.errors import SettingError, UserError
-from tunemill.stages.evaluation.loss_body import mean_loss, row_losses
+from tunemill.stages.evaluation.loss_body import RowLoss, mean_loss, row_losses
+from tunemill.stages.evaluation.packed_loss_body import packed_row_losses
 from tunemill.stages.evaluation.rows import Rows
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.trained.adapter_body import add_adapter, save_adapter
@@ -75,16 +77,17 @@ def train(
     )
     checkpoints = Checkpoints(out.checkpoints, saves, config.save_total_limit)
     monitors = [] if monitor is None else [monitor]
+    collator = _collator(config, model)
     trainer = Trainer(
         model=model,
         args=_arguments(config, precision, schedule, out),
         train_dataset=sequences,
-        data_collator=_collator(config, model),
+        data_collator=collator,
         # The monitor goes before the checkpoints, and both after the reporter.
         callbacks=[reporter, *monitors, checkpoints],
     )
     trainer.remove_callback(PrinterCallback)
-    _check_model(config, trainer)
+    _check_model(config, trainer, collator)
     checkpoint = last_complete(out.checkpoints)
     if checkpoint is not None:
         report.log(f"resuming from {checkpoint.name} of {schedule.total} steps")
@@ -107,11 +110,20 @@ def _load(config: TrainedConfig, base_model: Model, precision: Precision) -> tup
 
 
 def _collator(config: TrainedConfig, model: Any) -> Collator:
+    """Raises SettingError for batches that flash attention would read as one row each."""
     pad_to = config.sequence_len if config.pads_to_sequence_len else None
-    if not config.sample_packing:
-        return Collator("padded", pad_to)
+    multiple = config.pad_to_multiple_of or 1
     is_flash = str(model.config._attn_implementation).startswith("flash")
-    return Collator("flat" if is_flash else "packed", pad_to)
+    if config.sample_packing:
+        real = config.multipack_real_batches
+        if real and is_flash and config.micro_batch_size > 1:
+            raise SettingError(
+                "multipack_real_batches: true: flash attention keeps packed rows apart in a batch of one only. Remove "
+                "it, or use micro_batch_size: 1."
+            )
+        return Collator("flat" if (is_flash if real is None else not real) else "packed", pad_to, multiple)
+    flattens = config.batch_flattening is True or (config.batch_flattening == "auto" and is_flash)
+    return Collator("flat" if flattens and pad_to is None else "padded", pad_to, multiple)
 
 
 def _arguments(
@@ -173,7 +185,7 @@ def _arguments(
     return arguments
 
 
-def _check_model(config: TrainedConfig, trainer: Any) -> None:
+def _check_model(config: TrainedConfig, trainer: Any, collator: Collator) -> None:
     """Refuse a model that would compute another loss than the one asked for, without saying so."""
     model = trainer.model
     assert model.config.use_cache is False, "with a cache, packed rows see each other"
@@ -183,16 +195,17 @@ def _check_model(config: TrainedConfig, trainer: Any) -> None:
             f"gradient_accumulation_steps: {name} averages the loss over each micro batch, so accumulated steps would "
             f"weigh tokens differently. Use gradient_accumulation_steps: 1."
         )
-    if not config.sample_packing:
+    if collator.layout == "padded":
         return
+    key = "sample_packing" if config.sample_packing else "batch_flattening"
     plain = model.get_base_model() if config.adapter else model
     was_training = model.training
     model.eval()
     takes_positions = "position_ids" in inspect.signature(plain.forward).parameters
     if not takes_positions or rows_leak(plain, trainer.args.device):
         raise SettingError(
-            f"sample_packing: in {name} the rows of a sequence see each other (it does not read position_ids as "
-            f"borders). Set sample_packing: false."
+            f"{key}: in {name} the rows of a sequence see each other (it does not read position_ids as borders). "
+            f"Set {key}: false."
         )
     model.train(was_training)
 
@@ -219,12 +232,16 @@ def _monitor(
             "test_datasets or val_set_size, or remove these keys."
         )
     rows = Rows(evaluation_data.rows)
-    score = partial(_held_out_loss, rows=rows, batch_size=config.eval_batch_size or config.micro_batch_size)
+    losses = packed_row_losses if config.eval_sample_packing else row_losses
+    batch_size = config.eval_batch_size or config.micro_batch_size
+    score = partial(_held_out_loss, rows=rows, batch_size=batch_size, losses=losses)
     return Monitor(report, due, score, reporter.skip)
 
 
-def _held_out_loss(model: Any, rows: Rows, batch_size: int) -> float:
-    return mean_loss(row_losses(model, rows, range(len(rows)), batch_size))
+def _held_out_loss(
+    model: Any, rows: Rows, batch_size: int, losses: Callable[[Any, Rows, Sequence[int], int], list[RowLoss]]
+) -> float:
+    return mean_loss(losses(model, rows, range(len(rows)), batch_size))
 
 
 def _save(

@@ -62,8 +62,25 @@ class TrainedConfig(StageConfig):
 
     sequence_len: PositiveInt = Field(512, description="tokens that a sequence is padded to")
     sample_packing: bool = Field(False, description="several rows per sequence, kept apart by position ids")
+    multipack_real_batches: bool | None = Field(
+        None,
+        description="sample_packing: sequences of a micro batch as rows of a batch (true) or one behind the other "
+        "(false); unset: one behind the other with flash attention only",
+    )
+    eval_sample_packing: Runtime[bool | None] = Field(
+        None, description="several held-out rows per sequence, unset no: evaluations leave the weights alone"
+    )
+    batch_flattening: Literal["auto"] | bool = Field(
+        False,
+        description="rows of a micro batch one behind the other, kept apart by position ids, in place of padding; "
+        "auto: with flash attention",
+    )
     pad_to_sequence_len: bool | None = Field(
         None, description="pad every sequence to sequence_len; unset: with sample_packing only"
+    )
+    pad_to_multiple_of: PositiveInt | None = Field(
+        None,
+        description="pad a micro batch to a multiple of this many tokens; not read when padded to sequence_len",
     )
 
     micro_batch_size: PositiveInt = Field(1, description="sequences per forward pass")

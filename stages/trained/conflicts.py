@@ -95,6 +95,30 @@ def _check_batches(config: "TrainedConfig") -> None:
             "group_by_length",
             "curriculum_sampling",
         )
+    if config.batch_flattening is True:
+        for key, given in (
+            ("sample_packing", config.sample_packing),
+            ("pad_to_sequence_len", config.pad_to_sequence_len),
+        ):
+            if given:
+                raise ConflictError(
+                    f"batch_flattening puts rows one behind the other without padding, which {key}: true does not "
+                    f"allow. Choose one",
+                    "batch_flattening",
+                    key,
+                )
+    if config.multipack_real_batches and not config.sample_packing:
+        raise ConflictError(
+            "multipack_real_batches is only read with sample_packing: true. Set that, or remove it",
+            "multipack_real_batches",
+        )
+    if config.pad_to_multiple_of is not None and config.pads_to_sequence_len:
+        raise ConflictError(
+            "pad_to_multiple_of: every sequence is padded to sequence_len. Remove it, or set pad_to_sequence_len: "
+            "false",
+            "pad_to_multiple_of",
+            "pad_to_sequence_len",
+        )
     if config.dataloader_prefetch_factor is not None and not config.dataloader_num_workers:
         raise ConflictError(
             "dataloader_prefetch_factor needs dataloader_num_workers of 1 or more",

@@ -81,15 +81,20 @@ class Collator:
     `padded`: one row per sequence, padding on the right under an attention mask.
     `packed`: position ids start anew at each row and at the padding, and there is no attention mask: transformers
     then keeps rows apart by itself, also for B > 1. `flat`: the same with all sequences in one line, because flash
-    attention reads position ids only for B = 1.
+    attention reads position ids only for B = 1; there, only `pad_to` pads each sequence. Without it L is a multiple
+    of `multiple`.
     """
 
     layout: Literal["padded", "packed", "flat"]
     pad_to: int | None
+    multiple: int = 1
 
     def __call__(self, sequences: Sequence[Sequence[Row]]) -> Batch:
+        if self.layout == "flat" and self.pad_to is None:
+            sequences = [[row for rows in sequences for row in rows]]
         joined = [_join(rows) for rows in sequences]
         longest = self.pad_to or max(len(ids) for ids, _, _ in joined)
+        longest += -longest % self.multiple
         padded = [_pad(sequence, longest) for sequence in joined]
         ids_bl, labels_bl, positions_bl = (_stack(parts) for parts in zip(*padded, strict=True))
         if self.layout != "padded":

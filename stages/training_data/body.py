@@ -1,7 +1,5 @@
 """The body of the training_data stage: merge, shuffle, fit to the sequence length, split, pack."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -17,9 +15,11 @@ from tunemill.stages.tokenized.token_rows import (
     write_token_rows,
 )
 from tunemill.stages.training_data.config import TrainingDataConfig
-from tunemill.stages.training_data.packing import Packs, one_each, pack
+from tunemill.stages.training_data.duplicates import first_of_each
+from tunemill.stages.training_data.fitting import fit
+from tunemill.stages.training_data.packing import Packs, one_each, pack, pack_in_sequence
+from tunemill.stages.training_data.tally import Tally, dataset_names, plot_lengths
 
-LISTED_ROWS = 10
 PACK_BATCH = 1 << 16
 PACK_SCHEMA = pa.schema([("rows", pa.list_(pa.int32()))])
 
@@ -32,29 +32,21 @@ def training_data(
     Raises RowError when nothing is left to train on, and for rows that are too long where they must not be.
     """
     datasets = [read_token_rows(item.rows, number) for number, item in enumerate(tokenized, 1)]
-    merged = in_training_order([rows.split_at(config.sequence_len) for rows in datasets], config)
-    fitted = fit(merged, config)
-    rows, held_out = split(fitted.rows, config.val_set_size)
-    packs = one_each(len(rows))
-    if config.sample_packing:
-        packs = pack(rows.length, config.sequence_len, config.seed, in_order=config.curriculum_sampling)
-        efficiency = int(rows.length.sum()) / (len(packs) * config.sequence_len)
-        report.summary(packing_efficiency=round(efficiency, 6))
+    tally = Tally(dataset_names(config.datasets, len(datasets)))
+    tally.count("rows", concatenated(datasets))
+    pieces = [rows.fitted(config.sequence_len) for rows in datasets]
+    merged = in_training_order(pieces, config)
+    if any(len(cut) != len(rows) for cut, rows in zip(pieces, datasets, strict=True)):
+        tally.count("pieces", merged)
+    plot_lengths(merged.length, config.sequence_len, "sequence_len", report)
+    rows, held_out = choose(merged, config, tally)
+    packs = in_packs(rows, config, report)
     write_token_rows(rows, out.data / "rows.arrow")
     write_packs(packs, out)
     if held_out is not None:
         write_token_rows(held_out, out.data / "held_out.arrow")
         report.summary(held_out_rows=len(held_out))
-    report.summary(
-        rows=len(rows),
-        dropped_too_long=fitted.too_long,
-        dropped_too_short=fitted.too_short,
-        truncated=fitted.truncated,
-        dropped_untrained=fitted.untrained,
-        sequences=len(packs),
-        tokens=int(rows.length.sum()),
-        trained_tokens=int(rows.trained.sum()),
-    )
+    say(tally, config, len(packs), report)
 
 
 def in_training_order(datasets: list[TokenRows], config: TrainingDataConfig) -> TokenRows:
@@ -73,60 +65,53 @@ def shuffled(rows: int, seed: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(seed).permutation(rows)
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """Rows that fit, and how many did not, or were changed."""
+def choose(merged: TokenRows, config: TrainingDataConfig, tally: Tally) -> tuple[TokenRows, TokenRows | None]:
+    """The rows to train on and the rows held out. Raises RowError when none is left to train on.
 
-    rows: TokenRows
-    too_long: int
-    too_short: int
-    truncated: int
-    untrained: int
-
-
-def fit(rows: TokenRows, config: TrainingDataConfig) -> Fitted:
-    """Rows between min_sample_len and sequence_len. Raises RowError when none is left."""
-    long = rows.length > config.sequence_len
-    too_long = int(np.count_nonzero(long))
-    if too_long and config.excess_length_strategy == "raise":
-        raise RowError(describe_long(rows.take(long), config.sequence_len))
-    truncates = config.excess_length_strategy == "truncate"
-    kept = rows.cut_to(config.sequence_len) if truncates else rows.take(~long)
-    short = kept.length < config.min_sample_len
-    untrained = (kept.trained == 0) & ~short
-    left = kept.take(~short & ~untrained)
-    fitted = Fitted(
-        left,
-        too_long=0 if truncates else too_long,
-        too_short=int(np.count_nonzero(short)),
-        truncated=too_long if truncates else 0,
-        untrained=int(np.count_nonzero(untrained)),
-    )
-    if len(left) == 0:
-        raise RowError(describe_empty(fitted, len(rows), config))
-    return fitted
+    Rows with nothing to train on go last, so that they change neither the shard nor which rows are held out:
+    there, Axolotl still has them.
+    """
+    fitted = fit(merged, config.limits, tally.names)
+    tally.count("too long", fitted.too_long)
+    tally.count("too short", fitted.too_short)
+    tally.count("truncated", fitted.truncated)
+    rows = fitted.rows
+    if config.dataset_shard_num is not None and config.dataset_shard_idx is not None:
+        chosen = in_shard(len(rows), config.dataset_shard_num, config.dataset_shard_idx)
+        tally.count("other shards", rows.take(~chosen))
+        rows = rows.take(chosen)
+    if config.dataset_exact_deduplication:
+        first = first_of_each(rows)
+        tally.count("duplicates", rows.take(~first))
+        rows = rows.take(first)
+    tally.count("nothing to train on", rows.take(rows.trained == 0))
+    if not rows.trained.any():
+        raise RowError(describe_empty(tally, config))
+    train, held_out = split(rows, config.val_set_size)
+    train = train.take(train.trained > 0)
+    if held_out is not None:
+        held_out = held_out.take(held_out.trained > 0)
+        tally.count("held out", held_out)
+    tally.keep(train)
+    return train, held_out
 
 
-def describe_long(rows: TokenRows, limit: int) -> str:
-    """Which rows are too long for `excess_length_strategy: raise`, the first ten."""
-    order = np.lexsort((rows.source_row, rows.dataset))[:LISTED_ROWS]
-    listed = "\n".join(
-        f"  dataset {rows.dataset[i]}, row {rows.source_row[i]}: {rows.length[i]} tokens" for i in order
-    )
-    more = f"\n  and {len(rows) - len(order)} more" if len(rows) > len(order) else ""
-    return (
-        f"{len(rows)} rows are longer than sequence_len: {limit}, and excess_length_strategy: raise forbids it "
-        f"(drop or truncate would take them):\n{listed}{more}"
-    )
+def in_shard(rows: int, count: int, index: int) -> npt.NDArray[np.bool_]:
+    """Which rows are in part `index` of `count` neighbouring parts; the first ones have a row more if need be."""
+    sizes = np.full(count, rows // count) + (np.arange(count) < rows % count)
+    chosen: npt.NDArray[np.bool_] = np.repeat(np.arange(count), sizes) == index
+    return chosen
 
 
-def describe_empty(fitted: Fitted, rows: int, config: TrainingDataConfig) -> str:
+def describe_empty(tally: Tally, config: TrainingDataConfig) -> str:
     """Why nothing is left to train on, with the counts."""
-    return (
-        f"nothing is left to train on: of {rows} rows {fitted.too_long} are longer than sequence_len: "
-        f"{config.sequence_len}, {fitted.too_short} are shorter than min_sample_len: {config.min_sample_len}, "
-        f"and {fitted.untrained} have nothing to train on once they are truncated"
+    counts = (
+        f"nothing is left to train on: of {tally.total('rows')} rows {tally.total('too long')} are longer than "
+        f"sequence_len: {config.sequence_len}, {tally.total('too short')} are shorter than min_sample_len: "
+        f"{config.min_sample_len}, and {tally.total('nothing to train on')} have nothing to train on"
     )
+    truncated = tally.total("truncated")
+    return f"{counts} ({truncated} were truncated)" if truncated else counts
 
 
 def split(rows: TokenRows, val_set_size: float) -> tuple[TokenRows, TokenRows | None]:
@@ -134,13 +119,68 @@ def split(rows: TokenRows, val_set_size: float) -> tuple[TokenRows, TokenRows | 
     if val_set_size == 0:
         return rows, None
     held_out = int(val_set_size) if val_set_size > 1 else int(np.ceil(val_set_size * len(rows)))
-    if held_out >= len(rows):
+    border = len(rows) - held_out
+    if border <= 0 or not rows.trained[:border].any():
         raise RowError(
             f"val_set_size: {val_set_size:g} would hold out {held_out} of {len(rows)} rows and leave none to "
             "train on; make it smaller"
         )
-    border = len(rows) - held_out
     return rows.take(np.arange(border)), rows.take(np.arange(border, len(rows)))
+
+
+def in_packs(rows: TokenRows, config: TrainingDataConfig, report: Report) -> Packs:
+    """The rows in sequences, with what packing them saves."""
+    if not config.sample_packing:
+        return one_each(len(rows))
+    most, group = config.sample_packing_bin_size, config.sample_packing_group_size
+    if config.sample_packing_sequentially:
+        packs = pack_in_sequence(rows.length, config.sequence_len, max_rows=most, group_size=group)
+    else:
+        packs = pack(
+            rows.length,
+            config.sequence_len,
+            config.seed,
+            in_order=config.curriculum_sampling,
+            max_rows=most,
+            group_size=group,
+        )
+    say_packing(int(rows.length.sum()), len(rows), len(packs), config.sequence_len, report)
+    return packs
+
+
+def say_packing(tokens: int, rows: int, packs: int, capacity: int, report: Report) -> None:
+    """How full the sequences are, and the padding that would stand in sequences of one row each."""
+    padding, unpacked = packs * capacity - tokens, rows * capacity - tokens
+    report.summary(
+        packing_efficiency=round(tokens / (packs * capacity), 6),
+        padding_tokens=padding,
+        padding_tokens_saved=unpacked - padding,
+    )
+    report.table(
+        f"Packing into sequences of {capacity} tokens",
+        ["", "sequences", "rows per sequence", "padding tokens", "share of tokens"],
+        [
+            ["packed", packs, round(rows / packs, 2), padding, f"{tokens / (packs * capacity):.2%}"],
+            ["a row each", rows, 1.0, unpacked, f"{tokens / (rows * capacity):.2%}"],
+        ],
+    )
+
+
+def say(tally: Tally, config: TrainingDataConfig, sequences: int, report: Report) -> None:
+    """Summary and table of where the rows went."""
+    if config.dataset_exact_deduplication:
+        report.summary(dropped_duplicates=tally.total("duplicates"))
+    report.summary(
+        rows=tally.total("kept"),
+        dropped_too_long=tally.total("too long"),
+        dropped_too_short=tally.total("too short"),
+        truncated=tally.total("truncated"),
+        dropped_untrained=tally.total("nothing to train on"),
+        sequences=sequences,
+        tokens=tally.total("tokens"),
+        trained_tokens=tally.total("trained tokens"),
+    )
+    tally.table(report)
 
 
 def write_packs(packs: Packs, out: Workspace) -> None:

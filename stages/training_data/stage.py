@@ -6,7 +6,7 @@ from tunemill.stages.training_data.config import TrainingDataConfig
 
 TRAINING_DATA = Stage(
     name="training_data",
-    version=1,
+    version=2,
     config=TrainingDataConfig,
     inputs={"tokenized": Input(TokenizedDataset, many=True)},
     output=TrainingData,

@@ -15,14 +15,15 @@ from tunemill.pipelines.key_table import key_table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text()
+DATA_PAGE = (ROOT / "docs" / "data.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands():
-    """Every `tunemill` command of the README, without its comment."""
+    """Every `tunemill` command of the README and of docs/data.md, without its comment."""
     lines = [
         line.split("#")[0]
-        for block in re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S)
+        for block in re.findall(r"^```sh\n(.*?)^```", README + DATA_PAGE, re.M | re.S)
         for line in block.splitlines()
     ]
     return [shlex.split(line)[1:] for line in lines if line.startswith(".venv/bin/tunemill")]
@@ -48,7 +49,7 @@ def test_the_page_of_keys_is_current():
 
 
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
-def test_every_command_of_the_readme_works(arguments, finished_quickstart):
+def test_every_command_works(arguments, finished_quickstart):
     folder, environment = finished_quickstart
     done = subprocess.run(
         [sys.executable, "-m", "tunemill.pipelines.cli", *arguments],
@@ -89,3 +90,37 @@ def test_the_yaml_of_the_readme_is_valid(tmp_path):
     command = [sys.executable, "-m", "tunemill.pipelines.cli", "check", str(tmp_path / "x.yml")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+DATA_BASE = """
+base_model: model
+chat_template: chatml
+learning_rate: 0.001
+"""
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_yaml_of_the_page_on_data_is_valid(tmp_path, number):
+    blocks = re.findall(r"^```yaml\n(.*?)^```", DATA_PAGE, re.M | re.S)
+    assert len(blocks) == 2
+    (tmp_path / "x.yml").write_text(f"{DATA_BASE}\n{blocks[number]}")
+    command = [sys.executable, "-m", "tunemill.pipelines.cli", "check", str(tmp_path / "x.yml")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_function_of_the_page_on_data_makes_rows(project):
+    (block,) = re.findall(r"^```python\n(.*?)^```", DATA_PAGE, re.M | re.S)
+    (project.folder / "shaping.py").write_text(block)
+    rows = [{"question": f" {number}? ", "answer": str(number)} for number in range(3)]
+    (project.folder / "data" / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    entry = {"path": "data/questions.jsonl", "type": "shaping.as_conversation"}
+    project.edit(datasets=[entry], test_datasets=None)
+    command = ["preprocess", str(project.yaml), "--state", str(project.state), "--debug", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tunemill.pipelines.cli", *command], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)["examples"]
+    text = "".join(token for piece in shown[2]["pieces"] for token in piece["tokens"])
+    assert "<|im_start|>user\n2?<|im_end|>" in text and text.count("2<|im_end|>") == 1

@@ -6,9 +6,9 @@ import pyarrow as pa
 
 from tunemill.stages.artifacts import TokenizedDataset
 from tunemill.stages.tokenized.token_rows import (
+    LONG_ROWS,
     NUMBERED_SCHEMA,
-    SPLITS_KEY,
-    SPLITS_VALUE,
+    SPLIT,
     list_array,
     open_writer,
 )
@@ -19,7 +19,7 @@ def write_tokenized(
 ) -> TokenizedDataset:
     """A tokenized dataset of (input ids, labels), `batch` rows in each Arrow batch."""
     folder.mkdir(parents=True)
-    schema = NUMBERED_SCHEMA.with_metadata({SPLITS_KEY: SPLITS_VALUE}) if splits else NUMBERED_SCHEMA
+    schema = NUMBERED_SCHEMA.with_metadata({LONG_ROWS: SPLIT}) if splits else NUMBERED_SCHEMA
     with open_writer(folder / "rows.arrow", schema) as writer:
         for first in range(0, len(rows), batch):
             part = rows[first : first + batch]
@@ -28,6 +28,8 @@ def write_tokenized(
                 list_array([ids for ids, _ in part]),
                 list_array([labels for _, labels in part]),
                 numbers,
+                pa.array([["assistant"]] * len(part)),
+                list_array([[len(ids)] for ids, _ in part]),
             ]
             writer.write_batch(pa.record_batch(columns, schema=schema))
     return TokenizedDataset(folder)

@@ -3,7 +3,7 @@
 from jinja2 import TemplateError
 
 from tunemill.stages.errors import SettingError
-from tunemill.stages.tokenized.boundaries import Span, locate
+from tunemill.stages.tokenized.boundaries import Place, Wanted, locate
 from tunemill.stages.tokenized.config import TokenizedConfig
 from tunemill.stages.tokenized.example import (
     BadRowError,
@@ -13,6 +13,7 @@ from tunemill.stages.tokenized.example import (
     Format,
     Kit,
     Part,
+    Ranges,
     RowValue,
     Turn,
 )
@@ -27,29 +28,62 @@ def chat_template(config: TokenizedConfig, kit: Kit) -> Format:
             "or give one in chat_template_jinja"
         )
     reader = message_reader(config, kit.template)
+    name = config.chat_template or config.template_name
+    called = f"the chat template {name}" if name else "the chat template"
+    texts = ("content", config.template_thinking_key)
+    ends = ends_of(config, kit)
+    every = "all" in (ends.train_on_eos, ends.train_on_eot)
+
+    def wanted(source: TurnSource) -> Wanted:
+        if source.plain:
+            return Wanted(plain=True)
+        names = texts if source.details else texts[:1]
+        return Wanted(plain=False, texts=names, exact=every or source.trained)
 
     def read(row: RowValue) -> Example:
         sources = reader.turns(row)
         values = [source.value for source in sources]
         try:
-            text, spans = locate(values, [s.plain for s in sources], reader.tools(row), kit.render)
-        except (TemplateError, TypeError) as error:
-            raise BadRowError(f"the chat template refuses the row: {error}") from None
-        found = zip(sources, spans, strict=True)
-        return Conversation(text, tuple(turn(source, span) for source, span in found if span is not None))
+            text, places = locate(
+                values, [wanted(source) for source in sources], reader.tools(row), kit.render
+            )
+        except TemplateError as error:
+            raise BadRowError(f"{called} refuses the row: {error}") from None
+        found = list(zip(sources, places, strict=True))
+        turns = tuple(turn(source, place, text) for source, place in found if place is not None)
+        return Conversation(text, turns, sum(place is None and has_text(source) for source, place in found))
 
-    return Format(read, ends=ends_of(config, kit))
+    return Format(read, ends=ends)
 
 
-def turn(source: TurnSource, span: Span) -> Turn:
+def has_text(source: TurnSource) -> bool:
+    """Whether the message says anything."""
+    content = source.value.get("content")
+    return isinstance(content, str) and bool(content.strip())
+
+
+def turn(source: TurnSource, place: Place, text: str) -> Turn:
     """The message at its place in the text."""
-    details = None if source.details is None else shifted(source.details, span.origin)
-    return Turn(source.role, span.start, span.end, source.trained, details)
+    details = (ranges(source, place, text, name, parts) for name, parts in source.details.items())
+    found = tuple(item for item in details if item is not None)
+    return Turn(source.role, place.start, place.end, source.trained, found)
 
 
-def shifted(parts: tuple[Part, ...], by: int) -> tuple[Part, ...]:
-    """The same parts, `by` characters further on."""
-    return tuple(Part(part.start + by, part.end + by, part.trained) for part in parts)
+def ranges(source: TurnSource, place: Place, text: str, name: str, parts: tuple[Part, ...]) -> Ranges | None:
+    """The ranges of one property, in characters of the rendered text; None where it does not come out."""
+    field = place.fields.get(name)
+    if field is not None:
+        start, end, origin = field.start, field.end, field.origin
+    else:
+        given = source.value.get(name) or ""
+        inner = given.strip()
+        start = text.find(inner, place.start, place.end) if inner else -1
+        end = start + len(inner)
+        origin = start - given.find(inner)
+    if start < 0:
+        return None
+    moved = (Part(part.start + origin, part.end + origin, part.trained) for part in parts)
+    return Ranges(start, end, tuple(moved))
 
 
 def ends_of(config: TokenizedConfig, kit: Kit) -> Ends:
@@ -57,7 +91,8 @@ def ends_of(config: TokenizedConfig, kit: Kit) -> Ends:
     eos = [] if kit.eos_token is None else [kit.eos_token]
     eot = eos if config.eot_tokens is None else config.eot_tokens
     train_on_eot = config.train_on_eot or config.train_on_eos
-    if set(eos) & set(eot) and train_on_eot != config.train_on_eos:
+    # Where EOS is the only end of turn, what either key trains is trained.
+    if set(eos) & set(eot) and set(eos) != set(eot) and train_on_eot != config.train_on_eos:
         raise SettingError(
             f"train_on_eos: {config.train_on_eos} and train_on_eot: {train_on_eot} contradict each other: "
             f"{eos[0]} is both the EOS token and one of eot_tokens"

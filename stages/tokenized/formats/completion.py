@@ -9,6 +9,6 @@ def completion(config: TokenizedConfig, _kit: Kit) -> Format:
     field = config.field or "text"
 
     def read(row: RowValue) -> Example:
-        return (Segment("text", text_field(row, field, required=True), trained=True, bos=True, eos=True),)
+        return (Segment("text", text_field(row, field, required=True), trained=True, bos=True, eos=1),)
 
     return Format(read, splits=True)

@@ -12,11 +12,11 @@ def user_defined(config: TokenizedConfig, _kit: Kit) -> Format:
     def read(row: RowValue) -> Example:
         instruction = text_field(row, mapping.field_instruction, required=True)
         output = text_field(row, mapping.field_output, required=True)
-        context = text_field(row, mapping.field_input, required=False) if mapping.field_input else ""
+        context = text_field(row, mapping.field_input, required=False)
         prompt = system_part(mapping, row) + turn_part(mapping, instruction, context)
         return (
             Segment("prompt", prompt, config.train_on_inputs, bos=True),
-            Segment("response", output, trained=True, eos=True),
+            Segment("response", output, trained=True, eos=1),
         )
 
     return Format(read)
@@ -25,14 +25,11 @@ def user_defined(config: TokenizedConfig, _kit: Kit) -> Format:
 def system_part(mapping: UserDefinedType, row: RowValue) -> str:
     """The row's own system text, even an empty one, else system_prompt; nothing when that is empty."""
     field = mapping.field_system
-    system = (
-        mapping.system_prompt if field is None or field not in row else text_field(row, field, required=False)
-    )
+    system = text_field(row, field, required=False) if field in row else mapping.system_prompt
     return mapping.system_format.format(system=system) if system else ""
 
 
 def turn_part(mapping: UserDefinedType, instruction: str, context: str) -> str:
     """The prompt of a row, with or without further input."""
-    no_input_format = mapping.format if mapping.no_input_format is None else mapping.no_input_format
-    wording = mapping.format if context else no_input_format
+    wording = mapping.format if context else mapping.no_input_format
     return wording.format(instruction=instruction, input=context)

@@ -1,23 +1,28 @@
 """Rows of a file become JSON text, and bad files say where they are bad."""
 
+import datetime
+import decimal
 import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pydantic import ValidationError
 from support.rows import files_of, read_arrow, run_stage, write_lines
 
 from tunemill.stages.dataset.config import DatasetConfig
-from tunemill.stages.dataset.sources import READ_SIZE
 from tunemill.stages.dataset.stage import DATASET
-from tunemill.stages.errors import RowError, SettingError, SourceError
+from tunemill.stages.dataset.unpacking import READ_SIZE
+from tunemill.stages.errors import RowError, SourceError
 
 ROWS = [{"b": "é", "a": 1}, {"b": "line\nbreak", "a": [1.5, None, True]}, {"b": "", "a": {"x": "]"}}]
 
 
 def snapshot(tmp_path, path, **config):
     return run_stage(DATASET, DatasetConfig(path=str(path), **config), tmp_path / "out")
+
+
+def unit_of(dataset):
+    return pa.ipc.open_file(pa.memory_map(str(dataset.rows))).schema.metadata[b"unit"].decode()
 
 
 def values(dataset):
@@ -29,10 +34,19 @@ def test_json_lines_keep_key_order_and_lines(tmp_path):
     source.write_text('{"b":"é","a":1}\n\n  { "b" : "x" }  \n', encoding="utf-8")
     dataset, events = snapshot(tmp_path, source)
     assert read_arrow(dataset.rows) == [
-        {"row": '{"b":"é","a":1}', "line": 1},
-        {"row": '{"b":"x"}', "line": 3},
+        {"row": '{"b":"é","a":1}', "line": 1, "file": ""},
+        {"row": '{"b":"x"}', "line": 3, "file": ""},
     ]
-    assert events.summary == {"rows": 2}
+    assert events.summary == {"rows": 2, "source": "file"}
+    assert unit_of(dataset) == "line"
+
+
+def test_another_name_gives_the_same_bytes(tmp_path):
+    one, other = write_lines(tmp_path / "one.jsonl", ROWS), write_lines(tmp_path / "other.ndjson", ROWS)
+    first, _ = run_stage(DATASET, DatasetConfig(path=str(one)), tmp_path / "1")
+    second, _ = run_stage(DATASET, DatasetConfig(path=str(other)), tmp_path / "2")
+    assert files_of(first) == files_of(second)
+    assert DatasetConfig(path=str(one)).semantic() == DatasetConfig(path=str(other)).semantic()
 
 
 def test_white_space_in_the_source_does_not_change_the_bytes(tmp_path):
@@ -53,6 +67,7 @@ def test_json_array(tmp_path, indent):
     dataset, _ = snapshot(tmp_path, source)
     assert values(dataset) == ROWS
     assert [row["line"] for row in read_arrow(dataset.rows)] == [1, 2, 3]
+    assert unit_of(dataset) == "row"
 
 
 def test_json_array_whose_elements_lie_across_reads(tmp_path):
@@ -87,55 +102,11 @@ def test_parquet(tmp_path):
 
 
 def test_ds_type_wins_over_the_extension(tmp_path):
-    source = write_lines(tmp_path / "rows.txt", ROWS)
-    with pytest.raises(SourceError, match=r"extension '\.txt'.*set ds_type: json, csv or parquet"):
+    source = write_lines(tmp_path / "rows.dat", ROWS)
+    with pytest.raises(SourceError, match=r"extension '\.dat'.*set ds_type: json, csv, tsv, parquet"):
         run_stage(DATASET, DatasetConfig(path=str(source)), tmp_path / "none")
     dataset, _ = snapshot(tmp_path, source, ds_type="json")
     assert values(dataset) == ROWS
-
-
-@pytest.mark.parametrize(
-    ("split", "expected"),
-    [
-        ("train", range(10)),
-        ("train[:3]", range(3)),
-        ("train[7:]", range(7, 10)),
-        ("train[-2:]", range(8, 10)),
-        ("train[2:-2]", range(2, 8)),
-        ("train[10%:]", range(1, 10)),
-        ("train[:25%]", range(2)),
-        ("train[25%:75%]", range(2, 8)),
-        ("train[-30%:]", range(7, 10)),
-        ("train[3:30%]", None),
-    ],
-)
-def test_split(tmp_path, split, expected):
-    source = write_lines(tmp_path / "rows.jsonl", [{"n": n} for n in range(10)])
-    if expected is None:
-        with pytest.raises(RowError, match="has no rows in split"):
-            snapshot(tmp_path, source, split=split)
-        return
-    dataset, _ = snapshot(tmp_path, source, split=split)
-    assert [value["n"] for value in values(dataset)] == list(expected)
-
-
-def test_split_beyond_the_rows(tmp_path):
-    source = write_lines(tmp_path / "rows.jsonl", ROWS)
-    with pytest.raises(SettingError, match=r"train\[:200\] asks for row 200, but the file has 3 rows"):
-        snapshot(tmp_path, source, split="train[:200]")
-
-
-@pytest.mark.parametrize(
-    "split", ["test", "train[:10%]+train[-10%:]", "train[5]", "train[:x]", "train[:5%](pct1)"]
-)
-def test_splits_that_a_file_does_not_have(split):
-    with pytest.raises(ValidationError, match="not a split of a local file"):
-        DatasetConfig(path="rows.jsonl", split=split)
-
-
-def test_hub_configuration_is_refused():
-    with pytest.raises(ValidationError, match="not supported yet"):
-        DatasetConfig(path="rows.jsonl", name="main")
 
 
 def test_bad_rows_are_listed_with_line_and_reason(tmp_path):
@@ -151,7 +122,7 @@ def test_bad_rows_are_listed_with_line_and_reason(tmp_path):
         "  rows.jsonl:6: not UTF-8: byte 7 of the line",
         "  rows.jsonl:7: a string holds half a surrogate pair, which is not a character",
         "  rows.jsonl:8: not an object but a string; a row is an object of named fields",
-        "  rows.jsonl:9: cannot be written as JSON: Out of range float values are not JSON compliant",
+        "  rows.jsonl:9: column 'w' cannot be written as JSON: Out of range float values are not JSON compliant",
     ]
 
 
@@ -195,13 +166,13 @@ def test_csv_with_a_repeated_column(tmp_path):
 def test_parquet_values_without_a_json_form(tmp_path):
     source = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"image": [b"\x00"]}), source)
-    with pytest.raises(RowError, match=r"rows\.parquet, row 1: cannot be written as JSON: .*bytes"):
+    with pytest.raises(RowError, match=r"rows\.parquet, row 1: column 'image' cannot be .*bytes"):
         snapshot(tmp_path, source)
 
 
 def test_not_parquet(tmp_path):
     source = write_lines(tmp_path / "rows.parquet", ROWS)
-    with pytest.raises(SourceError, match="not a Parquet file"):
+    with pytest.raises(SourceError, match="not a file of Parquet rows"):
         snapshot(tmp_path, source)
 
 
@@ -219,7 +190,9 @@ def test_what_the_extension_says_is_part_of_the_key():
     assert DatasetConfig(path="/a.csv").semantic() != DatasetConfig(path="/a.jsonl").semantic()
     assert DatasetConfig(path="/a.JSON").semantic() == DatasetConfig(path="/b", ds_type="json").semantic()
     assert DatasetConfig(path="/a.csv", ds_type="json").ds_type == "json"
-    assert DatasetConfig(path="/a.txt").semantic() == {}
+    assert DatasetConfig(path="/a.jsonl.gz").semantic() == DatasetConfig(path="/a.jsonl").semantic()
+    assert DatasetConfig(path="/a.dat").semantic() == {}
+    assert DatasetConfig(path="https://x.y/a.csv?v=1.json").ds_type == "csv"
 
 
 @pytest.mark.parametrize(
@@ -238,6 +211,76 @@ def test_missing_file_suggests_the_nearest(tmp_path):
         snapshot(tmp_path, tmp_path / "trian.jsonl")
 
 
-def test_a_folder_is_not_a_file(tmp_path):
-    with pytest.raises(SourceError, match="is a folder; name one file in it"):
-        snapshot(tmp_path, tmp_path)
+def test_bad_rows_are_set_aside(tmp_path):
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"a":1}\n{bad}\n\n{"a":2}\n[3]\n')
+    dataset, events = snapshot(tmp_path, source, bad_rows="skip")
+    assert [(row["row"], row["line"]) for row in read_arrow(dataset.rows)] == [('{"a":1}', 1), ('{"a":2}', 4)]
+    assert events.summary == {"rows": 2, "rejected": 2, "source": "file"}
+    rejected = [json.loads(line) for line in (dataset.path / "rejected.jsonl").read_text().splitlines()]
+    assert rejected == [
+        {
+            "line": 2,
+            "reason": "invalid JSON: Expecting property name enclosed in double quotes (column 2)",
+            "row": "{bad}",
+        },
+        {"line": 5, "reason": "not an object but an array; a row is an object of named fields", "row": "[3]"},
+    ]
+
+
+def test_nothing_is_set_aside_when_all_rows_are_good(tmp_path):
+    dataset, events = snapshot(tmp_path, write_lines(tmp_path / "rows.jsonl", ROWS), bad_rows="skip")
+    assert list(files_of(dataset)) == ["rows.arrow"]
+    assert events.summary["rejected"] == 0
+
+
+def test_skipping_every_row_is_an_error(tmp_path):
+    source = tmp_path / "rows.jsonl"
+    source.write_text("1\n2\n")
+    with pytest.raises(RowError, match=r"rows\.jsonl: none of the 2 rows can be used"):
+        snapshot(tmp_path, source, bad_rows="skip")
+
+
+def test_dates_and_decimals_become_text(tmp_path):
+    source = tmp_path / "rows.parquet"
+    zone = datetime.timezone(datetime.timedelta(hours=2))
+    row = {
+        "day": datetime.date(2026, 11, 21),
+        "clock": datetime.time(9, 30),
+        "moment": datetime.datetime(2026, 11, 21, 9, 30, 0, 250000),
+        "zoned": datetime.datetime(2026, 11, 21, 9, 30, tzinfo=zone),
+        "price": decimal.Decimal("12.50"),
+        "nested": [{"at": datetime.date(2026, 1, 2)}],
+        "pairs": {"b": 1, "a": 2},
+    }
+    types = pa.schema(
+        [
+            ("day", pa.date32()),
+            ("clock", pa.time64("us")),
+            ("moment", pa.timestamp("us")),
+            ("zoned", pa.timestamp("ms", tz="+02:00")),
+            ("price", pa.decimal128(6, 2)),
+            ("nested", pa.list_(pa.struct([("at", pa.date32())]))),
+            ("pairs", pa.map_(pa.string(), pa.int64())),
+        ]
+    )
+    pq.write_table(pa.Table.from_pylist([{**row, "pairs": list(row["pairs"].items())}], schema=types), source)
+    dataset, _ = snapshot(tmp_path, source)
+    assert values(dataset) == [
+        {
+            "day": "2026-11-21",
+            "clock": "09:30:00",
+            "moment": "2026-11-21T09:30:00.250000",
+            "zoned": "2026-11-21T09:30:00+02:00",
+            "price": "12.50",
+            "nested": [{"at": "2026-01-02"}],
+            "pairs": {"b": 1, "a": 2},
+        }
+    ]
+
+
+def test_not_a_number_names_its_column(tmp_path):
+    source = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"score": [1.0, float("nan")]}), source)
+    with pytest.raises(RowError, match=r"rows\.parquet, row 2: column 'score' cannot be written as JSON"):
+        snapshot(tmp_path, source)

@@ -6,7 +6,6 @@ from support.rows import files_of, read_arrow, trained_text
 
 from tunemill.stages.errors import RowError, SettingError
 from tunemill.stages.tokenized.config import TokenizedConfig
-from tunemill.stages.tokenized.format_table import FORMATS
 
 CHAT = {
     "messages": [
@@ -266,42 +265,7 @@ def test_user_defined(full_text):
     assert full_text({**row, "c": "here", "s": "Own"}, type=mapping) == "[Own]\nWhat (here) {}: Paris" + END
     assert full_text({**row, "s": ""}, type=mapping) == "What: Paris" + END
     mapping.pop("no_input_format")
-    assert full_text({**row, "s": ""}, type=mapping) == "What () {}: Paris" + END
-
-
-def test_rows_without_anything_to_train_on_are_left_out_and_counted(tokenize):
-    rows = [CHAT, {"messages": CHAT["messages"][:1]}, CHAT]
-    dataset, events = tokenize(rows)
-    assert [row["source_row"] for row in read_arrow(dataset.rows)] == [1, 3]
-    assert events.summary["rows"] == 2
-    assert events.summary["dropped_untrained"] == 1
-    assert "1 rows have no token to train on" in events.logs
-
-
-def test_all_rows_without_anything_to_train_on(tokenize):
-    with pytest.raises(RowError, match=r"none of the 2 rows of rows\.jsonl .* roles_to_train is \[\]"):
-        tokenize([CHAT, CHAT], roles_to_train=[])
-    with pytest.raises(RowError, match=r"none of the 1 rows .* every output is empty"):
-        tokenize([{"instruction": "What", "output": ""}], type="alpaca")
-
-
-def test_the_report(tokenize):
-    dataset, events = tokenize([CHAT, {"messages": [SYSTEM, *CHAT["messages"]]}])
-    rows = read_arrow(dataset.rows)
-    tokens = sum(len(row["input_ids"]) for row in rows)
-    trained_tokens = sum(label != -100 for row in rows for label in row["labels"])
-    assert events.summary == {
-        "rows": 2,
-        "tokens": tokens,
-        "trained_tokens": trained_tokens,
-        "dropped_untrained": 0,
-    }
-    (table,) = events.of_type("table")
-    assert [row[0] for row in table["rows"]] == ["assistant", "system", "user"]
-    assert sum(row[1] + row[2] for row in table["rows"]) == tokens
-    assert [row[1] for row in table["rows"]] == [trained_tokens, 0, 0]
-    (plot,) = events.of_type("plot")
-    assert plot["bars"] and sum(plot["y"]) == 2
+    assert full_text({**row, "s": ""}, type=mapping) == "What Paris" + END
 
 
 def test_the_same_rows_are_the_same_bytes(tokenize):
@@ -326,23 +290,23 @@ def test_many_rows_come_in_order(tokenize, tokenizer):
         (
             {"messages": [{"role": ["user"], "content": "x"}]},
             {},
-            "message 1 has the unknown role \\['user'\\]",
+            "message 1: its role is not text but \\['user'\\]",
         ),
         (
-            {"messages": [{"role": "bot", "content": "x"}]},
+            {"messages": [{"role": "users", "content": "x"}]},
             {},
-            "message 1 has the unknown role 'bot'; known are .*user",
+            "message 1 has the role 'users'; if 'user' is meant",
         ),
         ({"messages": [{"role": "user", "content": 5}]}, {}, "neither text nor a list of parts: 5"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
             {},
-            "type 'image' is not supported yet",
+            "type 'image', which is not supported yet",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
             {},
-            "a part of its content has no text",
+            "message 1: 'content': part 1 has no text",
         ),
         (
             {"messages": [{"role": "user", "content": "x", "t": "yes"}]},
@@ -392,9 +356,11 @@ def test_an_end_token_that_is_several_tokens(tokenize):
         tokenize([CHAT], eot_tokens=["</turn>"])
 
 
-def test_rules_for_ends_that_contradict_each_other(tokenize):
+def test_rules_for_ends_that_contradict_each_other(tokenize, trained):
     with pytest.raises(SettingError, match="train_on_eos: turn and train_on_eot: all contradict"):
-        tokenize([CHAT], train_on_eot="all")
+        tokenize([CHAT], eot_tokens=[END, "<|im_start|>"], train_on_eot="all")
+    both = trained(CHAT, eot_tokens=[END], train_on_eos="none", train_on_eot="turn")
+    assert both == trained(CHAT)
 
 
 def test_no_chat_template(tokenize, tmp_path, base):
@@ -415,13 +381,13 @@ def test_no_chat_template(tokenize, tmp_path, base):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"type": "sharegpt"}, "'sharegpt' is not supported; choose one of " + ", ".join(FORMATS)),
+        ({"type": "sharegpt"}, "type: sharegpt is gone; use type: chat_template"),
         (
             {"type": "alpaca", "roles_to_train": ["user"]},
             "roles_to_train is only used with type: chat_template",
         ),
         ({"type": "chat_template", "field": "text"}, "field is only used with type: completion"),
-        ({"type": "chat_template", "chat_template": "jinja"}, "needs the template's text"),
+        ({"type": "chat_template", "chat_template": "jinja"}, "needs the template in"),
         ({"type": "chat_template", "train_on_eos": "never"}, "train_on_eos"),
         ({"type": {"format": "{question}"}}, r"format: '{question}' is not a format string"),
         (

@@ -12,10 +12,11 @@ from transformers import AutoTokenizer
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import SettingError, SourceError
-from tunemill.stages.tokenizer.chat_template import CHATML
+from tunemill.stages.tokenizer.chat_template import template_text
 from tunemill.stages.tokenizer.config import TokenizerConfig
 from tunemill.stages.tokenizer.stage import TOKENIZER
 
+CHATML = template_text("chatml")
 MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
 
 
@@ -137,7 +138,7 @@ def test_of_several_named_templates_the_default_is_used(tmp_path, base):
 
 
 def test_tokenizer_default_without_a_template(tmp_path, without_template):
-    with pytest.raises(SettingError, match=r"it has none.*choose chat_template: chatml"):
+    with pytest.raises(SettingError, match=r"it has none; choose a named one such as chat_template: chatml"):
         save(tmp_path, base_model=str(without_template), chat_template="tokenizer_default")
 
 
@@ -156,19 +157,62 @@ def test_the_generation_tag_of_transformers_is_jinja_too(tmp_path, base):
 
 def test_an_eos_token_that_the_template_lacks_is_mentioned(tmp_path, base):
     _, events = save(tmp_path, base_model=str(base), special_tokens={"eos_token": "</s>"})
-    assert "EOS token </s> does not occur in the chat template" in events.logs
+    assert "the EOS token </s> does not occur in the chat template" in events.logs
+    assert (
+        "an answer ends with <|im_end|>: set special_tokens: eos_token (and eot_tokens) to it" in events.logs
+    )
+
+
+def test_markers_that_the_tokenizer_splits_are_mentioned(tmp_path, base):
+    _, events = save(
+        tmp_path, base_model=str(base), chat_template="gemma", special_tokens={"bos_token": "<s>"}
+    )
+    assert (
+        "the chat template gemma marks turns with <start_of_turn> and <end_of_turn>, which this tokenizer splits into "
+        "several tokens each; add them under tokens:, or choose a template that was made for this model"
+    ) in events.logs
+    assert "<|im_end|> does not occur in the chat template gemma, so" in events.logs
+    tokens = ["<start_of_turn>", "<end_of_turn>"]
+    special = {"eos_token": "<end_of_turn>"}
+    _, events = save(
+        tmp_path, base_model=str(base), name="b", chat_template="gemma", tokens=tokens, special_tokens=special
+    )
+    assert events.logs == ""
+
+
+def test_only_the_markers_of_a_plain_conversation_count(tmp_path, base):
+    """Not those of tools and of reasoning, which the template writes for other conversations."""
+    _, events = save(tmp_path, base_model=str(base), chat_template="qwen_25")
+    assert events.logs == ""
+
+
+def test_a_template_that_fits_no_conversation_here_is_kept(tmp_path, base):
+    text = "{{ raise_exception('only for poems') }}<|im_end|>"
+    saved, events = save(tmp_path, base_model=str(base), chat_template_jinja=text)
+    assert AutoTokenizer.from_pretrained(saved.path).chat_template == text
+    assert events.logs == ""
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"chat_template": "llama3"}, "tokenizer_default"),
-        ({"chat_template": "jinja"}, "needs the template's text in chat_template_jinja"),
+        (
+            {"chat_template": "lama3"},
+            r"no chat template of this name; did you mean llama3\? There are .*, cohere, ",
+        ),
+        ({"chat_template": "tokenizer_default_fallback_jinja"}, "no chat template of this name"),
+        (
+            {"chat_template": "jinja"},
+            "needs the template in chat_template_jinja: its text, or the path of a file",
+        ),
         (
             {"chat_template": "chatml", "chat_template_jinja": "{{ x }}"},
             "only used with chat_template: jinja",
         ),
-        ({"chat_template_jinja": "./my.jinja"}, "path of a file is not supported yet"),
+        (
+            {"chat_template_jinja": "./my.jinja"},
+            r"'./my.jinja' is neither the text .* nor the path of a file that is there",
+        ),
         ({"tokens": [""]}, "empty string"),
         ({"special_tokens": {"cls_token": "x"}}, "cls_token"),
     ],

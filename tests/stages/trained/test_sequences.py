@@ -81,8 +81,14 @@ def test_the_collated_tensors_are_as_derived_by_hand(tmp_path: Path) -> None:
     assert padded["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert padded["labels"].tolist() == [[-100, 6, 7], [-100, -100, -100]]
     flat = Collator("flat", None)([sequences[0], sequences[1]])
-    assert flat["input_ids"].tolist() == [[5, 6, 7, 8, 9, 4, 0, 0, 0, 0]]
-    assert flat["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 0, 1, 2, 3]]
+    assert flat["input_ids"].tolist() == [[5, 6, 7, 8, 9, 4]]
+    assert flat["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0]]
+    assert Collator("flat", None, 4)([sequences[0], sequences[1]])["input_ids"].tolist() == [
+        [5, 6, 7, 8, 9, 4, 0, 0]
+    ]
+    constant = Collator("flat", 6)([sequences[0], sequences[1]])
+    assert constant["input_ids"].tolist() == [[5, 6, 7, 8, 9, 0, 4, 0, 0, 0, 0, 0]]
+    assert Collator("padded", None, 8)([sequences[0]])["input_ids"].shape == (1, 8)
 
 
 def test_a_sequence_longer_than_the_padding_is_our_mistake() -> None:

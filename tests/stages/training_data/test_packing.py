@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from tunemill.stages.training_data.packing import one_each, pack
+from tunemill.stages.training_data.packing import one_each, pack, pack_in_sequence
 
 
 def log_normal(rows, capacity, seed=0):
@@ -17,7 +17,10 @@ def used(packs, lengths):
     return np.add.reduceat(lengths[packs.rows], packs.offsets[:-1])
 
 
-@pytest.mark.parametrize("in_order", [False, True])
+@pytest.mark.parametrize(
+    "limits", [{}, {"max_rows": 3}, {"group_size": 100}, {"max_rows": 2, "group_size": 7}]
+)
+@pytest.mark.parametrize("way", ["mixed", "in order", "in sequence"])
 @pytest.mark.parametrize(
     ("lengths", "capacity"),
     [
@@ -30,12 +33,19 @@ def used(packs, lengths):
         (np.array([5, 5, 5, 6, 6, 9, 1, 1, 1, 1]), 10),
     ],
 )
-def test_every_row_exactly_once_and_never_too_much(lengths, capacity, in_order):
-    packs = pack(lengths, capacity, 1, in_order=in_order)
+def test_every_row_exactly_once_and_never_too_much(lengths, capacity, way, limits):
+    if way == "in sequence":
+        packs = pack_in_sequence(lengths, capacity, **limits)
+    else:
+        packs = pack(lengths, capacity, 1, in_order=way == "in order", **limits)
     assert np.array_equal(np.sort(packs.rows), np.arange(len(lengths)))
     assert packs.offsets[0] == 0 and packs.offsets[-1] == len(lengths)
     assert (np.diff(packs.offsets) > 0).all()
     assert used(packs, lengths).max() <= capacity
+    assert np.diff(packs.offsets).max() <= limits.get("max_rows", len(lengths))
+    group = packs.rows // limits.get("group_size", len(lengths))
+    starts = packs.offsets[:-1]
+    assert (np.minimum.reduceat(group, starts) == np.maximum.reduceat(group, starts)).all()
 
 
 @pytest.mark.parametrize(
@@ -58,6 +68,26 @@ def test_efficiency_on_log_normal_lengths(capacity):
     lengths = log_normal(100_000, capacity)
     packs = pack(lengths, capacity, 42)
     assert lengths.sum() / (len(packs) * capacity) >= 0.999
+
+
+@pytest.mark.parametrize("limits", [{"max_rows": 50}, {"group_size": 20_000}])
+def test_efficiency_under_limits(limits):
+    lengths = log_normal(100_000, 2048)
+    packs = pack(lengths, 2048, 42, **limits)
+    assert lengths.sum() / (len(packs) * 2048) >= 0.998
+
+
+def test_a_full_pack_of_few_long_rows_leaves_room_for_no_other():
+    """At most two rows in a pack: the five short ones cannot all go on top of the long ones."""
+    packs = pack(np.array([90, 90, 1, 1, 1, 1, 1]), 100, 0, max_rows=2)
+    assert sorted(np.diff(packs.offsets).tolist()) == [1, 2, 2, 2]
+
+
+def test_in_sequence_a_row_opens_a_pack_when_it_does_not_fit():
+    packs = pack_in_sequence(np.array([30, 50, 40, 30, 60, 50, 30]), 100)
+    assert packs.rows.tolist() == list(range(7))
+    assert packs.offsets.tolist() == [0, 2, 4, 5, 7]
+    assert pack_in_sequence(np.zeros(0, np.int64), 100).offsets.tolist() == [0]
 
 
 def test_a_million_rows_take_seconds():

@@ -1,12 +1,15 @@
 """Merging, order, sequence length, held-out rows and packs."""
 
+import numpy as np
 import pytest
+from datasets import Dataset
 from pydantic import ValidationError
 from support.rows import files_of, read_arrow, run_stage
 from support.token_data import counted, write_tokenized
 
 from tunemill.stages.errors import RowError
 from tunemill.stages.training_data.config import TrainingDataConfig
+from tunemill.stages.training_data.duplicates import first_of_equal
 from tunemill.stages.training_data.stage import TRAINING_DATA
 
 # Axolotl's order for `seed: 7`: its 80 prepared rows of the same kind came in the order of this generator.
@@ -108,6 +111,93 @@ def test_raise_names_dataset_and_row(prepare):
         prepare(counted([3, 9]), counted([6]), sequence_len=4, excess_length_strategy="raise")
 
 
+def test_messages_name_the_dataset_by_its_path(prepare):
+    entries = [{"path": "/data/talks.jsonl"}, {"path": "owner/more"}]
+    settings = {"datasets": entries, "sequence_len": 4, "excess_length_strategy": "raise"}
+    with pytest.raises(RowError, match=r"(?s)talks.jsonl, row 2: 9 tokens.*more, row 1: 6 tokens"):
+        prepare(counted([3, 9]), counted([6]), **settings)
+    with pytest.raises(RowError, match=r"(?s)^1 row is longer.*a.jsonl \(1\), row 1: 9 tokens"):
+        prepare(
+            counted([9]),
+            counted([3]),
+            **{**settings, "datasets": [{"path": "x/a.jsonl"}, {"path": "a.jsonl"}]},
+        )
+
+
+UNTRAINED = ([5, 5], [-100, -100])
+
+
+def test_rows_with_nothing_to_train_on_go_after_shuffling_and_splitting(prepare):
+    rows = counted([3] * 10)
+    rows[7] = rows[3] = rows[5] = UNTRAINED
+    data, events = prepare(rows, shuffle_merged_datasets=True, seed=7, val_set_size=4)
+    # Places 2, 4 and 8 of the ten; the border lies where Axolotl has it, which still has them.
+    assert names(read_arrow(data.rows)) == [i for i in ORDER_OF_TEN_WITH_SEED_7[:6] if i not in (3, 7)]
+    assert names(read_arrow(data.held_out)) == [i for i in ORDER_OF_TEN_WITH_SEED_7[6:] if i != 5]
+    assert events.summary["dropped_untrained"] == 3
+    packed, _ = prepare(rows, shuffle_merged_datasets=True, seed=7, val_set_size=4, sample_packing=True)
+    assert files_of(packed)["held_out.arrow"] == files_of(data)["held_out.arrow"]
+
+
+def test_of_equal_rows_the_first_is_kept(prepare):
+    rows = counted([3, 4, 3, 5, 3])
+    relabelled = (rows[0][0], [0, 0, 0])
+    one, two = [rows[0], rows[1], rows[0], rows[2]], [rows[1], relabelled, rows[3], rows[0]]
+    data, events = prepare(one, two, dataset_exact_deduplication=True)
+    assert read_arrow(data.rows) == [
+        {"input_ids": ids, "labels": labels}
+        for ids, labels in (rows[0], rows[1], rows[2], relabelled, rows[3])
+    ]
+    assert events.summary["dropped_duplicates"] == 3
+    kept, events = prepare(one, two)
+    assert len(read_arrow(kept.rows)) == 8 and "dropped_duplicates" not in events.summary
+
+
+def test_equal_hashes_alone_drop_nothing():
+    items = ["a", "b", "a", "c", "b", "d", "a", "e"]
+    hashes = np.array([1, 1, 1, 1, 1, 2, 1, 2], np.uint64)
+    first = first_of_equal(hashes, lambda one, other: items[one] == items[other])
+    assert first.tolist() == [True, True, False, True, False, True, False, True]
+
+
+def test_no_equal_row_is_held_out_and_trained_on(prepare):
+    data, _ = prepare(counted([3] * 5) * 4, dataset_exact_deduplication=True, val_set_size=0.4)
+    assert names(read_arrow(data.rows)) == [0, 1, 2]
+    assert names(read_arrow(data.held_out)) == [3, 4]
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_shard_is_that_of_the_datasets_library(prepare, index):
+    expected = Dataset.from_dict({"row": range(11)}).shard(3, index)["row"]
+    data, _ = prepare(counted([3] * 11), dataset_shard_num=3, dataset_shard_idx=index)
+    assert names(read_arrow(data.rows)) == list(expected)
+
+
+def test_the_table_says_where_rows_went(prepare):
+    one = [*counted([9, 3, 1, 4]), UNTRAINED, counted([3], start=1)[0]]
+    _, events = prepare(
+        one, counted([3] * 4, start=20), datasets=[{"path": "a.jsonl"}, {"path": "b.jsonl"}], sequence_len=8,
+        dataset_exact_deduplication=True, val_set_size=2, sample_packing=True,
+    )  # fmt: skip
+    tables = {table["title"]: table for table in events.of_type("table")}
+    table = tables["Rows by dataset"]
+    lines = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+    assert lines[0] == {
+        "dataset": "a.jsonl", "rows": 6, "too long": 1, "too short": 1, "duplicates": 1, "nothing to train on": 1,
+        "kept": 2, "held out": 0, "tokens": 7, "trained tokens": 5,
+    }  # fmt: skip
+    assert lines[1]["held out"] == 2 and lines[1]["kept"] == 2
+    assert lines[2] == {
+        column: "all" if column == "dataset" else lines[0][column] + lines[1][column] for column in lines[0]
+    }
+    packing = tables["Packing into sequences of 8 tokens"]["rows"]
+    assert packing == [["packed", 2, 2.0, 3, "81.25%"], ["a row each", 4, 1.0, 19, "40.62%"]]
+    assert (events.summary["padding_tokens"], events.summary["padding_tokens_saved"]) == (3, 16)
+    (plot,) = events.of_type("plot")
+    # Bars are a quarter token wide up to 8; the row of 9 stands behind that border.
+    assert sum(plot["y"]) == 10 and sum(y for x, y in zip(plot["x"], plot["y"], strict=True) if x >= 8) == 1
+
+
 def test_long_rows_of_a_completion_dataset_are_split(prepare):
     rows = [(list(range(7)), list(range(7))), ([9, 9], [9, 9]), (list(range(20, 26)), list(range(20, 26)))]
     data, events = prepare(rows, splits=True, sequence_len=3)
@@ -132,6 +222,26 @@ def test_packing(prepare):
     assert (events.summary["sequences"], events.summary["packing_efficiency"]) == (3, 1.0)
 
 
+def test_packing_as_the_keys_say(prepare):
+    rows = counted([6, 4, 7, 3, 5, 5, 2, 2])
+    sizes = {"sample_packing": True, "sequence_len": 10}
+
+    def packs(**settings):
+        return [pack["rows"] for pack in read_arrow(prepare(rows, **sizes, **settings)[0].packs)]
+
+    assert packs(sample_packing_sequentially=True) == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert packs(sample_packing_sequentially=True, sample_packing_bin_size=1) == [[i] for i in range(8)]
+    assert packs(sample_packing_sequentially=True, sample_packing_group_size=3) == [
+        [0, 1],
+        [2],
+        [3, 4],
+        [5],
+        [6, 7],
+    ]
+    assert max(len(pack) for pack in packs(sample_packing_bin_size=2)) == 2
+    assert all(max(pack) // 3 == min(pack) // 3 for pack in packs(sample_packing_group_size=3))
+
+
 def test_the_same_inputs_are_the_same_bytes(prepare):
     rows = counted([n % 40 + 2 for n in range(3000)])
     settings = {
@@ -147,6 +257,7 @@ def test_the_same_inputs_are_the_same_bytes(prepare):
     ("lengths", "settings", "message"),
     [
         ([9, 9, 1], {"sequence_len": 4}, "of 3 rows 2 are longer than sequence_len: 4, 1 are shorter"),
+        ([1, 1], {"min_sample_len": 1}, "2 have nothing to train on$"),
         ([3, 3], {"val_set_size": 2}, "would hold out 2 of 2 rows"),
         ([3], {"val_set_size": 0.1}, "would hold out 1 of 1 rows"),
     ],
@@ -165,6 +276,13 @@ def test_nothing_left(prepare, lengths, settings, message):
         ({"min_sample_len": 600}, "more than sequence_len: 512"),
         ({"curriculum_sampling": True, "shuffle_merged_datasets": True}, "keep one"),
         ({"excess_length_strategy": "cut"}, "excess_length_strategy"),
+        ({"dataset_shard_num": 2}, "need each other"),
+        ({"dataset_shard_idx": 0}, "need each other"),
+        ({"dataset_shard_num": 2, "dataset_shard_idx": 2}, "not one of dataset_shard_num: 2 parts"),
+        ({"sample_packing_bin_size": 4}, "only read with sample_packing: true"),
+        ({"sample_packing_sequentially": True}, "only read with sample_packing: true"),
+        ({"skip_prepare_dataset": True}, "skip_prepare_dataset: true is not supported"),
+        ({"streaming": True}, r"take a part by split: train\[:10000\]"),
     ],
 )
 def test_settings_that_are_refused(settings, message):

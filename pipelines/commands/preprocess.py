@@ -1,0 +1,141 @@
+"""`tunemill preprocess`: prepare the data of a pipeline, look at it, take it away."""
+
+import argparse
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from tunemill.pipelines.check import load_pipeline
+from tunemill.pipelines.commands.options import (
+    add_command,
+    add_json,
+    add_pipeline,
+    add_state,
+    print_json,
+    store_of,
+)
+from tunemill.pipelines.examples import ShownRow, shown_rows
+from tunemill.pipelines.export import export_rows
+from tunemill.pipelines.graph import Pipeline
+from tunemill.pipelines.progress import show_progress
+from tunemill.pipelines.run import Finished, run_pipeline
+from tunemill.pipelines.tables import data_tables, run_table, stdout
+
+DEBUG_EXAMPLES = 5
+
+
+def add_to(commands: Any) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "preprocess",
+        preprocess,
+        "prepare the data and nothing else; show it, or write it to a file",
+    )
+    add_pipeline(parser)
+    add_state(parser)
+    add_json(parser)
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="FILE.parquet",
+        help="write the prepared training rows, in training order",
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="show rows of each dataset token by token, trained and masked"
+    )
+    parser.add_argument(
+        "--debug-num-examples",
+        type=int,
+        metavar="N",
+        help=f"show N rows of each dataset (default: {DEBUG_EXAMPLES}); implies --debug",
+    )
+
+
+def preprocess(options: argparse.Namespace) -> int:
+    """Run the pipeline up to its training data; 1 if a node failed."""
+    pipeline = load_pipeline(options.pipeline, options.overrides).data()
+    store = store_of(options, make=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with show_progress() as observe:
+        finished = run_pipeline(pipeline, store, observe)
+    failed = any(item.state in ("failed", "skipped") for item in finished)
+    examples = [] if failed else list(_examples(options, pipeline, finished))
+    exported = None
+    if options.export is not None and not failed:
+        exported = export_rows(_published(finished, "training_data"), options.export)
+    if options.json:
+        _print_json(options, pipeline, finished, examples, exported)
+    else:
+        _print(options, finished, examples, exported)
+    return 1 if failed else 0
+
+
+def _published(finished: Sequence[Finished], node: str) -> Any:
+    return next(item.published for item in finished if item.node == node)
+
+
+def _examples(
+    options: argparse.Namespace, pipeline: Pipeline, finished: Sequence[Finished]
+) -> list[ShownRow]:
+    if not options.debug and options.debug_num_examples is None:
+        return []
+    count = DEBUG_EXAMPLES if options.debug_num_examples is None else options.debug_num_examples
+    tokenizer = _published(finished, "tokenizer")
+    return [
+        row
+        for node in pipeline.nodes
+        if node.stage.name == "tokenized"
+        for row in shown_rows(node.name.partition("/")[2], _published(finished, node.name), tokenizer, count)
+    ]
+
+
+def _print_json(
+    options: argparse.Namespace,
+    pipeline: Pipeline,
+    finished: Sequence[Finished],
+    examples: Sequence[ShownRow],
+    exported: int | None,
+) -> None:
+    tables = {
+        item.node: {table["title"]: table for table in item.published.manifest["tables"]}
+        for item in finished
+        if item.published
+    }
+    print_json(
+        {
+            "pipeline": pipeline.name,
+            "nodes": [{**item.as_json(), "tables": tables.get(item.node, {})} for item in finished],
+            "examples": [row.as_json() for row in examples],
+            "exported": None if exported is None else {"path": str(options.export), "rows": exported},
+        }
+    )
+
+
+def _print(
+    options: argparse.Namespace,
+    finished: Sequence[Finished],
+    examples: Sequence[ShownRow],
+    exported: int | None,
+) -> None:
+    console = stdout()
+    console.print(run_table(finished))
+    for item in finished:
+        _print_data(console, item, show_examples=options.debug or options.debug_num_examples is not None)
+    for row in examples:
+        console.print()
+        console.print(row.text(), soft_wrap=True)
+    if exported is not None:
+        console.print(f"\n{exported} rows written to {options.export}", soft_wrap=True)
+
+
+def _print_data(console: Console, item: Finished, *, show_examples: bool) -> None:
+    """Figures, tables and plots of one node; rows of a tokenized dataset are shown token by token instead."""
+    for title, content in data_tables(item, show_examples=show_examples and item.stage != "tokenized"):
+        console.print()
+        console.print(Text(title, "bold"))
+        console.print(content)

@@ -1,0 +1,68 @@
+"""A user's own Python functions: which local files are behind a dotted name such as `my_module.transform`."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def code_files(name: Any, folder: Path) -> list[str] | None:
+    """The module's file below `folder`, then those of the local modules that it imports, or None if there is none.
+
+    `name` is a module, or a function in one; packages count with their `__init__.py`.
+    """
+    if not isinstance(name, str) or not DOTTED_NAME.fullmatch(name):
+        return None
+    parts = name.split(".")
+    candidates = (_module_file(folder, parts[:length]) for length in (len(parts), len(parts) - 1) if length)
+    module = next((file for file in candidates if file is not None), None)
+    if module is None:
+        return None
+    found = [module]
+    for file in found:
+        others = dict.fromkeys((*_packages(file, folder), *_imported(file, folder)))
+        found += [other for other in others if other not in found]
+    return [str(found[0]), *sorted(str(file) for file in found[1:])]
+
+
+def _module_file(folder: Path, parts: list[str]) -> Path | None:
+    place = folder.joinpath(*parts).resolve()
+    for file in (place.with_suffix(".py"), place / "__init__.py"):
+        if file.is_file():
+            return file
+    return None
+
+
+def _packages(file: Path, folder: Path) -> Iterator[Path]:
+    """What Python runs before the file: the `__init__.py` of every package around it."""
+    for parent in file.parents:
+        if parent == folder.resolve():
+            return
+        if (parent / "__init__.py").is_file():
+            yield parent / "__init__.py"
+
+
+def _imported(file: Path, folder: Path) -> Iterator[Path]:
+    """Local modules that a file imports, wherever in it; a file that does not parse imports nothing."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [(folder, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = file.parents[node.level - 1] if node.level else folder
+            base = f"{node.module}." if node.module else ""
+            names = [(start, node.module)] if node.module else []
+            names += [(start, base + alias.name) for alias in node.names]
+        else:
+            continue
+        for start, name in names:
+            parts = name.split(".")
+            for length in range(1, len(parts) + 1):
+                if found := _module_file(start, parts[:length]):
+                    yield found

@@ -1,0 +1,193 @@
+"""What a remote source is: a commit of the Hub, or the checksums that the store of the objects gives.
+
+Nothing is downloaded. What has no identity gets a new one at every look, so that nothing made from it is ever
+taken from the store. fsspec and huggingface_hub are imported where they are needed: a plan without remote sources
+goes without them.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from tunemill.resources.canonical import hash_document, hash_listing
+from tunemill.resources.errors import StoreError
+
+HUB_SCHEME = "hf://datasets/"
+HUB_SECONDS = 30
+# Protocols whose objects are hashed: they cost no transfer.
+HASHED = ("memory", "file", "local")
+# What file systems call the mark of an object's content, the best first.
+MARKS = (
+    "md5Hash",
+    "crc32c",
+    "Digest",
+    "Content-MD5",
+    "ETag",
+    "etag",
+    "md5",
+    "checksum",
+    "xet_hash",
+    "blob_id",
+    "sha",
+)
+WILDCARDS = re.compile(r"[*?\[]")
+PACKAGES = {
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+    "adl": "adlfs",
+    "oci": "ocifs",
+    "http": "aiohttp",
+    "https": "aiohttp",
+}
+# What these packages raise that is no OSError, as `module:class`.
+FAILURES = {
+    "s3fs": ("botocore.exceptions:BotoCoreError", "botocore.exceptions:ClientError"),
+    "gcsfs": ("gcsfs.retry:HttpError", "google.auth.exceptions:GoogleAuthError", "aiohttp:ClientError"),
+    "adlfs": ("azure.core.exceptions:AzureError",),
+    "ocifs": ("oci.exceptions:ClientError", "oci.exceptions:ServiceError"),
+    "aiohttp": ("aiohttp:ClientError",),
+}
+
+
+def identify_remote(url: str, revision: str | None) -> dict[str, str]:
+    """The identity of a remote source that enters a key.
+
+    `kind` is `hub` (with the `commit` behind `revision`, a branch, tag or commit; main if None), `object` (with
+    the `checksum` of one object), `objects` (a folder or a pattern: the hash of its listing, names seen from the
+    folder), or `unidentified` (with a `nonce`, where the server says nothing about the content).
+    Raises StoreError when the source cannot be reached or is not there.
+    """
+    if url.startswith(HUB_SCHEME):
+        return _hub_commit(url.removeprefix(HUB_SCHEME).strip("/"), revision)
+    protocol = url.partition("://")[0].lower()
+    files, path = _file_system(url, protocol)
+    errors = _errors(protocol)
+    try:
+        return _objects(url, protocol, files, path)
+    except FileNotFoundError as error:
+        cause = f": {error.__cause__}" if error.__cause__ else ""
+        raise StoreError(f"{url}: there is nothing{cause}") from error
+    except errors as error:
+        raise StoreError(f"{url}: cannot be looked at: {error}") from error
+
+
+def describe_identity(identity: Mapping[str, str]) -> str:
+    """A remote identity for a person."""
+    if identity["kind"] == "unidentified":
+        return "unknown content: the server gives no checksum, so results are made anew in every run"
+    name = {"hub": "commit", "object": "checksum"}.get(identity["kind"], "listing")
+    return f"{name} {identity.get('commit') or identity.get('checksum') or identity['sha256']}"
+
+
+def _hub_commit(name: str, revision: str | None) -> dict[str, str]:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    wanted = revision or "main"
+    try:
+        found = HfApi().dataset_info(name, revision=wanted, timeout=HUB_SECONDS, expand=["sha"])
+    except GatedRepoError as error:
+        raise StoreError(f"{name}: is gated; ask for access on its page and log in: hf auth login") from error
+    except RevisionNotFoundError as error:
+        raise StoreError(f"{name}: has no revision {wanted!r} on the Hub") from error
+    except RepositoryNotFoundError as error:
+        raise StoreError(
+            f"{name}: is neither a local file or folder nor a dataset on the Hub that can be seen from here; "
+            "for a private one log in: hf auth login"
+        ) from error
+    except (OSError, ValueError, HTTPError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise StoreError(
+            f"{name}: is no local file or folder, and the Hub cannot be reached: {reason}"
+        ) from error
+    return {"kind": "hub", "commit": str(found.sha)}
+
+
+def _file_system(url: str, protocol: str) -> tuple[Any, str]:
+    import fsspec
+
+    errors = _errors(protocol)
+    try:
+        options = {"client_kwargs": {"trust_env": True}} if protocol in ("http", "https") else {}
+        files, path = fsspec.core.url_to_fs(url, **options)
+    except ImportError as error:
+        package = PACKAGES.get(protocol)
+        hint = f"; it needs a package: pip install {package}" if package else ""
+        raise StoreError(f"{url}: {protocol}:// cannot be read here{hint}") from error
+    except errors as error:
+        raise StoreError(f"{url}: cannot be looked at: {error}") from error
+    # A listing that is remembered would hide a change.
+    files.invalidate_cache()
+    return files, path
+
+
+def _objects(url: str, protocol: str, files: Any, path: str) -> dict[str, str]:
+    if protocol in ("http", "https"):
+        return _object(protocol, files, files.info(path))
+    if WILDCARDS.search(path):
+        listing = files.glob(path, detail=True)
+        base = "/".join(path.split("/")[: _first_wildcard(path)])
+    else:
+        info = files.info(path)
+        if info["type"] == "file":
+            return _object(protocol, files, info)
+        listing, base = files.find(path, detail=True), path.rstrip("/")
+    marks: dict[str, str] = {}
+    for name, info in listing.items():
+        if info["type"] != "file":
+            continue
+        identity = _object(protocol, files, info)
+        if identity["kind"] == "unidentified":
+            return identity
+        marks[str(name).removeprefix(base).strip("/")] = identity["checksum"]
+    if not marks:
+        raise FileNotFoundError(url)
+    return {"kind": "objects", "sha256": hash_listing(marks)}
+
+
+def _object(protocol: str, files: Any, info: Mapping[str, Any]) -> dict[str, str]:
+    """The identity of one object, from what its file system knows of it."""
+    if protocol in HASHED:
+        with files.open(info["name"], "rb") as file:
+            return {"kind": "object", "checksum": hashlib.file_digest(file, "sha256").hexdigest()}
+    size = info.get("size")
+    mark = next(((name, str(info[name])) for name in MARKS if info.get(name)), None)
+    if mark is None and info.get("Last-Modified") and size is not None:
+        mark = ("Last-Modified", str(info["Last-Modified"]))
+    if mark is None:
+        return {"kind": "unidentified", "nonce": secrets.token_hex(16)}
+    document = {
+        "mark": mark[0].lower(),
+        "value": mark[1].strip('"'),
+        "size": None if size is None else int(size),
+    }
+    return {"kind": "object", "checksum": hash_document(document)}
+
+
+def _first_wildcard(path: str) -> int:
+    return next(number for number, part in enumerate(path.split("/")) if WILDCARDS.search(part))
+
+
+def _errors(protocol: str) -> tuple[type[Exception], ...]:
+    """What can go wrong with the file system of this protocol."""
+    found: list[type[Exception]] = [OSError, ValueError]
+    for place in FAILURES.get(PACKAGES.get(protocol, ""), ()):
+        module, name = place.split(":")
+        try:
+            found.append(getattr(import_module(module), name))
+        except ImportError:
+            continue
+    return tuple(found)

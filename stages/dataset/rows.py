@@ -1,0 +1,70 @@
+"""Rows as the readers give them, and the parts of a source that rows come from."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its line in a file of lines, else its number; both from 1. `value` or `problem` is set.
+
+    `text` is what was read of a row with a problem.
+    """
+
+    number: int
+    value: Any = None
+    problem: str | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """A file or a table of rows.
+
+    `name` is seen from the source ("" where it is the only one), `shown` is for messages, `unit` says what the
+    rows' numbers count: line or row. `read` yields the rows after the first so many, `count` counts them all.
+    """
+
+    name: str
+    shown: str
+    unit: str
+    read: Callable[[int], Iterator[Row]]
+    count: Callable[[], int]
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """Everything that a config names: the files of each split, in order.
+
+    `title` is what a person calls it, `kind` what it is, `commit` that of a Hub dataset.
+    """
+
+    title: str
+    kind: str
+    splits: dict[str, list[RowFile]]
+    commit: str | None = None
+
+
+def taken(files: list[RowFile], start: int, stop: int | None) -> Iterator[tuple[RowFile, int, Row]]:
+    """The rows `start` up to `stop` (exclusive; None: to the end) of files put one behind the other.
+
+    Each with its file and its number among the rows of the file, from 1.
+    """
+    before = 0
+    for file in files:
+        if stop is not None and before >= stop:
+            return
+        first = max(start - before, 0)
+        if first:
+            size = file.count()
+            if size <= first:
+                before += size
+                continue
+        position = before + first
+        for row in file.read(first):
+            if position == stop:
+                return
+            position += 1
+            yield file, position - before, row
+        before = position

@@ -1,0 +1,16 @@
+"""How long rows may be, and what happens to those that are not."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Strategy = Literal["drop", "truncate", "raise"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Tokens that a row may have; `key` is the setting that says how many at most."""
+
+    longest: int
+    key: str
+    shortest: int
+    strategy: Strategy
