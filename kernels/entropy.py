@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tunemill.kernels.logit_rows import block_of, logit_rows
+from tunemill.kernels.logit_rows import block_of, logit_rows, stages_of
 from tunemill.kernels.triton_runtime import accumulation_type, cdiv, device_of, jit, runs_on, tl
 
 
@@ -62,6 +62,7 @@ class _Entropy(torch.autograd.Function):  # type: ignore[misc]
                     *rows.layout,
                     ACC=accumulation_type(logits),
                     BLOCK=block,
+                    STAGES=stages_of(block, logits.element_size()),
                     num_warps=warps,
                 )
         ctx.save_for_backward(logits, entropies, maxima, log_totals)
@@ -92,25 +93,26 @@ class _Entropy(torch.autograd.Function):  # type: ignore[misc]
 
 
 @jit
-def _forward_kernel(  # type: ignore[no-untyped-def]
-    logits_ptr,
-    entropies_ptr,
-    maxima_ptr,
-    log_totals_ptr,
-    inner,
-    outer_stride,
-    inner_stride,
-    vocabulary,
-    vocabulary_stride,
+def _forward_kernel(
+    logits_ptr: tl.tensor,
+    entropies_ptr: tl.tensor,
+    maxima_ptr: tl.tensor,
+    log_totals_ptr: tl.tensor,
+    inner: tl.tensor,
+    outer_stride: tl.tensor,
+    inner_stride: tl.tensor,
+    vocabulary: tl.tensor,
+    vocabulary_stride: tl.tensor,
     ACC: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
-):
+    STAGES: tl.constexpr,  # noqa: N803
+) -> None:
     row = tl.program_id(0).to(tl.int64)
     row_ptr = logits_ptr + (row // inner) * outer_stride + (row % inner) * inner_stride
     maximum = tl.full((), float("-inf"), ACC)
     s_0 = tl.full((), 0.0, ACC)
     s_1 = tl.full((), 0.0, ACC)
-    for start in range(0, vocabulary, BLOCK):
+    for start in tl.range(0, vocabulary, BLOCK, num_stages=STAGES):
         columns = (start + tl.arange(0, BLOCK)).to(tl.int64)
         z = tl.load(row_ptr + columns * vocabulary_stride, mask=columns < vocabulary, other=float("-inf")).to(
             ACC
@@ -132,21 +134,21 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
 
 
 @jit
-def _backward_kernel(  # type: ignore[no-untyped-def]
-    logits_ptr,
-    entropies_ptr,
-    maxima_ptr,
-    log_totals_ptr,
-    grad_entropies_ptr,
-    grad_logits_ptr,
-    inner,
-    outer_stride,
-    inner_stride,
-    vocabulary,
-    vocabulary_stride,
+def _backward_kernel(
+    logits_ptr: tl.tensor,
+    entropies_ptr: tl.tensor,
+    maxima_ptr: tl.tensor,
+    log_totals_ptr: tl.tensor,
+    grad_entropies_ptr: tl.tensor,
+    grad_logits_ptr: tl.tensor,
+    inner: tl.tensor,
+    outer_stride: tl.tensor,
+    inner_stride: tl.tensor,
+    vocabulary: tl.tensor,
+    vocabulary_stride: tl.tensor,
     ACC: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
-):
+) -> None:
     row = tl.program_id(0).to(tl.int64)
     columns = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
     inside = columns < vocabulary

@@ -9,13 +9,20 @@ Letters: m tokens (all leading dimensions), n intermediate size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tunemill.kernels.triton_runtime import accumulation_type, cdiv, device_of, next_power_of_2
+from tunemill.kernels.triton_runtime import (
+    accumulation_type,
+    cdiv,
+    check_one_device,
+    device_of,
+    next_power_of_2,
+)
 
 # 1024 two-byte elements over 4 warps are one 16-byte load per thread and tensor.
 BLOCK = 1024
@@ -27,11 +34,12 @@ def check_gate_and_up(gate: Tensor, up: Tensor) -> None:
         raise ValueError(f"gate and up must have one shape, got {tuple(gate.shape)} and {tuple(up.shape)}")
     if not (gate.is_floating_point() and up.is_floating_point()):
         raise ValueError(f"gate and up must be floating point, got {gate.dtype} and {up.dtype}")
+    check_one_device(gate=gate, up=up)
 
 
 def as_rows(x: Tensor) -> Tensor:
     """`x` as (m, n) with adjacent columns: a view where strides allow it, else a copy."""
-    x_mn = x.reshape(-1, x.shape[-1]) if x.dim() else x.reshape(1, 1)
+    x_mn = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) if x.dim() else x.reshape(1, 1)
     return x_mn if x_mn.stride(-1) == 1 else x_mn.contiguous()
 
 

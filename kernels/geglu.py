@@ -47,7 +47,7 @@ def geglu(gate: Tensor, up: Tensor, approximate: Approximation = "none") -> Tens
 
 
 @jit
-def gelu_share(gate: Any, TANH: tl.constexpr) -> Any:  # noqa: N803
+def gelu_share(gate: tl.tensor, TANH: tl.constexpr) -> tl.tensor:  # noqa: N803
     """c(g), from which gelu(g) = g * c(g)."""
     if TANH:
         share = tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate))  # 2 sqrt(2 / pi)
@@ -57,7 +57,7 @@ def gelu_share(gate: Any, TANH: tl.constexpr) -> Any:  # noqa: N803
 
 
 @jit
-def gelu_slope(gate: Any, share: Any, TANH: tl.constexpr) -> Any:  # noqa: N803
+def gelu_slope(gate: tl.tensor, share: tl.tensor, TANH: tl.constexpr) -> tl.tensor:  # noqa: N803
     """gelu'(g), `share` being c(g)."""
     if TANH:
         inner_slope = 1.5957691216057308 * (1.0 + 0.134145 * gate * gate)  # 3 * 0.044715
@@ -69,18 +69,19 @@ def gelu_slope(gate: Any, share: Any, TANH: tl.constexpr) -> Any:  # noqa: N803
 
 @jit
 def forward_kernel(
-    gate_ptr: Any,
-    up_ptr: Any,
-    out_ptr: Any,
-    gate_stride: Any,
-    up_stride: Any,
-    out_stride: Any,
-    columns: Any,
-    blocks_per_row: Any,
+    gate_ptr: tl.tensor,
+    up_ptr: tl.tensor,
+    out_ptr: tl.tensor,
+    gate_stride: tl.tensor,
+    up_stride: tl.tensor,
+    out_stride: tl.tensor,
+    columns: tl.tensor,
+    blocks_per_row: tl.tensor,
     COMPUTE: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
     TANH: tl.constexpr,  # noqa: N803
 ) -> None:
+    """One block of one row: y."""
     program = tl.program_id(0)
     row = (program // blocks_per_row).to(tl.int64)
     column = (program % blocks_per_row).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -93,25 +94,26 @@ def forward_kernel(
 
 @jit
 def backward_kernel(
-    grad_ptr: Any,
-    gate_ptr: Any,
-    up_ptr: Any,
-    grad_gate_ptr: Any,
-    grad_up_ptr: Any,
-    hidden_ptr: Any,
-    grad_stride: Any,
-    gate_stride: Any,
-    up_stride: Any,
-    grad_gate_stride: Any,
-    grad_up_stride: Any,
-    hidden_stride: Any,
-    columns: Any,
-    blocks_per_row: Any,
+    grad_ptr: tl.tensor,
+    gate_ptr: tl.tensor,
+    up_ptr: tl.tensor,
+    grad_gate_ptr: tl.tensor,
+    grad_up_ptr: tl.tensor,
+    hidden_ptr: tl.tensor,
+    grad_stride: tl.tensor,
+    gate_stride: tl.tensor,
+    up_stride: tl.tensor,
+    grad_gate_stride: tl.tensor,
+    grad_up_stride: tl.tensor,
+    hidden_stride: tl.tensor,
+    columns: tl.tensor,
+    blocks_per_row: tl.tensor,
     COMPUTE: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
     TANH: tl.constexpr,  # noqa: N803
     WRITE_HIDDEN: tl.constexpr,  # noqa: N803
 ) -> None:
+    """One block of one row: the gradients of gate and up, and if asked for y once more."""
     program = tl.program_id(0)
     row = (program // blocks_per_row).to(tl.int64)
     column = (program % blocks_per_row).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

@@ -45,9 +45,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tunemill.kernels.gating import graph_is_kept
+from tunemill.kernels.logit_rows import stages_of
 from tunemill.kernels.triton_runtime import (
     accumulation_type,
     cdiv,
+    check_one_device,
     device_of,
     jit,
     next_power_of_2,
@@ -57,6 +59,10 @@ from tunemill.kernels.triton_runtime import (
 
 # Logits per step of a row, and per program when scaling a gradient.
 BLOCK = 8192
+
+# Logits between the beginnings of two rows are a multiple of this: 128 bytes of bfloat16. Rows of an odd
+# vocabulary would be read two bytes at a time, by this kernel and by the matrix products.
+ROW_MULTIPLE = 64
 
 # A chunk is an eighth of the tokens within these bounds (in logits). The naive loss holds at least 14 bytes per
 # logit (2 + 3 * 4 in bfloat16), so an eighth at 2 bytes is a 56th of it. Below the lower bound (441 tokens of
@@ -177,6 +183,7 @@ def _check(
         raise ValueError(f"{shapes}: one weight per label")
     if token_weights is not None and token_weights.requires_grad:
         raise ValueError("token_weights requires a gradient, which is not computed; detach it")
+    check_one_device(hidden=hidden, weight=weight, labels=labels, token_weights=token_weights)
 
 
 def _weights(labels: Tensor, ignore_index: int, token_weights: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -260,7 +267,8 @@ def _losses_and_gradients(
     if tokens == 0:
         return losses_n, grad_hidden_nh, None if grad_weight_vh is None else grad_weight_vh.zero_()
     size = _tokens_per_chunk(tokens, vocabulary)
-    buffer_cv = torch.empty((size, vocabulary), **_like(hidden_nh))
+    row_size = cdiv(vocabulary, ROW_MULTIPLE) * ROW_MULTIPLE
+    buffer_cv = torch.empty((size, row_size), **_like(hidden_nh))[:, :vocabulary]
     divisor = _weight_divisor(tokens)
     for start in range(0, tokens, size):
         chunk = slice(start, min(start + size, tokens))
@@ -288,9 +296,12 @@ def _launch(
     settings: _Settings,
     wants_gradient: bool,
 ) -> None:
-    """Write the losses, and over the logits their gradient if it is wanted."""
+    """Write the losses, and over the logits their gradient if it is wanted.
+
+    What lies between the end of a row and the beginning of the next is overwritten too.
+    """
     rows, vocabulary = logits_cv.shape
-    block = min(next_power_of_2(vocabulary), BLOCK)
+    block = min(next_power_of_2(logits_cv.stride(0)), BLOCK)
     with device_of(logits_cv):
         _loss_kernel[(rows,)](
             logits_cv,
@@ -298,6 +309,7 @@ def _launch(
             weights_c,
             losses_c,
             vocabulary,
+            logits_cv.stride(0),
             settings.softcap,
             settings.label_smoothing,
             settings.z_loss,
@@ -305,6 +317,7 @@ def _launch(
             WANTS_GRADIENT=wants_gradient,
             ACC=accumulation_type(logits_cv),
             BLOCK=block,
+            STAGES=stages_of(block, logits_cv.element_size()),
             num_warps=min(max(block // 512, 1), 16),
         )
 
@@ -323,7 +336,7 @@ def _scaled(grad: Tensor | None, scale: Tensor, keep: bool) -> Tensor | None:
 
 
 @jit
-def _capped(z, softcap):  # type: ignore[no-untyped-def]
+def _capped(z: tl.tensor, softcap: tl.tensor) -> tl.tensor:
     """softcap * tanh(z / softcap); tl has no tanh."""
     e = tl.exp(-2.0 * tl.abs(z / softcap))
     size = softcap * (1.0 - e) / (1.0 + e)
@@ -331,36 +344,38 @@ def _capped(z, softcap):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _cap_slope(z, softcap):  # type: ignore[no-untyped-def]
+def _cap_slope(z: tl.tensor, softcap: tl.tensor) -> tl.tensor:
     """1 - tanh(z / softcap)^2, without the difference, which is all rounding where the cap holds."""
     e = tl.exp(-2.0 * tl.abs(z / softcap))
     return 4.0 * e / ((1.0 + e) * (1.0 + e))
 
 
 @jit
-def _loss_kernel(  # type: ignore[no-untyped-def]
-    logits_ptr,
-    labels_ptr,
-    weights_ptr,
-    losses_ptr,
-    vocabulary,
-    softcap,
-    label_smoothing,
-    z_loss,
+def _loss_kernel(
+    logits_ptr: tl.tensor,
+    labels_ptr: tl.tensor,
+    weights_ptr: tl.tensor,
+    losses_ptr: tl.tensor,
+    vocabulary: tl.tensor,
+    row_size: tl.tensor,
+    softcap: tl.tensor,
+    label_smoothing: tl.tensor,
+    z_loss: tl.tensor,
     CAPPED: tl.constexpr,  # noqa: N803
     WANTS_GRADIENT: tl.constexpr,  # noqa: N803
     ACC: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
-):
+    STAGES: tl.constexpr,  # noqa: N803
+) -> None:
     row = tl.program_id(0).to(tl.int64)
-    row_ptr = logits_ptr + row * vocabulary
+    row_ptr = logits_ptr + row * row_size
     weight = tl.load(weights_ptr + row)
     if weight == 0.0:
         if WANTS_GRADIENT:
-            for start in range(0, vocabulary, BLOCK):
+            for start in range(0, row_size, BLOCK):
                 columns = start + tl.arange(0, BLOCK)
                 zeros = tl.zeros((BLOCK,), logits_ptr.dtype.element_ty)
-                tl.store(row_ptr + columns, zeros, mask=columns < vocabulary)
+                tl.store(row_ptr + columns, zeros, mask=columns < row_size)
     else:
         label = tl.load(labels_ptr + row)
         exists = (label >= 0) & (label < vocabulary)
@@ -370,10 +385,11 @@ def _loss_kernel(  # type: ignore[no-untyped-def]
         maximum = tl.full((), float("-inf"), ACC)
         total = tl.full((), 0.0, ACC)
         z_sum = tl.full((), 0.0, ACC)
-        for start in range(0, vocabulary, BLOCK):
+        for start in tl.range(0, row_size, BLOCK, num_stages=STAGES):
             columns = start + tl.arange(0, BLOCK)
             inside = columns < vocabulary
-            z = tl.load(row_ptr + columns, mask=inside, other=0.0).to(ACC)
+            z = tl.load(row_ptr + columns, mask=columns < row_size, other=0.0).to(ACC)
+            z = tl.where(inside, z, 0.0)
             if CAPPED:
                 z = _capped(z, softcap)
             z_sum += tl.sum(z, axis=0)
@@ -391,10 +407,9 @@ def _loss_kernel(  # type: ignore[no-untyped-def]
         if WANTS_GRADIENT:
             p_factor = 1.0 + 2.0 * z_loss * lse
             share = tl.full((), 1.0, ACC) * label_smoothing / vocabulary
-            for start in range(0, vocabulary, BLOCK):
+            for start in range(0, row_size, BLOCK):
                 columns = start + tl.arange(0, BLOCK)
-                inside = columns < vocabulary
-                raw = tl.load(row_ptr + columns, mask=inside, other=0.0).to(ACC)
+                raw = tl.load(row_ptr + columns, mask=columns < row_size, other=0.0).to(ACC)
                 z = raw
                 if CAPPED:
                     z = _capped(raw, softcap)
@@ -403,18 +418,18 @@ def _loss_kernel(  # type: ignore[no-untyped-def]
                 if CAPPED:
                     grad *= _cap_slope(raw, softcap)
                 grad *= weight
-                tl.store(row_ptr + columns, grad.to(logits_ptr.dtype.element_ty), mask=inside)
+                tl.store(row_ptr + columns, grad.to(logits_ptr.dtype.element_ty), mask=columns < row_size)
 
 
 @jit
-def _scale_kernel(  # type: ignore[no-untyped-def]
-    grad_ptr,
-    scaled_ptr,
-    scale_ptr,
-    count,
+def _scale_kernel(
+    grad_ptr: tl.tensor,
+    scaled_ptr: tl.tensor,
+    scale_ptr: tl.tensor,
+    count: tl.tensor,
     ACC: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
-):
+) -> None:
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = offsets < count
     grad = tl.load(grad_ptr + offsets, mask=inside, other=0.0).to(ACC)

@@ -15,6 +15,10 @@ from tunemill.kernels.triton_runtime import next_power_of_2
 
 # Logits per step of a row. Read at each call, so that a test can make several blocks out of a short row.
 BLOCK = 8192
+# Bytes of a row that a program fetches ahead of the step it computes, into shared memory. Three programs of two
+# 16 KiB blocks keep some 96 KiB on their way to each multiprocessor; a third of that would do for 4.8 TB/s, but
+# the two reductions of every step leave gaps. AMD has 64 KiB of shared memory in all.
+BYTES_AHEAD = 32768
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,11 @@ def block_of(vocabulary: int) -> tuple[int, int]:
     """(logits per block, warps): up to 16 logits per thread, whole rows at once where they are short."""
     block = min(next_power_of_2(vocabulary), BLOCK)
     return block, min(max(block // 512, 1), 16)
+
+
+def stages_of(block: int, element_size: int) -> int:
+    """Steps of the loop over a row that overlap: one, and those whose blocks are fetched ahead."""
+    return 1 + min(2, BYTES_AHEAD // (block * element_size))
 
 
 def _merged_rows(logits: Tensor) -> list[tuple[int, int]]:

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tunemill.kernels.triton_runtime import cdiv, device_of, interpreted, jit, runs_on, tl
+from tunemill.kernels.triton_runtime import cdiv, check_one_device, device_of, interpreted, jit, runs_on, tl
 
 NF4_VALUES = (
     -1.0,
@@ -87,6 +87,10 @@ def check(packed: Tensor, state: QuantState) -> None:
     blocks = cdiv(values, state.blocksize)
     if state.absmax.numel() < blocks:
         raise ValueError(f"{tuple(state.shape)} needs {blocks} absmax values, got {state.absmax.numel()}")
+    nested: NestedState | None = state.state2
+    check_one_device(
+        packed=packed, absmax=state.absmax, nested_absmax=None if nested is None else nested.absmax
+    )
 
 
 def as_bytes(packed: Tensor) -> Tensor:
@@ -123,16 +127,16 @@ def reference(packed: Tensor, state: QuantState) -> Tensor:
 
 @jit
 def nf4_kernel(
-    packed_ptr: Any,
-    absmax_ptr: Any,
-    table_ptr: Any,
-    nested_code_ptr: Any,
-    nested_absmax_ptr: Any,
-    offset_ptr: Any,
-    out_ptr: Any,
-    stored: Any,
-    values: Any,
-    blocks: Any,
+    packed_ptr: tl.tensor,
+    absmax_ptr: tl.tensor,
+    table_ptr: tl.tensor,
+    nested_code_ptr: tl.tensor,
+    nested_absmax_ptr: tl.tensor,
+    offset_ptr: tl.tensor,
+    out_ptr: tl.tensor,
+    stored: tl.tensor,
+    values: tl.tensor,
+    blocks: tl.tensor,
     NESTED: tl.constexpr,  # noqa: N803
     NESTED_BLOCK: tl.constexpr,  # noqa: N803
     HALF: tl.constexpr,  # noqa: N803

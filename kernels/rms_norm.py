@@ -25,6 +25,7 @@ from tunemill.kernels.gating import as_rows
 from tunemill.kernels.triton_runtime import (
     accumulation_type,
     cdiv,
+    check_one_device,
     device_of,
     jit,
     next_power_of_2,
@@ -32,12 +33,13 @@ from tunemill.kernels.triton_runtime import (
     tl,
 )
 
-# A whole row sits in one program's registers; beyond this it would spill.
-LARGEST_ROW = 32768
+# A whole row sits in one program's registers; beyond this it would spill (at this size up to 48 bytes do).
+LARGEST_ROW = 16384
 # Elements one program holds at a time: short rows (the head norms of Qwen3) go several to a program.
 TILE = 2048
-# Programs per multiprocessor that each sum the weight gradient over many rows; 4 keep its memory busy.
-PROGRAMS_PER_PROCESSOR = 4
+# Warps per multiprocessor whose programs each sum the weight gradient over many rows. As many as are resident
+# at 80 registers a thread: with more, the last programs would run alone after all the others.
+WARPS_PER_PROCESSOR = 24
 
 
 def reference(
@@ -60,8 +62,8 @@ def rms_norm(
     if not runs_on(x) or x.shape[-1] > LARGEST_ROW:
         return reference(x, weight, eps, residual=residual, offset=offset)
     check_inputs(x, weight, residual)
-    y, h = RMSNorm.apply(x, weight, residual, float(eps), float(offset))
-    return y if residual is None else (y, h)
+    result: Tensor | tuple[Tensor, Tensor] = RMSNorm.apply(x, weight, residual, float(eps), float(offset))
+    return result
 
 
 def check_inputs(x: Tensor, weight: Tensor, residual: Tensor | None) -> None:
@@ -70,20 +72,21 @@ def check_inputs(x: Tensor, weight: Tensor, residual: Tensor | None) -> None:
         raise ValueError(f"weight must have shape {tuple(x.shape[-1:])}, got {tuple(weight.shape)}")
     if residual is not None and residual.shape != x.shape:
         raise ValueError(f"residual must have the shape of x, {tuple(x.shape)}, got {tuple(residual.shape)}")
+    check_one_device(x=x, weight=weight, residual=residual)
 
 
 @jit
 def forward_kernel(
-    x_ptr: Any,
-    residual_ptr: Any,
-    weight_ptr: Any,
-    y_ptr: Any,
-    h_ptr: Any,
-    rstd_ptr: Any,
-    x_stride: Any,
-    residual_stride: Any,
-    rows: Any,
-    columns: Any,
+    x_ptr: tl.tensor,
+    residual_ptr: tl.tensor,
+    weight_ptr: tl.tensor,
+    y_ptr: tl.tensor,
+    h_ptr: tl.tensor,
+    rstd_ptr: tl.tensor,
+    x_stride: tl.tensor,
+    residual_stride: tl.tensor,
+    rows: tl.tensor,
+    columns: tl.tensor,
     EPS: tl.constexpr,  # noqa: N803
     OFFSET: tl.constexpr,  # noqa: N803
     HAS_RESIDUAL: tl.constexpr,  # noqa: N803
@@ -91,6 +94,7 @@ def forward_kernel(
     ROWS: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ) -> None:
+    """ROWS rows: h, rstd and y."""
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = (row < rows)[:, None] & (column < columns)[None, :]
@@ -110,18 +114,18 @@ def forward_kernel(
 
 @jit
 def backward_kernel(
-    grad_ptr: Any,
-    grad_h_ptr: Any,
-    h_ptr: Any,
-    weight_ptr: Any,
-    rstd_ptr: Any,
-    grad_x_ptr: Any,
-    partial_ptr: Any,
-    grad_stride: Any,
-    grad_h_stride: Any,
-    h_stride: Any,
-    rows: Any,
-    columns: Any,
+    grad_ptr: tl.tensor,
+    grad_h_ptr: tl.tensor,
+    h_ptr: tl.tensor,
+    weight_ptr: tl.tensor,
+    rstd_ptr: tl.tensor,
+    grad_x_ptr: tl.tensor,
+    partial_ptr: tl.tensor,
+    grad_stride: tl.tensor,
+    grad_h_stride: tl.tensor,
+    h_stride: tl.tensor,
+    rows: tl.tensor,
+    columns: tl.tensor,
     OFFSET: tl.constexpr,  # noqa: N803
     HAS_GRAD_H: tl.constexpr,  # noqa: N803
     WEIGHT_GRAD: tl.constexpr,  # noqa: N803
@@ -129,8 +133,8 @@ def backward_kernel(
     ROWS: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ) -> None:
+    """Every so manyth tile of ROWS rows: the gradient of h, and these rows' share of that of the weight."""
     column = tl.arange(0, BLOCK)
-    weight = tl.load(weight_ptr + column, mask=column < columns, other=0.0).to(COMPUTE) + OFFSET
     weight_grad = tl.zeros((ROWS, BLOCK), dtype=COMPUTE)
     for tile in range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
         row = (tile * ROWS + tl.arange(0, ROWS)).to(tl.int64)
@@ -142,6 +146,8 @@ def backward_kernel(
         normal = h * rstd
         if WEIGHT_GRAD:
             weight_grad += grad * normal
+        # Read again for every row, from the nearest cache: kept, it would cost 16 registers a thread.
+        weight = tl.load(weight_ptr + column, mask=column < columns, other=0.0).to(COMPUTE) + OFFSET
         grad *= weight[None, :]
         along = (tl.sum(grad * normal, axis=1) / columns)[:, None]
         grad_x = rstd * (grad - normal * along)
@@ -162,12 +168,12 @@ def tile_shape(columns: int) -> dict[str, int]:
     return {"ROWS": rows, "BLOCK": block, "num_warps": min(16, max(4, rows * block // 512))}
 
 
-def persistent_programs(x: Tensor, tiles: int) -> int:
+def persistent_programs(x: Tensor, tiles: int, warps: int) -> int:
     """How many programs share the tiles of a weight gradient; off the GPU few, so that tests see the loop."""
     if not x.is_cuda:
         return min(tiles, 2)
     processors: int = torch.cuda.get_device_properties(x.device).multi_processor_count
-    return min(tiles, processors * PROGRAMS_PER_PROCESSOR)
+    return min(tiles, processors * max(1, WARPS_PER_PROCESSOR // warps))
 
 
 class RMSNorm(torch.autograd.Function):  # type: ignore[misc]
@@ -176,7 +182,7 @@ class RMSNorm(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, residual: Tensor | None, eps: float, offset: float
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         x_mn, weight = as_rows(x), weight.contiguous()
         residual_mn = x_mn if residual is None else as_rows(residual)
@@ -208,12 +214,12 @@ class RMSNorm(torch.autograd.Function):  # type: ignore[misc]
         ctx.save_for_backward(x if residual is None else h, weight, rstd_m)
         ctx.offset = offset
         ctx.residual_dtype = None if residual is None else residual.dtype
-        return y, None if residual is None else h
+        return y if residual is None else (y, h)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(
-        ctx: Any, grad: Tensor | None, grad_h: Tensor | None
+        ctx: Any, grad: Tensor | None, grad_h: Tensor | None = None
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         h, weight, rstd_m = ctx.saved_tensors
         if grad is None and grad_h is None:
@@ -238,7 +244,7 @@ def run_backward(
         return grad_x, torch.zeros_like(weight) if weight_grad else None
     shape = tile_shape(columns)
     tiles = cdiv(rows, shape["ROWS"])
-    programs = persistent_programs(h, tiles) if weight_grad else tiles
+    programs = persistent_programs(h, tiles, shape["num_warps"]) if weight_grad else tiles
     partial_pn = torch.empty((programs if weight_grad else 1, columns), dtype=rstd_m.dtype, device=h.device)
     with device_of(h):
         backward_kernel[(programs,)](

@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 
 from tunemill.kernels.triton_runtime import (
     accumulation_type,
+    check_one_device,
     device_of,
     jit,
     next_power_of_2,
@@ -88,20 +89,21 @@ def check_inputs(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> None:
         raise ValueError(f"the rotated size must be even and at most {q.shape[-1]}, got {size}")
     if cos.requires_grad or sin.requires_grad:
         raise ValueError("cos and sin get no gradient here; pass them detached")
+    check_one_device(q=q, k=k, cos=cos, sin=sin)
 
 
 @jit
 def rotate_heads(
-    x_ptr: Any,
-    y_ptr: Any,
-    x_head_stride: Any,
-    y_head_stride: Any,
-    cos_first: Any,
-    cos_second: Any,
-    sin_first: Any,
-    sin_second: Any,
-    head_size: Any,
-    half: Any,
+    x_ptr: tl.tensor,
+    y_ptr: tl.tensor,
+    x_head_stride: tl.tensor,
+    y_head_stride: tl.tensor,
+    cos_first: tl.tensor,
+    cos_second: tl.tensor,
+    sin_first: tl.tensor,
+    sin_second: tl.tensor,
+    HEAD_SIZE: tl.constexpr,  # noqa: N803
+    HALF: tl.constexpr,  # noqa: N803
     HEADS: tl.constexpr,  # noqa: N803
     HEAD_BLOCK: tl.constexpr,  # noqa: N803
     HALF_BLOCK: tl.constexpr,  # noqa: N803
@@ -113,11 +115,11 @@ def rotate_heads(
     column = tl.arange(0, HALF_BLOCK)
     for first_head in range(0, HEADS, HEAD_BLOCK):
         head = (first_head + tl.arange(0, HEAD_BLOCK)).to(tl.int64)
-        inside = (head < HEADS)[:, None] & (column < half)[None, :]
+        inside = (head < HEADS)[:, None] & (column < HALF)[None, :]
         source = x_ptr + head[:, None] * x_head_stride + column[None, :]
         target = y_ptr + head[:, None] * y_head_stride + column[None, :]
         first = tl.load(source, mask=inside, other=0.0).to(COMPUTE)
-        second = tl.load(source + half, mask=inside, other=0.0).to(COMPUTE)
+        second = tl.load(source + HALF, mask=inside, other=0.0).to(COMPUTE)
         if BACKWARD:
             new_first = first * cos_first[None, :] + second * sin_second[None, :]
             new_second = second * cos_second[None, :] - first * sin_first[None, :]
@@ -125,41 +127,55 @@ def rotate_heads(
             new_first = first * cos_first[None, :] - second * sin_first[None, :]
             new_second = second * cos_second[None, :] + first * sin_second[None, :]
         tl.store(target, new_first.to(y_ptr.dtype.element_ty), mask=inside)
-        tl.store(target + half, new_second.to(y_ptr.dtype.element_ty), mask=inside)
+        tl.store(target + HALF, new_second.to(y_ptr.dtype.element_ty), mask=inside)
         if REST_BLOCK > 0:
-            behind = 2 * half + tl.arange(0, REST_BLOCK)
-            inside = (head < HEADS)[:, None] & (behind < head_size)[None, :]
+            behind = 2 * HALF + tl.arange(0, REST_BLOCK)
+            inside = (head < HEADS)[:, None] & (behind < HEAD_SIZE)[None, :]
             rest = tl.load(x_ptr + head[:, None] * x_head_stride + behind[None, :], mask=inside, other=0.0)
             tl.store(y_ptr + head[:, None] * y_head_stride + behind[None, :], rest, mask=inside)
 
 
 @jit
+def load_halves(
+    row_ptr: tl.tensor,
+    HALF: tl.constexpr,  # noqa: N803
+    HALF_BLOCK: tl.constexpr,  # noqa: N803
+    COMPUTE: tl.constexpr,  # noqa: N803
+) -> tuple[tl.tensor, tl.tensor]:
+    """Both halves of one row of cos or sin."""
+    column = tl.arange(0, HALF_BLOCK)
+    first = tl.load(row_ptr + column, mask=column < HALF, other=0.0).to(COMPUTE)
+    second = tl.load(row_ptr + HALF + column, mask=column < HALF, other=0.0).to(COMPUTE)
+    return first, second
+
+
+@jit
 def rope_kernel(
-    q_ptr: Any,
-    k_ptr: Any,
-    q_out_ptr: Any,
-    k_out_ptr: Any,
-    cos_ptr: Any,
-    sin_ptr: Any,
-    q_batch_stride: Any,
-    q_head_stride: Any,
-    q_position_stride: Any,
-    k_batch_stride: Any,
-    k_head_stride: Any,
-    k_position_stride: Any,
-    q_out_batch_stride: Any,
-    q_out_head_stride: Any,
-    q_out_position_stride: Any,
-    k_out_batch_stride: Any,
-    k_out_head_stride: Any,
-    k_out_position_stride: Any,
-    cos_batch_stride: Any,
-    cos_position_stride: Any,
-    sin_batch_stride: Any,
-    sin_position_stride: Any,
-    positions: Any,
-    head_size: Any,
-    half: Any,
+    q_ptr: tl.tensor,
+    k_ptr: tl.tensor,
+    q_out_ptr: tl.tensor,
+    k_out_ptr: tl.tensor,
+    cos_ptr: tl.tensor,
+    sin_ptr: tl.tensor,
+    q_batch_stride: tl.tensor,
+    q_head_stride: tl.tensor,
+    q_position_stride: tl.tensor,
+    k_batch_stride: tl.tensor,
+    k_head_stride: tl.tensor,
+    k_position_stride: tl.tensor,
+    q_out_batch_stride: tl.tensor,
+    q_out_head_stride: tl.tensor,
+    q_out_position_stride: tl.tensor,
+    k_out_batch_stride: tl.tensor,
+    k_out_head_stride: tl.tensor,
+    k_out_position_stride: tl.tensor,
+    cos_batch_stride: tl.tensor,
+    cos_position_stride: tl.tensor,
+    sin_batch_stride: tl.tensor,
+    sin_position_stride: tl.tensor,
+    positions: tl.tensor,
+    HEAD_SIZE: tl.constexpr,  # noqa: N803
+    HALF: tl.constexpr,  # noqa: N803
     Q_HEADS: tl.constexpr,  # noqa: N803
     K_HEADS: tl.constexpr,  # noqa: N803
     Q_HEAD_BLOCK: tl.constexpr,  # noqa: N803
@@ -172,14 +188,10 @@ def rope_kernel(
     """One program per token: its cos and sin are read once for all heads of q and k."""
     batch = (tl.program_id(0) // positions).to(tl.int64)
     position = (tl.program_id(0) % positions).to(tl.int64)
-    column = tl.arange(0, HALF_BLOCK)
-    inside = column < half
-    cos_row = cos_ptr + batch * cos_batch_stride + position * cos_position_stride + column
-    sin_row = sin_ptr + batch * sin_batch_stride + position * sin_position_stride + column
-    cos_first = tl.load(cos_row, mask=inside, other=0.0).to(COMPUTE)
-    cos_second = tl.load(cos_row + half, mask=inside, other=0.0).to(COMPUTE)
-    sin_first = tl.load(sin_row, mask=inside, other=0.0).to(COMPUTE)
-    sin_second = tl.load(sin_row + half, mask=inside, other=0.0).to(COMPUTE)
+    cos_row = cos_ptr + batch * cos_batch_stride + position * cos_position_stride
+    sin_row = sin_ptr + batch * sin_batch_stride + position * sin_position_stride
+    cos_first, cos_second = load_halves(cos_row, HALF, HALF_BLOCK, COMPUTE)
+    sin_first, sin_second = load_halves(sin_row, HALF, HALF_BLOCK, COMPUTE)
     rotate_heads(
         q_ptr + batch * q_batch_stride + position * q_position_stride,
         q_out_ptr + batch * q_out_batch_stride + position * q_out_position_stride,
@@ -189,8 +201,8 @@ def rope_kernel(
         cos_second,
         sin_first,
         sin_second,
-        head_size,
-        half,
+        HEAD_SIZE,
+        HALF,
         Q_HEADS,
         Q_HEAD_BLOCK,
         HALF_BLOCK,
@@ -207,8 +219,8 @@ def rope_kernel(
         cos_second,
         sin_first,
         sin_second,
-        head_size,
-        half,
+        HEAD_SIZE,
+        HALF,
         K_HEADS,
         K_HEAD_BLOCK,
         HALF_BLOCK,
@@ -219,9 +231,20 @@ def rope_kernel(
 
 
 def rotate(
-    q: Tensor, k: Tensor, q_out: Tensor, k_out: Tensor, cos: Tensor, sin: Tensor, *, backward: bool
+    q: Tensor,
+    k: Tensor,
+    q_out: Tensor,
+    k_out: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    *,
+    in_place: bool = False,
+    backward: bool = False,
 ) -> None:
-    """Rotate q into q_out and k into k_out (which may be q and k); heads' elements must be adjacent."""
+    """Rotate q into q_out and k into k_out; heads' elements must be adjacent.
+
+    `in_place` says that both outputs lie where their inputs do, so that what is not rotated is there already.
+    """
     batches, q_heads, positions, head_size = q.shape
     size = cos.shape[-1]
     if batches * positions == 0 or size == 0:
@@ -232,8 +255,7 @@ def rotate(
     strides = [stride for x in (q, k, q_out, k_out) for stride in x.stride()[:3]]
     half_block = next_power_of_2(size // 2)
     largest = max(1, TILE // half_block)
-    both_in_place = q.data_ptr() == q_out.data_ptr() and k.data_ptr() == k_out.data_ptr()
-    rest = 0 if both_in_place else head_size - size
+    rest = 0 if in_place else head_size - size
     with device_of(q):
         rope_kernel[(batches * positions,)](
             q,
@@ -246,8 +268,8 @@ def rotate(
             *cos.stride()[:2],
             *sin.stride()[:2],
             positions,
-            head_size,
-            size // 2,
+            HEAD_SIZE=head_size,
+            HALF=size // 2,
             Q_HEADS=q_heads,
             K_HEADS=k.shape[1],
             Q_HEAD_BLOCK=min(next_power_of_2(q_heads), largest),
@@ -292,13 +314,16 @@ class RoPE(torch.autograd.Function):  # type: ignore[misc]
         ctx: Any, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, in_place: bool
     ) -> tuple[Tensor, Tensor]:
         # Parts of one storage (a fused projection) are left alone: they might overlap.
-        in_place = in_place and q.untyped_storage().data_ptr() != k.untyped_storage().data_ptr()
+        over = [in_place and may_write_over(x) for x in (q, k)]
+        if any(over) and q.untyped_storage().data_ptr() == k.untyped_storage().data_ptr():
+            over = [False, False]
         outputs = [
-            x.detach() if in_place and may_write_over(x) else torch.empty_like(adjacent(x)) for x in (q, k)
+            x.detach() if over_x else torch.empty_like(adjacent(x))
+            for x, over_x in zip((q, k), over, strict=True)
         ]
-        rotate(adjacent(q), adjacent(k), outputs[0], outputs[1], cos, sin, backward=False)
-        for x, out in zip((q, k), outputs, strict=True):
-            if out.data_ptr() == x.data_ptr() and x.numel():
+        rotate(adjacent(q), adjacent(k), outputs[0], outputs[1], cos, sin, in_place=all(over))
+        for x, over_x in zip((q, k), over, strict=True):
+            if over_x:
                 torch.autograd.graph.increment_version(x)
         ctx.save_for_backward(cos, sin)
         ctx.strides = [torch.empty_like(adjacent(x), device="meta").stride() for x in (q, k)]

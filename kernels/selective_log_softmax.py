@@ -24,8 +24,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tunemill.kernels.logit_rows import block_of, logit_rows
-from tunemill.kernels.triton_runtime import accumulation_type, cdiv, device_of, jit, runs_on, tl
+from tunemill.kernels.logit_rows import block_of, logit_rows, stages_of
+from tunemill.kernels.triton_runtime import (
+    accumulation_type,
+    cdiv,
+    check_one_device,
+    device_of,
+    jit,
+    runs_on,
+    tl,
+)
 
 
 def reference(logits: Tensor, index: Tensor) -> Tensor:
@@ -53,6 +61,7 @@ def _check(logits: Tensor, index: Tensor) -> None:
         raise ValueError(f"{shapes}: index has the shape of logits without its last dimension, or one more")
     if index.dtype != torch.int64:
         raise ValueError(f"index: {index.dtype}; token ids are torch.int64")
+    check_one_device(logits=logits, index=index)
 
 
 class _SelectiveLogSoftmax(torch.autograd.Function):  # type: ignore[misc]
@@ -76,6 +85,7 @@ class _SelectiveLogSoftmax(torch.autograd.Function):  # type: ignore[misc]
                     *rows.layout,
                     ACC=accumulation_type(logits),
                     BLOCK=block,
+                    STAGES=stages_of(block, logits.element_size()),
                     num_warps=warps,
                 )
         ctx.save_for_backward(logits, index, maxima, log_totals)
@@ -107,26 +117,27 @@ class _SelectiveLogSoftmax(torch.autograd.Function):  # type: ignore[misc]
 
 
 @jit
-def _forward_kernel(  # type: ignore[no-untyped-def]
-    logits_ptr,
-    index_ptr,
-    log_p_ptr,
-    maxima_ptr,
-    log_totals_ptr,
-    chosen,
-    inner,
-    outer_stride,
-    inner_stride,
-    vocabulary,
-    vocabulary_stride,
+def _forward_kernel(
+    logits_ptr: tl.tensor,
+    index_ptr: tl.tensor,
+    log_p_ptr: tl.tensor,
+    maxima_ptr: tl.tensor,
+    log_totals_ptr: tl.tensor,
+    chosen: tl.tensor,
+    inner: tl.tensor,
+    outer_stride: tl.tensor,
+    inner_stride: tl.tensor,
+    vocabulary: tl.tensor,
+    vocabulary_stride: tl.tensor,
     ACC: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
-):
+    STAGES: tl.constexpr,  # noqa: N803
+) -> None:
     row = tl.program_id(0).to(tl.int64)
     row_ptr = logits_ptr + (row // inner) * outer_stride + (row % inner) * inner_stride
     maximum = tl.full((), float("-inf"), ACC)
     total = tl.full((), 0.0, ACC)
-    for start in range(0, vocabulary, BLOCK):
+    for start in tl.range(0, vocabulary, BLOCK, num_stages=STAGES):
         columns = (start + tl.arange(0, BLOCK)).to(tl.int64)
         z = tl.load(row_ptr + columns * vocabulary_stride, mask=columns < vocabulary, other=float("-inf")).to(
             ACC
@@ -148,22 +159,22 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
 
 
 @jit
-def _backward_kernel(  # type: ignore[no-untyped-def]
-    logits_ptr,
-    index_ptr,
-    maxima_ptr,
-    log_totals_ptr,
-    grad_log_p_ptr,
-    grad_logits_ptr,
-    chosen,
-    inner,
-    outer_stride,
-    inner_stride,
-    vocabulary,
-    vocabulary_stride,
+def _backward_kernel(
+    logits_ptr: tl.tensor,
+    index_ptr: tl.tensor,
+    maxima_ptr: tl.tensor,
+    log_totals_ptr: tl.tensor,
+    grad_log_p_ptr: tl.tensor,
+    grad_logits_ptr: tl.tensor,
+    chosen: tl.tensor,
+    inner: tl.tensor,
+    outer_stride: tl.tensor,
+    inner_stride: tl.tensor,
+    vocabulary: tl.tensor,
+    vocabulary_stride: tl.tensor,
     ACC: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
-):
+) -> None:
     row = tl.program_id(0).to(tl.int64)
     columns = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
     inside = columns < vocabulary

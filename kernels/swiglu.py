@@ -38,17 +38,18 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 @jit
 def forward_kernel(
-    gate_ptr: Any,
-    up_ptr: Any,
-    out_ptr: Any,
-    gate_stride: Any,
-    up_stride: Any,
-    out_stride: Any,
-    columns: Any,
-    blocks_per_row: Any,
+    gate_ptr: tl.tensor,
+    up_ptr: tl.tensor,
+    out_ptr: tl.tensor,
+    gate_stride: tl.tensor,
+    up_stride: tl.tensor,
+    out_stride: tl.tensor,
+    columns: tl.tensor,
+    blocks_per_row: tl.tensor,
     COMPUTE: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ) -> None:
+    """One block of one row: y."""
     program = tl.program_id(0)
     row = (program // blocks_per_row).to(tl.int64)
     column = (program % blocks_per_row).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -61,24 +62,25 @@ def forward_kernel(
 
 @jit
 def backward_kernel(
-    grad_ptr: Any,
-    gate_ptr: Any,
-    up_ptr: Any,
-    grad_gate_ptr: Any,
-    grad_up_ptr: Any,
-    hidden_ptr: Any,
-    grad_stride: Any,
-    gate_stride: Any,
-    up_stride: Any,
-    grad_gate_stride: Any,
-    grad_up_stride: Any,
-    hidden_stride: Any,
-    columns: Any,
-    blocks_per_row: Any,
+    grad_ptr: tl.tensor,
+    gate_ptr: tl.tensor,
+    up_ptr: tl.tensor,
+    grad_gate_ptr: tl.tensor,
+    grad_up_ptr: tl.tensor,
+    hidden_ptr: tl.tensor,
+    grad_stride: tl.tensor,
+    gate_stride: tl.tensor,
+    up_stride: tl.tensor,
+    grad_gate_stride: tl.tensor,
+    grad_up_stride: tl.tensor,
+    hidden_stride: tl.tensor,
+    columns: tl.tensor,
+    blocks_per_row: tl.tensor,
     COMPUTE: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
     WRITE_HIDDEN: tl.constexpr,  # noqa: N803
 ) -> None:
+    """One block of one row: the gradients of gate and up, and if asked for y once more."""
     program = tl.program_id(0)
     row = (program // blocks_per_row).to(tl.int64)
     column = (program % blocks_per_row).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    import triton  # type: ignore[import-untyped]
+    import triton
     from triton import language as tl
 
     available: bool
@@ -41,6 +41,7 @@ __all__ = [
     "accumulation_type",
     "available",
     "cdiv",
+    "check_one_device",
     "device_of",
     "interpreted",
     "jit",
@@ -64,6 +65,15 @@ def runs_on(tensor: Tensor) -> bool:
 def device_of(tensor: Tensor) -> AbstractContextManager[Any]:
     """Launch kernels inside this: Triton launches on the current device, not on that of its arguments."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def check_one_device(**tensors: Tensor | None) -> None:
+    """Raise ValueError where tensors are on several devices: a kernel would read the wrong memory."""
+    given = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
+    devices = list(given.values())
+    if any(device != devices[0] for device in devices):
+        places = ", ".join(f"{name} on {device}" for name, device in given.items())
+        raise ValueError(f"{places}: they must be on one device; move them with .to({str(devices[0])!r})")
 
 
 def accumulation_type(*tensors: Tensor) -> Any:

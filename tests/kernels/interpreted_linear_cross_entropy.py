@@ -23,6 +23,7 @@ SETTINGS = {
 @pytest.fixture(autouse=True)
 def several_chunks_and_blocks(monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 64)
+    monkeypatch.setattr(module, "ROW_MULTIPLE", 8)
     monkeypatch.setattr(module, "_tokens_per_chunk", lambda tokens, _: min(tokens, 4))
 
 
@@ -155,6 +156,15 @@ def test_a_label_outside_the_vocabulary_is_nan(label):
     loss.backward()
     assert loss.isnan()
     assert hidden.grad[0].isnan().all()
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_what_lies_between_the_rows_is_not_read(settings):
+    torch.use_deterministic_algorithms(mode=True)  # fills new memory with NaN
+    try:
+        check(*given((9, 6, 150), torch.float32), **settings)
+    finally:
+        torch.use_deterministic_algorithms(mode=False)
 
 
 def test_large_logits():

@@ -235,3 +235,12 @@ def test_public_function_takes_its_arguments_in_order() -> None:
 def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         kernel.fused(torch.randn(2, 6, dtype=torch.float64), replace(projection(6, 4), **change))
+
+
+def test_the_norm_is_float32_under_autocast():
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((7, 5), (3, 5), (7, 3))
+    weight, lora_a, lora_b = (torch.randn(shape, generator=generator).bfloat16() for shape in shapes)
+    expected = kernel.adapted_norm(weight, lora_a, lora_b, 2.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(kernel.adapted_norm(weight, lora_a, lora_b, 2.0), expected)

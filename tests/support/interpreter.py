@@ -21,8 +21,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -31,7 +29,6 @@ def run_interpreted(name: str, *, at_least: int, seconds: float = 180.0) -> None
 
     The number guards against a file whose tests are not collected or are skipped.
     """
-    pytest.importorskip("triton")
     file = ROOT / "tests" / "kernels" / f"interpreted_{name}.py"
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     for variable in [v for v in environment if v.startswith("PYTEST_")]:

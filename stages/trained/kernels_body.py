@@ -1,0 +1,163 @@
+"""Kernels in the model that is trained: which functions go in, and what transformers knows of the model."""
+
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from tunemill.kernels import triton_runtime
+from tunemill.kernels.applied import Applied
+from tunemill.kernels.apply import KERNELS, apply_kernels
+from tunemill.kernels.chunked_cross_entropy import chunked_cross_entropy
+from tunemill.kernels.modules import FusedLayer
+from tunemill.stages.errors import SettingError
+from tunemill.stages.report import Report
+from tunemill.stages.trained.config import TrainedConfig
+from tunemill.stages.trained.kernel_choice import KernelChoice, Source, choose_kernels
+
+PROBE = "tunemill_probe"
+CHUNKS = 8
+PACKAGES = {
+    "liger": ("liger_kernel", "liger-kernel"),
+    "cut_cross_entropy": ("cut_cross_entropy", "cut-cross-entropy"),
+}
+
+
+class CheckpointedLayer(FusedLayer, GradientCheckpointingLayer):  # type: ignore[misc]
+    """A `FusedLayer` whose activations transformers can compute again in the backward pass."""
+
+
+class Transformers:
+    """The `Surroundings` of a model of transformers."""
+
+    layer_class = CheckpointedLayer
+
+    def attention_of(self, module: Any) -> Callable[[], Callable[..., Any]]:
+        """Looks up the attention function that the module's config names; for eager that of the model's file."""
+        eager = _from_file_of(module, "eager_attention_forward")
+
+        def look_up() -> Callable[..., Any]:
+            chosen = module.config._attn_implementation
+            function: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(chosen, eager)
+            return function
+
+        return look_up
+
+    def rotary_of(self, module: nn.Module) -> Callable[..., Any] | None:
+        """`apply_rotary_pos_emb` of the model's file."""
+        return _from_file_of(module, "apply_rotary_pos_emb")
+
+    @contextmanager
+    def attention_replaced(self, module: Any, function: Callable[..., Any]) -> Iterator[None]:
+        """While open, `function` is registered as an attention and the module's config names it."""
+        config = module.config
+        chosen = config._attn_implementation
+        ALL_ATTENTION_FUNCTIONS[PROBE] = function
+        config._attn_implementation = PROBE
+        try:
+            yield
+        finally:
+            config._attn_implementation = chosen
+            del ALL_ATTENTION_FUNCTIONS[PROBE]
+
+
+def _from_file_of(module: nn.Module, name: str) -> Callable[..., Any] | None:
+    """A function that stands beside the class of `module`."""
+    found: Callable[..., Any] | None = vars(sys.modules[type(module).__module__]).get(name)
+    return found
+
+
+def use_kernels(
+    model: nn.Module, names: Collection[str], *, autocast_dtype: torch.dtype | None = None
+) -> Applied:
+    """Put Tunemill's kernels of these names into a model, adapters included, that is on its device."""
+    functions = {name: KERNELS[name] for name in names}
+    return apply_kernels(model, functions, Transformers(), autocast_dtype=autocast_dtype)
+
+
+def check_kernels_here(config: TrainedConfig) -> None:
+    """Raise SettingError where a kernel that the config insists on cannot run on this machine."""
+    choice = choose_kernels(config)
+    keys = choice.needing_gpu()
+    if keys and not _runs_here():
+        lacking = "a GPU" if triton_runtime.available else "Triton, which exists for Linux"
+        raise SettingError(
+            f"{', '.join(keys)}: needs {lacking}, and this machine has none. Remove it, or use kernels: auto, which "
+            f"trains without kernels here."
+        )
+    for source, (module, package) in PACKAGES.items():
+        if source in choice.sources.values() and find_spec(module) is None:
+            asking = [one.key for one in choice.asked if choice.sources[one.kernels[0]] == source]
+            raise SettingError(
+                f"{', '.join(asking)}: needs the package {package}, which is not installed. "
+                f"pip install {package}"
+            )
+
+
+def add_kernels(
+    config: TrainedConfig, model: nn.Module, autocast_dtype: torch.dtype | None, report: Report
+) -> Applied:
+    """Put the kernels that the config asks for into `model`, which is on its device, and report which.
+
+    Raises SettingError where one that it insists on fits no module.
+    """
+    choice = choose_kernels(config)
+    runs = _runs_here()
+    names = [name for name, source in choice.sources.items() if runs or source == "chunked"]
+    if not names:
+        report.summary(kernels="none")
+        return Applied()
+    functions = {name: _function(config, name, choice.sources[name]) for name in names}
+    applied = apply_kernels(model, functions, Transformers(), autocast_dtype=autocast_dtype)
+    for one in choice.asked:
+        if not any(name in applied.places for name in one.kernels):
+            raise SettingError(
+                f"{one.key}: {_why_not(one.kernels, applied)} Remove it, or use kernels: auto."
+            )
+    _report(applied, choice, report)
+    return applied
+
+
+def _runs_here() -> bool:
+    """Whether Triton's kernels run here: on a GPU, or in Triton's interpreter."""
+    return triton_runtime.interpreted or (triton_runtime.available and torch.cuda.is_available())
+
+
+def _function(config: TrainedConfig, name: str, source: Source) -> Callable[..., Any]:
+    if source == "tunemill":
+        return KERNELS[name]
+    if source == "chunked":
+        chunks = config.chunked_cross_entropy_num_chunks or CHUNKS
+        return partial(chunked_cross_entropy, num_chunks=chunks)
+    functions = import_module(f"tunemill.stages.trained.{source}_body")
+    # A compiler would try to trace into another library's kernels.
+    function: Callable[..., Any] = torch.compiler.disable(vars(functions)[name])
+    return function
+
+
+def _why_not(kernels: Sequence[str], applied: Applied) -> str:
+    reasons = {reason for name in kernels for reason in applied.refusals.get(name, {}).values()}
+    if not reasons:
+        return "no module of this model computes that."
+    return f"it fits no module of this model: {'; '.join(sorted(reasons))}."
+
+
+def _report(applied: Applied, choice: KernelChoice, report: Report) -> None:
+    used = {name: len(places) for name, places in applied.places.items()}
+    sources = {name: choice.sources.get(name, "tunemill") for name in used}
+    rows = [(name, sources[name], count) for name, count in sorted(used.items())]
+    if rows:
+        report.table("Kernels", ["kernel", "from", "modules"], rows)
+    report.summary(kernels=", ".join(f"{name} ({count})" for name, _, count in rows) or "none")
+    for name, refused in sorted(applied.refusals.items()):
+        for reason in sorted(set(refused.values())):
+            places = [place for place, given in refused.items() if given == reason]
+            report.log(f"kernel {name}: not in {places[0]}, {len(places)} in all: {reason}")
