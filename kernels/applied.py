@@ -45,7 +45,10 @@ class Applied:
         """Module `name` calls `kernels`."""
         for kernel in kernels:
             self.places.setdefault(kernel, []).append(name)
-            self.refusals.get(kernel, {}).pop(name, None)
+            refused = self.refusals.get(kernel, {})
+            refused.pop(name, None)
+            if not refused:
+                self.refusals.pop(kernel, None)
 
     def refuse(self, kernels: tuple[str, ...], name: str, reason: str) -> None:
         """Module `name` does not call `kernels`, and why."""

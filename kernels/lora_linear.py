@@ -172,9 +172,7 @@ def adapted_norm(weight_nk: Tensor, lora_a_rk: Tensor, lora_b_nr: Tensor, scalin
     a_rk, b_nr = lora_a_rk.to(wide), lora_b_nr.to(wide)
     base_n = torch.linalg.vector_norm(weight_nk, dim=1, dtype=wide).square()
     cross_n = ((weight_nk @ lora_a_rk.t()).to(wide) * b_nr).sum(1)
-    with torch.autocast(
-        weight_nk.device.type, enabled=False
-    ):  # it would round these products to its own dtype
+    with torch.autocast(weight_nk.device.type, enabled=False):  # which would round these products
         update_n = ((b_nr @ (a_rk @ a_rk.t())) * b_nr).sum(1)
     return (base_n + 2.0 * scaling * cross_n + scaling**2 * update_n).clamp_min(0.0).sqrt()
 

@@ -1,8 +1,6 @@
-"""Kernels in the model that is trained: which functions go in, and what transformers knows of the model."""
+"""Kernels in the model that is trained: what this machine can run, which functions go in, and what is said of it."""
 
-import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -10,77 +8,22 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tunemill.kernels import triton_runtime
 from tunemill.kernels.applied import Applied
 from tunemill.kernels.apply import KERNELS, apply_kernels
 from tunemill.kernels.chunked_cross_entropy import chunked_cross_entropy
-from tunemill.kernels.modules import FusedLayer
 from tunemill.stages.errors import SettingError
 from tunemill.stages.report import Report
 from tunemill.stages.trained.config import TrainedConfig
 from tunemill.stages.trained.kernel_choice import KernelChoice, Source, choose_kernels
+from tunemill.stages.trained.surroundings_body import Transformers
 
-PROBE = "tunemill_probe"
 CHUNKS = 8
 PACKAGES = {
     "liger": ("liger_kernel", "liger-kernel"),
     "cut_cross_entropy": ("cut_cross_entropy", "cut-cross-entropy"),
 }
-
-
-class CheckpointedLayer(FusedLayer, GradientCheckpointingLayer):  # type: ignore[misc]
-    """A `FusedLayer` whose activations transformers can compute again in the backward pass."""
-
-
-class Transformers:
-    """The `Surroundings` of a model of transformers."""
-
-    layer_class = CheckpointedLayer
-
-    def attention_of(self, module: Any) -> Callable[[], Callable[..., Any]]:
-        """Looks up the attention function that the module's config names; for eager that of the model's file."""
-        eager = _from_file_of(module, "eager_attention_forward")
-
-        def look_up() -> Callable[..., Any]:
-            chosen = module.config._attn_implementation
-            function: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(chosen, eager)
-            return function
-
-        return look_up
-
-    def rotary_of(self, module: nn.Module) -> Callable[..., Any] | None:
-        """`apply_rotary_pos_emb` of the model's file."""
-        return _from_file_of(module, "apply_rotary_pos_emb")
-
-    @contextmanager
-    def attention_replaced(self, module: Any, function: Callable[..., Any]) -> Iterator[None]:
-        """While open, `function` is registered as an attention and the module's config names it."""
-        config = module.config
-        chosen = config._attn_implementation
-        ALL_ATTENTION_FUNCTIONS[PROBE] = function
-        config._attn_implementation = PROBE
-        try:
-            yield
-        finally:
-            config._attn_implementation = chosen
-            del ALL_ATTENTION_FUNCTIONS[PROBE]
-
-
-def _from_file_of(module: nn.Module, name: str) -> Callable[..., Any] | None:
-    """A function that stands beside the class of `module`."""
-    found: Callable[..., Any] | None = vars(sys.modules[type(module).__module__]).get(name)
-    return found
-
-
-def use_kernels(
-    model: nn.Module, names: Collection[str], *, autocast_dtype: torch.dtype | None = None
-) -> Applied:
-    """Put Tunemill's kernels of these names into a model, adapters included, that is on its device."""
-    functions = {name: KERNELS[name] for name in names}
-    return apply_kernels(model, functions, Transformers(), autocast_dtype=autocast_dtype)
 
 
 def check_kernels_here(config: TrainedConfig) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 
 from tunemill.kernels.apply import RESIDUAL
 from tunemill.kernels.triton_runtime import interpreted
-from tunemill.stages.trained.kernels_body import use_kernels
+from tunemill.stages.trained.surroundings_body import use_kernels
 
 NORMS = {"llama": 3, "mistral": 3, "qwen2": 3, "qwen3": 5, "gemma": 3, "gemma2": 9}
 GATED = {"gemma": "geglu", "gemma2": "geglu"}
@@ -121,7 +121,7 @@ def test_compiled() -> None:
 def test_a_wrong_kernel_is_found_out() -> None:
     """Each of these differs from the model by less than a tenth in a value or in a gradient only."""
     from tunemill.kernels.apply import KERNELS, apply_kernels
-    from tunemill.stages.trained.kernels_body import Transformers
+    from tunemill.stages.trained.surroundings_body import Transformers
 
     def backwards_wrong(y: torch.Tensor) -> torch.Tensor:
         return 1.1 * y - 0.1 * y.detach()

@@ -11,7 +11,7 @@ from torch import nn
 from tunemill.kernels import lora_mlp, lora_o, lora_qkv
 from tunemill.kernels.apply import KERNELS, apply_kernels
 from tunemill.kernels.triton_runtime import interpreted
-from tunemill.stages.trained.kernels_body import Transformers, use_kernels
+from tunemill.stages.trained.surroundings_body import Transformers, use_kernels
 
 ADAPTERS = ("lora_mlp", "lora_qkv", "lora_o")
 # bitsandbytes' CPU code needs rows of whole blocks of 64 to agree with its CUDA code.

@@ -169,7 +169,11 @@ def test_a_kernel_that_fits_nothing_is_refused(
 )
 def test_liger(
     # Its RMSNorm and SwiGLU take a Python number where the interpreter wants a tensor.
-    tmp_path: Path, base: Model, data: TrainingData, settings: dict[str, Any], kernels: set[str]
+    tmp_path: Path,
+    base: Model,
+    data: TrainingData,
+    settings: dict[str, Any],
+    kernels: set[str],
 ) -> None:
     plain = run(tmp_path / "off", base, data, kernels="off", max_steps=1)
     liger = run(tmp_path / "liger", base, data, kernels="off", max_steps=1, **settings)

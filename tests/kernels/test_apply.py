@@ -1,7 +1,249 @@
-"""Kernels in whole models: how modules are recognised, proven, replaced and put back."""
+"""Kernels in whole models: how modules are recognised, replaced and put back. Here the kernels run their references."""
 
+from typing import Any
+
+import pytest
+import torch
+from support.families import assert_same_step, make_family, packed_batch, shake, step, with_lora
 from support.interpreter import run_interpreted
+from torch import Tensor, nn
+
+from tunemill.kernels.apply import KERNELS, RESIDUAL, apply_kernels
+from tunemill.kernels.modules import FusedAttention, FusedMlp, FusedNorm
+from tunemill.stages.trained.surroundings_body import Transformers, use_kernels
+
+BATCH = packed_batch(5, 4)
+HEAD = "base_model.model.lm_head"
 
 
 def test_whole_models_under_the_interpreter() -> None:
     run_interpreted("apply", at_least=15, seconds=400)
+
+
+def test_adapters_under_the_interpreter() -> None:
+    run_interpreted("apply_lora", at_least=11, seconds=300)
+
+
+@pytest.mark.parametrize(
+    ("family", "places", "refused"),
+    [
+        ("phi3", {"rms_norm": 3, "swiglu": 1, "linear_cross_entropy": 1}, {}),
+        (
+            "granite",
+            {"rms_norm": 3, "rope": 1, "lora_qkv": 1, "lora_o": 1, "lora_mlp": 1, "linear_cross_entropy": 1},
+            {},
+        ),
+        (
+            "cohere",
+            {"lora_qkv": 1, "lora_o": 1, "lora_mlp": 1, "linear_cross_entropy": 1},
+            {"rope": "q as attention gets it differs"},
+        ),
+        (
+            "glm",
+            {"rms_norm": 3, RESIDUAL: 1, "lora_qkv": 1, "lora_o": 1, "swiglu": 1, "linear_cross_entropy": 1},
+            {"rope": "q as attention gets it differs"},
+        ),
+        (
+            "mixtral",
+            {"rms_norm": 3, RESIDUAL: 1, "rope": 1, "lora_qkv": 1, "lora_o": 1, "linear_cross_entropy": 1},
+            {},
+        ),
+        ("gpt2", {"linear_cross_entropy": 1}, {}),
+    ],
+)
+def test_other_families(family: str, places: dict[str, int], refused: dict[str, str]) -> None:
+    model = with_lora(make_family(family))
+    plain = step(model, BATCH)
+    applied = use_kernels(model, KERNELS)
+    assert {name: len(found) for name, found in applied.places.items()} == places
+    assert applied.refusals.keys() == refused.keys()
+    for name, reason in refused.items():
+        assert all(reason in given for given in applied.refusals[name].values())
+    assert_same_step(step(model, BATCH), plain)
+
+
+def test_a_residual_that_is_scaled_is_not_added_by_the_kernel() -> None:
+    """Granite multiplies what a layer adds; with 1.0 it is Llama."""
+    assert RESIDUAL not in use_kernels(make_family("granite"), ("rms_norm",)).places
+    plain = make_family("granite", residual_multiplier=1.0)
+    assert RESIDUAL in use_kernels(plain, ("rms_norm",)).places
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_head_that_is_trained_beside_the_adapter(tied: bool) -> None:
+    saved = ["lm_head"] if tied else ["embed_tokens", "lm_head"]
+    model = with_lora(make_family("llama", tie_word_embeddings=tied), modules_to_save=saved)
+    plain = step(model, BATCH)
+    assert f"{HEAD}.modules_to_save.default.weight" in plain[1]
+    applied = use_kernels(model, KERNELS)
+    assert applied.places["linear_cross_entropy"] == [f"{HEAD}.modules_to_save.default"]
+    assert_same_step(step(model, BATCH), plain)
+
+
+def test_tied_embeddings_are_trained_through_both() -> None:
+    model = make_family("llama", tie_word_embeddings=True)
+    plain = step(model, BATCH)
+    use_kernels(model, KERNELS)
+    assert_same_step(step(model, BATCH), plain)
+
+
+def test_evaluation_gets_logits() -> None:
+    model = make_family("gemma2")
+    model.eval()
+    with torch.no_grad():
+        before = model(**BATCH, use_cache=False)
+        model.train()
+        applied = use_kernels(model, ("linear_cross_entropy",))
+        for mode in (False, True):
+            after = model.train(mode)(**BATCH, use_cache=False)
+            torch.testing.assert_close(after.logits, before.logits)
+            torch.testing.assert_close(after.loss, before.loss)
+    applied.undo()
+    assert model.config.final_logit_softcapping == 2.0
+
+
+def test_generation_with_a_cache_is_the_same() -> None:
+    model = make_family("qwen3")
+    model.eval()
+    prompt = BATCH["input_ids"][:, :4]
+    before = model.generate(prompt, max_new_tokens=5, do_sample=False)
+    use_kernels(model, KERNELS)
+    assert torch.equal(model.generate(prompt, max_new_tokens=5, do_sample=False), before)
+
+
+def test_modes_follow_the_model_and_survive_undoing() -> None:
+    model = with_lora(make_family("llama"))
+    applied = use_kernels(model, KERNELS)
+    assert all(module.training for module in model.modules())
+    model.eval()
+    assert not any(module.training for module in model.modules())
+    applied.undo()
+    assert not any(module.training for module in model.modules())
+
+
+def test_nothing_else_is_changed_by_proving() -> None:
+    model = with_lora(make_family("llama"), lora_dropout=0.5)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    use_kernels(model, KERNELS)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def module_of(model: nn.Module, kind: type[nn.Module]) -> int:
+    return sum(isinstance(module, kind) for module in model.modules())
+
+
+def test_a_linear_layer_that_does_more_is_called() -> None:
+    """As in quantization-aware training: a subclass whose forward rounds the weight."""
+
+    class Rounding(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.linear(x, self.weight.round(decimals=1))
+
+    model = make_family("llama")
+    layer = model.model.layers[0]
+    for parent, name in ((layer.mlp, "up_proj"), (layer.self_attn, "q_proj")):
+        own = getattr(parent, name)
+        made = Rounding(own.in_features, own.out_features, bias=False)
+        made.weight = own.weight
+        setattr(parent, name, made)
+    plain = step(model, BATCH)
+    applied = use_kernels(model, KERNELS)
+    assert not module_of(model, FusedMlp)
+    assert not module_of(model, FusedAttention)
+    assert "no plain linear layer" in next(iter(applied.refusals["swiglu"].values()))
+    assert "no plain linear layer" in next(iter(applied.refusals["rope"].values()))
+    assert_same_step(step(model, BATCH), plain)
+
+
+def test_hooks_go_on_running() -> None:
+    model = make_family("llama")
+    calls: list[str] = []
+
+    def note(name: str) -> Any:
+        return lambda *_: calls.append(name)
+
+    layer = model.model.layers[0]
+    watched = {
+        "mlp": layer.mlp,
+        "attention": layer.self_attn,
+        "norm": layer.input_layernorm,
+        "up": layer.mlp.up_proj,
+    }
+    for name, module in watched.items():
+        module.register_forward_hook(note(name))
+    use_kernels(model, KERNELS)
+    calls.clear()
+    step(model, BATCH)
+    assert sorted(calls) == sorted(watched)
+
+
+def test_a_norm_that_only_looks_like_one_stays() -> None:
+    class AlmostNorm(nn.Module):
+        def __init__(self, own: Any) -> None:
+            super().__init__()
+            self.weight, self.eps = own.weight, own.variance_epsilon
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 2 * self.eps)
+
+    model = make_family("llama")
+    model.model.norm = AlmostNorm(model.model.norm)
+    use_kernels(model, ("rms_norm",))
+    assert module_of(model, FusedNorm) == 2
+    assert isinstance(model.model.norm, AlmostNorm)
+
+
+def test_a_forward_that_was_replaced_stays() -> None:
+    model = make_family("llama")
+    mlp = model.model.layers[0].mlp
+    own = mlp.forward
+    mlp.forward = lambda x: 2.0 * own(x)
+    plain = step(model, BATCH)
+    applied = use_kernels(model, KERNELS)
+    assert set(applied.refusals["swiglu"].values()) == {"something else has replaced its forward"}
+    assert_same_step(step(model, BATCH), plain)
+
+
+def test_an_error_of_a_kernel_names_it_and_the_remedy() -> None:
+    def broken(*_: Any, **__: Any) -> Tensor:
+        raise RuntimeError("no such instruction")
+
+    with pytest.raises(RuntimeError, match="no such instruction") as caught:
+        apply_kernels(make_family("llama"), {"swiglu": broken}, Transformers())
+    assert any(
+        "swiglu in model.layers.0.mlp" in note and "kernels: off" in note for note in caught.value.__notes__
+    )
+
+
+def test_layer_norm_of_another_library() -> None:
+    model = make_family("gpt2")
+    plain = step(model, BATCH)
+
+    def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        return nn.functional.layer_norm(x, weight.shape, weight, bias, eps)
+
+    applied = apply_kernels(model, {"layer_norm": layer_norm}, Transformers())
+    assert len(applied.places["layer_norm"]) == 3
+    assert_same_step(step(model, BATCH), plain)
+
+
+def test_training_with_kernels_goes_where_training_without_goes() -> None:
+    """Ten steps of SGD, so that errors would add up."""
+    trained = []
+    for kernels in ((), KERNELS):
+        model = with_lora(make_family("qwen2"))
+        use_kernels(model, kernels)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        for _ in range(10):
+            model(**BATCH, use_cache=False).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        trained.append(step(model, BATCH))
+    untrained = with_lora(make_family("qwen2"))
+    shake(untrained, only="nothing")
+    assert trained[0][0] < step(untrained, BATCH)[0]
+    assert_same_step(trained[1], trained[0], 1e-4)

@@ -48,7 +48,7 @@ CONFIGS: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
     "phi3": (Phi3Config, {}),
     "granite": (GraniteConfig, {"logits_scaling": 2.0, "residual_multiplier": 0.3}),
     "cohere": (CohereConfig, {}),
-    "glm": (GlmConfig, {"head_dim": 4}),
+    "glm": (GlmConfig, {"head_dim": 8}),
     "mixtral": (MixtralConfig, {"num_local_experts": 2}),
     "gpt2": (GPT2Config, {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}),
 }
