@@ -60,10 +60,11 @@ def test_nothing_is_spilled_and_accesses_are_wide(name, dtype, hopper):
     for launch in hopper(name, dtype):
         used, accesses = launch.resources(), launch.accesses()
         what = f"{launch.name} {launch.signature} {used} {accesses}"
-        # The widest row of all, with the gradient of its weight, holds a few constants on the stack; so does
-        # Triton 3.6 for one capped loss of float32 logits.
+        # The widest row of all, with the gradient of its weight, holds a few constants on the stack; so do some
+        # versions of Triton with one or two for a capped loss.
         widest = launch.name == "rms_norm.backward_kernel" and launch.metadata.num_warps == 16
-        assert used["spilled"] <= (48 if widest else 8 if dtype == torch.float32 else 0), what
+        is_loss = launch.name.startswith("linear_cross_entropy")
+        assert used["spilled"] <= (48 if widest else 8 if is_loss else 0), what
         assert used["shared"] <= 48 * 1024, what
         assert sum(size == 16 for _, size in accesses) >= 2, what
         assert sum(size < 16 for _, size in accesses) <= NARROW[launch.name.partition(".")[0]], what
