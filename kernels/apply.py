@@ -8,6 +8,7 @@ the library that the model comes from is passed in too, as `Surroundings`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from tunemill.kernels.modules import (
     in_place_of,
 )
 from tunemill.kernels.proof import (
+    TOKENS,
     Call,
     UnfitError,
     autocast,
@@ -98,13 +100,11 @@ def apply_kernels(
     """
     applied = Applied()
     device = next(model.parameters()).device
-    vocabulary: int = model.get_input_embeddings().num_embeddings
-    batch = probe_batch(vocabulary, device)
+    batch = _batch(model, device)
+    inputs = {name: values for name, values in batch.items() if name != "labels"}
     candidates = {name: module for name, module in model.named_modules() if name}
     with in_evaluation(model), random_adapters(model), autocast(device, autocast_dtype):
-        calls = recorded_calls(
-            list(candidates.values()), lambda: model(input_ids=batch["input_ids"], use_cache=False)
-        )
+        calls = recorded_calls(list(candidates.values()), lambda: model(**inputs, use_cache=False))
         sites = [Site(name, module, calls.get(module)) for name, module in candidates.items()]
         for replace in REPLACEMENTS:
             for site in sites:
@@ -113,6 +113,17 @@ def apply_kernels(
     for module, made in applied.pairs:
         made.training = module.training
     return applied
+
+
+def _batch(model: Any, device: torch.device) -> dict[str, Tensor]:
+    """A probe batch of what the model takes."""
+    config = model.config.get_text_config()
+    vocabulary: int = model.get_input_embeddings().num_embeddings
+    batch = probe_batch(vocabulary, getattr(config, "max_position_embeddings", TOKENS), device)
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if "position_ids" not in inspect.signature(plain.forward).parameters:
+        del batch["position_ids"]
+    return batch
 
 
 def _replace_norm(

@@ -21,8 +21,6 @@ the z-loss; Gemma Team 2024 (arXiv 2408.00118) for the cap.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -75,7 +73,7 @@ def chunked_cross_entropy(
     if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
-    check_inputs(hidden, weight, labels, softcap, label_smoothing)
+    linear_cross_entropy.check_inputs(hidden, weight, labels, softcap, label_smoothing)
     hidden_nh, labels_n = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
     size = cdiv(labels_n.numel(), num_chunks)
     settings = (ignore_index, softcap, label_smoothing, z_loss)
@@ -117,21 +115,3 @@ def check_chunks(num_chunks: int) -> None:
     """Raise ValueError unless it is a number of pieces."""
     if num_chunks < 1:
         raise ValueError(f"num_chunks: {num_chunks}; a whole number of at least 1")
-
-
-def check_inputs(
-    hidden: Tensor, weight: Tensor, labels: Tensor, softcap: float | None, label_smoothing: float
-) -> None:
-    """Raise ValueError unless the shapes and dtypes fit together and the settings are in their range."""
-    if weight.dim() != 2 or hidden.dim() == 0 or hidden.shape[-1] != weight.shape[1]:
-        shapes = f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)}"
-        raise ValueError(f"{shapes}: they are (..., H) and (V, H)")
-    if hidden.dtype != weight.dtype or not hidden.is_floating_point():
-        raise ValueError(f"hidden is {hidden.dtype} and weight {weight.dtype}; give both one floating dtype")
-    if labels.shape != hidden.shape[:-1] or labels.dtype != torch.int64:
-        found = f"labels {labels.dtype} {tuple(labels.shape)}"
-        raise ValueError(f"{found}: one torch.int64 per row of hidden, {tuple(hidden.shape[:-1])}")
-    if softcap is not None and not 0 < softcap < math.inf:
-        raise ValueError(f"softcap: {softcap}; a positive number, or None for none")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing: {label_smoothing}; a number from 0 to 1")

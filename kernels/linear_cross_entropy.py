@@ -84,7 +84,7 @@ def reference(
     token_weights: Tensor | None = None,
 ) -> Tensor:
     """Mean loss through the whole logits matrix, in plain PyTorch."""
-    _check(hidden, weight, labels, softcap, label_smoothing, token_weights)
+    check_inputs(hidden, weight, labels, softcap, label_smoothing, token_weights)
     computed = torch.promote_types(hidden.dtype, torch.float32)
     logits_nv = (hidden.reshape(-1, hidden.shape[-1]) @ weight.T).to(computed)
     if softcap is not None:
@@ -128,7 +128,7 @@ def linear_cross_entropy(
     if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
-    _check(hidden, weight, labels, softcap, label_smoothing, token_weights)
+    check_inputs(hidden, weight, labels, softcap, label_smoothing, token_weights)
     hidden_nh = hidden.reshape(-1, hidden.shape[-1])
     weights_n = _weights(
         labels, ignore_index, token_weights, torch.promote_types(hidden.dtype, torch.float32)
@@ -158,14 +158,15 @@ def _fused(
 _fused = torch.compiler.disable(_fused)
 
 
-def _check(
+def check_inputs(
     hidden: Tensor,
     weight: Tensor,
     labels: Tensor,
     softcap: float | None,
     label_smoothing: float,
-    token_weights: Tensor | None,
+    token_weights: Tensor | None = None,
 ) -> None:
+    """Raise ValueError unless shapes, dtypes and devices fit together and the settings are in their range."""
     if weight.dim() != 2 or hidden.dim() == 0 or hidden.shape[-1] != weight.shape[1]:
         shapes = f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)}"
         raise ValueError(f"{shapes}: they are (..., H) and (V, H)")

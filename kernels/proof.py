@@ -80,12 +80,19 @@ def random_adapters(model: nn.Module) -> Iterator[None]:
             factor.data.copy_(values)
 
 
-def probe_batch(vocabulary: int, device: torch.device) -> dict[str, Tensor]:
-    """Random input_ids and labels (b, s), some labels ignored."""
+def probe_batch(vocabulary: int, positions: int, device: torch.device) -> dict[str, Tensor]:
+    """Random input_ids and labels (b, s), some labels ignored, and position_ids.
+
+    The first row stands at the first of the model's `positions`, the second at the last: some models scale what
+    stands far back.
+    """
     generator = torch.Generator().manual_seed(0)
     input_ids = torch.randint(vocabulary, (BATCH, TOKENS), generator=generator)
     labels = input_ids.masked_fill(torch.rand(input_ids.shape, generator=generator) < 0.3, -100)
-    return {"input_ids": input_ids.to(device), "labels": labels.to(device)}
+    first = torch.tensor([[0], [max(positions - TOKENS, 0)]])
+    position_ids = first + torch.arange(TOKENS)
+    batch = {"input_ids": input_ids, "labels": labels, "position_ids": position_ids}
+    return {name: values.to(device) for name, values in batch.items()}
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:

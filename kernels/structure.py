@@ -7,6 +7,7 @@ and raises `UnfitError` where it nearly fits.
 from __future__ import annotations
 
 import copy
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from tunemill.kernels.projections import has_hooks, is_adapter, is_linear
 from tunemill.kernels.proof import UnfitError
 
 ATTENTION_CHILDREN = {"q_proj", "k_proj", "v_proj", "o_proj"}
+ATTENTION_INPUTS = {"hidden_states", "position_embeddings", "attention_mask"}
 HEAD_NORMS = {"q_norm", "k_norm"}
 ATTENTION_SETTINGS = {"head_dim", "scaling", "attention_dropout", "layer_idx", "config"}
 MLP_CHILDREN = {"gate_proj", "up_proj", "down_proj"}
@@ -111,6 +113,8 @@ def is_attention(module: nn.Module) -> bool:
     strange = children - ATTENTION_CHILDREN - HEAD_NORMS
     if strange or len(children & HEAD_NORMS) == 1:
         raise UnfitError(f"attention with {', '.join(sorted(strange or children & HEAD_NORMS))}")
+    if not set(inspect.signature(type(module).forward).parameters) >= ATTENTION_INPUTS:
+        raise UnfitError("attention that is called in another way")
     if not set(vars(module)) >= ATTENTION_SETTINGS:
         missing = sorted(ATTENTION_SETTINGS - set(vars(module)))
         raise UnfitError(f"attention without {', '.join(missing)}")

@@ -1,6 +1,7 @@
 """The `trained` body with kernels, in Triton's interpreter. Run by tests/stages/trained/test_kernels.py."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,17 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path, base: Model, data: Trainin
     first, _ = run(tmp_path / "1", base, data, **LORA, lora_dropout=0.3, **PACKED)
     second, _ = run(tmp_path / "2", base, data, **LORA, lora_dropout=0.3, **PACKED)
     assert folder_bytes(first) == folder_bytes(second)
+
+
+def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, base: Model, data: TrainingData) -> None:
+    settings: dict[str, Any] = {**LORA, **PACKED, "lora_dropout": 0.3, "max_steps": 2, "save_steps": 1}
+    whole, _ = run(tmp_path / "whole", base, data, **settings)
+    shutil.copytree(
+        tmp_path / "whole" / "checkpoints" / "checkpoint-1", tmp_path / "b/checkpoints/checkpoint-1"
+    )
+    resumed, heard = run(tmp_path / "b", base, data, **settings)
+    assert any("resuming from checkpoint-1" in event["message"] for event in heard.of("log"))
+    assert folder_bytes(resumed) == folder_bytes(whole)
 
 
 def test_only_the_named_kernels(tmp_path: Path, base: Model, data: TrainingData) -> None:

@@ -7,6 +7,7 @@ import torch
 from support.families import assert_same_step, make_family, packed_batch, shake, step, with_lora
 from support.interpreter import run_interpreted
 from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaAttention
 
 from tunemill.kernels.apply import KERNELS, RESIDUAL, apply_kernels
 from tunemill.kernels.modules import FusedAttention, FusedMlp, FusedNorm
@@ -195,6 +196,54 @@ def test_a_norm_that_only_looks_like_one_stays() -> None:
     use_kernels(model, ("rms_norm",))
     assert module_of(model, FusedNorm) == 2
     assert isinstance(model.model.norm, AlmostNorm)
+
+
+def test_attention_that_looks_at_far_positions_stays() -> None:
+    """As Ministral 3 and Llama 4, which scale queries behind some thousands of tokens."""
+
+    class FarSighted(LlamaAttention):
+        def forward(
+            self, hidden_states: Any, position_embeddings: Any, attention_mask: Any, **settings: Any
+        ) -> Any:
+            far = 1.0 + 0.5 * (settings["position_ids"] > 40).to(hidden_states.dtype)
+            return super().forward(
+                hidden_states * far.unsqueeze(-1), position_embeddings, attention_mask, **settings
+            )
+
+    model = make_family("llama")
+    own = model.model.layers[0].self_attn
+    made = FarSighted(own.config, 0)
+    made.load_state_dict(own.state_dict())
+    model.model.layers[0].self_attn = made
+    applied = use_kernels(model, KERNELS)
+    assert "differs" in applied.refusals["rope"]["model.layers.0.self_attn"]
+    assert "rope" not in applied.places
+
+
+@pytest.mark.parametrize("signature", ["crossed", "keyword"])
+def test_attention_that_is_called_in_another_way_stays(signature: str) -> None:
+    class Crossed(LlamaAttention):
+        def forward(self, hidden_states: Any, **settings: Any) -> Any:
+            return super().forward(hidden_states, **settings)
+
+    class Keyword(LlamaAttention):
+        def forward(
+            self, hidden_states: Any, position_embeddings: Any, attention_mask: Any, **settings: Any
+        ) -> Any:
+            return super().forward(
+                hidden_states, position_embeddings, attention_mask, extra=object(), **settings
+            )
+
+    model = make_family("llama")
+    own = model.model.layers[0].self_attn
+    made = (Crossed if signature == "crossed" else Keyword)(own.config, 0)
+    made.load_state_dict(own.state_dict())
+    model.model.layers[0].self_attn = made
+    plain = step(model, BATCH)
+    applied = use_kernels(model, KERNELS)
+    reason = "called in another way" if signature == "crossed" else "passes extra to attention"
+    assert reason in applied.refusals["rope"]["model.layers.0.self_attn"]
+    assert_same_step(step(model, BATCH), plain)
 
 
 def test_a_forward_that_was_replaced_stays() -> None:

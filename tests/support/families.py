@@ -16,6 +16,7 @@ from transformers import (
     GPT2Config,
     GraniteConfig,
     LlamaConfig,
+    Ministral3Config,
     MistralConfig,
     MixtralConfig,
     Phi3Config,
@@ -38,6 +39,7 @@ SIZES: dict[str, Any] = {
 CONFIGS: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
     "llama": (LlamaConfig, {}),
     "mistral": (MistralConfig, {"sliding_window": 4}),
+    "ministral3": (Ministral3Config, {"head_dim": 8}),
     "qwen2": (Qwen2Config, {}),
     "qwen3": (Qwen3Config, {"head_dim": 8}),
     "gemma": (GemmaConfig, {"head_dim": 8}),
