@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -63,9 +63,6 @@ RESIDUAL = "rms_norm with the residual"
 class Surroundings(Protocol):
     """What the library of the model knows and a kernel does not."""
 
-    layer_class: type[FusedLayer]
-    """`FusedLayer` with what the library's decoder layers inherit: checkpointing."""
-
     def attention_of(self, module: nn.Module) -> Callable[[], Function]:
         """Looks up the attention function that the config of an attention module chooses at that moment."""
 
@@ -103,13 +100,19 @@ def apply_kernels(
     batch = _batch(model, device)
     inputs = {name: values for name, values in batch.items() if name != "labels"}
     candidates = {name: module for name, module in model.named_modules() if name}
-    with in_evaluation(model), random_adapters(model), autocast(device, autocast_dtype):
+    with ExitStack() as proving:
+        proving.enter_context(in_evaluation(model))
+        proving.enter_context(random_adapters(model))
+        proving.enter_context(autocast(device, autocast_dtype))
+        undoing = proving.enter_context(ExitStack())
+        undoing.callback(applied.undo)
         calls = recorded_calls(list(candidates.values()), lambda: model(**inputs, use_cache=False))
         sites = [Site(name, module, calls.get(module)) for name, module in candidates.items()]
         for replace in REPLACEMENTS:
             for site in sites:
                 replace(model, site, functions, surroundings, applied)
         replace_loss(model, functions, batch, applied)
+        undoing.pop_all()
     for module, made in applied.pairs:
         made.training = module.training
     return applied
@@ -118,12 +121,18 @@ def apply_kernels(
 def _batch(model: Any, device: torch.device) -> dict[str, Tensor]:
     """A probe batch of what the model takes."""
     config = model.config.get_text_config()
-    vocabulary: int = model.get_input_embeddings().num_embeddings
-    batch = probe_batch(vocabulary, getattr(config, "max_position_embeddings", TOKENS), device)
+    batch = probe_batch(_vocabulary(model), getattr(config, "max_position_embeddings", TOKENS), device)
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     if "position_ids" not in inspect.signature(plain.forward).parameters:
         del batch["position_ids"]
     return batch
+
+
+def _vocabulary(model: Any) -> int:
+    """How many tokens can be both read and predicted: an embedding may have rows that the head has not."""
+    read: int = model.get_input_embeddings().weight.shape[0]
+    head = model.get_output_embeddings()
+    return read if head is None else min(read, vars(head).get("out_features", read))
 
 
 def _replace_norm(
@@ -178,17 +187,12 @@ def _replace_mlp(
 
 
 def _replace_layer(
-    model: nn.Module,
-    site: Site,
-    functions: Mapping[str, Function],
-    surroundings: Surroundings,
-    applied: Applied,
+    model: nn.Module, site: Site, functions: Mapping[str, Function], _: Surroundings, applied: Applied
 ) -> None:
     """Only our kernel adds the residual; a layer that does more than add and normalise is left without a word."""
     if functions.get("rms_norm") is not KERNELS["rms_norm"] or not structure.is_layer(site.module):
         return
-    made = in_place_of(surroundings.layer_class, site.module)
-    _put(model, site, made, (RESIDUAL,), applied)
+    _put(model, site, in_place_of(FusedLayer, site.module), (RESIDUAL,), applied)
     applied.refusals.pop(RESIDUAL, None)
 
 
@@ -239,18 +243,28 @@ def _attention(site: Site, functions: Mapping[str, Function], surroundings: Surr
         for name, value in expected.kwargs.items()
         if name not in {"dropout", "scaling", *site.call.kwargs}
     }
-    unknown = [name for name, value in settings.items() if not isinstance(value, int | float | None)]
+    own = {id(parameter) for parameter in site.module.parameters(recurse=False)}
+    unknown = [
+        name
+        for name, value in settings.items()
+        if not isinstance(value, int | float | None) and id(value) not in own
+    ]
     if unknown:
         raise UnfitError(f"it passes {', '.join(unknown)} to attention")
-    made = in_place_of(
-        FusedAttention,
-        site.module,
-        rope=rotate,
-        lora_qkv=functions.get("lora_qkv"),
-        lora_o=functions.get("lora_o"),
-        attention_of=surroundings.attention_of(site.module),
-        attention_settings=settings,
-    )
+    parts: dict[str, Any] = {
+        "rope": rope.reference if "rope" in functions else rotate,
+        "lora_qkv": None,
+        "lora_o": None,
+        "attention_of": surroundings.attention_of(site.module),
+        "attention_settings": settings,
+    }
+    plain = in_place_of(FusedAttention, site.module, **parts)
+    try:
+        _attention_call(plain, site.call, surroundings)
+    except (RuntimeError, TypeError, ValueError) as error:  # no kernel runs yet: the model's own parts clash
+        raise UnfitError(f"it is not put together as in Llama: {error}") from error
+    kernels = {"rope": rotate, "lora_qkv": functions.get("lora_qkv"), "lora_o": functions.get("lora_o")}
+    made = in_place_of(FusedAttention, site.module, **(parts | kernels))
     actual = _attention_call(made, site.call, surroundings)
     tolerance = tolerance_of(site.module, site.call.hidden_states.dtype)
     for place, name in enumerate(("q", "k", "v")):

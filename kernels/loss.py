@@ -15,6 +15,10 @@ from tunemill.kernels.modules import Function, in_place_of
 from tunemill.kernels.projections import is_linear, is_quantized
 from tunemill.kernels.proof import UnfitError, check_close, tolerance_of
 
+CAP = "final_logit_softcapping"
+# Standard deviation of logits at which every cap of logits in use (Gemma's is 30) changes the loss by tens of per cent.
+LARGE_LOGITS = 60.0
+
 
 class FusedHead(nn.Module):  # type: ignore[misc]
     """The output head of a model whose loss projects for itself.
@@ -116,25 +120,51 @@ def replace_loss(
     name = next((n for n in ("linear_cross_entropy", "cross_entropy") if n in functions), None)
     if name is None:
         return
+    causal = next((m for m in model.modules() if "loss_function" in dir(type(m))), None)
+    caps = _caps(None if causal is None else vars(causal).get("config"))
+    for capped in caps:
+        if _replaced(model, functions[name], name, capped, batch, applied):
+            return
+
+
+def _replaced(
+    model: nn.Module,
+    function: Function,
+    name: str,
+    capped: dict[str, Any] | None,
+    batch: Mapping[str, Tensor],
+    applied: Applied,
+) -> bool:
+    """Whether the loss could be replaced, with this cap of the logits."""
     marker = len(applied.undoing)
     try:
         causal, place, head = _head_of(model)
         with told(f"{name} in the loss"):
-            expected = _loss_and_gradient(model, head, batch)
+            expected = _losses_and_gradients(model, head, batch)
             if name == "cross_entropy":
                 made = head
-                _set_loss(causal, FusedLogitLoss(functions[name]), applied)
+                _set_loss(causal, FusedLogitLoss(function), applied)
             else:
-                made = _fuse_head(model, causal, place, head, functions[name], applied)
-            actual = _loss_and_gradient(model, made, batch)
-            tolerance = tolerance_of(head, expected[1].dtype)
-            check_close("loss", actual[0].float(), expected[0].float(), tolerance)
-            check_close("gradient of the loss", actual[1], expected[1], tolerance)
+                made = _fuse_head(model, causal, place, head, function, capped, applied)
+            actual = _losses_and_gradients(model, made, batch)
+            tolerance = tolerance_of(head, head.weight.dtype)
+            for (loss, gradient), (own_loss, own_gradient) in zip(actual, expected, strict=True):
+                check_close("loss", loss.float(), own_loss.float(), tolerance)
+                if gradient is not None and own_gradient is not None:
+                    check_close("gradient of the loss", gradient, own_gradient, tolerance)
     except UnfitError as error:
         applied.undo(down_to=marker)
         applied.refuse((name,), "the output head", str(error))
-        return
+        return False
+    applied.refusals.pop(name, None)
     applied.note((name,), place)
+    return True
+
+
+def _caps(config: Any) -> list[dict[str, Any] | None]:
+    """Where the cap of the logits may be found; None is nowhere, and last: some have a cap that they ignore."""
+    configs = [] if config is None else [config, config.get_text_config()]
+    return [*(vars(c) for c in configs if vars(c).get(CAP) is not None), None]
 
 
 def _head_of(model: nn.Module) -> tuple[Any, str, Any]:
@@ -158,30 +188,50 @@ def _set_loss(causal: Any, loss: Function, applied: Applied) -> None:
 
 
 def _fuse_head(
-    model: nn.Module, causal: Any, place: str, head: nn.Module, function: Function, applied: Applied
+    model: nn.Module,
+    causal: Any,
+    place: str,
+    head: nn.Module,
+    function: Function,
+    capped: dict[str, Any] | None,
+    applied: Applied,
 ) -> FusedHead:
     """Put a `FusedHead` and its loss in place. It caps logits itself, so the model's own cap is off meanwhile."""
-    config = causal.config
-    softcap = vars(config).get("final_logit_softcapping")
+    softcap = None if capped is None else capped[CAP]
     made = in_place_of(FusedHead, head, softcap=softcap)
     # Trained from the first step on, also where the model itself is in evaluation mode while it is proven.
     made.training = True
-    if softcap is not None:
-        applied.undoing.append(partial(setattr, config, "final_logit_softcapping", softcap))
-        config.final_logit_softcapping = None
+    if capped is not None:
+        # Some configs refuse None here when it is set as an attribute.
+        applied.undoing.append(partial(capped.__setitem__, CAP, softcap))
+        capped[CAP] = None
     applied.put_child(model, place, head, made)
     _set_loss(causal, FusedLoss(made, function, causal.loss_function), applied)
     return made
 
 
-def _loss_and_gradient(
+def _losses_and_gradients(
     model: nn.Module, head: nn.Module, batch: Mapping[str, Tensor]
+) -> list[tuple[Tensor, Tensor | None]]:
+    """The loss and its gradient; and the loss with logits so large that a cap of them shows."""
+    # There the gradient is the rounding of a saturated tanh.
+    return [
+        _loss_and_gradient(model, head, batch, None),
+        (_loss_and_gradient(model, head, batch, LARGE_LOGITS)[0], None),
+    ]
+
+
+def _loss_and_gradient(
+    model: nn.Module, head: Any, batch: Mapping[str, Tensor], size: float | None
 ) -> tuple[Tensor, Tensor]:
-    """The loss of `batch`, and its gradient by what the head is given."""
+    """The loss of `batch`, and its gradient by what the head is given, scaled to logits of this size."""
     inputs: list[Tensor] = []
 
     def as_leaf(_: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
-        inputs.append(args[0].detach().requires_grad_())
+        hidden = args[0].detach()
+        if size is not None:
+            hidden = hidden * (size / functional.linear(hidden, head.weight).float().std())
+        inputs.append(hidden.to(args[0].dtype).requires_grad_())
         return (inputs[-1],)
 
     handle = head.register_forward_pre_hook(as_leaf)

@@ -1,19 +1,21 @@
 """Modules that take the place of a model's own and call kernels.
 
-Each is made of the module it replaces by `in_place_of`: another class over the same attributes, so that parameters,
-children and their names, hooks, mode and settings stay what they are, and a saved model does not tell the
-difference. The functions to call are passed in.
+Each is made of the module it replaces by `in_place_of`: a subclass of its class with another forward, over the same
+attributes. So parameters, children and their names, hooks, mode and settings stay what they are, whoever looks for
+layers by class finds them, and a saved model does not tell the difference. The functions to call are passed in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from tunemill.kernels.projections import projection
+from tunemill.kernels.proof import UnfitError
 
 Module = TypeVar("Module", bound=nn.Module)
 Function = Callable[..., Any]
@@ -21,10 +23,16 @@ Function = Callable[..., Any]
 
 def in_place_of(kind: type[Module], module: nn.Module, **attributes: Any) -> Module:
     """A `kind` with the attributes of `module`, which is left as it is, and `attributes`."""
-    made: Module = object.__new__(kind)
+    made: Module = object.__new__(_subclass(kind, type(module)))  # type: ignore[arg-type]
     vars(made).update(vars(module))
     vars(made).update(attributes)
     return made
+
+
+@cache
+def _subclass(kind: type, own: type) -> Any:
+    """A `kind` that is an `own` too, by name and by isinstance."""
+    return type(own.__name__, (kind, own), {"__module__": own.__module__, "__qualname__": own.__qualname__})
 
 
 class FusedNorm(nn.Module):  # type: ignore[misc]
@@ -107,8 +115,10 @@ class FusedLayer(nn.Module):  # type: ignore[misc]
         normal, summed = norm.rms_norm(
             hidden_states, norm.weight, norm.norm_eps, residual=attended, offset=norm.norm_offset
         )
-        output: Tensor = summed + self.mlp(normal)
-        return output
+        transformed = self.mlp(normal)
+        if not isinstance(transformed, Tensor):
+            raise UnfitError("its MLP returns more than a tensor")
+        return summed + transformed
 
 
 class FusedAttention(nn.Module):  # type: ignore[misc]

@@ -132,6 +132,10 @@ def check_same(original: nn.Module, replacement: nn.Module, call: Call) -> None:
     expected = _result_and_gradients(original, original, call)
     actual = _result_and_gradients(replacement, original, call)
     tolerance = tolerance_of(original, expected[0][1].dtype)
+    left, right = (_result_in_training(module, call) for module in (replacement, original))
+    check_close("result in training", left, right, tolerance)
+    if [name for name, _ in actual] != [name for name, _ in expected]:
+        raise UnfitError("it returns something else beside the result")
     for (name, left), (_, right) in zip(actual, expected, strict=True):
         check_close(name, left, right, tolerance)
 
@@ -168,7 +172,8 @@ def _result_and_gradients(module: nn.Module, owner: nn.Module, call: Call) -> li
     ]
     with torch.enable_grad():
         output = module(*given.args, **given.kwargs)
-        result: Tensor = output[0] if isinstance(output, tuple) else output
+        results = output if isinstance(output, tuple) else (output,)
+        result: Tensor = results[0]
         direction = torch.linspace(-1.0, 1.0, result.numel(), device=result.device).view_as(result)
         gradients = torch.autograd.grad(
             result,
@@ -178,8 +183,30 @@ def _result_and_gradients(module: nn.Module, owner: nn.Module, call: Call) -> li
         )
     names = ["gradient of the input", *(f"gradient of {name}" for name, _ in parameters)]
     found = [("result", result.detach())]
+    found += [
+        (f"result {place} of {len(results)}", part.detach())
+        for place, part in enumerate(results)
+        if place and isinstance(part, Tensor)
+    ]
+    if isinstance(output, tuple):
+        found.append((f"a tuple of {len(results)}", torch.zeros(())))
     found += [(name, _or_zero(gradient)) for name, gradient in zip(names, gradients, strict=True)]
     return found
+
+
+def _result_in_training(module: nn.Module, call: Call) -> Tensor:
+    """The result with the module, not its children, in training mode: it may call dropout as a function."""
+    device = call.hidden_states.device
+    mode = module.training
+    with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        module.training = True
+        try:
+            output = module(*call.args, **call.kwargs)
+        finally:
+            module.training = mode
+    result: Tensor = output[0] if isinstance(output, tuple) else output
+    return result
 
 
 def _or_zero(gradient: Tensor | None) -> Tensor:

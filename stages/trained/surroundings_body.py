@@ -1,4 +1,4 @@
-"""What transformers knows of its models and the kernels do not: attention functions, rotation, checkpointing."""
+"""What transformers knows of its models and the kernels do not: attention functions and rotation."""
 
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -7,24 +7,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tunemill.kernels.applied import Applied
 from tunemill.kernels.apply import KERNELS, apply_kernels
-from tunemill.kernels.modules import FusedLayer
 
 PROBE = "tunemill_probe"
 
 
-class CheckpointedLayer(FusedLayer, GradientCheckpointingLayer):  # type: ignore[misc]
-    """A `FusedLayer` whose activations transformers can compute again in the backward pass."""
-
-
 class Transformers:
     """The `Surroundings` of a model of transformers."""
-
-    layer_class = CheckpointedLayer
 
     def attention_of(self, module: Any) -> Callable[[], Callable[..., Any]]:
         """Looks up the attention function that the module's config names; for eager that of the model's file."""

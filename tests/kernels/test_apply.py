@@ -7,7 +7,7 @@ import torch
 from support.families import assert_same_step, make_family, packed_batch, shake, step, with_lora
 from support.interpreter import run_interpreted
 from torch import Tensor, nn
-from transformers.models.llama.modeling_llama import LlamaAttention
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer
 
 from tunemill.kernels.apply import KERNELS, RESIDUAL, apply_kernels
 from tunemill.kernels.modules import FusedAttention, FusedMlp, FusedNorm
@@ -211,10 +211,7 @@ def test_attention_that_looks_at_far_positions_stays() -> None:
             )
 
     model = make_family("llama")
-    own = model.model.layers[0].self_attn
-    made = FarSighted(own.config, 0)
-    made.load_state_dict(own.state_dict())
-    model.model.layers[0].self_attn = made
+    put_attention(model, FarSighted)
     applied = use_kernels(model, KERNELS)
     assert "differs" in applied.refusals["rope"]["model.layers.0.self_attn"]
     assert "rope" not in applied.places
@@ -235,15 +232,96 @@ def test_attention_that_is_called_in_another_way_stays(signature: str) -> None:
             )
 
     model = make_family("llama")
-    own = model.model.layers[0].self_attn
-    made = (Crossed if signature == "crossed" else Keyword)(own.config, 0)
-    made.load_state_dict(own.state_dict())
-    model.model.layers[0].self_attn = made
+    put_attention(model, Crossed if signature == "crossed" else Keyword)
     plain = step(model, BATCH)
     applied = use_kernels(model, KERNELS)
     reason = "called in another way" if signature == "crossed" else "passes extra to attention"
     assert reason in applied.refusals["rope"]["model.layers.0.self_attn"]
     assert_same_step(step(model, BATCH), plain)
+
+
+def put_attention(model: Any, kind: type[LlamaAttention]) -> None:
+    """Another attention class with the weights of the model's own."""
+    own = model.model.layers[0].self_attn
+    made = kind(own.config, 0)
+    made.load_state_dict(own.state_dict())
+    model.model.layers[0].self_attn = made.train()
+
+
+def test_attention_that_does_something_in_training_only_stays() -> None:
+    class Dropping(LlamaAttention):
+        def forward(
+            self, hidden_states: Any, position_embeddings: Any, attention_mask: Any, **settings: Any
+        ) -> Any:
+            dropped = nn.functional.dropout(hidden_states, 0.5, self.training)
+            return super().forward(dropped, position_embeddings, attention_mask, **settings)
+
+    model = make_family("llama")
+    put_attention(model, Dropping)
+    applied = use_kernels(model, KERNELS)
+    assert "in training differs" in applied.refusals["rope"]["model.layers.0.self_attn"]
+
+
+def test_a_cap_of_logits_that_the_config_does_not_name_is_found() -> None:
+    """At the size of an untrained model's logits a cap of 30 is lost in rounding."""
+    model = make_family("llama")
+    own = model.loss_function
+
+    def capped_loss(logits: Tensor, labels: Tensor, **settings: Any) -> Any:
+        return own(30.0 * torch.tanh(logits / 30.0), labels, **settings)
+
+    model.loss_function = capped_loss
+    plain = step(model, BATCH)
+    applied = use_kernels(model, ("linear_cross_entropy",))
+    assert "loss differs" in applied.refusals["linear_cross_entropy"]["the output head"]
+    assert model.loss_function is capped_loss
+    assert_same_step(step(model, BATCH), plain)
+
+
+def test_a_norm_with_a_gate_stays() -> None:
+    class GatedNorm(nn.Module):
+        def __init__(self, own: Any) -> None:
+            super().__init__()
+            self.weight, self.variance_epsilon = own.weight, own.variance_epsilon
+
+        def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+            y: Tensor = (
+                self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
+            )
+            return y if gate is None else y * gate
+
+    model = make_family("llama")
+    model.model.norm = GatedNorm(model.model.norm)
+    assert len(use_kernels(model, ("rms_norm",)).places["rms_norm"]) == 2
+
+
+def test_a_layer_whose_mlp_returns_more_stays() -> None:
+    class Pair(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, int]:
+            return x, 1
+
+    class Layer(LlamaDecoderLayer):
+        def forward(self, hidden_states: Tensor, **settings: Any) -> Tensor:
+            attended = self.self_attn(self.input_layernorm(hidden_states), **settings)[0] + hidden_states
+            return attended + self.mlp(self.post_attention_layernorm(attended))[0]
+
+    model = make_family("llama")
+    made = Layer(model.config, 0)
+    made.mlp = Pair()
+    model.model.layers[0] = made
+    plain = step(model, BATCH)
+    assert RESIDUAL not in use_kernels(model, KERNELS).places
+    assert_same_step(step(model, BATCH), plain)
+
+
+def test_layers_are_still_found_by_class() -> None:
+    model = make_family("llama")
+    before = model(**BATCH, use_cache=False, output_hidden_states=True).hidden_states
+    use_kernels(model, KERNELS)
+    assert isinstance(model.model.layers[0], LlamaDecoderLayer)
+    after = model(**BATCH, use_cache=False, output_hidden_states=True).hidden_states
+    assert len(after) == len(before) == 2
+    torch.testing.assert_close(after[-1], before[-1])
 
 
 def test_a_forward_that_was_replaced_stays() -> None:
@@ -261,8 +339,12 @@ def test_an_error_of_a_kernel_names_it_and_the_remedy() -> None:
     def broken(*_: Any, **__: Any) -> Tensor:
         raise RuntimeError("no such instruction")
 
+    model = make_family("llama")
+    own = {name: type(module) for name, module in model.named_modules()}
     with pytest.raises(RuntimeError, match="no such instruction") as caught:
-        apply_kernels(make_family("llama"), {"swiglu": broken}, Transformers())
+        apply_kernels(model, KERNELS | {"swiglu": broken}, Transformers())
+    assert {name: type(module) for name, module in model.named_modules()} == own
+    assert all(module.training for module in model.modules())
     assert any(
         "swiglu in model.layers.0.mlp" in note and "kernels: off" in note for note in caught.value.__notes__
     )
