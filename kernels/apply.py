@@ -23,6 +23,7 @@ from tunemill.kernels.applied import Applied, told
 from tunemill.kernels.linear_cross_entropy import linear_cross_entropy
 from tunemill.kernels.loss import replace_loss
 from tunemill.kernels.modules import (
+    FUSED,
     Function,
     FusedAttention,
     FusedGateUpMlp,
@@ -95,6 +96,7 @@ def apply_kernels(
         model: on the device and in the dtype that it will be trained in, adapters included.
         autocast_dtype: dtype of the autocast that it will be trained under.
     """
+    assert not any(isinstance(module, FUSED) for module in model.modules()), "undo the kernels in it first"
     applied = Applied()
     device = next(model.parameters()).device
     batch = _batch(model, device)

@@ -194,3 +194,6 @@ def by_adapters(
     """`function` of the modules as projections; None where one of them has to be called."""
     parts = [projection(module) for module in modules]
     return None if any(part is None for part in parts) else function(hidden_states, *parts, *settings)
+
+
+FUSED = (FusedNorm, FusedLayerNorm, FusedMlp, FusedGateUpMlp, FusedLayer, FusedAttention)

@@ -101,6 +101,7 @@ def _report(applied: Applied, choice: KernelChoice, report: Report) -> None:
         report.table("Kernels", ["kernel", "from", "modules"], rows)
     report.summary(kernels=", ".join(f"{name} ({count})" for name, _, count in rows) or "none")
     for name, refused in sorted(applied.refusals.items()):
-        for reason in sorted(set(refused.values())):
-            places = [place for place, given in refused.items() if given == reason]
-            report.log(f"kernel {name}: not in {places[0]}, {len(places)} in all: {reason}")
+        # The size of an error stands behind a colon, and is another one in each layer.
+        for kind in sorted({reason.partition(":")[0] for reason in refused.values()}):
+            places = [place for place, reason in refused.items() if reason.partition(":")[0] == kind]
+            report.log(f"kernel {name}: not in {places[0]}, {len(places)} in all: {refused[places[0]]}")

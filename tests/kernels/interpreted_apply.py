@@ -108,8 +108,10 @@ def test_every_kernel_alone_changes_nothing() -> None:
     assert step(model, BATCH)[0] == plain[0]
 
 
-def test_compiled() -> None:
-    model = with_lora(make_family("llama"))
+@pytest.mark.parametrize("adapted", [True, False])
+def test_compiled(adapted: bool) -> None:
+    model = make_family("llama")
+    model = with_lora(model) if adapted else model
     plain = step(model, BATCH)
     use_kernels(model, ALL)
     compiled = torch.compile(model, backend="aot_eager")

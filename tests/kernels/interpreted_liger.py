@@ -58,7 +58,9 @@ def test_rms_norm_leaves_the_gradient_beside_it_alone():
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_layer_norm(shape, dtype):
-    inputs = random(shape, dtype), random(shape[-1:], dtype, seed=1), random(shape[-1:], dtype, seed=2)
+    # So small that eps decides.
+    x = 0.01 * random(shape, dtype)
+    inputs = x, random(shape[-1:], dtype, seed=1), random(shape[-1:], dtype, seed=2)
     check_against_reference(
         lambda x, w, b: liger.layer_norm(x, w, b, 1e-5),
         lambda x, w, b: functional.layer_norm(x, x.shape[-1:], w, b, 1e-5),
@@ -111,17 +113,23 @@ def test_rope_without_gradients():
             assert_close(rotated, wanted)
 
 
-def test_what_rope_wrote_over_is_not_used_by_autograd():
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_rope_wrote_over_is_not_used_by_autograd(place):
     leaf = heads(4, torch.float32, 0).requires_grad_()
+    copied = leaf.detach().contiguous()
+
+    def rotated(x):
+        given = (x, copied) if place == 0 else (copied, x)
+        return liger.rope(*given, *angles(8))[place]
+
     # The gradient of sigmoid needs its result, which rope writes over.
-    q, k = leaf.sigmoid(), leaf.sigmoid()
-    rotated, _ = liger.rope(q, k.contiguous(), *angles(8))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        rotated.sum().backward()
+        rotated(leaf.sigmoid()).sum().backward()
+    rotated(copied.requires_grad_().sigmoid()).sum().backward()
     # That of a product needs both factors, also one that itself needs no gradient.
     constant = leaf.detach()
     scaled = constant * torch.ones(8, requires_grad=True)
-    liger.rope(constant, k.detach(), *angles(8))
+    rotated(constant)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         scaled.sum().backward()
 

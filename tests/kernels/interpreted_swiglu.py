@@ -52,13 +52,17 @@ def test_halves_of_one_tensor_are_overwritten():
     assert_close(made.detach(), exact.grad)
 
 
-@pytest.mark.parametrize("layout", ["transposed", "strided", "expanded"])
-def test_other_layouts(layout):
-    def arrange(x):
-        return {"transposed": x.transpose(0, 1), "strided": x[:, ::2], "expanded": x[:, :1].expand(-1, 7)}[
-            layout
-        ]
+LAYOUTS = {
+    "transposed": lambda x: x.transpose(0, 1),
+    "strided": lambda x: x[:, ::2],
+    "columns repeated": lambda x: x[:, :1].expand(-1, 7),
+    "rows repeated": lambda x: x[:1].expand(5, -1),
+}
 
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_other_layouts(layout):
+    arrange = LAYOUTS[layout]
     leaves = [x.requires_grad_() for x in gated((5, 6), torch.float32)]
     exact_leaves = [x.detach().double().requires_grad_() for x in leaves]
     swiglu(*[arrange(identity(x)) for x in leaves]).square().sum().backward()
@@ -113,14 +117,23 @@ def test_an_operation_that_saved_its_result_is_not_disturbed():
     assert_close(leaf.grad, exact.grad)
 
 
-def test_a_stale_read_raises():
-    leaf = random((3, 37), torch.float32).requires_grad_()
-    gate = identity(leaf)
-    loss = swiglu(gate, gate.exp()).sum()
-    other = (gate * gate).sum()
+@pytest.mark.parametrize("arguments", [lambda x: (x, x.exp()), lambda x: (x.exp(), x)], ids=["gate", "up"])
+def test_a_stale_read_raises(arguments):
+    x = identity(random((3, 37), torch.float32).requires_grad_())
+    loss = swiglu(*arguments(x)).sum()
+    other = (x * x).sum()
     loss.backward()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         other.backward()
+
+
+def test_parts_of_something_larger_are_kept():
+    leaf = random((3, 111), torch.float32).requires_grad_()
+    gate, up, rest = identity(leaf).chunk(3, dim=-1)
+    # Its gradient is computed after that of swiglu, and needs the rest.
+    square = rest * rest
+    (square.sum() + swiglu(gate, up).sum()).backward()
+    assert torch.equal(leaf.grad[:, 74:], 2 * rest)
 
 
 def test_hidden_is_written_over_the_gradient():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import support.interpreted_library  # noqa: F401  before Liger
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -152,6 +153,20 @@ def test_only_the_named_kernels(tmp_path: Path, base: Model, data: TrainingData)
     assert kernels_of(heard)["linear_cross_entropy"] == "chunked"
 
 
+def test_what_nearly_fits_is_told() -> None:
+    heard = Heard()
+    config = TrainedConfig(learning_rate=1e-2, kernels=["rms_norm"])
+    kernels_body.add_kernels(config, make_family("granite", residual_multiplier=1.0), None, heard.report)
+    assert not heard.of("log")
+    model = make_family("cohere", num_hidden_layers=2)
+    first, second = (layer.mlp for layer in model.model.layers)
+    first.act_fn, second.forward = torch.nn.ReLU(), second.forward
+    kernels_body.add_kernels(TrainedConfig(learning_rate=1e-2), model, None, heard.report)
+    logs = "\n".join(event["message"] for event in heard.of("log"))
+    assert "kernel swiglu: not in model.layers.0.mlp, 1 in all: its activation is none of" in logs
+    assert "kernel swiglu: not in model.layers.1.mlp, 1 in all: something else has replaced its f" in logs
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -174,13 +189,13 @@ def test_a_kernel_that_fits_nothing_is_refused(
 @pytest.mark.parametrize(
     ("settings", "kernels"),
     [
-        ({"liger_rope": True}, {"rope"}),
+        ({"liger_rope": True, "liger_rms_norm": True}, {"rope", "rms_norm"}),
+        ({"liger_glu_activation": True}, {"swiglu"}),
         ({"liger_cross_entropy": True}, {"cross_entropy"}),
         ({"liger_fused_linear_cross_entropy": True}, {"linear_cross_entropy"}),
     ],
 )
 def test_liger(
-    # Its RMSNorm and SwiGLU take a Python number where the interpreter wants a tensor.
     tmp_path: Path,
     base: Model,
     data: TrainingData,
@@ -198,6 +213,6 @@ def test_a_missing_package_is_named(
 ) -> None:
     monkeypatch.setitem(kernels_body.PACKAGES, "liger", ("no_such_module", "liger-kernel"))
     with pytest.raises(
-        SettingError, match="liger_rope: true: needs the package liger-kernel, which is not inst"
+        SettingError, match=r"^liger_rope: true: needs the package liger-kernel, which is not inst"
     ):
-        run(tmp_path / "out", base, data, liger_rope=True)
+        run(tmp_path / "out", base, data, liger_rope=True, kernels=["swiglu"])

@@ -1,5 +1,6 @@
 """Kernels in whole models: how modules are recognised, replaced and put back. Here the kernels run their references."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -7,18 +8,20 @@ import torch
 from support.families import assert_same_step, make_family, packed_batch, shake, step, with_lora
 from support.interpreter import run_interpreted
 from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer
 
+from tunemill.kernels import rms_norm
 from tunemill.kernels.apply import KERNELS, RESIDUAL, apply_kernels
 from tunemill.kernels.modules import FusedAttention, FusedMlp, FusedNorm
-from tunemill.stages.trained.surroundings_body import Transformers, use_kernels
+from tunemill.stages.trained.surroundings_body import PROBE, Transformers, use_kernels
 
 BATCH = packed_batch(5, 4)
 HEAD = "base_model.model.lm_head"
 
 
 def test_whole_models_under_the_interpreter() -> None:
-    run_interpreted("apply", at_least=15, seconds=400)
+    run_interpreted("apply", at_least=18, seconds=400)
 
 
 def test_adapters_under_the_interpreter() -> None:
@@ -94,17 +97,19 @@ def test_evaluation_gets_logits() -> None:
     with torch.no_grad():
         before = model(**BATCH, use_cache=False)
         model.train()
-        applied = use_kernels(model, ("linear_cross_entropy",))
+        applied = use_kernels(model, ("linear_cross_entropy", "geglu"))
+        assert len(applied.places) == 2
         for mode in (False, True):
             after = model.train(mode)(**BATCH, use_cache=False)
             torch.testing.assert_close(after.logits, before.logits)
             torch.testing.assert_close(after.loss, before.loss)
+    torch.testing.assert_close(model.eval()(**BATCH, use_cache=False).logits, before.logits)
     applied.undo()
     assert model.config.final_logit_softcapping == 2.0
 
 
 def test_generation_with_a_cache_is_the_same() -> None:
-    model = make_family("qwen3")
+    model = make_family("qwen3", num_hidden_layers=2)
     model.eval()
     prompt = BATCH["input_ids"][:, :4]
     before = model.generate(prompt, max_new_tokens=5, do_sample=False)
@@ -120,6 +125,8 @@ def test_modes_follow_the_model_and_survive_undoing() -> None:
     assert not any(module.training for module in model.modules())
     applied.undo()
     assert not any(module.training for module in model.modules())
+    use_kernels(model, KERNELS)
+    assert not any(module.training for module in model.modules())
 
 
 def test_nothing_else_is_changed_by_proving() -> None:
@@ -131,6 +138,7 @@ def test_nothing_else_is_changed_by_proving() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+    assert PROBE not in ALL_ATTENTION_FUNCTIONS
 
 
 def module_of(model: nn.Module, kind: type[nn.Module]) -> int:
@@ -172,6 +180,7 @@ def test_hooks_go_on_running() -> None:
         "mlp": layer.mlp,
         "attention": layer.self_attn,
         "norm": layer.input_layernorm,
+        "second norm": layer.post_attention_layernorm,
         "up": layer.mlp.up_proj,
     }
     for name, module in watched.items():
@@ -350,6 +359,85 @@ def test_an_error_of_a_kernel_names_it_and_the_remedy() -> None:
     )
 
 
+@pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh"])
+@pytest.mark.parametrize("adapted", [True, False])
+def test_both_forms_of_gelu(activation: str, adapted: bool) -> None:
+    model = make_family("llama", hidden_act=activation)
+    model = with_lora(model) if adapted else model
+    plain = step(model, BATCH)
+    kernel = "lora_mlp" if adapted else "geglu"
+    assert kernel in use_kernels(model, ("lora_mlp", "geglu")).places
+    assert_same_step(step(model, BATCH), plain)
+
+
+def test_dropout_of_attention_is_that_of_the_model() -> None:
+    steps = []
+    for kernels in ((), ("rope",)):
+        model = make_family("llama", attention_dropout=0.5)
+        assert set(use_kernels(model, kernels).places) == set(kernels)
+        torch.manual_seed(5)
+        steps.append(step(model, BATCH))
+    assert_same_step(steps[1], steps[0])
+    assert abs(step(model, BATCH)[0] - steps[1][0]) > 1e-4, "another draw, another loss"
+
+
+def test_an_attention_function_that_is_chosen_later_is_called() -> None:
+    plain, fused = (make_family("llama").eval() for _ in range(2))
+    use_kernels(fused, ("rope",))
+    weights: list[Tensor] = []
+    for model in (plain, fused):
+        model.model.layers[0].self_attn.register_forward_hook(lambda *call: weights.append(call[2][1]))
+        model.set_attn_implementation("eager")
+        model(BATCH["input_ids"])
+    torch.testing.assert_close(weights[1], weights[0])
+
+
+def test_what_the_model_does_not_call_stays() -> None:
+    model = make_family("llama")
+    model.spare = copy.deepcopy(model.model.layers[0])
+    refusals = use_kernels(model, ("rms_norm", "rope", "swiglu")).refusals
+    assert refusals.keys() == {"rms_norm", "rope", "swiglu"}
+    for refused in refusals.values():
+        assert all(name.startswith("spare.") for name in refused)
+        assert set(refused.values()) == {"the model did not call it"}
+
+
+def test_a_parameter_that_attention_is_passed_is_passed_on() -> None:
+    model = with_lora(make_family("gpt_oss"))
+    plain = step(model, BATCH)
+    assert set(use_kernels(model, ("lora_qkv", "lora_o")).places) == {"lora_qkv", "lora_o"}
+    assert_same_step(step(model, BATCH), plain)
+
+
+class OwnAttention(LlamaAttention):  # type: ignore[misc]
+    """In this file there is no rotation."""
+
+
+def test_attention_whose_rotation_is_not_found_stays() -> None:
+    model = with_lora(make_family("llama"))
+    model.base_model.model.model.layers[0].self_attn.__class__ = OwnAttention
+    refused = use_kernels(model, ("lora_o",)).refusals["lora_o"]
+    assert set(refused.values()) == {"its rotation of q and k is not found"}
+
+
+def test_gradient_checkpointing_computes_a_fused_layer_twice() -> None:
+    model = make_family("llama")
+    assert RESIDUAL in use_kernels(model, ("rms_norm",)).places
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    calls: list[Any] = []
+    model.model.layers[0].mlp.register_forward_pre_hook(lambda *call: calls.append(call))
+    step(model, BATCH)
+    assert len(calls) == 2
+
+
+def test_only_our_norm_adds_the_residual() -> None:
+    def norm(x: Tensor, weight: Tensor, eps: float, *, offset: float) -> Any:
+        return rms_norm.reference(x, weight, eps, offset=offset)
+
+    applied = apply_kernels(make_family("llama"), {"rms_norm": norm}, Transformers())
+    assert set(applied.places) == {"rms_norm"}
+
+
 def test_layer_norm_of_another_library() -> None:
     model = make_family("gpt2")
     plain = step(model, BATCH)
@@ -378,3 +466,12 @@ def test_training_with_kernels_goes_where_training_without_goes() -> None:
     shake(untrained, only="nothing")
     assert trained[0][0] < step(untrained, BATCH)[0]
     assert_same_step(trained[1], trained[0], 1e-4)
+
+
+def test_kernels_do_not_go_in_twice() -> None:
+    model = make_family("llama")
+    applied = use_kernels(model, KERNELS)
+    with pytest.raises(AssertionError, match="undo the kernels in it first"):
+        use_kernels(model, KERNELS)
+    applied.undo()
+    assert use_kernels(model, KERNELS).places == applied.places

@@ -213,6 +213,14 @@ def test_autocast_runs_narrow_and_returns_gradients_in_the_parameters_dtype() ->
     assert all(tensor.grad.dtype == torch.float32 for _, tensor in leaves(one))
 
 
+def test_float64_stays_under_autocast() -> None:
+    one = projection(6, 4)
+    x = torch.randn(5, 6, dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(kernel.fused(x, one), kernel.plain(x, one))
+        assert kernel.fused(x, one).dtype == torch.float64
+
+
 def test_public_function_takes_its_arguments_in_order() -> None:
     one = projection(6, 4, dora=True)
     x = torch.randn(5, 6, dtype=torch.float64)

@@ -4,16 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from pydantic import ValidationError
 from support.interpreter import run_interpreted
 from support.tiny_model import Heard, folder_bytes, make_model, random_rows, training_data, workspace
+from transformers import AutoModelForCausalLM
 
 from tunemill.stages.artifacts import Model, TrainingData
 from tunemill.stages.errors import SettingError
 from tunemill.stages.trained.body import train
 from tunemill.stages.trained.config import TrainedConfig
 from tunemill.stages.trained.kernel_choice import choose_kernels
+from tunemill.stages.trained.kernels_body import add_kernels
 
 LORA: dict[str, Any] = {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_linear": True}
 PLAIN = {"rms_norm", "rope", "swiglu", "geglu", "linear_cross_entropy"}
@@ -31,7 +34,7 @@ def sources(**settings: Any) -> dict[str, str]:
 
 
 def test_under_the_interpreter() -> None:
-    run_interpreted("training", at_least=14, seconds=400)
+    run_interpreted("training", at_least=17, seconds=400)
 
 
 @pytest.mark.parametrize(
@@ -61,10 +64,30 @@ def test_what_other_libraries_compute() -> None:
     assert "lora_qkv" in found
     assert sources(liger_fused_linear_cross_entropy=True)["linear_cross_entropy"] == "liger"
     assert sources(cut_cross_entropy=True)["linear_cross_entropy"] == "cut_cross_entropy"
-    assert sources(plugins=[CUT_PLUGIN])["linear_cross_entropy"] == "cut_cross_entropy"
+    for plugin in (CUT_PLUGIN, "cut_cross_entropy"):
+        assert sources(plugins=[plugin])["linear_cross_entropy"] == "cut_cross_entropy"
+    assert sources(plugins=["liger"]) == sources(plugins=[LIGER_PLUGIN]) == sources()
+    assert sources(liger_layer_norm=True)["layer_norm"] == "liger"
     assert sources(plugins=[CUT_PLUGIN], cut_cross_entropy=False)["linear_cross_entropy"] == "tunemill"
     assert sources(chunked_cross_entropy=True, kernels="off") == {"linear_cross_entropy": "chunked"}
     assert "linear_cross_entropy" not in sources(liger_cross_entropy=True)
+
+
+def test_what_a_config_insists_on() -> None:
+    given = {
+        "kernels": ["rope"],
+        "chunked_cross_entropy": True,
+        "liger_rms_norm": True,
+        "lora_o_kernel": True,
+    }
+    asked = [one.key for one in choose_kernels(config(**LORA, **given)).asked]
+    assert asked == [
+        "kernels: [rope]",
+        "lora_o_kernel: true",
+        "liger_rms_norm: true",
+        "chunked_cross_entropy: true",
+    ]
+    assert not choose_kernels(config(**LORA)).asked
 
 
 def test_off_in_yaml_is_off() -> None:
@@ -85,15 +108,38 @@ def test_off_in_yaml_is_off() -> None:
             "lora_o_kernel: false, but kernels names lora_o",
         ),
         ({**LORA, "liger_glu_activation": True, "lora_mlp_kernel": True}, "both compute the activation"),
+        ({**LORA, "liger_glu_activation": True, "kernels": ["lora_mlp"]}, "both compute the activation"),
         ({"liger_rope": True, "kernels": ["rope"]}, "liger_rope: true and kernels: .'rope'. both compute it"),
         ({"cut_cross_entropy": True, "chunked_cross_entropy": True}, "each computes the loss. Keep one"),
         ({"liger_cross_entropy": True, "kernels": ["linear_cross_entropy"]}, "each computes the loss"),
+        ({"plugins": [CUT_PLUGIN], "chunked_cross_entropy": True}, "each computes the loss. Keep one"),
         ({"chunked_cross_entropy_num_chunks": 4}, "only read with chunked_cross_entropy: true"),
     ],
 )
 def test_what_excludes_each_other(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         config(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        ({"lora_mlp_kernel": True}, ("adapter", "lora_mlp_kernel")),
+        ({"kernels": ["lora_o"]}, ("adapter", "kernels")),
+        (
+            {**LORA, "liger_glu_activation": True, "lora_mlp_kernel": True},
+            ("liger_glu_activation", "lora_mlp_kernel"),
+        ),
+        (
+            {**LORA, "liger_glu_activation": True, "kernels": ["lora_mlp"]},
+            ("liger_glu_activation", "kernels"),
+        ),
+    ],
+)
+def test_which_keys_a_conflict_is_about(settings: dict[str, Any], keys: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        config(**settings)
+    assert caught.value.errors()[0]["ctx"]["error"].keys == keys
 
 
 @pytest.fixture
@@ -138,6 +184,14 @@ def test_without_a_gpu_what_is_insisted_on_is_refused(
     with pytest.raises(SettingError, match=f"{key}: needs a GPU, and this machine has none"):
         run(tmp_path / "out", base, data, **settings)
     assert not any((tmp_path / "out" / "data").iterdir())
+
+
+def test_kernels_are_proven_under_autocast(base: Model) -> None:
+    model, seen = AutoModelForCausalLM.from_pretrained(base.path), []
+    model.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    add_kernels(config(chunked_cross_entropy=True), model, torch.bfloat16, Heard().report)
+    assert seen
+    assert all(seen)
 
 
 @pytest.mark.parametrize("chunks", [None, 3])
