@@ -32,6 +32,9 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/second_run.py
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/tokenizing.py
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
+	then $(BIN)/python benchmarks/kernels/run.py; \
+	else echo "benchmarks/kernels/run.py needs a GPU: not run"; fi
 
 clean:
 	rm -rf $(VENV) .tunemill build dist *.egg-info

@@ -20,6 +20,7 @@ from tunemill.stages.trained.adapter_body import add_adapter, save_adapter
 from tunemill.stages.trained.callbacks_body import Checkpoints, Monitor, Reporter
 from tunemill.stages.trained.checkpoints import last_complete
 from tunemill.stages.trained.config import TrainedConfig
+from tunemill.stages.trained.kernels_body import add_kernels, check_kernels_here
 from tunemill.stages.trained.machine_body import Precision, check_attention, choose_precision
 from tunemill.stages.trained.schedule import (
     Schedule,
@@ -46,6 +47,7 @@ def train(
     be_quiet()
     precision = choose_precision(config)
     check_attention(config)
+    check_kernels_here(config)
     per_step = config.micro_batch_size * config.gradient_accumulation_steps
     sequences = Sequences(
         training_data.rows,
@@ -87,11 +89,13 @@ def train(
         callbacks=[reporter, *monitors, checkpoints],
     )
     trainer.remove_callback(PrinterCallback)
+    kernels = add_kernels(config, trainer.model, precision.autocast, report)
     _check_model(config, trainer, collator)
     checkpoint = last_complete(out.checkpoints)
     if checkpoint is not None:
         report.log(f"resuming from {checkpoint.name} of {schedule.total} steps")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    kernels.undo()
     _save(config, trainer.model, stored_config, base_model, out)
     _summarize(trainer, schedule, reporter, monitor, report)
 

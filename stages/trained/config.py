@@ -14,6 +14,7 @@ from pydantic import (
 
 from tunemill.stages.declaration import Runtime, StageConfig
 from tunemill.stages.trained.conflicts import check_conflicts
+from tunemill.stages.trained.kernel_choice import PLUGINS, KernelName
 
 AttentionName = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 OptimizerName = Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop"]
@@ -140,6 +141,41 @@ class TrainedConfig(StageConfig):
     flex_attention: bool | None = Field(None, description="older name of attn_implementation: flex_attention")
     torch_compile: bool | Literal["auto"] = Field(False, description="compile the model; auto is true")
 
+    kernels: Literal["auto", "off"] | list[KernelName] = Field(
+        "auto",
+        description="fused kernels: auto, every one that fits the model, on a GPU; off; or the names of those to use, "
+        "an error where one cannot run",
+    )
+    lora_mlp_kernel: bool | None = Field(
+        None,
+        description="adapters of the MLP in one kernel; true insists, false never, unset: as kernels says",
+    )
+    lora_qkv_kernel: bool | None = Field(
+        None,
+        description="adapters of q, k and v in one kernel; true insists, false never, unset: as kernels says",
+    )
+    lora_o_kernel: bool | None = Field(
+        None, description="adapter of attention's output in one kernel; as lora_qkv_kernel"
+    )
+    plugins: list[str] = Field(
+        [], description="Axolotl's plugins of kernels by their names there: Liger, Cut Cross Entropy"
+    )
+    liger_rope: bool = Field(False, description="rotate q and k by Liger Kernel")
+    liger_rms_norm: bool = Field(False, description="RMSNorm by Liger Kernel")
+    liger_glu_activation: bool = Field(False, description="SwiGLU or GeGLU by Liger Kernel")
+    liger_layer_norm: bool = Field(False, description="LayerNorm by Liger Kernel")
+    liger_cross_entropy: bool = Field(False, description="loss over logits by Liger Kernel")
+    liger_fused_linear_cross_entropy: bool = Field(False, description="projection and loss by Liger Kernel")
+    cut_cross_entropy: bool | None = Field(
+        None, description="projection and loss by Cut Cross Entropy; unset: if its plugin is named"
+    )
+    chunked_cross_entropy: bool = Field(
+        False, description="projection and loss in chunks of tokens, in plain PyTorch on any machine"
+    )
+    chunked_cross_entropy_num_chunks: PositiveInt | None = Field(
+        None, description="number of those chunks; unset: 8"
+    )
+
     logging_steps: Runtime[PositiveInt | None] = Field(
         None, description="steps between two reports: shows the run, changes no weight"
     )
@@ -181,6 +217,24 @@ class TrainedConfig(StageConfig):
     def _known_but_not_yet(cls, value: object, info: Any) -> object:
         if isinstance(value, str) and value in NOT_YET[info.field_name]:
             raise ValueError(f"{value} is not supported yet")
+        return value
+
+    @field_validator("kernels", mode="before")
+    @classmethod
+    def _off_is_no_boolean(cls, value: object) -> object:
+        # YAML 1.1 reads a bare `off` as false.
+        if value is True:
+            raise ValueError("true: write auto, off, or a list of kernels")
+        return "off" if value is False else value
+
+    @field_validator("plugins", mode="after")
+    @classmethod
+    def _known_plugins(cls, value: list[str]) -> list[str]:
+        unknown = [name for name in value if name not in PLUGINS]
+        if unknown:
+            raise ValueError(
+                f"{', '.join(unknown)}: not supported yet. Known are {', '.join(sorted(PLUGINS))}"
+            )
         return value
 
     @field_validator("optim_args", mode="after")

@@ -4,6 +4,7 @@ import re
 from typing import TYPE_CHECKING
 
 from tunemill.stages.declaration import ConflictError
+from tunemill.stages.trained.kernel_choice import check_kernels
 
 if TYPE_CHECKING:
     from tunemill.stages.trained.config import TrainedConfig
@@ -31,6 +32,7 @@ def check_conflicts(config: "TrainedConfig") -> None:
     _check_optimizer(config)
     _check_machine(config)
     _check_rhythm(config)
+    check_kernels(config)
 
 
 def _check_adapter(config: "TrainedConfig") -> None:

@@ -18,6 +18,11 @@ class Precision:
     bf16: bool = False
     fp16: bool = False
 
+    @property
+    def autocast(self) -> Any:
+        """Type of the autocast that the Trainer runs the model under; None is none."""
+        return torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else None
+
 
 def choose_precision(config: TrainedConfig) -> Precision:
     """The precision asked for; `bf16: auto` is bfloat16 or else float16 on a GPU, float32 without one.

@@ -8,7 +8,7 @@ from tunemill.stages.trained.config import TrainedConfig
 
 TRAINED = Stage(
     name="trained",
-    version=1,
+    version=2,
     config=TrainedConfig,
     inputs={
         "base_model": Input(Model),

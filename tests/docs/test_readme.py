@@ -16,6 +16,7 @@ from tunemill.pipelines.key_table import key_table
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text()
 DATA_PAGE = (ROOT / "docs" / "data.md").read_text()
+KERNEL_PAGE = (ROOT / "docs" / "kernels.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -106,6 +107,23 @@ def test_the_yaml_of_the_page_on_data_is_valid(tmp_path, number):
     (tmp_path / "x.yml").write_text(f"{DATA_BASE}\n{blocks[number]}")
     command = [sys.executable, "-m", "tunemill.pipelines.cli", "check", str(tmp_path / "x.yml")]
     done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_yaml_of_the_page_on_kernels_is_valid(tmp_path, number):
+    blocks = re.findall(r"^```yaml\n(.*?)^```", KERNEL_PAGE, re.M | re.S)
+    assert len(blocks) == 4
+    dataset = "datasets: [{path: rows.jsonl, type: chat_template}]"
+    (tmp_path / "x.yml").write_text(f"{DATA_BASE}\n{dataset}\n{blocks[number]}")
+    command = [sys.executable, "-m", "tunemill.pipelines.cli", "check", str(tmp_path / "x.yml")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_python_of_the_page_on_kernels_runs():
+    (block,) = re.findall(r"^```python\n(.*?)^```", KERNEL_PAGE, re.M | re.S)
+    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

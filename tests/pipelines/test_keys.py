@@ -75,6 +75,7 @@ PARTNERS: dict[str, dict[str, Any]] = {
     "lora_target_linear": {"lora_target_modules": ["q_proj"]},
     "eval_strategy": {"eval_steps": 4},
     "save_strategy": {"save_steps": 4},
+    "chunked_cross_entropy_num_chunks": {"chunked_cross_entropy": True},
 }
 # Values of fields whose type alone does not say what is valid.
 CANDIDATES: dict[str, list[Any]] = {
@@ -91,6 +92,7 @@ CANDIDATES: dict[str, list[Any]] = {
     "revision": ["other"],
     "chat_template": ["chatml", "llama3"],
     "max_input_id": [500],
+    "plugins": [["axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"]],
 }
 # Fields that refuse every value but one with a reason of its own.
 REFUSING = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from tunemill.stages.tokenizer.chat_template import TEMPLATES
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("stages", "pipelines", "resources")
+PACKAGES = ("stages", "pipelines", "kernels", "resources")
 
 
 def test_the_templates_are_in_the_wheel(tmp_path):
@@ -23,6 +23,8 @@ def test_the_templates_are_in_the_wheel(tmp_path):
     build = "from setuptools import build_meta; build_meta.build_wheel('wheel')"
     subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
     (wheel,) = (tmp_path / "wheel").glob("*.whl")
-    shipped = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".jinja")}
+    names = zipfile.ZipFile(wheel).namelist()
+    shipped = {name for name in names if name.endswith(".jinja")}
     written = {path.relative_to(TEMPLATES).as_posix() for path in TEMPLATES.rglob("*.jinja")}
     assert shipped == {f"tunemill/stages/tokenizer/templates/{name}" for name in written}
+    assert {"tunemill/kernels/apply.py", "tunemill/kernels/swiglu.py"} <= set(names)
