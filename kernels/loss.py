@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,16 @@ from tunemill.kernels.proof import UnfitError, check_close, tolerance_of
 CAP = "final_logit_softcapping"
 # Standard deviation of logits at which every cap of logits in use (Gemma's is 30) changes the loss by tens of per cent.
 LARGE_LOGITS = 60.0
+OUTPUT_HEAD = "the output head"
+
+
+@dataclass(frozen=True)
+class Site:
+    """The module with a loss function, and its output head, which may be an adapter's copy, by its name."""
+
+    causal: Any
+    name: str
+    head: Any
 
 
 class FusedHead(nn.Module):  # type: ignore[misc]
@@ -120,66 +131,66 @@ def replace_loss(
     name = next((n for n in ("linear_cross_entropy", "cross_entropy") if n in functions), None)
     if name is None:
         return
-    causal = next((m for m in model.modules() if "loss_function" in dir(type(m))), None)
-    caps = _caps(None if causal is None else vars(causal).get("config"))
-    for capped in caps:
-        if _replaced(model, functions[name], name, capped, batch, applied):
+    try:
+        site = _site_of(model)
+    except UnfitError as error:
+        applied.refuse((name,), OUTPUT_HEAD, str(error))
+        return
+    for capped in _caps(site.causal.config):
+        marker = len(applied.undoing)
+        try:
+            _prove(model, site, name, functions[name], capped, batch, applied)
+        except UnfitError as error:
+            applied.undo(down_to=marker)
+            applied.refuse((name,), OUTPUT_HEAD, str(error))
+        else:
+            applied.refusals.pop(name, None)
+            applied.note((name,), site.name)
             return
 
 
-def _replaced(
+def _prove(
     model: nn.Module,
-    function: Function,
+    site: Site,
     name: str,
+    function: Function,
     capped: dict[str, Any] | None,
     batch: Mapping[str, Tensor],
     applied: Applied,
-) -> bool:
-    """Whether the loss could be replaced, with this cap of the logits."""
-    marker = len(applied.undoing)
-    try:
-        causal, place, head = _head_of(model)
-        with told(f"{name} in the loss"):
-            expected = _losses_and_gradients(model, head, batch)
-            if name == "cross_entropy":
-                made = head
-                _set_loss(causal, FusedLogitLoss(function), applied)
-            else:
-                made = _fuse_head(model, causal, place, head, function, capped, applied)
-            actual = _losses_and_gradients(model, made, batch)
-            tolerance = tolerance_of(head, head.weight.dtype)
-            for (loss, gradient), (own_loss, own_gradient) in zip(actual, expected, strict=True):
-                check_close("loss", loss.float(), own_loss.float(), tolerance)
-                if gradient is not None and own_gradient is not None:
-                    check_close("gradient of the loss", gradient, own_gradient, tolerance)
-    except UnfitError as error:
-        applied.undo(down_to=marker)
-        applied.refuse((name,), "the output head", str(error))
-        return False
-    applied.refusals.pop(name, None)
-    applied.note((name,), place)
-    return True
+) -> None:
+    """Put the loss in place, with this cap of the logits; raises UnfitError where it is another loss."""
+    with told(f"{name} in the loss"):
+        expected = _losses_and_gradients(model, site.head, batch)
+        if name == "cross_entropy":
+            made = site.head
+            _set_loss(site.causal, FusedLogitLoss(function), applied)
+        else:
+            made = _fuse_head(model, site, function, capped, applied)
+        actual = _losses_and_gradients(model, made, batch)
+        tolerance = tolerance_of(site.head, site.head.weight.dtype)
+        for (what, left), (_, right) in zip(actual, expected, strict=True):
+            check_close(what, left, right, tolerance)
 
 
 def _caps(config: Any) -> list[dict[str, Any] | None]:
     """Where the cap of the logits may be found; None is nowhere, and last: some have a cap that they ignore."""
-    configs = [] if config is None else [config, config.get_text_config()]
-    return [*(vars(c) for c in configs if vars(c).get(CAP) is not None), None]
+    configs = (vars(config), vars(config.get_text_config()))
+    return [*(found for found in configs if found.get(CAP) is not None), None]
 
 
-def _head_of(model: nn.Module) -> tuple[Any, str, Any]:
-    """The module with a loss function, the name of its output head, and the head, which may be an adapter's copy."""
+def _site_of(model: nn.Module) -> Site:
+    """Raises UnfitError where there is no loss function, or no plain output head."""
     causal: Any = next((m for m in model.modules() if "loss_function" in dir(type(m))), None)
     head = None if causal is None else causal.get_output_embeddings()
     if head is None:
         raise UnfitError("the model has no output head with a loss function")
-    place = next(name for name, module in model.named_modules() if module is head)
+    name = next(name for name, module in model.named_modules() if module is head)
     if set(head._modules) == {"original_module", "modules_to_save"}:
         active = head.active_adapters[0]
-        place, head = f"{place}.modules_to_save.{active}", head.modules_to_save[active]
+        name, head = f"{name}.modules_to_save.{active}", head.modules_to_save[active]
     if not is_linear(head) or is_quantized(head.weight) or head.bias is not None:
         raise UnfitError("the output head is no plain linear layer without bias")
-    return causal, place, head
+    return Site(causal, name, head)
 
 
 def _set_loss(causal: Any, loss: Function, applied: Applied) -> None:
@@ -188,43 +199,38 @@ def _set_loss(causal: Any, loss: Function, applied: Applied) -> None:
 
 
 def _fuse_head(
-    model: nn.Module,
-    causal: Any,
-    place: str,
-    head: nn.Module,
-    function: Function,
-    capped: dict[str, Any] | None,
-    applied: Applied,
+    model: nn.Module, site: Site, function: Function, capped: dict[str, Any] | None, applied: Applied
 ) -> FusedHead:
     """Put a `FusedHead` and its loss in place. It caps logits itself, so the model's own cap is off meanwhile."""
     softcap = None if capped is None else capped[CAP]
-    made = in_place_of(FusedHead, head, softcap=softcap)
+    made = in_place_of(FusedHead, site.head, softcap=softcap)
     # Trained from the first step on, also where the model itself is in evaluation mode while it is proven.
     made.training = True
     if capped is not None:
         # Some configs refuse None here when it is set as an attribute.
         applied.undoing.append(partial(capped.__setitem__, CAP, softcap))
         capped[CAP] = None
-    applied.put_child(model, place, head, made)
-    _set_loss(causal, FusedLoss(made, function, causal.loss_function), applied)
+    applied.put_child(model, site.name, site.head, made)
+    _set_loss(site.causal, FusedLoss(made, function, site.causal.loss_function), applied)
     return made
 
 
 def _losses_and_gradients(
-    model: nn.Module, head: nn.Module, batch: Mapping[str, Tensor]
-) -> list[tuple[Tensor, Tensor | None]]:
-    """The loss and its gradient; and the loss with logits so large that a cap of them shows."""
-    # There the gradient is the rounding of a saturated tanh.
-    return [
-        _loss_and_gradient(model, head, batch, None),
-        (_loss_and_gradient(model, head, batch, LARGE_LOGITS)[0], None),
-    ]
+    model: nn.Module, head: Any, batch: Mapping[str, Tensor]
+) -> list[tuple[str, Tensor]]:
+    """The loss and its gradients; and the loss with logits so large that a cap of them shows."""
+    loss, gradient, of_rows = _loss_and_gradients(model, head, batch, None)
+    # Where logits are large, gradients are the rounding of a saturated tanh.
+    large, _, _ = _loss_and_gradients(model, head, batch, LARGE_LOGITS)
+    found = [("loss", loss), ("gradient of the loss", gradient), ("loss", large)]
+    return found if of_rows is None else [*found, ("gradient of the output head", of_rows)]
 
 
-def _loss_and_gradient(
+def _loss_and_gradients(
     model: nn.Module, head: Any, batch: Mapping[str, Tensor], size: float | None
-) -> tuple[Tensor, Tensor]:
-    """The loss of `batch`, and its gradient by what the head is given, scaled to logits of this size."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The loss of `batch`, and its gradients by what the head is given, scaled to logits of this size, and by
+    those rows of the head's weight that are labels, if it is trained."""
     inputs: list[Tensor] = []
 
     def as_leaf(_: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
@@ -238,7 +244,10 @@ def _loss_and_gradient(
     try:
         with torch.enable_grad():
             loss: Tensor = model(**batch, use_cache=False).loss
-            (gradient,) = torch.autograd.grad(loss, inputs)
+            weights = [head.weight] if head.weight.requires_grad and size is None else []
+            gradient, *of_weight = torch.autograd.grad(loss, [*inputs, *weights])
     finally:
         handle.remove()
-    return loss.detach(), gradient
+    labels = batch["labels"]
+    of_rows = of_weight[0][labels[labels >= 0].unique()] if of_weight else None
+    return loss.detach().float(), gradient, of_rows

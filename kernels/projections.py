@@ -1,7 +1,7 @@
 """Linear layers of a model as `Projection`s: plain, quantized by bitsandbytes, or with an adapter by PEFT.
 
-Layers are told by what they have, not by their class: a `weight` of two dimensions and `in_features` make a linear
-layer; `base_layer`, `lora_A` and `lora_B` around one make an adapter. What is read may change between two calls
+A linear layer is torch's, or one of bitsandbytes' over a weight in 4 or 8 bits; `base_layer`, `lora_A`, `lora_B` and
+`lora_dropout` around one make an adapter, whatever their class. What is read may change between two calls
 (an adapter is switched off, merged, or another one made active), so it is read anew for every forward pass.
 """
 
@@ -33,7 +33,8 @@ def is_quantized(weight: Tensor) -> bool:
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether something runs with each call of `module`, which a function in its place would leave out."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    forward = (module._forward_hooks, module._forward_pre_hooks)
+    hooks = (*forward, module._backward_hooks, module._backward_pre_hooks)
     return any(hooks) or "forward" in vars(module)
 
 
@@ -41,7 +42,9 @@ def is_adapter(module: nn.Module) -> bool:
     """A linear layer inside a LoRA adapter."""
     children = module._modules
     base = children.get("base_layer")
-    return base is not None and is_linear(base) and {"lora_A", "lora_B", "lora_dropout"} <= set(children)
+    if base is None or not is_linear(base) or has_hooks(module):
+        return False
+    return {"lora_A", "lora_B", "lora_dropout"} <= set(children)
 
 
 def projection(module: nn.Module) -> Projection | None:

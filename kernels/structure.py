@@ -1,4 +1,4 @@
-"""What a module is, told by its children, its parameters and its arithmetic; never by its class or its model's name.
+"""What a module is, told by its children, its parameters and its arithmetic; never by its model's name.
 
 Each function gives what it takes to put a kernel in place of the module, None where the module is something else,
 and raises `UnfitError` where it nearly fits.
@@ -81,12 +81,12 @@ def mlp_projections(mlp: nn.Module) -> set[str]:
 
 def activation_of(mlp: nn.Module) -> str | None:
     """silu, gelu or gelu_tanh where `mlp` is gate, up, down and one of these; None where it is something else."""
-    known = mlp_projections(mlp)
-    if not known:
+    names = mlp_projections(mlp)
+    if not names:
         return None
-    if not all(is_linear_or_adapter(mlp.get_submodule(name)) for name in known):
-        raise UnfitError(f"one of {', '.join(sorted(known))} is no plain linear layer")
-    others = set(mlp._modules) - known
+    if not all(is_linear_or_adapter(mlp.get_submodule(name)) for name in names):
+        raise UnfitError(f"one of {', '.join(sorted(names))} is no plain linear layer")
+    others = set(mlp._modules) - names
     function: Any = mlp.get_submodule(others.pop()) if others else vars(mlp).get("act_fn")
     if not callable(function):
         raise UnfitError("it has no activation function")

@@ -30,7 +30,7 @@ TAIL_LINES = 30
 # training 14 times slower; a thousand rounds cost a tenth of the speed on a quiet machine.
 CHILD_ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
 # Libraries read settings from these behind the config's back; a result must not depend on them.
-FOREIGN_SETTINGS = ("ACCELERATE_", "FSDP_", "NVIDIA_TF32_OVERRIDE")
+FOREIGN_SETTINGS = ("ACCELERATE_", "FSDP_", "NVIDIA_TF32_OVERRIDE", "TRITON_INTERPRET", "LIGER_KERNEL_IMPL")
 FOREIGN_RANKS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 

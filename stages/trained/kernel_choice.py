@@ -15,7 +15,6 @@ Source = Literal["tunemill", "liger", "cut_cross_entropy", "chunked"]
 
 LORA = ("lora_mlp", "lora_qkv", "lora_o")
 ELEMENTWISE = ("rms_norm", "rope", "swiglu", "geglu")
-LOSSES = ("linear_cross_entropy", "cross_entropy")
 GATED = ("swiglu", "geglu")
 
 LIGER = {
@@ -68,7 +67,7 @@ def choose_kernels(config: "TrainedConfig") -> KernelChoice:
         wanted = lora_keys(config)[name]
         if wanted:
             sources[name] = "tunemill"
-            asked.append(Asked(f"lora_{name.removeprefix('lora_')}_kernel: true", (name,)))
+            asked.append(Asked(f"{name}_kernel: true", (name,)))
         elif wanted is False:
             sources.pop(name, None)
     for key, names in LIGER.items():
@@ -149,6 +148,12 @@ def check_kernels(config: "TrainedConfig") -> None:
 
 
 def _check_liger(config: "TrainedConfig", chosen: list[KernelName], lora: dict[str, str]) -> None:
+    if LIGER_PLUGINS & set(config.plugins) and not any(liger_keys(config).values()):
+        raise ConflictError(
+            "plugins names Liger, but no liger_* key asks for a kernel of it, so it has no effect. Set one, or remove "
+            "the plugin",
+            "plugins",
+        )
     if config.liger_glu_activation and ("lora_mlp" in chosen or "lora_mlp_kernel" in lora):
         raise ConflictError(
             "liger_glu_activation and the lora_mlp kernel both compute the activation of the MLP. Remove one",

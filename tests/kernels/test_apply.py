@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.families import assert_same_step, make_family, packed_batch, shake, step, with_lora
+from support.families import CONFIGS, assert_same_step, make_family, packed_batch, shake, step, with_lora
 from support.interpreter import run_interpreted
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -63,6 +63,14 @@ def test_other_families(family: str, places: dict[str, int], refused: dict[str, 
     assert applied.refusals.keys() == refused.keys()
     for name, reason in refused.items():
         assert all(reason in given for given in applied.refusals[name].values())
+    assert_same_step(step(model, BATCH), plain)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_every_family_without_adapters(family: str) -> None:
+    model = make_family(family)
+    plain = step(model, BATCH)
+    assert use_kernels(model, KERNELS).places
     assert_same_step(step(model, BATCH), plain)
 
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import peft
 import pytest
 import torch
+from bitsandbytes import functional as bnb
 from support.lora import assert_close, clone, int8_projection, leaves, projection
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -126,7 +128,6 @@ def test_int8_base(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_nf4_base(dora: bool) -> None:
-    bnb = pytest.importorskip("bitsandbytes.functional")
     dense = projection(128, 24, dtype=torch.float32, dora=dora, dropout=0.3, trained_base=False)
     packed, state = bnb.quantize_4bit(dense.weight.detach(), quant_type="nf4", compress_statistics=True)
     quantized = replace(dense, weight=packed, dequantize=partial(nf4.dequantize_nf4, state=state))
@@ -137,7 +138,6 @@ def test_nf4_base(dora: bool) -> None:
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_equals_peft(dora: bool) -> None:
-    peft = pytest.importorskip("peft")
     base = torch.nn.Sequential(torch.nn.Linear(12, 8))
     config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=["0"], use_dora=dora, init_lora_weights=False)
     layer = peft.get_peft_model(base, config).base_model.model[0]

@@ -45,9 +45,17 @@ def with_a_wrong_gradient(*args: Tensor, **settings: Any) -> Any:
     return 2.0 * loss - loss.detach()
 
 
+def with_a_wrong_gradient_of_the_head(hidden: Tensor, weight: Tensor, *args: Tensor, **settings: Any) -> Any:
+    return linear_cross_entropy.reference(hidden, 1.1 * weight - 0.1 * weight.detach(), *args, **settings)
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
-    [(of_ignored_tokens_too, "loss differs"), (with_a_wrong_gradient, "gradient of the loss differs")],
+    [
+        (of_ignored_tokens_too, "loss differs"),
+        (with_a_wrong_gradient, "gradient of the loss differs"),
+        (with_a_wrong_gradient_of_the_head, "gradient of the output head differs"),
+    ],
 )
 def test_a_wrong_loss_is_taken_out_and_nothing_else(wrong: Callable[..., Any], reason: str) -> None:
     model = make_family("llama")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import bitsandbytes as bnb
 import pytest
 import torch
 from support.families import LORA, assert_same_step, make_family, packed_batch, shake, step, with_lora
@@ -15,15 +16,24 @@ ADAPTERS = ("lora_mlp", "lora_qkv", "lora_o")
 BATCH = packed_batch(5, 4)
 
 
-@pytest.mark.parametrize(
-    "attach",
-    [
-        lambda layer: layer.register_forward_hook(print),
-        lambda layer: layer.register_forward_pre_hook(print),
-        lambda layer: layer.register_full_backward_hook(print),
-        lambda layer: setattr(layer, "forward", layer.forward),
-    ],
-)
+ATTACH: list[Callable[[Any], Any]] = [
+    lambda layer: layer.register_forward_hook(print),
+    lambda layer: layer.register_forward_pre_hook(print),
+    lambda layer: layer.register_full_backward_hook(print),
+    lambda layer: layer.register_full_backward_pre_hook(print),
+    lambda layer: setattr(layer, "forward", layer.forward),
+]
+
+
+@pytest.mark.parametrize("attach", ATTACH)
+def test_what_else_runs_with_an_adapter(attach: Callable[[Any], Any]) -> None:
+    layer = with_lora(make_family("llama")).base_model.model.model.layers[0].mlp.up_proj
+    assert projection(layer) is not None
+    attach(layer)
+    assert projection(layer) is None
+
+
+@pytest.mark.parametrize("attach", ATTACH)
 def test_what_else_runs_with_a_linear_layer(attach: Callable[[Any], Any]) -> None:
     layer = nn.Linear(3, 2)
     assert is_linear(layer)
@@ -33,14 +43,12 @@ def test_what_else_runs_with_a_linear_layer(attach: Callable[[Any], Any]) -> Non
 
 @pytest.mark.parametrize(("quant_type", "reordered"), [("nf4", False), ("nf4", True), ("fp4", False)])
 def test_four_bits_are_read_in_one_format_only(quant_type: str, reordered: bool) -> None:
-    bnb = pytest.importorskip("bitsandbytes")
     layer = bnb.nn.Linear4bit(64, 8, quant_type=quant_type, compute_dtype=torch.float32).to("cpu")
     layer.weight.quant_state.packing_format_for_cpu = reordered
     assert (projection(layer) is None) == (quant_type != "nf4" or reordered)
 
 
 def test_eight_bits_are_read_before_and_after_the_first_call() -> None:
-    bnb = pytest.importorskip("bitsandbytes")
     layer = bnb.nn.Linear8bitLt(64, 8, bias=False, has_fp16_weights=False)
     dense = layer.weight.data.clone()
     layer.to("cpu")

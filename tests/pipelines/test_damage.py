@@ -97,6 +97,7 @@ def test_text_that_looks_like_markup_is_shown_as_it_is(project, capsys):
 
 def test_settings_behind_the_back_of_the_config_do_not_reach_a_child():
     given = {"PATH": "/bin", "ACCELERATE_MIXED_PRECISION": "bf16", "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    given |= {"TRITON_INTERPRET": "1", "LIGER_KERNEL_IMPL": "cutile"}
     assert set(child_environment(given)) == {"PATH", "OMP_NUM_THREADS", "GOMP_SPINCOUNT"}
 
 

@@ -66,7 +66,8 @@ def test_what_other_libraries_compute() -> None:
     assert sources(cut_cross_entropy=True)["linear_cross_entropy"] == "cut_cross_entropy"
     for plugin in (CUT_PLUGIN, "cut_cross_entropy"):
         assert sources(plugins=[plugin])["linear_cross_entropy"] == "cut_cross_entropy"
-    assert sources(plugins=["liger"]) == sources(plugins=[LIGER_PLUGIN]) == sources()
+    liger = {"liger_rope": True}
+    assert sources(plugins=["liger"], **liger) == sources(plugins=[LIGER_PLUGIN], **liger) == sources(**liger)
     assert sources(liger_layer_norm=True)["layer_norm"] == "liger"
     assert sources(plugins=[CUT_PLUGIN], cut_cross_entropy=False)["linear_cross_entropy"] == "tunemill"
     assert sources(chunked_cross_entropy=True, kernels="off") == {"linear_cross_entropy": "chunked"}
@@ -99,6 +100,7 @@ def test_off_in_yaml_is_off() -> None:
     [
         ({"kernels": True}, "true: write auto, off, or a list of kernels"),
         ({"kernels": ["swigluu"]}, "Input should be 'rms_norm'"),
+        ({"plugins": [LIGER_PLUGIN]}, "plugins names Liger, but no liger_. key asks for a kernel"),
         ({"plugins": ["axolotl.integrations.spectrum.SpectrumPlugin"]}, "SpectrumPlugin: not supported yet"),
         ({"lora_mlp_kernel": True}, "lora_mlp_kernel: a kernel for adapters, but adapter is unset"),
         ({"kernels": ["lora_o"]}, "lora_o: a kernel for adapters, but adapter is unset"),
