@@ -22,7 +22,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from tunemill.stages.training_data.packing import pack, pack_in_sequence
+from tunemill.stages.data.rows.packing import pack, pack_in_sequence
 
 Lengths = npt.NDArray[np.int64]
 CAPACITIES = (2048, 4096, 8192)

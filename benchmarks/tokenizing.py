@@ -144,22 +144,22 @@ def measure_stage(folder: Path, file: str, name: str) -> Measured:
         place.mkdir(parents=True)
     report = Report(emit)
     if name == "dataset":
-        from tunemill.stages.dataset.body import dataset
-        from tunemill.stages.dataset.config import DatasetConfig
+        from tunemill.stages.data.dataset.body import dataset
+        from tunemill.stages.data.dataset.config import DatasetConfig
 
         started = time.perf_counter()
         dataset(DatasetConfig(path=str(folder / file)), out=out, report=report)
     elif name == "tokenized":
-        from tunemill.stages.tokenized.body import tokenized
-        from tunemill.stages.tokenized.config import TokenizedConfig
+        from tunemill.stages.data.tokenized.body import tokenized
+        from tunemill.stages.data.tokenized.config import TokenizedConfig
 
         raw, tokenizer = RawDataset(results / "dataset" / "data"), Tokenizer(folder / "tokenizer")
         config = TokenizedConfig(path=str(folder / file), type="chat_template")
         started = time.perf_counter()
         tokenized(config, dataset=raw, tokenizer=tokenizer, out=out, report=report)
     else:
-        from tunemill.stages.training_data.body import training_data
-        from tunemill.stages.training_data.config import TrainingDataConfig
+        from tunemill.stages.data.training_data.body import training_data
+        from tunemill.stages.data.training_data.config import TrainingDataConfig
 
         rows = TokenizedDataset(results / "tokenized" / "data")
         settings = TrainingDataConfig(sequence_len=4096, sample_packing=True)

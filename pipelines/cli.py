@@ -9,7 +9,7 @@ from typing import Any
 from tunemill import __version__
 from tunemill.pipelines.commands import cache, check, lineage, plan, preprocess, run, schema, status, ui
 from tunemill.pipelines.commands.options import print_json
-from tunemill.pipelines.problems import ConfigError
+from tunemill.pipelines.config.problems import ConfigError
 from tunemill.resources.errors import LaunchError, StoreError
 from tunemill.stages.errors import UserError
 

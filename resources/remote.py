@@ -6,16 +6,14 @@ goes without them.
 """
 
 import hashlib
-import re
 import secrets
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from tunemill.resources.canonical import hash_document, hash_listing
 from tunemill.resources.errors import StoreError
+from tunemill.resources.protocols import HUB_DATASETS, WILDCARDS, failures_of, package_hint, protocol_of
 
-HUB_SCHEME = "hf://datasets/"
 HUB_SECONDS = 30
 # Protocols whose objects are hashed: they cost no transfer.
 HASHED = ("memory", "file", "local")
@@ -33,28 +31,6 @@ MARKS = (
     "blob_id",
     "sha",
 )
-WILDCARDS = re.compile(r"[*?\[]")
-PACKAGES = {
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
-    "adl": "adlfs",
-    "oci": "ocifs",
-    "http": "aiohttp",
-    "https": "aiohttp",
-}
-# What these packages raise that is no OSError, as `module:class`.
-FAILURES = {
-    "s3fs": ("botocore.exceptions:BotoCoreError", "botocore.exceptions:ClientError"),
-    "gcsfs": ("gcsfs.retry:HttpError", "google.auth.exceptions:GoogleAuthError", "aiohttp:ClientError"),
-    "adlfs": ("azure.core.exceptions:AzureError",),
-    "ocifs": ("oci.exceptions:ClientError", "oci.exceptions:ServiceError"),
-    "aiohttp": ("aiohttp:ClientError",),
-}
 
 
 def identify_remote(url: str, revision: str | None) -> dict[str, str]:
@@ -65,11 +41,11 @@ def identify_remote(url: str, revision: str | None) -> dict[str, str]:
     folder), or `unidentified` (with a `nonce`, where the server says nothing about the content).
     Raises StoreError when the source cannot be reached or is not there.
     """
-    if url.startswith(HUB_SCHEME):
-        return _hub_commit(url.removeprefix(HUB_SCHEME).strip("/"), revision)
-    protocol = url.partition("://")[0].lower()
+    if url.startswith(HUB_DATASETS):
+        return _hub_commit(url.removeprefix(HUB_DATASETS).strip("/"), revision)
+    protocol = protocol_of(url)
     files, path = _file_system(url, protocol)
-    errors = _errors(protocol)
+    errors = failures_of(protocol)
     try:
         return _objects(url, protocol, files, path)
     except FileNotFoundError as error:
@@ -119,14 +95,12 @@ def _hub_commit(name: str, revision: str | None) -> dict[str, str]:
 def _file_system(url: str, protocol: str) -> tuple[Any, str]:
     import fsspec
 
-    errors = _errors(protocol)
+    errors = failures_of(protocol)
     try:
         options = {"client_kwargs": {"trust_env": True}} if protocol in ("http", "https") else {}
         files, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
-        package = PACKAGES.get(protocol)
-        hint = f"; it needs a package: pip install {package}" if package else ""
-        raise StoreError(f"{url}: {protocol}:// cannot be read here{hint}") from error
+        raise StoreError(f"{url}: {protocol}:// cannot be read here{package_hint(protocol)}") from error
     except errors as error:
         raise StoreError(f"{url}: cannot be looked at: {error}") from error
     # A listing that is remembered would hide a change.
@@ -179,15 +153,3 @@ def _object(protocol: str, files: Any, info: Mapping[str, Any]) -> dict[str, str
 
 def _first_wildcard(path: str) -> int:
     return next(number for number, part in enumerate(path.split("/")) if WILDCARDS.search(part))
-
-
-def _errors(protocol: str) -> tuple[type[Exception], ...]:
-    """What can go wrong with the file system of this protocol."""
-    found: list[type[Exception]] = [OSError, ValueError]
-    for place in FAILURES.get(PACKAGES.get(protocol, ""), ()):
-        module, name = place.split(":")
-        try:
-            found.append(getattr(import_module(module), name))
-        except ImportError:
-            continue
-    return tuple(found)

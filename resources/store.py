@@ -20,10 +20,10 @@ from tunemill.resources.canonical import hash_document, hash_listing
 from tunemill.resources.errors import StoreError
 from tunemill.resources.identity import StatCache, files_below, hash_file
 from tunemill.resources.lease import lease
+from tunemill.resources.protocols import LINEAGE_FILE
 from tunemill.resources.refs import Refs
 
 # Provenance travels inside the data folder but is not part of the result: it names times and hosts.
-LINEAGE_FILE = "tunemill_lineage.json"
 UNHASHED = frozenset({LINEAGE_FILE})
 # What every key document holds; a damaged one explains nothing.
 KEY_PARTS = frozenset({"schema", "version", "config", "sources", "inputs", "libraries"})

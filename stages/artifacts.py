@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-LINEAGE_FILE = "tunemill_lineage.json"
-
 
 @dataclass(frozen=True)
 class Artifact:
@@ -128,9 +126,13 @@ class QuantizedModel(Model):
 
 
 class EvaluationReport(Artifact):
-    """`metrics.json` (a flat object) and `predictions.jsonl` (one object per held-out row)."""
+    """`metrics.json` (a flat object) and `predictions.jsonl` (one object per held-out row).
+
+    `columns` are the metrics that a comparison shows.
+    """
 
     exported = True
+    columns: ClassVar[tuple[str, ...]] = ("eval_loss", "perplexity", "exact_match", "rows")
 
     @property
     def metrics(self) -> Path:

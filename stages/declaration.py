@@ -4,12 +4,12 @@ A stage is a function from (its own config, its input artifacts) to one artifact
 pipeline needs to know of a stage stands in its `Stage`; nothing here imports anything heavy.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic.fields import FieldInfo
 
 from tunemill.stages.artifacts import Artifact
@@ -26,13 +26,15 @@ class RuntimeMark:
 class SourceMark:
     """The field names a local file or folder, or a list of them: the key holds the contents, not the name.
 
-    With `remote` it may also name an object behind a URL, or a dataset of the Hub (as `hf://datasets/<name>`).
+    With `remote` it may also name an object behind a URL, or a dataset of the Hub (as `hf://datasets/<name>`), of
+    which the field `revision` names the branch, tag or commit.
     Names of a field that is `within` another one are seen from there, where that is a local folder; inside of a
     remote place they stay plain names, which enter the key.
     """
 
     remote: bool = False
     within: str | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,14 @@ class CodeMark:
 @dataclass(frozen=True)
 class GraphMark:
     """The field is no key of the YAML: the graph sets it, by where the node stands."""
+
+
+@dataclass(frozen=True)
+class GpuMark:
+    """`value` means what a GPU can do; `without` says what it means on a machine that has none."""
+
+    value: str
+    without: str
 
 
 @dataclass(frozen=True)
@@ -73,18 +83,43 @@ class YamlMark:
 # The description of a Runtime field gives the reason after a colon.
 Runtime = Annotated[T, RuntimeMark()]
 Source = Annotated[T, SourceMark()]
-DataSource = Annotated[T, SourceMark(remote=True)]
+DataSource = Annotated[T, SourceMark(remote=True, revision="revision")]
 TextOrFile = Annotated[T, TextMark()]
 Entry = Annotated[T, EntryMark()]
 EntryOrTop = Annotated[T, EntryMark(falls_back=True)]
 
 
 class ConflictError(ValueError):
-    """Two settings of one slice exclude each other; `keys` are the field names at fault."""
+    """Two settings of one slice exclude each other; `keys` are the names of all fields that were compared.
+
+    The first of them that is given is the one at fault.
+    """
 
     def __init__(self, message: str, *keys: str) -> None:
         super().__init__(message)
         self.keys = keys
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A setting that asks for nothing beside the others, and why: a note for the user, and no part of any key."""
+
+    key: str
+    reason: str
+
+
+def not_yet(key: str, *values: str) -> Any:
+    """A validator of the field `key` for values of Axolotl's that do not run here yet.
+
+    A plain "not one of" would suggest a spelling mistake.
+    """
+
+    def refuse(value: object) -> object:
+        if isinstance(value, str) and value in values:
+            raise ValueError(f"{value} is not supported yet")
+        return value
+
+    return field_validator(key, mode="before")(refuse)
 
 
 def listed(names: str | Sequence[str] | None) -> list[str]:
@@ -125,17 +160,46 @@ class StageConfig(Settings):
         return {name: field for name, field in cls.model_fields.items() if name not in own}
 
     @classmethod
+    def top_keys(cls) -> dict[str, str]:
+        """The keys that are read of the YAML's top level (or, with dots, below it), each with its field."""
+        entries, elsewhere = cls.marked(EntryMark), cls.marked(YamlMark)
+        return {
+            elsewhere[name].path if name in elsewhere else name: name
+            for name in cls.yaml_keys()
+            if name not in entries or entries[name].falls_back
+        }
+
+    @classmethod
+    def entry_keys(cls, group: str) -> dict[str, str]:
+        """The keys that are read of an entry of the list `group`, each with its field."""
+        read = [name for name in cls.yaml_keys() if name in cls.marked(EntryMark)]
+        return {name: name for name in read} if group in cls.entry_lists else {}
+
+    @classmethod
     def sources(cls) -> frozenset[str]:
         """The fields whose contents enter the key instead of their names."""
         return frozenset({*cls.marked(SourceMark), *cls.marked(CodeMark)})
 
+    def is_set(self, field: str) -> bool:
+        """Whether a field asks for more than its default."""
+        return bool(getattr(self, field) != type(self).model_fields[field].get_default())
+
+    def idle(self) -> Iterator[Idle]:
+        """The settings that ask for nothing beside the others."""
+        return iter(())
+
+    def used_libraries(self) -> tuple[str, ...]:
+        """Distributions that shape the result because of these settings, beside those of the stage."""
+        return ()
+
     def semantic(self) -> dict[str, Any]:
         """The part of the slice that can change the result, as plain JSON types.
 
-        A field at its default is left out: so a new key with a neutral default invalidates nobody's results.
-        Changing a default changes results, and moves the stage's fingerprint, so its version must be raised.
+        Settings that ask for nothing are left out, and so is a field at its default: a new key with a neutral default
+        invalidates nobody's results. Changing a default changes results, and moves the stage's fingerprint, so its
+        version must be raised.
         """
-        left_out = {*self.marked(RuntimeMark), *self.sources()}
+        left_out = {*self.marked(RuntimeMark), *self.sources(), *(item.key for item in self.idle())}
         slice_values = self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
         plain = {
             field: [name for name in listed(getattr(self, field)) if not is_whole(name)]
@@ -170,7 +234,13 @@ class Stage:
     """A declaration. `body` is `module:function`, called as `body(config, **inputs, out=..., report=...)`.
 
     `version` enters the key: raise it when the stage's results change. `libraries` are the distributions
-    whose minor versions enter the key, because they shape the result. `kinds` are tags that Dagster shows.
+    whose minor versions enter the key, because they shape the result; the config may name more.
+    `kinds` are tags that Dagster shows.
+
+    `prepares_data`: `preprocess` runs it, and shows `nothing` of it, its `figures`, or beside them its rows token by
+    token (`tokens`). `export` is a `module:function` that puts a batch of its `rows.arrow` into the columns of
+    Axolotl's prepared datasets. `idle_without` says why nothing is asked of the stage in a pipeline that lacks it: its
+    keys are then noted, where those of other stages are refused.
     """
 
     name: str
@@ -183,3 +253,7 @@ class Stage:
     libraries: tuple[str, ...] = ()
     device: Literal["cpu", "gpu"] = "cpu"
     kinds: tuple[str, ...] = ()
+    prepares_data: bool = False
+    shown_as: Literal["nothing", "figures", "tokens"] = "figures"
+    export: str | None = None
+    idle_without: str | None = None

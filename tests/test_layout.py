@@ -93,7 +93,7 @@ def test_the_kernels_package_of_the_registry_is_not_shadowed():
 
 def test_definitions_load_fast_and_without_torch():
     code = (
-        "import sys, tunemill.pipelines.definitions;"
+        "import sys, tunemill.pipelines.assets.definitions;"
         "heavy = {'torch', 'transformers', 'datasets', 'trl', 'peft', 'pyarrow', 'matplotlib'} & set(sys.modules);"
         "assert not heavy, heavy"
     )

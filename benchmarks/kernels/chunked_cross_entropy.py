@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.kernels.case import Case, Setting, simple
 from benchmarks.kernels.loss_cases import SHAPES, loss_cases
 from benchmarks.kernels.ways import EAGER, OURS
-from tunemill.kernels import chunked_cross_entropy as kernel
+from tunemill.kernels.functions import chunked_cross_entropy as kernel
 
 
 def cases(setting: Setting) -> list[Case]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.kernels.case import Function, Inputs, Way
-from tunemill.kernels.lora_linear import Projection
+from tunemill.kernels.functions.lora_linear import Projection
 
 
 def compiled(function: Function) -> Way:

@@ -10,7 +10,7 @@ from benchmarks.kernels.case import Case, Inputs, Setting, Way, normal, simple
 from benchmarks.kernels.competitors import compiled, liger
 from benchmarks.kernels.swiglu import gated_work
 from benchmarks.kernels.ways import COMPILED, EAGER, LIGER, OURS
-from tunemill.kernels import geglu
+from tunemill.kernels.functions import geglu
 
 SHAPES = [(16384, 14336), (4096, 8192)]
 FORMS: tuple[geglu.Approximation, ...] = ("tanh", "none")

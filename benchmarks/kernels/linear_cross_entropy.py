@@ -8,7 +8,7 @@ from benchmarks.kernels.case import Case, Inputs, Setting, simple
 from benchmarks.kernels.competitors import compiled, library
 from benchmarks.kernels.loss_cases import SHAPES, loss_cases
 from benchmarks.kernels.ways import COMPILED, EAGER, LIGER, OURS
-from tunemill.kernels import linear_cross_entropy as kernel
+from tunemill.kernels.functions import linear_cross_entropy as kernel
 
 
 def cases(setting: Setting) -> list[Case]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.kernels.case import Inputs, Setting, Work, normal, parameter
-from tunemill.kernels.lora_linear import Projection
+from tunemill.kernels.functions.lora_linear import Projection
 
 RANK = 16
 SCALING = 2.0

@@ -10,8 +10,8 @@ from benchmarks.kernels.case import Case, Function, Inputs, Setting, simple
 from benchmarks.kernels.competitors import compiled, host
 from benchmarks.kernels.lora_cases import DTYPE, lora_inputs, lora_work
 from benchmarks.kernels.ways import COMPILED, EAGER, OURS, PEFT
-from tunemill.kernels import lora_linear as kernel
-from tunemill.kernels.lora_linear import Projection
+from tunemill.kernels.functions import lora_linear as kernel
+from tunemill.kernels.functions.lora_linear import Projection
 
 SHAPES = [(16384, 4096, 4096), (4096, 4096, 4096), (16384, 2048, 8192), (4096, 2048, 8192)]
 

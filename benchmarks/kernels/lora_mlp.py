@@ -14,8 +14,8 @@ from benchmarks.kernels.case import Case, Function, Inputs, Setting, simple
 from benchmarks.kernels.competitors import compiled, host, library
 from benchmarks.kernels.lora_cases import DTYPE, lora_inputs, lora_work
 from benchmarks.kernels.ways import AXOLOTL, COMPILED, EAGER, LIGER, OURS, PEFT, UNSLOTH
-from tunemill.kernels import lora_mlp as kernel
-from tunemill.kernels import swiglu
+from tunemill.kernels.functions import lora_mlp as kernel
+from tunemill.kernels.functions import swiglu
 
 SHAPES = [(16384, 4096, 14336), (4096, 4096, 14336), (16384, 2048, 8192), (4096, 2048, 8192)]
 NAMES = ("gate_proj", "up_proj", "down_proj")

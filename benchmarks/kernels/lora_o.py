@@ -8,7 +8,7 @@ from benchmarks.kernels.case import Case, Function, Inputs, Setting, simple
 from benchmarks.kernels.competitors import compiled, host, library
 from benchmarks.kernels.lora_cases import DTYPE, lora_inputs, lora_work
 from benchmarks.kernels.ways import AXOLOTL, COMPILED, EAGER, OURS, PEFT, UNSLOTH
-from tunemill.kernels import lora_o as kernel
+from tunemill.kernels.functions import lora_o as kernel
 
 SHAPES = [(16384, 4096), (4096, 4096), (16384, 2048), (4096, 2048)]
 

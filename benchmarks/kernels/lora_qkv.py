@@ -10,7 +10,7 @@ from benchmarks.kernels.case import Case, Function, Inputs, Setting, simple
 from benchmarks.kernels.competitors import compiled, host, library
 from benchmarks.kernels.lora_cases import DTYPE, lora_inputs, lora_work
 from benchmarks.kernels.ways import AXOLOTL, COMPILED, EAGER, OURS, PEFT, UNSLOTH
-from tunemill.kernels import lora_qkv as kernel
+from tunemill.kernels.functions import lora_qkv as kernel
 
 # tokens, hidden size, width of key and value
 SHAPES = [(16384, 4096, 1024), (4096, 4096, 1024), (16384, 2048, 512), (4096, 2048, 512)]

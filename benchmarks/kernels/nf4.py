@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.kernels.case import Case, Function, Inputs, Setting, Work, simple
 from benchmarks.kernels.competitors import compiled
 from benchmarks.kernels.ways import BITSANDBYTES, COMPILED, EAGER, OURS
-from tunemill.kernels import nf4
+from tunemill.kernels.functions import nf4
 
 BLOCK, NESTED_BLOCK = 64, 256
 SHAPES = [(14336, 4096, True), (8192, 2048, True), (14336, 4096, False)]

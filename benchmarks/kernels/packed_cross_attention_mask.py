@@ -11,7 +11,7 @@ import torch
 from benchmarks.kernels.case import Case, Inputs, Setting, Work, simple
 from benchmarks.kernels.competitors import compiled
 from benchmarks.kernels.ways import COMPILED, EAGER, OURS
-from tunemill.kernels import packed_cross_attention_mask as kernel
+from tunemill.kernels.functions import packed_cross_attention_mask as kernel
 
 DOCUMENTS = 16
 

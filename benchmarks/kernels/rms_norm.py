@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.kernels.case import Case, Inputs, Setting, Work, normal, parameter, simple
 from benchmarks.kernels.competitors import compiled, library
 from benchmarks.kernels.ways import COMPILED, EAGER, LIGER, OURS
-from tunemill.kernels import rms_norm
+from tunemill.kernels.functions import rms_norm
 
 EPS = 1e-5
 SHAPES = [

@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.kernels.case import Case, Function, Inputs, Setting, Work, normal, simple
 from benchmarks.kernels.competitors import compiled, liger
 from benchmarks.kernels.ways import COMPILED, EAGER, LIGER, OURS
-from tunemill.kernels import rope
+from tunemill.kernels.functions import rope
 
 # tokens, query heads, key heads, head size
 SHAPES = [(16384, 32, 8, 128), (4096, 32, 8, 128), (16384, 32, 8, 64), (4096, 32, 8, 64)]

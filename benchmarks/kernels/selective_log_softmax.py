@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.kernels.case import Case, Setting
 from benchmarks.kernels.logit_cases import logit_cases
-from tunemill.kernels import selective_log_softmax as kernel
+from tunemill.kernels.functions import selective_log_softmax as kernel
 
 
 def cases(setting: Setting) -> list[Case]:

@@ -10,7 +10,7 @@ import torch
 from benchmarks.kernels.case import Case, Inputs, Setting, Work, normal, simple
 from benchmarks.kernels.competitors import compiled, liger
 from benchmarks.kernels.ways import COMPILED, EAGER, LIGER, OURS
-from tunemill.kernels import swiglu
+from tunemill.kernels.functions import swiglu
 
 SHAPES = [
     (16384, 14336, torch.bfloat16),

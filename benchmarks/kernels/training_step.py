@@ -232,7 +232,7 @@ def with_lora(model: nn.Module) -> Any:
 
 def put_kernels(model: nn.Module, names: tuple[str, ...]) -> str:
     """Our kernels into the model; a note, FAILED if one of them found no place."""
-    from tunemill.stages.trained.surroundings_body import use_kernels
+    from tunemill.stages.training.kernels.surroundings_body import use_kernels
 
     applied = use_kernels(model, names)
     missing = [name for name in names if name not in applied.places]

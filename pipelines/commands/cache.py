@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
-from tunemill.pipelines.plan import SHORT
-from tunemill.pipelines.tables import listing, stdout
+from tunemill.pipelines.commands.tables import listing, stdout
+from tunemill.pipelines.graph.plan import SHORT
 from tunemill.resources.prune import Garbage, find_garbage
 from tunemill.resources.store import Published, Store
 

@@ -3,9 +3,9 @@
 import argparse
 from typing import Any
 
-from tunemill.pipelines.check import load_pipeline
-from tunemill.pipelines.commands.options import add_command, add_json, add_pipeline, print_json
-from tunemill.pipelines.problems import ConfigError
+from tunemill.pipelines.commands.options import add_command, add_json, add_pipeline, note_lines, print_json
+from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.graph.load import load_pipeline
 
 
 def add_to(commands: Any) -> None:
@@ -18,7 +18,7 @@ def add_to(commands: Any) -> None:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Print every problem; 1 if there is any."""
+    """Print every problem and every note; 1 if there is any problem."""
     try:
         pipeline = load_pipeline(options.pipeline, options.overrides)
     except ConfigError as error:
@@ -27,7 +27,9 @@ def check(options: argparse.Namespace) -> int:
         print_json([problem.as_json() for problem in error.problems])
         return 1
     if options.json:
-        print_json([])
-    else:
-        print(f"{options.pipeline}: no problem; {len(pipeline.nodes)} nodes")
+        print_json([note.as_json() for note in pipeline.notes])
+        return 0
+    for line in note_lines(pipeline):
+        print(line)
+    print(f"{options.pipeline}: no problem; {len(pipeline.nodes)} nodes")
     return 0

@@ -7,9 +7,9 @@ from typing import Any
 from rich.tree import Tree
 
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
-from tunemill.pipelines.lineage import datasets_behind, read_lineage
-from tunemill.pipelines.plan import SHORT, upstream_asset
-from tunemill.pipelines.tables import listing, stdout
+from tunemill.pipelines.commands.tables import listing, stdout
+from tunemill.pipelines.graph.lineage import datasets_behind, read_lineage
+from tunemill.pipelines.graph.plan import SHORT, upstream_asset
 from tunemill.resources.errors import StoreError
 from tunemill.resources.store import Absent, Published
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.resources.store import Store, open_store
 
 
@@ -51,3 +52,9 @@ def print_json(document: Any) -> None:
     """The one JSON document of a `--json` command."""
     json.dump(document, sys.stdout, indent=1)
     print()
+
+
+def note_lines(pipeline: Pipeline) -> list[str]:
+    """The notes on a pipeline's keys, in the order of the file."""
+    ordered = sorted(pipeline.notes, key=lambda note: (note.line, note.column))
+    return [note.line_in(pipeline.document.path) for note in ordered]

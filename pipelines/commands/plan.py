@@ -3,17 +3,18 @@
 import argparse
 from typing import Any
 
-from tunemill.pipelines.check import load_pipeline
 from tunemill.pipelines.commands.options import (
     add_command,
     add_json,
     add_pipeline,
     add_state,
+    note_lines,
     print_json,
     store_of,
 )
-from tunemill.pipelines.plan import make_plan
-from tunemill.pipelines.tables import plan_table, stdout
+from tunemill.pipelines.commands.tables import plan_table, stdout
+from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.plan import make_plan
 
 
 def add_to(commands: Any) -> None:
@@ -31,9 +32,17 @@ def plan(options: argparse.Namespace) -> int:
     pipeline = load_pipeline(options.pipeline, options.overrides)
     planned = make_plan(pipeline, store_of(options))
     if options.json:
-        print_json({"pipeline": pipeline.name, "nodes": [item.as_json() for item in planned]})
+        print_json(
+            {
+                "pipeline": pipeline.name,
+                "nodes": [item.as_json() for item in planned],
+                "notes": [note.as_json() for note in pipeline.notes],
+            }
+        )
         return 0
     console = stdout()
+    for line in note_lines(pipeline):
+        console.print(line, markup=False, soft_wrap=True)
     console.print(plan_table(planned))
     to_run = sum(item.state == "run" for item in planned)
     console.print(f"\n{to_run} of {len(planned)} nodes to run" if to_run else "\nnothing to run")

@@ -9,7 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from tunemill.pipelines.check import load_pipeline
+from tunemill.pipelines.assets.run import run_pipeline
+from tunemill.pipelines.commands.examples import ShownRow, shown_rows
+from tunemill.pipelines.commands.export import export_rows
 from tunemill.pipelines.commands.options import (
     add_command,
     add_json,
@@ -18,14 +20,16 @@ from tunemill.pipelines.commands.options import (
     print_json,
     store_of,
 )
-from tunemill.pipelines.examples import ShownRow, shown_rows
-from tunemill.pipelines.export import export_rows
-from tunemill.pipelines.graph import Pipeline
-from tunemill.pipelines.progress import show_progress
-from tunemill.pipelines.run import Finished, run_pipeline
-from tunemill.pipelines.tables import data_tables, run_table, stdout
+from tunemill.pipelines.commands.tables import data_tables, run_table, stdout
+from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.nodes import Pipeline
+from tunemill.pipelines.run.finished import Finished
+from tunemill.pipelines.run.progress import show_progress
+from tunemill.stages.declaration import Stage
 
 DEBUG_EXAMPLES = 5
+# The node whose rows are exported.
+TRAINING_DATA = "training_data"
 
 
 def add_to(commands: Any) -> None:
@@ -67,11 +71,13 @@ def preprocess(options: argparse.Namespace) -> int:
     examples = [] if failed else list(_examples(options, pipeline, finished))
     exported = None
     if options.export is not None and not failed:
-        exported = export_rows(_published(finished, "training_data"), options.export)
+        export = pipeline.node(TRAINING_DATA).stage.export
+        assert export is not None, "what makes training data says how it is exported"
+        exported = export_rows(_published(finished, TRAINING_DATA), export, options.export)
     if options.json:
         _print_json(options, pipeline, finished, examples, exported)
     else:
-        _print(options, finished, examples, exported)
+        _print(options, pipeline, finished, examples, exported)
     return 1 if failed else 0
 
 
@@ -89,7 +95,7 @@ def _examples(
     return [
         row
         for node in pipeline.nodes
-        if node.stage.name == "tokenized"
+        if node.stage.shown_as == "tokens"
         for row in shown_rows(node.name.partition("/")[2], _published(finished, node.name), tokenizer, count)
     ]
 
@@ -118,6 +124,7 @@ def _print_json(
 
 def _print(
     options: argparse.Namespace,
+    pipeline: Pipeline,
     finished: Sequence[Finished],
     examples: Sequence[ShownRow],
     exported: int | None,
@@ -125,7 +132,8 @@ def _print(
     console = stdout()
     console.print(run_table(finished))
     for item in finished:
-        _print_data(console, item, show_examples=options.debug or options.debug_num_examples is not None)
+        show_examples = options.debug or options.debug_num_examples is not None
+        _print_data(console, item, pipeline.node(item.node).stage, show_examples=show_examples)
     for row in examples:
         console.print()
         console.print(row.text(), soft_wrap=True)
@@ -133,9 +141,9 @@ def _print(
         console.print(f"\n{exported} rows written to {options.export}", soft_wrap=True)
 
 
-def _print_data(console: Console, item: Finished, *, show_examples: bool) -> None:
-    """Figures, tables and plots of one node; rows of a tokenized dataset are shown token by token instead."""
-    for title, content in data_tables(item, show_examples=show_examples and item.stage != "tokenized"):
+def _print_data(console: Console, item: Finished, stage: Stage, *, show_examples: bool) -> None:
+    """Figures, tables and plots of one node."""
+    for title, content in data_tables(item, stage, show_examples=show_examples):
         console.print()
         console.print(Text(title, "bold"))
         console.print(content)

@@ -2,23 +2,26 @@
 
 import argparse
 import signal
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tunemill.pipelines.check import load_pipeline
+from tunemill.pipelines.assets.run import run_pipeline
 from tunemill.pipelines.commands.options import (
     add_command,
     add_json,
     add_pipeline,
     add_state,
+    note_lines,
     print_json,
     store_of,
 )
-from tunemill.pipelines.graph import Pipeline
-from tunemill.pipelines.problems import ConfigError, Problem
-from tunemill.pipelines.progress import show_progress
-from tunemill.pipelines.run import Finished, run_pipeline
-from tunemill.pipelines.tables import evaluation_table, is_evaluation, run_table, stdout
+from tunemill.pipelines.commands.tables import evaluation_table, is_evaluation, run_table, stdout
+from tunemill.pipelines.config.problems import ConfigError, Problem
+from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.nodes import Pipeline
+from tunemill.pipelines.run.finished import Finished
+from tunemill.pipelines.run.progress import show_progress
 
 
 def add_to(commands: Any) -> None:
@@ -42,6 +45,8 @@ def run(options: argparse.Namespace) -> int:
     if pipeline.prepares_only:
         raise ConfigError(pipeline.document.path, [_not_trained(pipeline)])
     _check_nodes(pipeline, options.refresh)
+    for line in note_lines(pipeline):
+        print(line, file=sys.stderr)
     store = store_of(options, make=True)
     # A scheduler's TERM ends a run as orderly as Ctrl-C: the stage's process group goes, nothing is published.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

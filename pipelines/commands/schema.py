@@ -4,8 +4,8 @@ import argparse
 from typing import Any
 
 from tunemill.pipelines.commands.options import add_command, print_json
-from tunemill.pipelines.key_table import key_table
-from tunemill.pipelines.schema import json_schema
+from tunemill.pipelines.config.key_table import key_table
+from tunemill.pipelines.config.schema import json_schema
 
 
 def add_to(commands: Any) -> None:

@@ -22,7 +22,7 @@ def add_to(commands: Any) -> None:
 def ui(options: argparse.Namespace) -> int:
     """Become `dagster dev`."""
     # The import costs a second, so only this command pays for it.
-    from tunemill.pipelines.instance import dagster_home
+    from tunemill.pipelines.assets.instance import dagster_home
 
     state = state_folder(options)
     environment = {
@@ -31,6 +31,6 @@ def ui(options: argparse.Namespace) -> int:
         "TUNEMILL_PIPELINES": str((options.folder or Path()).absolute()),
         "DAGSTER_HOME": str(dagster_home(state)),
     }
-    module = ["-m", "tunemill.pipelines.definitions"]
+    module = ["-m", "tunemill.pipelines.assets.definitions"]
     command = ["dagster", "dev", *module, "-h", "127.0.0.1", "-p", str(options.port)]
     os.execve(sys.executable, [sys.executable, "-m", *command], environment)  # noqa: S606  becomes Dagster

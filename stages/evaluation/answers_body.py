@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from tunemill.stages.evaluation.rows import Rows
+from tunemill.stages.data.rows.mapped import Rows
 
 
 @dataclass(frozen=True)

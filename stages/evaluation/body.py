@@ -11,13 +11,13 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tunemill.stages.artifacts import Adapter, EvaluationData, Model
-from tunemill.stages.base_model.quiet_body import be_quiet
+from tunemill.stages.data.rows.mapped import Rows
 from tunemill.stages.errors import UserError
 from tunemill.stages.evaluation.answers_body import Question, answer, question_of
 from tunemill.stages.evaluation.config import EvaluationConfig
-from tunemill.stages.evaluation.loss_body import RowLoss, mean_loss, row_losses
-from tunemill.stages.evaluation.packed_loss_body import packed_row_losses
-from tunemill.stages.evaluation.rows import Rows
+from tunemill.stages.models.loss_body import RowLoss, mean_loss, row_losses
+from tunemill.stages.models.packed_loss_body import packed_row_losses
+from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.report import Report, Scalar, Workspace
 
 WRONG_SHOWN = 20

@@ -19,4 +19,5 @@ EVALUATION = Stage(
     description="Held-out loss, perplexity and exact match of generated answers.",
     libraries=("transformers", "torch", "peft", "torchao"),
     device="gpu",
+    idle_without="no model is evaluated here: that takes held-out rows of tokens, from test_datasets or val_set_size",
 )

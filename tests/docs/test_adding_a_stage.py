@@ -80,6 +80,6 @@ def test_the_new_stage_runs_and_its_key_works(copy, project):
 
 def test_the_copy_with_the_new_stage_still_passes_lint_and_its_own_tests(copy):
     follow(copy)
-    python(copy, "-m", "tunemill.pipelines.fingerprint", "record", "frequencies")
+    python(copy, "-m", "tunemill.pipelines.graph.fingerprint", "record", "frequencies")
     python(copy, "-m", "ruff", "check", "stages/frequencies", "pipelines/graph.py")
     python(copy, "-m", "pytest", "-q", "-x", "tests/pipelines/test_keys.py", "tests/stages/test_versions.py")

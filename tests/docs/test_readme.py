@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tunemill.pipelines.key_table import key_table
+from tunemill.pipelines.config.key_table import key_table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text()

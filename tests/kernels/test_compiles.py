@@ -13,12 +13,12 @@ from support.compile_only import called_by, compile_only, kernels_of
 from support.kernel_launches import DTYPES, LAUNCHES
 
 from tunemill import kernels
-from tunemill.kernels.entropy import _Entropy
-from tunemill.kernels.geglu import GeGLU
-from tunemill.kernels.rms_norm import WARPS_PER_PROCESSOR, RMSNorm
-from tunemill.kernels.rope import RoPE
-from tunemill.kernels.selective_log_softmax import _SelectiveLogSoftmax
-from tunemill.kernels.swiglu import SwiGLU
+from tunemill.kernels.functions.entropy import _Entropy
+from tunemill.kernels.functions.geglu import GeGLU
+from tunemill.kernels.functions.rms_norm import WARPS_PER_PROCESSOR, RMSNorm
+from tunemill.kernels.functions.rope import RoPE
+from tunemill.kernels.functions.selective_log_softmax import _SelectiveLogSoftmax
+from tunemill.kernels.functions.swiglu import SwiGLU
 
 # Accesses narrower than 16 bytes that a kernel may hold: what it reads or writes once a row (nf4: its tables).
 NARROW = {

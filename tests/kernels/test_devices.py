@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tunemill.kernels.geglu import geglu
-from tunemill.kernels.linear_cross_entropy import linear_cross_entropy
-from tunemill.kernels.nf4 import dequantize_nf4
-from tunemill.kernels.rms_norm import rms_norm
-from tunemill.kernels.rope import rope
-from tunemill.kernels.selective_log_softmax import selective_log_softmax
-from tunemill.kernels.swiglu import swiglu
+from tunemill.kernels.functions.geglu import geglu
+from tunemill.kernels.functions.linear_cross_entropy import linear_cross_entropy
+from tunemill.kernels.functions.nf4 import dequantize_nf4
+from tunemill.kernels.functions.rms_norm import rms_norm
+from tunemill.kernels.functions.rope import rope
+from tunemill.kernels.functions.selective_log_softmax import selective_log_softmax
+from tunemill.kernels.functions.swiglu import swiglu
 
 HERE, THERE = torch.ones(2, 4), torch.ones(2, 4, device="meta")
 HEADS, ANGLES = torch.ones(1, 2, 3, 4), torch.ones(3, 4, device="meta")

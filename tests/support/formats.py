@@ -6,11 +6,11 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from tunemill.stages.tokenized.config import TokenizedConfig
-from tunemill.stages.tokenized.encoding import Encoder, Sample
-from tunemill.stages.tokenized.example import Format, Kit
-from tunemill.stages.tokenized.format_table import maker
-from tunemill.stages.tokenized.template_body import renderer
+from tunemill.stages.data.conversations.encoding import Encoder, Sample
+from tunemill.stages.data.conversations.example import Format, Kit
+from tunemill.stages.data.conversations.template_body import renderer
+from tunemill.stages.data.tokenized.config import TokenizedConfig
+from tunemill.stages.data.tokenized.format_table import maker
 
 TOKENIZERS = Path(__file__).parents[1] / "golden" / "tokenizers"
 

@@ -12,14 +12,14 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from tunemill.kernels import gating, geglu, nf4, swiglu
-from tunemill.kernels.entropy import _Entropy
-from tunemill.kernels.geglu import GeGLU
-from tunemill.kernels.linear_cross_entropy import _LinearCrossEntropy, _Settings
-from tunemill.kernels.rms_norm import RMSNorm
-from tunemill.kernels.rope import RoPE
-from tunemill.kernels.selective_log_softmax import _SelectiveLogSoftmax
-from tunemill.kernels.swiglu import SwiGLU
+from tunemill.kernels.functions import gating, geglu, nf4, swiglu
+from tunemill.kernels.functions.entropy import _Entropy
+from tunemill.kernels.functions.geglu import GeGLU
+from tunemill.kernels.functions.linear_cross_entropy import _LinearCrossEntropy, _Settings
+from tunemill.kernels.functions.rms_norm import RMSNorm
+from tunemill.kernels.functions.rope import RoPE
+from tunemill.kernels.functions.selective_log_softmax import _SelectiveLogSoftmax
+from tunemill.kernels.functions.swiglu import SwiGLU
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 TOKENS, VOCABULARY = 16, 151_936

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tunemill.kernels.lora_linear import Projection, dequantize_int8
+from tunemill.kernels.functions.lora_linear import Projection, dequantize_int8
 
 NAMES = ("weight", "bias", "lora_a", "lora_b", "magnitude")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from support.lora import leaves, projection
-from tunemill.kernels.lora_linear import Projection
+from tunemill.kernels.functions.lora_linear import Projection
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "lora": {},

@@ -8,10 +8,10 @@ import pyarrow as pa
 
 from support.rows import Events, read_arrow, run_stage
 from tunemill.stages.artifacts import Preferences, RawDataset, Tokenizer
-from tunemill.stages.preferences.config import PreferencesConfig
-from tunemill.stages.preferences.lengths import SCHEMAS
-from tunemill.stages.preferences.stage import PREFERENCES
-from tunemill.stages.tokenized.token_rows import open_writer
+from tunemill.stages.data.preferences.config import PreferencesConfig
+from tunemill.stages.data.preferences.lengths import SCHEMAS
+from tunemill.stages.data.preferences.stage import PREFERENCES
+from tunemill.stages.data.rows.token_rows import open_writer
 
 TOKENIZERS = Path(__file__).parents[1] / "golden" / "tokenizers"
 RAW_SCHEMA = pa.schema([("row", pa.string()), ("line", pa.int64()), ("file", pa.string())])

@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 
 from support.tiny_tokenizer import make_tokenizer
-from tunemill.pipelines.check import load_pipeline
-from tunemill.pipelines.plan import Planned, make_plan
-from tunemill.pipelines.run import Finished, run_pipeline
+from tunemill.pipelines.assets.run import run_pipeline
+from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.plan import Planned, make_plan
+from tunemill.pipelines.run.finished import Finished
 from tunemill.resources.launcher import Launcher, in_this_process
 from tunemill.resources.store import Store
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tunemill.stages.artifacts import TokenizedDataset
-from tunemill.stages.tokenized.token_rows import (
+from tunemill.stages.data.rows.token_rows import (
     LONG_ROWS,
     NUMBERED_SCHEMA,
     SPLIT,

@@ -16,7 +16,7 @@ from typing import Any
 
 from support.project import Project
 
-LOCATION = "tunemill.pipelines.definitions"
+LOCATION = "tunemill.pipelines.assets.definitions"
 START_SECONDS = 90
 
 

@@ -7,11 +7,11 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from tunemill.stages.tokenized.config import TokenizedConfig
-from tunemill.stages.tokenized.encoding import Encoder, Sample
-from tunemill.stages.tokenized.example import Conversation, Kit
-from tunemill.stages.tokenized.formats.chat_template import chat_template
-from tunemill.stages.tokenized.template_body import renderer
+from tunemill.stages.data.conversations.encoding import Encoder, Sample
+from tunemill.stages.data.conversations.example import Conversation, Kit
+from tunemill.stages.data.conversations.template_body import renderer
+from tunemill.stages.data.tokenized.config import TokenizedConfig
+from tunemill.stages.data.tokenized.formats.chat_template import chat_template
 
 # Every turn: its role in brackets, its text, and what ends it.
 TURNS = "{% for m in messages %}<{{ m.role }}> {{ m.content }} </s> {% endfor %}"

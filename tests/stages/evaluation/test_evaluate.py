@@ -21,15 +21,15 @@ from support.tiny_tokenizer import make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunemill.stages.artifacts import Adapter, EvaluationData, Model
+from tunemill.stages.data.rows.mapped import Rows, batches_by_length
 from tunemill.stages.errors import UserError
 from tunemill.stages.evaluation.answers_body import last_trained_span, question_of
 from tunemill.stages.evaluation.body import evaluate
 from tunemill.stages.evaluation.config import EvaluationConfig
-from tunemill.stages.evaluation.rows import Rows, batches_by_length
-from tunemill.stages.quantized.body import quantize
-from tunemill.stages.quantized.config import QuantizedConfig
-from tunemill.stages.trained.body import train
-from tunemill.stages.trained.config import TrainedConfig
+from tunemill.stages.models.quantized.body import quantize
+from tunemill.stages.models.quantized.config import QuantizedConfig
+from tunemill.stages.training.loop_body import train
+from tunemill.stages.training.sft.config import TrainedConfig
 
 PAIRS = [
     ("What is the capital of France?", "Paris"),

@@ -1,0 +1,59 @@
+"""Nodes as Dagster assets: find inputs, ask the store, launch, report. No work of a stage is done here."""
+
+from typing import Any
+
+import dagster as dg
+
+from tunemill.pipelines.assets.metadata import materialization_metadata
+from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.config.slices import ASSET_SCHEME
+from tunemill.pipelines.graph.code_version import code_version
+from tunemill.pipelines.graph.nodes import Node
+from tunemill.pipelines.run.materialize import Session, materialize
+from tunemill.resources.errors import LaunchError, StoreError
+from tunemill.stages.errors import UserError
+
+
+def build_assets(session: Session) -> list[dg.AssetsDefinition]:
+    """One asset for each node of the pipeline."""
+    return [_asset(session, node) for node in session.pipeline.nodes]
+
+
+def asset_key(pipeline: str, node: str) -> dg.AssetKey:
+    """`[pipeline, *node]`; an `asset://` name is already whole."""
+    if node.startswith(ASSET_SCHEME):
+        return dg.AssetKey(node.removeprefix(ASSET_SCHEME).split("/"))
+    return dg.AssetKey([pipeline, *node.split("/")])
+
+
+def _asset(session: Session, node: Node) -> dg.AssetsDefinition:
+    name = session.pipeline.name
+
+    @dg.asset(
+        key=asset_key(name, node.name),
+        deps=list(dict.fromkeys(asset_key(name, up) for ups in node.inputs.values() for up in ups)),
+        group_name=name,
+        description=node.stage.description,
+        code_version=code_version(node, session.pipeline.document, session.store),
+        kinds={node.stage.name, *node.stage.kinds},
+    )
+    def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        def observe(event: dict[str, Any]) -> None:
+            session.observe(node.name, event)
+            if event["type"] in ("log", "step"):
+                context.log.info(event.get("message") or f"step {event['step']}: {event['metrics']}")
+
+        try:
+            result = materialize(session, node, context.run.run_id, observe)
+        except (ConfigError, LaunchError, StoreError, UserError) as error:
+            observe({"type": "failure", "message": str(error)})
+            raise dg.Failure(
+                description=str(error), allow_retries=not getattr(error, "user", True)
+            ) from error
+        session.results[context.run.run_id, node.name] = result
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(result.published.digest),
+            metadata=materialization_metadata(result.published, result.reasons, result.seconds),
+        )
+
+    return asset

@@ -1,0 +1,75 @@
+"""One Dagster run in this process, over a selection of a pipeline's nodes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from tunemill.pipelines.assets.assets import asset_key, build_assets
+from tunemill.pipelines.assets.instance import open_instance
+from tunemill.pipelines.graph.nodes import Pipeline
+from tunemill.pipelines.graph.plan import Planned
+from tunemill.pipelines.run.finished import Finished, State
+from tunemill.pipelines.run.materialize import Session
+from tunemill.pipelines.run.observer import Observer
+from tunemill.resources.launcher import Launcher
+from tunemill.resources.store import Store
+
+# Dagster's own console lines would drown ours; they are all in the instance.
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def materialize_nodes(
+    pipeline: Pipeline,
+    store: Store,
+    plan: Sequence[Planned],
+    nodes: Sequence[str],
+    observe: Observer,
+    refresh: Sequence[str],
+    launch: Launcher,
+) -> list[Finished]:
+    """Materialize the nodes and say what became of every node of the plan."""
+    failures: dict[str, str] = {}
+
+    def watch(node: str, event: dict[str, Any]) -> None:
+        if event["type"] == "failure":
+            failures[node] = event["message"]
+        observe(node, event)
+
+    session = Session(pipeline, store, launch, watch, refresh)
+    with open_instance(store.root) as instance:
+        outcome = dg.materialize(
+            build_assets(session),
+            instance=instance,
+            raise_on_error=False,
+            run_config=QUIET,
+            selection=[asset_key(pipeline.name, node) for node in nodes],
+            tags={"tunemill/pipeline": pipeline.name},
+        )
+    # Whatever an asset did not say itself (a mistake of ours) is in Dagster's own events.
+    steps = {event.step_key: event for event in outcome.all_events if event.is_step_failure}
+    for node in nodes:
+        event = steps.get("__".join(asset_key(pipeline.name, node).path))
+        error = event.step_failure_data.error if event is not None else None
+        if error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+            raise KeyboardInterrupt
+        if error is not None:
+            failures.setdefault(node, error.to_string())
+    return [_finished(item, session, outcome.run_id, item.node.name in nodes, failures) for item in plan]
+
+
+def _finished(
+    item: Planned, session: Session, run_id: str, selected: bool, failures: dict[str, str]
+) -> Finished:
+    node, stage = item.node.name, item.node.stage.name
+    result = session.results.get((run_id, node))
+    if result is not None:
+        state: State = "computed" if result.computed else "cached"
+        published = result.published
+        return Finished(node, stage, state, result.reasons, result.seconds, published, published.key)
+    if not selected:
+        return Finished(node, stage, "cached", (), 0.0, item.cached, item.key)
+    message = failures.get(node)
+    return Finished(
+        node, stage, "failed" if message else "skipped", item.reasons, 0.0, None, item.key, message
+    )

@@ -1,0 +1,73 @@
+"""What the Dagster UI shows of a materialization: figures, tables, plots and the data behind it."""
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from tunemill.pipelines.graph.lineage import datasets_behind
+from tunemill.resources.protocols import LINEAGE_FILE
+from tunemill.resources.store import Published
+
+
+def materialization_metadata(published: Published, reasons: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Metadata of one materialization. `reasons` say why it was computed; there are none for a cached one."""
+    manifest = published.manifest
+    lineage = json.loads((published.data / LINEAGE_FILE).read_text())
+    metadata: dict[str, Any] = {
+        "state": "computed" if reasons else "cached",
+        "reasons": "; ".join(reasons) or "cached",
+        "digest": published.digest,
+        "key": published.key,
+        "seconds": round(seconds, 3),
+        "computed_in_seconds": float(manifest["seconds"]),
+        "path": dg.MetadataValue.path(str(published.data)),
+        "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
+        "datasets": dg.MetadataValue.md(_datasets_table(lineage)),
+        "config": dg.MetadataValue.json(dict(manifest["config"])),
+    }
+    metadata |= {name: value for name, value in manifest["metrics"].items() if value is not None}
+    for table in manifest["tables"]:
+        metadata[table["title"]] = dg.MetadataValue.md(markdown_table(table["columns"], table["rows"]))
+    for plot in manifest["plots"]:
+        metadata[plot["title"]] = dg.MetadataValue.md(
+            f"![{plot['title']}](data:image/png;base64,{plot_png(plot)})"
+        )
+    return metadata
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A GitHub-style table; bars and line breaks in cells are escaped."""
+
+    def line(cells: Sequence[Any]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", "⏎") for cell in cells) + " |"
+
+    return "\n".join([line(columns), line(["---"] * len(columns)), *(line(row) for row in rows)])
+
+
+def plot_png(plot: Mapping[str, Any]) -> str:
+    """A plot event as a base64 PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    if plot["bars"]:
+        width = min((b - a for a, b in zip(plot["x"], plot["x"][1:], strict=False)), default=1.0)
+        axes.bar(plot["x"], plot["y"], width=width * 0.9)
+    else:
+        axes.plot(plot["x"], plot["y"])
+    axes.set(title=plot["title"], xlabel=plot["x_label"], ylabel=plot["y_label"])
+    axes.grid(alpha=0.3)
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    return base64.b64encode(image.getvalue()).decode()
+
+
+def _datasets_table(lineage: Mapping[str, Any]) -> str:
+    rows = [
+        [item["node"], item["path"], item["rows"], item["sha256"][:12]] for item in datasets_behind(lineage)
+    ]
+    return markdown_table(["dataset", "file", "rows", "contents"], rows) if rows else "none"

@@ -1,0 +1,46 @@
+"""Bring a pipeline up to date: plan, then let Dagster materialize what is not in place."""
+
+from collections.abc import Sequence
+
+from tunemill.pipelines.graph.nodes import Pipeline
+from tunemill.pipelines.graph.plan import Planned, make_plan
+from tunemill.pipelines.run.finished import Finished
+from tunemill.pipelines.run.links import link_result
+from tunemill.pipelines.run.observer import Observer, unobserved
+from tunemill.resources.launcher import Launcher, in_child
+from tunemill.resources.store import Store
+
+
+def run_pipeline(
+    pipeline: Pipeline,
+    store: Store,
+    observe: Observer = unobserved,
+    refresh: Sequence[str] = (),
+    launch: Launcher = in_child,
+) -> list[Finished]:
+    """Run what the plan says. Nothing to do costs no import of Dagster. Raises ConfigError before any work."""
+    plan = make_plan(pipeline, store, refresh)
+    to_do = not_in_place(plan)
+    if not to_do:
+        return [_in_place(pipeline, item) for item in plan]
+    # Dagster takes a second to import; a run with nothing to do is over by then.
+    from tunemill.pipelines.assets.dagster_run import materialize_nodes
+
+    return materialize_nodes(pipeline, store, plan, to_do, observe, refresh, launch)
+
+
+def not_in_place(plan: Sequence[Planned]) -> list[str]:
+    """The nodes to hand to Dagster: those that must run or whose ref must move, and all downstream of them."""
+    names: list[str] = []
+    for item in plan:
+        upstream = [name for ups in item.node.inputs.values() for name in ups]
+        if not item.cached or not item.ref_is_current or any(name in names for name in upstream):
+            names.append(item.node.name)
+    return names
+
+
+def _in_place(pipeline: Pipeline, item: Planned) -> Finished:
+    assert item.cached is not None
+    # `output_dir` may be another one than last time, and the store may have moved.
+    link_result(pipeline, item.node, item.cached)
+    return Finished(item.node.name, item.node.stage.name, "cached", (), 0.0, item.cached, item.key)

@@ -1,0 +1,164 @@
+"""The keys that decide which nodes a pipeline has."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tunemill.pipelines.config.slices import ASSET_SCHEME
+from tunemill.stages.declaration import ConflictError, StageConfig, YamlMark, not_yet
+
+# The lists of which each item is a dataset entry.
+ENTRY_LISTS = ("datasets", "test_datasets", "pretraining_dataset")
+# `type:` of entries whose rows are made up, not read.
+SYNTHETIC_TYPE = "_synthetic"
+PreferenceMethod = Literal["dpo", "ipo", "kto", "orpo", "simpo"]
+Evaluated = Literal["base", "trained", "merged", "quantized"]
+
+
+class GraphConfig(StageConfig):
+    """The keys that decide which nodes there are."""
+
+    base_model: str = Field(
+        min_length=1,
+        description="a model's folder, or asset://<pipeline>/<node>: a model that another pipeline made",
+    )
+    datasets: list[dict[str, Any]] = Field(
+        [], min_length=1, description="the datasets to train on, each a node of its own"
+    )
+    pretraining_dataset: list[dict[str, Any]] = Field(
+        [],
+        min_length=1,
+        max_length=1,
+        description="instead of `datasets`: texts to train on, read only as far as `max_steps` needs",
+    )
+    dataset_exact_deduplication: bool = Field(
+        False, description="with `test_datasets`: rows that are trained on are not evaluated on"
+    )
+    max_steps: int | None = Field(None, description="with `pretraining_dataset`: how far it is read")
+    rl: PreferenceMethod | None = Field(
+        None, description="learn from preferences, by this method: the datasets hold pairs or judged answers"
+    )
+    reward_model: bool = Field(False, description="train a reward model: the datasets hold pairs of answers")
+    process_reward_model: bool = Field(
+        False, description="train a model that judges each step: the datasets hold answers in judged steps"
+    )
+    test_datasets: list[dict[str, Any]] = Field([], description="held-out datasets, only evaluated on")
+    val_set_size: float = Field(
+        0.0, ge=0, description="share (below 1) or number of training rows to hold out"
+    )
+    adapter: str | None = Field(
+        None, description="the kind of adapter to train; without it every weight is trained"
+    )
+    quantization: dict[str, Any] | None = Field(
+        None, description="ask for a quantized model, and of which kind"
+    )
+    output_dir: str | None = Field(
+        None, description="where links to the results are put: a place, no part of any result"
+    )
+    dataset_prepared_path: str | None = Field(
+        None, description="where a link to the prepared rows is put: a place, no part of any result"
+    )
+    name: Annotated[str | None, YamlMark("pipeline.name")] = Field(
+        None, pattern=r"^[A-Za-z0-9_]{1,100}$", description="the pipeline's name; without it the file's stem"
+    )
+    evaluate: Annotated[list[Evaluated] | None, YamlMark("pipeline.evaluate")] = Field(
+        None, description="which models to evaluate; without it all that there are"
+    )
+
+    @field_validator("base_model")
+    @classmethod
+    def _names_a_node(cls, value: str) -> str:
+        if value.startswith(ASSET_SCHEME) and not re.fullmatch(r"asset://\w+/\w+(/\w+)?", value):
+            raise ValueError("write asset://<pipeline>/<node>, for example asset://sft/merged")
+        return value
+
+    @model_validator(mode="after")
+    def _evaluated_models_exist(self) -> "GraphConfig":
+        asked = self.evaluate or []
+        if len(set(asked)) < len(asked):
+            raise ConflictError("names a model twice", "evaluate")
+        if asked and not self.held_out:
+            raise ConflictError(
+                "there is nothing to evaluate on; give `test_datasets` or `val_set_size`",
+                "evaluate",
+                "test_datasets",
+                "val_set_size",
+            )
+        if asked and not self.evaluates:
+            raise ConflictError(
+                f"models are evaluated on rows of tokens, and with {self.asked_method} the rows are preferences; "
+                f"remove it",
+                "evaluate",
+            )
+        if "merged" in asked and self.adapter is None:
+            raise ConflictError(
+                "there is no merged model to evaluate without `adapter`", "evaluate", "adapter"
+            )
+        if "quantized" in asked and self.quantization is None:
+            raise ConflictError(
+                "there is no quantized model to evaluate without `quantization`", "evaluate", "quantization"
+            )
+        if self.test_datasets and self.val_set_size:
+            raise ConflictError(
+                "give either `test_datasets` or `val_set_size`, not both", "val_set_size", "test_datasets"
+            )
+        return self
+
+    _methods_to_come = not_yet("rl", "grpo", "gdpo", "ebft")
+
+    @model_validator(mode="after")
+    def _data_fit_the_goal(self) -> "GraphConfig":
+        chosen = [key for key in ("rl", "reward_model", "process_reward_model") if getattr(self, key)]
+        if len(chosen) > 1:
+            raise ConflictError(f"{' and '.join(chosen)}: train one kind of model", *chosen)
+        if self.pretraining_dataset:
+            others = [
+                key for key in ("datasets", "test_datasets", "val_set_size", *chosen) if getattr(self, key)
+            ]
+            if others:
+                raise ConflictError(
+                    f"pretraining_dataset goes without {', '.join(others)}", "pretraining_dataset", *others
+                )
+            if self.max_steps is None:
+                raise ConflictError(
+                    "pretraining_dataset needs max_steps: it is read only as far as those steps go",
+                    "pretraining_dataset",
+                    "max_steps",
+                )
+        elif not self.datasets:
+            raise ConflictError(
+                "there is nothing to train on: give `datasets` or `pretraining_dataset`",
+                "datasets",
+                "pretraining_dataset",
+            )
+        return self
+
+    @property
+    def asked_method(self) -> str:
+        """The setting that chooses the method of training, as text."""
+        if self.rl is not None:
+            return f"rl: {self.rl}"
+        wanted = (key for key in ("reward_model", "process_reward_model") if getattr(self, key))
+        return next((f"{key}: true" for key in wanted), "sft")
+
+    @property
+    def method(self) -> str:
+        """The name of the method of training."""
+        if self.rl is not None:
+            return self.rl
+        return "reward" if self.reward_model else "process_reward" if self.process_reward_model else "sft"
+
+    @property
+    def learns_preferences(self) -> bool:
+        """Whether the rows are pairs, or judged answers."""
+        return self.rl is not None or self.reward_model
+
+    @property
+    def held_out(self) -> bool:
+        return bool(self.test_datasets or self.val_set_size)
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether models are evaluated: that takes held-out rows of tokens."""
+        return self.held_out and not self.learns_preferences

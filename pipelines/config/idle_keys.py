@@ -1,0 +1,45 @@
+"""Keys of Axolotl that ask for nothing here, whatever they say, or while they say what happens anyway."""
+
+from collections.abc import Iterator
+
+from tunemill.pipelines.config.document import Document
+from tunemill.pipelines.config.problems import Problem
+from tunemill.pipelines.config.slices import problem_at
+
+SET_BY_LAUNCHER = "the launcher sets it"
+# Key -> why nothing reads it.
+ALWAYS = {
+    "axolotl_config_path": "it is the place of this file",
+    "bench_split": "Axolotl does not read it either",
+    "device": SET_BY_LAUNCHER,
+    "dion_rank_fraction": "Axolotl does not read it either",
+    "dion_rank_multiple_of": "Axolotl does not read it either",
+    "fsdp_final_state_dict_type": "Axolotl does not read it either",
+    "is_falcon_derived_model": "models are told by their config.json",
+    "is_llama_derived_model": "models are told by their config.json",
+    "is_mistral_derived_model": "models are told by their config.json",
+    "is_qwen_derived_model": "models are told by their config.json",
+    "local_rank": SET_BY_LAUNCHER,
+    "low_cpu_mem_usage": "weights are always read one after the other",
+    "lr_div_factor": "Axolotl does not read it either",
+    "max_prompt_len": "Axolotl does not read it either",
+    "preprocess_iterable": "Axolotl does not read it either",
+    "strict": "an override of a key that is not in the file is always taken, and checked like the file",
+    "world_size": SET_BY_LAUNCHER,
+}
+# Key -> the value that asks for what happens anyway, and what that is.
+AT_VALUE = {"save_safetensors": (True, "weights are always saved as safetensors")}
+
+
+def idle_keys(document: Document) -> Iterator[Problem]:
+    """A note for each of these keys that is set to more than off."""
+    for key, value in document.data.items():
+        if key in ALWAYS and value not in (None, False):
+            yield problem_at((key,), document, "idle", f"asks for nothing: {ALWAYS[key]}")
+        elif key in AT_VALUE and value == AT_VALUE[key][0]:
+            yield problem_at((key,), document, "idle", f"asks for nothing: {AT_VALUE[key][1]}")
+
+
+def is_idle(key: str, value: object) -> bool:
+    """Whether this key of Axolotl asks for nothing with this value."""
+    return key in ALWAYS or (key in AT_VALUE and value == AT_VALUE[key][0])

@@ -1,0 +1,27 @@
+"""Whether this machine has a GPU, told without the libraries that drive one: `check` must be fast."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tunemill.pipelines.config.document import Document, KeyPath
+from tunemill.pipelines.config.problems import Problem
+from tunemill.pipelines.config.slices import problem_at
+from tunemill.stages.declaration import GpuMark, StageConfig
+
+DEVICES = ("nvidia[0-9]*", "kfd", "dxg")
+
+
+def has_gpu() -> bool:
+    """Whether a GPU's device file is there and `CUDA_VISIBLE_DEVICES` hides none."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not hidden and any(next(Path("/dev").glob(name), None) for name in DEVICES)
+
+
+def meant_without_gpu(
+    config: StageConfig, places: dict[str, KeyPath], document: Document
+) -> Iterator[Problem]:
+    """Notes on settings that mean something else on a machine without a GPU."""
+    for field, mark in config.marked(GpuMark).items():
+        if field in config.model_fields_set and getattr(config, field) == mark.value:
+            yield problem_at(places[field], document, "idle", f"{mark.value}: {mark.without}")

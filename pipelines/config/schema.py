@@ -1,0 +1,123 @@
+"""Every key that the pipeline knows: the union of the config classes of the stages and of the graph."""
+
+import types
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from tunemill.pipelines.config.graph_config import ENTRY_LISTS, GraphConfig
+from tunemill.stages.declaration import StageConfig
+from tunemill.stages.registry import STAGES
+
+
+class KeyTree(dict[str, "KeyTree | None"]):
+    """Known key -> the keys below it; None below means that anything may stand there."""
+
+    def merge(self, path: tuple[str, ...], below: "KeyTree | None") -> None:
+        """Add a key; a list of known keys wins over `anything`."""
+        head, *rest = path
+        if rest:
+            branch = self.get(head) or KeyTree()
+            branch.merge(tuple(rest), below)
+            self[head] = branch
+        elif below is not None:
+            branch = self.get(head) or KeyTree()
+            for name, item in below.items():
+                branch.merge((name,), item)
+            self[head] = branch
+        else:
+            self.setdefault(head, None)
+
+
+def config_classes() -> tuple[type[StageConfig], ...]:
+    """The config class of the graph and of every stage."""
+    return (GraphConfig, *dict.fromkeys(stage.config for stage in STAGES))
+
+
+@cache
+def key_tree() -> KeyTree:
+    """Every supported key."""
+    tree = KeyTree()
+    for config in config_classes():
+        for key, name in config.top_keys().items():
+            tree.merge(tuple(key.split(".")), keys_below(config.model_fields[name].annotation))
+        for group in config.entry_lists:
+            for key, name in config.entry_keys(group).items():
+                tree.merge((group, key), keys_below(config.model_fields[name].annotation))
+    return tree
+
+
+def keys_below(annotation: Any) -> KeyTree | None:
+    """The keys that a field's type allows below it; None where it says nothing about them."""
+    models = list(_models(annotation))
+    if not models:
+        return None
+    tree = KeyTree()
+    for model in models:
+        for name, field in model.model_fields.items():
+            tree.merge((name,), keys_below(field.annotation))
+    return tree
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType, list, tuple):
+        for item in get_args(annotation):
+            yield from _models(item)
+    elif origin is Annotated:
+        yield from _models(get_args(annotation)[0])
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+
+
+@cache
+def axolotl_keys() -> frozenset[str]:
+    """The key paths of Axolotl's own configuration, spelled `datasets[].type` and `bnb_config_kwargs.*`."""
+    return _names("axolotl_keys.txt")
+
+
+@cache
+def off_when_false() -> frozenset[str]:
+    """Keys of Axolotl whose `false` asks for nothing: leaving the feature out honours it."""
+    return _names("axolotl_off_when_false.txt")
+
+
+def _names(file: str) -> frozenset[str]:
+    text = resources.files("tunemill.pipelines").joinpath(file).read_text()
+    return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))
+
+
+def json_schema() -> dict[str, Any]:
+    """A JSON schema of the whole YAML, for editors."""
+    definitions: dict[str, Any] = {}
+    top: dict[str, Any] = {}
+    items: dict[str, dict[str, Any]] = {group: {} for group in ENTRY_LISTS}
+    pipeline: dict[str, Any] = {}
+    required: list[str] = []
+    for config in config_classes():
+        schema = config.model_json_schema(ref_template="#/$defs/{model}")
+        definitions |= schema.pop("$defs", {})
+        for group in config.entry_lists:
+            for key, name in config.entry_keys(group).items():
+                items[group].setdefault(key, schema["properties"][name])
+        for key, name in config.top_keys().items():
+            place = pipeline if key.startswith("pipeline.") else top
+            place.setdefault(key.removeprefix("pipeline."), schema["properties"][name])
+        needed = (key for key, name in config.top_keys().items() if name in schema.get("required", []))
+        required += [key for key in needed if key not in required]
+    for group, properties in items.items():
+        item = {"type": "object", "properties": properties, "additionalProperties": False}
+        top[group] = {**top[group], "items": item}
+    top["pipeline"] = {"type": "object", "properties": pipeline, "additionalProperties": False}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Tunemill pipeline",
+        "type": "object",
+        "properties": top,
+        "required": required,
+        "additionalProperties": False,
+        "$defs": definitions,
+    }

@@ -1,0 +1,207 @@
+"""From a document to the config slices of stages: which key feeds which field, and what is wrong with it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from tunemill.pipelines.config.document import Document, KeyPath, spell
+from tunemill.pipelines.config.problems import Kind, Problem
+from tunemill.pipelines.config.user_code import code_files
+from tunemill.resources.protocols import HUB_DATASETS
+from tunemill.stages.data.sources.names import BUILDERS, COMPRESSED, EXTENSIONS
+from tunemill.stages.declaration import (
+    CodeMark,
+    ConflictError,
+    EntryMark,
+    GraphMark,
+    SourceMark,
+    StageConfig,
+    TextMark,
+    YamlMark,
+)
+
+ASSET_SCHEME = "asset://"
+# `owner/name`, or an old name without owner.
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*|[A-Za-z0-9][\w-]*")
+FILE_ENDINGS = (*EXTENSIONS, *COMPRESSED)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The values of one config class, and for each field the key that fed it (or would have)."""
+
+    values: dict[str, Any]
+    places: dict[str, KeyPath]
+
+
+def cut(
+    config: type[StageConfig],
+    document: Document,
+    entry: KeyPath | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Slice:
+    """Cut the slice of a config class out of a document; `entry` is the node's item of `datasets:`.
+
+    `given` are the values of fields that the graph sets.
+
+    Names of local files become absolute paths, seen from the YAML's folder. An `asset://` name becomes an
+    edge of the graph instead, so its field stays unset.
+    """
+    sources, texts, code = config.marked(SourceMark), config.marked(TextMark), config.marked(CodeMark)
+    values: dict[str, Any] = {}
+    places: dict[str, KeyPath] = {}
+    for name in config.model_fields:
+        candidates = _candidates(config, code[name].of if name in code else name, entry)
+        found = [place for place in candidates if _has(document.data, place)]
+        places[name] = (found or candidates)[0]
+        if not found:
+            continue
+        value = _get(document.data, found[0])
+        if name in code:
+            value = code_files(value, document.folder)
+        elif name in sources:
+            within = sources[name].within
+            around = _get(document.data, (*found[0][:-1], within)) if within else None
+            value = whole_name(value, document.folder, sources[name].remote, around)
+        elif name in texts:
+            value = text_of(value, document.folder)
+        if value is not None:
+            values[name] = value
+    values |= {name: value for name, value in (given or {}).items() if name in config.marked(GraphMark)}
+    return Slice(values, places)
+
+
+def _candidates(config: type[StageConfig], name: str, entry: KeyPath | None) -> list[KeyPath]:
+    """Where in the YAML the field may stand, the first that is there counts."""
+    entries, elsewhere = config.marked(EntryMark), config.marked(YamlMark)
+    found: list[KeyPath] = []
+    if name in entries:
+        assert entry is not None, f"{config.__name__} reads a dataset entry and was given none"
+        found.append((*entry, name))
+    if name not in entries or entries[name].falls_back:
+        found.append(tuple(elsewhere[name].path.split(".")) if name in elsewhere else (name,))
+    return found
+
+
+def whole_name(value: Any, folder: Path, remote: bool, around: Any = None) -> Any:
+    """A source's name as an absolute path; lists item by item; None for an asset of another pipeline.
+
+    With `remote`, URLs stay as they are, what is no local path but could be a dataset of the Hub gets its scheme,
+    and a name that `path` and `data_files` give a meaning to, such as `json`, stays too. `around` is the source
+    that the name lies in: seen from there if it is a local folder (or from the YAML's, as Axolotl does), and a
+    plain name if it is not local.
+    """
+    if isinstance(value, list):
+        return [whole_name(item, folder, remote, around) for item in value]
+    if not isinstance(value, str):
+        return value
+    if value.startswith(ASSET_SCHEME):
+        return None
+    if remote and "://" in value:
+        return value
+    if isinstance(around, str) and around not in BUILDERS:
+        outer = whole_name(around, folder, True)
+        if "://" in outer:
+            return value
+        inside, beside = (Path(outer) / value).resolve(), (folder / Path(value).expanduser()).resolve()
+        return str(beside if beside.exists() and not inside.exists() else inside)
+    local = (folder / Path(value).expanduser()).resolve()
+    if not remote or around is not None or local.exists():
+        return str(local)
+    if value in BUILDERS:
+        return value
+    return f"{HUB_DATASETS}{value}" if may_be_on_hub(value, folder) else str(local)
+
+
+def may_be_on_hub(name: str, folder: Path) -> bool:
+    """Whether a name that is no local path may be one of the Hub, and not that of a missing file."""
+    if name.lower().endswith(FILE_ENDINGS) or not HUB_NAME.fullmatch(name):
+        return False
+    owner, slash, _ = name.partition("/")
+    return not (slash and (folder / owner).is_dir())
+
+
+def text_of(value: Any, folder: Path) -> Any:
+    """The text of a file where `value` is the path of one, else `value`."""
+    if not isinstance(value, str) or "\n" in value or "{" in value:
+        return value
+    path = folder / Path(value).expanduser()
+    return path.read_text(encoding="utf-8") if path.is_file() else value
+
+
+def validate(config: type[StageConfig], piece: Slice, document: Document) -> StageConfig | list[Problem]:
+    """The typed slice, or every problem in it."""
+    found = _validated(config, piece.values)
+    if isinstance(found, StageConfig):
+        return found
+    wrong = {item["loc"][0] for item in found if item["loc"]}
+    if wrong:
+        # Conflicts are only looked for among valid values: look again without the wrong ones. A conflict with one of
+        # those would follow from their being left out.
+        rest = {name: value for name, value in piece.values.items() if name not in wrong}
+        again = _validated(config, rest)
+        found += (
+            [] if isinstance(again, StageConfig) else [item for item in again if not _follows(item, wrong)]
+        )
+    return [problem_of(item, piece.places, document) for item in found]
+
+
+def _validated(config: type[StageConfig], values: Mapping[str, Any]) -> StageConfig | list[ErrorDetails]:
+    try:
+        return config.model_validate(values)
+    except ValidationError as error:
+        return error.errors(include_url=False)
+
+
+def _follows(item: ErrorDetails, wrong: set[int | str]) -> bool:
+    cause = item.get("ctx", {}).get("error")
+    return not isinstance(cause, ConflictError) or bool(wrong & set(cause.keys))
+
+
+def problem_of(item: ErrorDetails, places: Mapping[str, KeyPath], document: Document) -> Problem:
+    """A pydantic error as a problem at its place in the YAML."""
+    cause = item.get("ctx", {}).get("error")
+    if isinstance(cause, ConflictError):
+        compared = [places[key] for key in cause.keys]
+        place = next((place for place in compared if _has(document.data, place)), compared[0])
+        return problem_at(place, document, "conflict", str(cause))
+    assert item["loc"], f"an error of a whole slice that is no conflict: {item}"
+    place = places[str(item["loc"][0])]
+    for part in item["loc"][1:]:
+        # Pydantic puts the names of union members into `loc`; only parts that are in the data are keys.
+        if _has(document.data, (*place, part)):
+            place = (*place, part)
+    if item["type"] == "extra_forbidden":
+        return problem_at(place, document, "unread", "this key is not read here")
+    if item["type"] == "missing":
+        message = "this key is required and is not given"
+    elif cause is not None:
+        message = f"{cause} (given: {item['input']!r})"
+    else:
+        message = f"{item['msg'][0].lower()}{item['msg'][1:]} (given: {item['input']!r})"
+    return problem_at(place, document, "value", message)
+
+
+def problem_at(place: KeyPath, document: Document, kind: Kind, message: str) -> Problem:
+    """A problem with the key at `place`; a message that begins with the key and a colon loses them."""
+    return Problem(spell(place), *document.position(place), kind, message.removeprefix(f"{place[-1]}: "))
+
+
+def _has(data: Any, place: KeyPath) -> bool:
+    for part in place:
+        in_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
+        if not in_list and not (isinstance(data, dict) and part in data):
+            return False
+        data = data[part]
+    return True
+
+
+def _get(data: Any, place: KeyPath) -> Any:
+    for part in place:
+        data = data[part]
+    return data

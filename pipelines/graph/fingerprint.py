@@ -1,0 +1,137 @@
+"""Fingerprints of the stages' source, so that changed results never hide behind an old version.
+
+`stages/versions.json` records each stage's version and fingerprint. When a fingerprint moves, a test fails
+until somebody has either raised the stage's version (its results change) or recorded it again as it is
+(they do not): `python -m tunemill.pipelines.graph.fingerprint record STAGE`.
+"""
+
+import ast
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunemill.stages.declaration import Stage
+from tunemill.stages.registry import STAGES
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+STAGES_FOLDER = ROOT / "stages"
+RECORD = STAGES_FOLDER / "versions.json"
+# The contract between stages and pipeline holds no computation; a new artifact type changes no result.
+CONTRACT = frozenset({"declaration.py", "artifacts.py", "errors.py", "report.py"})
+# A module of the project, or something in one, named by a string.
+DOTTED = re.compile(r"tunemill(\.\w+){2,}(:\w+|\.)?")
+# Fields of AST nodes that carry no meaning, or that only some versions of Python have.
+MEANINGLESS = frozenset({"ctx", "kind", "type_comment", "type_params"})
+
+
+def files_of(stage: Stage) -> set[Path]:
+    """Every file that the stage's results may come from: those of the body's folder, and all that these import.
+
+    A module that is named by a string (`tunemill.stages.x:function`) counts as imported, and so does every module below
+    a folder that is named by one (`tunemill.stages.x.`).
+    """
+    body = _file_of(stage.body.split(":")[0])
+    assert body is not None, f"{stage.name}: there is no {stage.body}"
+    files = set(body.parent.rglob("*.py"))
+    pending = list(files)
+    while pending:
+        for imported in _imports(pending.pop()):
+            if imported not in files:
+                files.add(imported)
+                pending.append(imported)
+    return files
+
+
+def fingerprint(stage: Stage) -> str:
+    """SHA-256 over the meaning of the stage's files."""
+    files = files_of(stage)
+    meanings = [
+        f"{path.relative_to(ROOT).as_posix()}\n{_meaning(ast.parse(path.read_text()))}"
+        for path in sorted(files)
+    ]
+    # Chat templates are read by name, so those beside a module count as imported by it.
+    templates = {template for path in files for template in path.parent.glob("templates/**/*.jinja")}
+    meanings += [f"{path.relative_to(ROOT).as_posix()}\n{path.read_text()}" for path in sorted(templates)]
+    return hashlib.sha256("\n".join(meanings).encode()).hexdigest()
+
+
+def current() -> dict[str, dict[str, Any]]:
+    """Version and fingerprint of every stage as it is now."""
+    return {stage.name: {"version": stage.version, "fingerprint": fingerprint(stage)} for stage in STAGES}
+
+
+def recorded() -> dict[str, dict[str, Any]]:
+    """What `stages/versions.json` says."""
+    return dict(json.loads(RECORD.read_text())) if RECORD.exists() else {}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`record STAGE ...` (or `record --all`) records stages as they are now; without it, show what moved."""
+    now, before = current(), recorded()
+    if not arguments:
+        moved = [name for name in now if now[name] != before.get(name)]
+        print("\n".join(moved) or "nothing moved")
+        return 1 if moved else 0
+    names = list(now) if "--all" in arguments else arguments[1:]
+    RECORD.write_text(
+        json.dumps({**before, **{name: now[name] for name in names}}, indent=1, sort_keys=True) + "\n"
+    )
+    return 0
+
+
+def _imports(path: Path) -> Iterator[Path]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        modules: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and DOTTED.fullmatch(node.value):
+            name = node.value.split(":")[0].rstrip(".")
+            modules = [name]
+            # The beginning of several names: whatever it is completed to.
+            yield from _folder_of(name).rglob("*.py")
+        for module in modules:
+            file = _file_of(module)
+            if file is not None and not (file.name in CONTRACT and file.parent == STAGES_FOLDER):
+                yield file
+
+
+def _file_of(module: str) -> Path | None:
+    file = _folder_of(module).with_suffix(".py")
+    return file if module.startswith("tunemill.") and file.is_file() else None
+
+
+def _folder_of(module: str) -> Path:
+    return ROOT.joinpath(*module.split(".")[1:])
+
+
+def _meaning(node: Any) -> str:
+    """A spelling of a syntax tree without positions, docstrings and empty fields; the same on every Python."""
+    if isinstance(node, list):
+        return "[" + ",".join(_meaning(item) for item in node) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(value, list):
+            value = [item for item in value if not _is_docstring(item)]
+        if name not in MEANINGLESS and value not in (None, []):
+            fields.append(f"{name}={_meaning(value)}")
+    return f"{type(node).__name__}({','.join(fields)})"
+
+
+def _is_docstring(node: Any) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,103 @@
+"""The key of a node: one document of everything that goes into its result, and the hash of it."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tunemill.pipelines.config.document import Document, spell
+from tunemill.pipelines.config.problems import ConfigError, Problem
+from tunemill.pipelines.graph.nodes import Node
+from tunemill.resources.canonical import SCHEMA
+from tunemill.resources.errors import StoreError
+from tunemill.resources.identity import StatCache, identify
+from tunemill.resources.protocols import HUB_DATASETS
+from tunemill.stages.declaration import SourceMark
+
+
+def key_document(
+    node: Node, inputs: Mapping[str, Sequence[str]], sources: Mapping[str, Sequence[Mapping[str, str]]]
+) -> dict[str, Any]:
+    """Everything that can change the node's result: `inputs` are digests, `sources` identities."""
+    return {
+        "schema": SCHEMA,
+        "stage": node.stage.name,
+        "version": node.stage.version,
+        "config": node.config.semantic(),
+        "sources": {field: [dict(item) for item in items] for field, items in sources.items()},
+        "inputs": {name: list(digests) for name, digests in inputs.items()},
+        "libraries": {library: minor_version(library) for library in libraries_of(node)},
+    }
+
+
+def identify_sources(node: Node, document: Document, cache: StatCache) -> dict[str, list[dict[str, str]]]:
+    """The contents behind the node's sources. Raises ConfigError naming the key of one that is not there."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for field, names in node.sources.items():
+        try:
+            found[field] = [identify_source(name, revision_of(node, field), cache) for name in names]
+        except StoreError as error:
+            raise ConfigError(document.path, [_missing_source(node, field, document, str(error))]) from error
+    return found
+
+
+def identify_source(name: str, revision: str | None, cache: StatCache) -> dict[str, str]:
+    """The identity of one source: of a local file or folder, or of what a URL names, at a revision."""
+    if "://" not in name:
+        return identify(Path(name), cache)
+    # Only remote sources need the libraries that reach them.
+    from tunemill.resources.remote import identify_remote
+
+    remembered = f"{name}@{revision or 'main'}"
+    try:
+        identity = identify_remote(name, revision)
+    except StoreError as error:
+        last = cache.recall(remembered) if name.startswith(HUB_DATASETS) else None
+        if last is None:
+            raise
+        warnings.warn(f"{error}; going on with what it was when last reached: {last}", stacklevel=2)
+        return last
+    cache.remember(remembered, identity)
+    return identity
+
+
+def revision_of(node: Node, field: str) -> str | None:
+    """The branch, tag or commit that the config names for a source."""
+    named_by = node.config.marked(SourceMark).get(field, SourceMark()).revision
+    return None if named_by is None else getattr(node.config, named_by)
+
+
+def libraries_of(node: Node) -> list[str]:
+    """The distributions that shape the node's result: those of the stage, and what its settings use."""
+    return sorted({*node.stage.libraries, *node.config.used_libraries()})
+
+
+def comparable(sources: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, list[dict[str, str]]]:
+    """Identities without the nonce of those that have none, to see whether anything changed."""
+    return {
+        field: [{name: value for name, value in item.items() if name != "nonce"} for item in items]
+        for field, items in sources.items()
+    }
+
+
+def key_inputs(node: Node) -> dict[str, tuple[str, ...]]:
+    """The upstream names of the inputs that enter the key."""
+    return {name: ups for name, ups in node.inputs.items() if node.stage.inputs[name].runtime is None}
+
+
+@cache
+def minor_version(library: str) -> str:
+    """`5.19` for an installed 5.19.2; what is not installed has none, and the stage will say that it needs it."""
+    try:
+        return ".".join(version(library).split("+")[0].split(".")[:2])
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _missing_source(node: Node, field: str, document: Document, reason: str) -> Problem:
+    place = node.places[field]
+    if not node.config.marked(SourceMark).get(field, SourceMark()).remote:
+        reason += ". Models on the Hugging Face Hub are not resolved yet: fetch what you need and give its local path"
+    return Problem(spell(place), *document.position(place), "value", reason)

@@ -1,0 +1,113 @@
+"""From a YAML to a pipeline: everything that can be said about a config without touching a source."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tunemill.pipelines.config.check import unknown_keys, unread_keys, wrong_values
+from tunemill.pipelines.config.document import Document, KeyPath, read_document
+from tunemill.pipelines.config.graph_config import GraphConfig
+from tunemill.pipelines.config.idle_keys import idle_keys
+from tunemill.pipelines.config.machine import has_gpu, meant_without_gpu
+from tunemill.pipelines.config.problems import ConfigError, Problem
+from tunemill.pipelines.config.renamed_keys import with_todays_names
+from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, problem_at, validate
+from tunemill.pipelines.graph.nodes import Node, Pipeline
+from tunemill.pipelines.graph.places import Place, later_configs, places, plain_name, prepares_only
+from tunemill.stages.declaration import StageConfig
+from tunemill.stages.registry import STAGES
+
+
+def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
+    """Read and check a pipeline's YAML. Raises ConfigError with every problem found."""
+    document, problems = with_todays_names(spelled_out(read_document(path, overrides)))
+    problems += unknown_keys(document)
+    problems += idle_keys(document)
+    pipeline, more = build(document)
+    problems = once([*problems, *more])
+    if pipeline is None or not all(problem.is_note for problem in problems):
+        raise ConfigError(document.path, problems)
+    return replace(pipeline, notes=tuple(problems))
+
+
+def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
+    """The graph of a document with its notes; or None and every problem that stands in its way."""
+    graph = validate(GraphConfig, cut(GraphConfig, document), document)
+    if isinstance(graph, list):
+        return None, graph
+    assert isinstance(graph, GraphConfig)
+    nodes, problems = nodes_of(places(graph), document)
+    problems += problems_of_keys(graph, document)
+    name = graph.name or plain_name(document.path.stem)
+    if graph.base_model.startswith(f"{ASSET_SCHEME}{name}/"):
+        message = f"{graph.base_model} is this pipeline's own result; name another pipeline's"
+        problems.append(problem_at(("base_model",), document, "conflict", message))
+    if not all(problem.is_note for problem in problems):
+        return None, problems
+    output_dir, prepared_path = (
+        document.folder / Path(place).expanduser() if place else None
+        for place in (graph.output_dir, graph.dataset_prepared_path)
+    )
+    made = Pipeline(name, document, tuple(nodes), output_dir, prepared_path, prepares_only(graph))
+    return made, problems
+
+
+def nodes_of(found: Sequence[Place], document: Document) -> tuple[list[Node], list[Problem]]:
+    """The nodes whose slices are right, and the problems and notes of all."""
+    nodes: list[Node] = []
+    problems: list[Problem] = []
+    for place in found:
+        piece = cut(place.stage.config, document, place.entry, place.given)
+        config = validate(place.stage.config, piece, document)
+        if isinstance(config, list):
+            problems += config
+            continue
+        nodes.append(Node(place.name, place.stage, config, place.inputs, piece.places))
+        problems += [
+            problem_at(piece.places[item.key], document, "idle", f"asks for nothing: {item.reason}")
+            for item in config.idle()
+        ]
+        if not has_gpu():
+            problems += meant_without_gpu(config, piece.places, document)
+    return nodes, problems
+
+
+def problems_of_keys(graph: GraphConfig, document: Document) -> Iterator[Problem]:
+    """Keys that nobody in the graph reads, and wrong values of keys that nobody reads."""
+    found = places(graph)
+    everywhere: list[type[StageConfig]] = [
+        GraphConfig,
+        *(place.stage.config for place in found),
+        *later_configs(graph),
+    ]
+    readers: dict[KeyPath, list[type[StageConfig]]] = {(): everywhere}
+    for place in found:
+        if place.entry is not None:
+            readers.setdefault(place.entry, []).append(place.stage.config)
+    # The same config class stands for the same keys, whatever the node.
+    others = [stage for stage in STAGES if stage.name not in {place.stage.name for place in found}]
+    wrong = list(wrong_values(document, others, everywhere))
+    yield from wrong
+    known = {problem.path for problem in wrong}
+    for problem in unread_keys(document, readers, STAGES, graph.method):
+        if problem.path not in known:
+            yield problem
+
+
+def once(problems: Sequence[Problem]) -> list[Problem]:
+    """Each problem once, and of what is said of a key nobody reads the first."""
+    found: list[Problem] = []
+    for problem in dict.fromkeys(problems):
+        said = {other.path for other in found}
+        if problem.kind == "unread" and problem.path in said:
+            continue
+        found.append(problem)
+    return found
+
+
+def spelled_out(document: Document) -> Document:
+    """The document with `pretraining_dataset: name`, which Axolotl takes too, as a list of one entry."""
+    given = document.data.get("pretraining_dataset")
+    if not isinstance(given, str):
+        return document
+    return replace(document, data={**document.data, "pretraining_dataset": [{"path": given}]})

@@ -1,0 +1,56 @@
+"""A pipeline as data: its nodes, in an order in which they can run. Nothing heavy; names no stage."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tunemill.pipelines.config.document import Document, KeyPath
+from tunemill.pipelines.config.problems import Problem
+from tunemill.stages.declaration import Stage, StageConfig, is_whole, listed
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage in one pipeline.
+
+    `inputs` maps an input's name to upstream nodes (or `asset://` names), `places` a field of the config to
+    the key that fed it.
+    """
+
+    name: str
+    stage: Stage
+    config: StageConfig
+    inputs: Mapping[str, tuple[str, ...]]
+    places: Mapping[str, KeyPath]
+
+    @property
+    def sources(self) -> dict[str, list[str]]:
+        """What the config names whose contents enter the key, by field: absolute paths, and URLs."""
+        named = {field: listed(getattr(self.config, field)) for field in sorted(self.config.sources())}
+        whole = {field: [name for name in names if is_whole(name)] for field, names in named.items()}
+        return {field: names for field, names in whole.items() if names}
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A graph; `nodes` are in an order in which they can run.
+
+    `output_dir` gets links to models and evaluations, `prepared_path` one to the training data. `prepares_only` is
+    the setting for which data can be prepared and nothing be trained yet. `notes` are settings that ask for nothing
+    here, and keys that were read under another name.
+    """
+
+    name: str
+    document: Document
+    nodes: tuple[Node, ...]
+    output_dir: Path | None
+    prepared_path: Path | None
+    prepares_only: str | None = None
+    notes: tuple[Problem, ...] = ()
+
+    def data(self) -> "Pipeline":
+        """The part that prepares data."""
+        return replace(self, nodes=tuple(node for node in self.nodes if node.stage.prepares_data))
+
+    def node(self, name: str) -> Node:
+        return next(node for node in self.nodes if node.name == name)

@@ -1,0 +1,161 @@
+"""Which nodes a pipeline has, and their edges: the graph's table. No other file of the pipeline names stages."""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from tunemill.pipelines.config.document import KeyPath
+from tunemill.pipelines.config.graph_config import SYNTHETIC_TYPE, GraphConfig
+from tunemill.pipelines.config.slices import ASSET_SCHEME
+from tunemill.stages.artifacts import Adapter
+from tunemill.stages.data.dataset.stage import DATASET
+from tunemill.stages.data.evaluation_data.stage import EVALUATION_DATA
+from tunemill.stages.data.preference_data.stage import PREFERENCE_DATA
+from tunemill.stages.data.preferences.stage import PREFERENCES
+from tunemill.stages.data.pretraining_data.stage import PRETRAINING_DATA
+from tunemill.stages.data.synthetic.stage import SYNTHETIC
+from tunemill.stages.data.tokenized.stage import TOKENIZED
+from tunemill.stages.data.tokenizer.stage import TOKENIZER
+from tunemill.stages.data.training_data.stage import TRAINING_DATA
+from tunemill.stages.declaration import Stage, StageConfig
+from tunemill.stages.evaluation.stage import EVALUATION
+from tunemill.stages.models.base_model.stage import BASE_MODEL
+from tunemill.stages.models.merged.stage import MERGED
+from tunemill.stages.models.quantized.stage import QUANTIZED
+from tunemill.stages.registry import METHODS
+
+
+@dataclass(frozen=True)
+class Place:
+    """A node whose slice has not been cut yet. `given` are the values of fields that are no keys."""
+
+    name: str
+    stage: Stage
+    inputs: Mapping[str, tuple[str, ...]]
+    entry: KeyPath | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+
+def places(graph: GraphConfig) -> list[Place]:
+    """Every node with its edges, in an order in which they can run."""
+    upstream = {"upstream": (graph.base_model,)} if graph.base_model.startswith(ASSET_SCHEME) else {}
+    found = [Place("tokenizer", TOKENIZER, upstream)]
+    found += data_places(graph)
+    if prepares_only(graph) is None:
+        found += model_places(graph, upstream)
+    return found
+
+
+def prepares_only(graph: GraphConfig) -> str | None:
+    """The setting for which data can be prepared and nothing be trained yet, as text."""
+    return None if graph.method in METHODS else graph.asked_method
+
+
+def later_configs(graph: GraphConfig) -> list[type[StageConfig]]:
+    """Configs of what will follow the data once the method can be trained: their keys may stand there already.
+
+    Of the methods' keys only those that all of them read.
+    """
+    if prepares_only(graph) is None:
+        return []
+    methods = [method.config for method in METHODS.values()]
+    common = [base for base in methods[0].__mro__ if all(issubclass(config, base) for config in methods)]
+    shared = next(base for base in common if issubclass(base, StageConfig))
+    return [BASE_MODEL.config, MERGED.config, QUANTIZED.config, shared]
+
+
+def data_places(graph: GraphConfig) -> list[Place]:
+    """The nodes from the sources to training data and held-out rows."""
+    lists = {"datasets": graph.datasets, "test_datasets": graph.test_datasets}
+    found: list[Place] = []
+    names = iter(unique_names([entry for entries in lists.values() for entry in entries]))
+    prepared: dict[str, tuple[str, ...]] = {}
+    for group, entries in lists.items():
+        rows = [
+            row_places(next(names), (group, index), entries[index], graph.learns_preferences)
+            for index in range(len(entries))
+        ]
+        found += [place for places in rows for place in places]
+        prepared[group] = tuple(places[-1].name for places in rows)
+    if graph.pretraining_dataset:
+        inputs = {"tokenizer": ("tokenizer",)}
+        found.append(Place("training_data", PRETRAINING_DATA, inputs, ("pretraining_dataset", 0)))
+    else:
+        stage = PREFERENCE_DATA if graph.learns_preferences else TRAINING_DATA
+        found.append(Place("training_data", stage, {"tokenized": prepared["datasets"]}))
+    return [*found, *held_out_places(graph, prepared["test_datasets"])]
+
+
+def row_places(name: str, entry: KeyPath, settings: Mapping[str, Any], preferences: bool) -> list[Place]:
+    """The nodes of one dataset entry; the last one holds its prepared rows."""
+    tokenizer = {"tokenizer": ("tokenizer",)}
+    given = {"held_out": entry[0] == "test_datasets", "today": date.today().isoformat()}
+    if settings.get("type") == SYNTHETIC_TYPE:
+        return [Place(f"tokenized/{name}", SYNTHETIC, tokenizer, entry, given)]
+    inputs = {"dataset": (f"dataset/{name}",), **tokenizer}
+    stage = PREFERENCES if preferences else TOKENIZED
+    return [
+        Place(f"dataset/{name}", DATASET, {}, entry, given),
+        Place(f"tokenized/{name}", stage, inputs, entry, given),
+    ]
+
+
+def held_out_places(graph: GraphConfig, tokenized: tuple[str, ...]) -> list[Place]:
+    """The node of the rows that are never trained on, if there are any."""
+    training_data = {"training_data": ("training_data",)}
+    if tokenized and graph.learns_preferences:
+        return [Place("evaluation_data", PREFERENCE_DATA, {"tokenized": tokenized})]
+    if tokenized:
+        inputs = {"tokenized": tokenized, **(training_data if graph.dataset_exact_deduplication else {})}
+        return [Place("evaluation_data", EVALUATION_DATA, inputs)]
+    if graph.held_out and not graph.learns_preferences:
+        return [Place("evaluation_data", EVALUATION_DATA, training_data)]
+    # Preference rows that `val_set_size` holds out stay beside those that are trained on.
+    return []
+
+
+def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) -> list[Place]:
+    """The nodes from the base model on."""
+    found = [Place("base_model", BASE_MODEL, {"tokenizer": ("tokenizer",), **upstream})]
+    method = METHODS[graph.method]
+    has_held_out_node = graph.held_out and not (graph.learns_preferences and not graph.test_datasets)
+    held_out = {"evaluation_data": ("evaluation_data",)} if has_held_out_node else {}
+    given = {"has_held_out_rows": graph.held_out}
+    inputs = {"base_model": ("base_model",), "training_data": ("training_data",), **held_out}
+    models: dict[str, dict[str, tuple[str, ...]]] = {"base": {"model": ("base_model",)}}
+    if graph.adapter is None:
+        found.append(Place("trained", method, inputs, given=given))
+        models["trained"] = {"model": ("trained",)}
+    else:
+        found.append(Place("trained", replace(method, output=Adapter), inputs, given=given))
+        found.append(Place("merged", MERGED, {"base_model": ("base_model",), "adapter": ("trained",)}))
+        models["trained"] = {"model": ("base_model",), "adapter": ("trained",)}
+        models["merged"] = {"model": ("merged",)}
+    if graph.quantization is not None:
+        full = "trained" if graph.adapter is None else "merged"
+        found.append(Place("quantized", QUANTIZED, {"model": (full,)}))
+        models["quantized"] = {"model": ("quantized",)}
+    if graph.evaluates:
+        asked: Sequence[str] = list(models) if graph.evaluate is None else graph.evaluate
+        found += [Place(f"evaluation/{what}", EVALUATION, {**models[what], **held_out}) for what in asked]
+    return found
+
+
+def unique_names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A short name for each dataset entry: the stem of its path, numbered where two are alike."""
+    names: list[str] = []
+    for entry in entries:
+        stem = Path(str(entry.get("path", "dataset"))).name.split(".")[0]
+        name = plain_name(stem)
+        numbered = (f"{name}_{count}" for count in itertools.count(2))
+        names.append(name if name not in names else next(item for item in numbered if item not in names))
+    return names
+
+
+def plain_name(text: str) -> str:
+    """A name that Dagster takes: letters, digits and underscores of ASCII."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", text) or "unnamed"

@@ -1,0 +1,237 @@
+"""A node becomes an artifact: find inputs, ask the store, launch, publish. Knows no Dagster."""
+
+import errno
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from tunemill.pipelines.config.slices import ASSET_SCHEME
+from tunemill.pipelines.graph.keys import comparable, identify_sources
+from tunemill.pipelines.graph.lineage import lineage_of
+from tunemill.pipelines.graph.nodes import Node, Pipeline
+from tunemill.pipelines.graph.plan import Resolved, explain, node_ref, resolve, upstream_asset
+from tunemill.pipelines.run.links import link_result
+from tunemill.pipelines.run.observer import Observer, unobserved
+from tunemill.resources.errors import StoreError
+from tunemill.resources.launcher import Call, Launcher, in_child, name_of
+from tunemill.resources.lease import lease
+from tunemill.resources.refs import Ref
+from tunemill.resources.store import Absent, Building, Published, Store
+from tunemill.stages.artifacts import Artifact
+from tunemill.stages.errors import UserError
+from tunemill.stages.report import Report, Workspace
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a node in a run. `reasons` say why it was computed; there are none for a cached one."""
+
+    published: Published
+    reasons: tuple[str, ...]
+    seconds: float
+
+    @property
+    def computed(self) -> bool:
+        return bool(self.reasons)
+
+
+@dataclass
+class Session:
+    """What the assets of one pipeline share: the store, the launcher, who watches, what this process did.
+
+    `results` is keyed by run and node, so that every node of a run reads the artifacts of the same run.
+    """
+
+    pipeline: Pipeline
+    store: Store
+    launch: Launcher = in_child
+    observe: Observer = unobserved
+    refresh: Sequence[str] = ()
+    results: dict[tuple[str, str], Result] = field(default_factory=dict)
+
+
+def materialize(
+    session: Session, node: Node, run_id: str, observe: Callable[[dict[str, Any]], None]
+) -> Result:
+    """Find the inputs, ask the store, launch on a miss, point the node's ref to the artifact."""
+    started = time.monotonic()
+    store, stage = session.store, node.stage
+
+    def say(message: str) -> None:
+        observe({"type": "log", "message": message})
+
+    inputs = find_inputs(session, node, run_id)
+    resolved = resolve(node, session.pipeline.document, store, inputs)
+    published, reasons = resolved.found, tuple[str, ...]()
+    if isinstance(published, Absent) or node.name in session.refresh:
+        why = why_compute(session, node, resolved)
+        with store.building(stage.name, resolved.key, say) as building:
+            # Another process may have computed it while this one waited.
+            published = store.lookup(stage.name, resolved.key)
+            if isinstance(published, Absent) or node.name in session.refresh:
+                if isinstance(published, Absent) and published.damage:
+                    aside = store.set_aside(stage.name, resolved.key)
+                    say(f"cache miss: {published.reason}; set aside in {aside}, computing it again")
+                published, reasons = _compute(session, node, resolved, inputs, building, observe), why
+    result = Result(published, reasons, time.monotonic() - started)
+    store.refs.write(session.pipeline.name, node.name, Ref(stage.name, resolved.key, published.digest))
+    link_result(session.pipeline, node, published)
+    observe({"type": "done", "state": "computed" if reasons else "cached", "seconds": result.seconds})
+    return result
+
+
+def why_compute(session: Session, node: Node, resolved: Resolved) -> tuple[str, ...]:
+    """Why the node's artifact must be computed, now that everything upstream is known."""
+    if isinstance(resolved.found, Published):
+        return ("asked for with --refresh",)
+    return explain(session.store, node_ref(session.pipeline, node, session.store), resolved, node)
+
+
+def find_inputs(session: Session, node: Node, run_id: str) -> dict[str, Published]:
+    """The artifact of every upstream node: from this run, or else what its ref points to now."""
+    found: dict[str, Published] = {}
+    for upstream in (name for ups in node.inputs.values() for name in ups):
+        if (run_id, upstream) in session.results:
+            found[upstream] = session.results[run_id, upstream].published
+            continue
+        own = not upstream.startswith(ASSET_SCHEME)
+        asset = f"{ASSET_SCHEME}{session.pipeline.name}/{upstream}" if own else upstream
+        match upstream_asset(asset, session.store):
+            case Published() as published:
+                check_type(node, upstream, published)
+                found[upstream] = published
+            case Absent(reason=reason):
+                reason = "it has no artifact yet, or a damaged one; materialize it first" if own else reason
+                raise StoreError(f"{node.name} needs {upstream}: {reason}")
+    return found
+
+
+def check_type(node: Node, upstream: str, published: Published) -> None:
+    """Raises StoreError where another pipeline's node is not what this one takes."""
+    wanted = [
+        node.stage.inputs[name].artifact.__name__ for name, ups in node.inputs.items() if upstream in ups
+    ]
+    made = published.manifest["artifact"]
+    if not set(wanted) <= set(made):
+        raise StoreError(
+            f"{upstream} is of type {made[0]}, and {node.name} takes {' and '.join(wanted)}; name a node that makes one"
+            f" (an adapter is no model: take `merged`)"
+        )
+
+
+def _compute(
+    session: Session,
+    node: Node,
+    resolved: Resolved,
+    inputs: Mapping[str, Published],
+    building: Building,
+    observe: Callable[[dict[str, Any]], None],
+) -> Published:
+    started, at = time.monotonic(), datetime.now(UTC)
+    display: dict[str, Any] = {"metrics": {}, "tables": [], "plots": []}
+
+    def sink(event: dict[str, Any]) -> None:
+        match event["type"]:
+            case "summary":
+                display["metrics"] |= event["metrics"]
+            case "table" | "plot":
+                display[f"{event['type']}s"].append(event)
+        observe(event)
+
+    observe({"type": "start"})
+    with device(session, node, observe):
+        session.launch(make_call(node, inputs, building), sink)
+    check_unchanged(session, node, resolved, inputs)
+    facts = {
+        "artifact": [item.__name__ for item in node.stage.output.__mro__ if issubclass(item, Artifact)],
+        "pipeline": session.pipeline.name,
+        "node": node.name,
+        "config": node.config.model_dump(mode="json"),
+        "inputs": {
+            name: [{"node": up, "key": inputs[up].key, "digest": inputs[up].digest} for up in ups]
+            for name, ups in node.inputs.items()
+        },
+        "sources": {field: list(names) for field, names in node.sources.items()},
+        "host": socket.gethostname(),
+        "started": at.isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - started, 3),
+        **display,
+    }
+    try:
+        return session.store.publish(
+            node.stage.name,
+            resolved.key,
+            resolved.document,
+            facts,
+            lambda digest: lineage_of(node, resolved, digest, facts, inputs),
+        )
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(session.store.root).free
+        raise StoreError(
+            f"the disk is full: {node.name} could not be published below {session.store.root} ({free} bytes free); "
+            f"free some space, or prune the store with `tunemill cache prune`, and run again"
+        ) from error
+
+
+@contextmanager
+def device(session: Session, node: Node, observe: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Hold the GPUs that this process sees while a GPU stage runs; nothing to hold for other stages.
+
+    A lease and not a Dagster pool: the claim of a killed run on a pool is never given back by itself, and a run
+    that waits for a pool can neither say so nor be interrupted.
+    """
+    if node.stage.device != "gpu":
+        yield
+        return
+    visible = re.sub(r"[^0-9A-Za-z]+", "-", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+    path = session.store.root / "devices" / f"gpu-{visible}.lease"
+    with lease(path, lambda message: observe({"type": "log", "message": f"for the GPU: {message}"})):
+        yield
+
+
+def check_unchanged(
+    session: Session, node: Node, resolved: Resolved, inputs: Mapping[str, Published]
+) -> None:
+    """Raises StoreError if what the key was made of is no longer what the stage has read."""
+    document, store = session.pipeline.document, session.store
+    now = identify_sources(node, document, store.stat_cache)
+    if comparable(now) != comparable(resolved.document["sources"]):
+        raise StoreError(f"{node.name}: a source changed while it was read; nothing was published. Run again")
+    for name, given in inputs.items():
+        found = store.lookup(given.stage, given.key)
+        if not isinstance(found, Published) or found.digest != given.digest:
+            raise StoreError(
+                f"{node.name}: {name} was replaced while it was read; nothing was published. Run again"
+            )
+
+
+def make_call(node: Node, inputs: Mapping[str, Published], building: Building) -> Call:
+    """The request of a node: names of the body and of the classes around it, and folders."""
+    folders: dict[str, tuple[str, str | list[str] | None]] = {}
+    for name, declared in node.stage.inputs.items():
+        upstream = [str(inputs[up].data) for up in node.inputs.get(name, ())]
+        one = upstream[0] if upstream else None
+        folders[name] = (name_of(declared.artifact), upstream if declared.many else one)
+    return Call(
+        body=node.stage.body,
+        config_class=name_of(node.stage.config),
+        config=node.config.model_dump(mode="json", exclude_unset=True),
+        inputs=folders,
+        workspace_class=name_of(Workspace),
+        workspace={
+            "data": str(building.data),
+            "checkpoints": str(building.checkpoints),
+            "logs": str(building.logs),
+        },
+        report_class=name_of(Report),
+        user_error=name_of(UserError),
+    )

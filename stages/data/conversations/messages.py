@@ -1,0 +1,270 @@
+"""A row's conversation as the chat template wants it, and what the row says about training on it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any
+
+from tunemill.stages.data.conversations.content_parts import joined_parts, read_details, read_flag
+from tunemill.stages.data.conversations.example import BadRowError, Message, Part, RowValue
+from tunemill.stages.data.conversations.keys import REASONING, ConversationKeys
+from tunemill.stages.data.conversations.template_environment import names_read
+from tunemill.stages.data.conversations.thinking import split_thinking
+from tunemill.stages.errors import SettingError
+
+DEFAULT_ROLES = {
+    "user": ["human", "user"],
+    "assistant": ["gpt", "assistant"],
+    "system": ["system"],
+    "tool": ["tool"],
+}
+# How alike an unknown role and a known one must be to be taken for a slip.
+SLIP = 0.8
+
+
+@dataclass(frozen=True)
+class TurnSource:
+    """One message. `plain`: a text is its content, and nothing else in it is read by the template.
+
+    `details` are, by property, the ranges that are trained on or not, in characters of that property.
+    """
+
+    value: Message
+    plain: bool
+    trained: bool
+    details: Mapping[str, tuple[Part, ...]]
+
+    @property
+    def role(self) -> str:
+        return str(self.value.get("role", ""))
+
+
+@dataclass(frozen=True)
+class MessageReader:
+    """How one dataset's messages are read.
+
+    `mappings`: the template's name of a property -> the data's. `role_names`: the data's name of a role -> the
+    template's. `names` is what the template reads.
+    """
+
+    config: ConversationKeys
+    names: frozenset[str]
+    mappings: Mapping[str, str]
+    role_names: Mapping[str, str]
+    trained_roles: frozenset[str]
+
+    def turns(self, row: RowValue) -> list[TurnSource]:
+        """Raises BadRowError naming the message."""
+        turns = [self._turn(number, message) for number, message in enumerate(self._messages(row), 1)]
+        system = row.get(self.config.field_system)
+        if system is not None and turns[0].role != "system":
+            turns.insert(0, self._system(system, f"field {self.config.field_system!r}"))
+        if self.config.drop_system_message and turns[0].role == "system":
+            del turns[0]
+        default = self.config.default_system_message
+        if default is not None and (not turns or turns[0].role != "system"):
+            turns.insert(0, self._system(default, "default_system_message"))
+        if not turns:
+            raise BadRowError("nothing is left of the conversation without its system message")
+        return turns
+
+    def tools(self, row: RowValue) -> list[Any] | None:
+        """The tools that the template describes; tools and their parameters may be stored as JSON text."""
+        where = f"field {self.config.field_tools!r}"
+        tools = row.get(self.config.field_tools)
+        if isinstance(tools, str):
+            tools = parsed(tools, where)
+        if tools is None:
+            return None
+        if not isinstance(tools, list):
+            raise BadRowError(f"{where} must be a list of tools: {tools!r:.60}")
+        return [self._tool(tool, f"{where}: tool {number}") for number, tool in enumerate(tools, 1)] or None
+
+    def _tool(self, tool: Any, where: str) -> Any:
+        tool = parsed(tool, where) if isinstance(tool, str) else tool
+        if not isinstance(tool, dict):
+            raise BadRowError(f"{where} is not an object: {tool!r:.60}")
+        return with_parsed(tool, "parameters", f"{where}: its parameters")
+
+    def _messages(self, row: RowValue) -> list[Any]:
+        field = self.config.field_messages
+        messages = row.get(field)
+        if messages is None:
+            raise BadRowError(f"no field {field!r}; the row has {sorted(row)}")
+        if isinstance(messages, str):
+            messages = parsed(messages, f"field {field!r}")
+        if not isinstance(messages, list) or not messages:
+            raise BadRowError(f"field {field!r} must be a list of messages: {messages!r:.60}")
+        return messages
+
+    def _system(self, text: Any, where: str) -> TurnSource:
+        return self._finish(where, {"role": "system", "content": text}, {})
+
+    def _turn(self, number: int, message: Any) -> TurnSource:
+        where = f"message {number}"
+        if not isinstance(message, dict):
+            raise BadRowError(f"{where} is not an object: {message!r:.60}")
+        value = {
+            name: message[field] for name, field in self.mappings.items() if message.get(field) is not None
+        }
+        if "role" not in value:
+            raise BadRowError(f"{where} has no {self.mappings['role']!r}; it has {sorted(message)}")
+        value["role"] = self._role(where, value["role"])
+        taken = self.mappings.values()
+        for field, given in message.items():
+            if field not in value and given is not None and field in self.names and field not in taken:
+                value[field] = given
+        if "tool_calls" in value:
+            value["tool_calls"] = tool_calls(value["tool_calls"], where)
+        return self._finish(where, value, message)
+
+    def _role(self, where: str, given: Any) -> str:
+        """The template's name of a role. One that nobody has named is the template's business, except a slip."""
+        if not isinstance(given, str):
+            raise BadRowError(f"{where}: its role is not text but {given!r:.60}")
+        known = self.role_names.get(given)
+        if known is not None:
+            return known
+        meant = slip(given, tuple(self.role_names))
+        if meant is not None:
+            raise BadRowError(
+                f"{where} has the role {given!r}; if {meant!r} is meant, mend it or add {given!r} to the names of "
+                f"{self.role_names[meant]!r} under roles:"
+            )
+        return given
+
+    def _finish(self, where: str, value: Message, message: Mapping[str, Any]) -> TurnSource:
+        flag, offsets = self._flags(where, message)
+        of_role = self.config.train_on_inputs or value["role"] in self.trained_roles
+        trained = flag if flag is not None else of_role
+        whole = value.get("content")
+        if self.config.split_thinking and value["role"] == "assistant" and isinstance(whole, str):
+            self._split(value, whole)
+        details = self._texts(where, value, trained)
+        if offsets is not None and details:
+            raise BadRowError(f"{where}: its content parts and its details both say what is trained on")
+        if offsets is not None and value.get("content") != whole and isinstance(whole, str):
+            raise BadRowError(
+                f"{where}: split_thinking takes its content apart, so its training details point at other "
+                f"characters; store the reasoning in {self.config.field_thinking!r} instead"
+            )
+        if flag is None:
+            flagged = any(part.trained for parts in details.values() for part in parts)
+            trained = bool(offsets) if offsets is not None else trained or flagged
+        if offsets:
+            details = {"content": offsets}
+        extras = (name for name in value if name not in ("role", "content"))
+        plain = "content" in value and not any(name in self.names for name in extras)
+        return TurnSource(value, plain, trained, details)
+
+    def _split(self, value: Message, content: str) -> None:
+        split = split_thinking(content)
+        if split is not None:
+            value[self.config.template_thinking_key], value["content"] = split
+
+    def _texts(self, where: str, value: Message, inherited: bool) -> dict[str, tuple[Part, ...]]:
+        """Join the parts of content and reasoning in place. Their ranges, of both where one has any."""
+        found: dict[str, tuple[Part, ...]] = {}
+        for name in ("content", self.config.template_thinking_key):
+            text = value.get(name)
+            if isinstance(text, list):
+                field = self.mappings.get(name, name)
+                value[name], parts = joined_parts(text, f"{where}: {field!r}", inherited)
+                found |= {name: parts} if parts else {}
+            elif text is not None and not isinstance(text, str):
+                field = self.mappings.get(name, name)
+                raise BadRowError(f"{where}: {field!r} is neither text nor a list of parts: {text!r:.60}")
+        if set(value) == {"role"}:
+            raise BadRowError(f"{where} has no {self.mappings['content']!r}")
+        if not found:
+            return {}
+        whole = {name: value.get(name) or "" for name in ("content", self.config.template_thinking_key)}
+        return {
+            name: found.get(name) or (Part(0, len(text), inherited),) for name, text in whole.items() if text
+        }
+
+    def _flags(self, where: str, message: Mapping[str, Any]) -> tuple[bool | None, tuple[Part, ...] | None]:
+        """Whether the message says that it is trained on, and the ranges of characters, if it has such."""
+        details_field = self.config.message_field_training_detail
+        flag_field = self.config.message_field_training
+        given = message.get(details_field) if details_field else None
+        flag = message.get(flag_field) if flag_field else None
+        return (
+            None if flag is None else read_flag(flag, f"{where}: {flag_field!r}"),
+            None if given is None else read_details(given, where),
+        )
+
+
+def message_reader(config: ConversationKeys, template: str) -> MessageReader:
+    """How the messages of a conversation are read: property names, role names, which roles are trained.
+
+    Raises SettingError for a template that is not Jinja, or that does not show the reasoning it is to show.
+    """
+    named = {"role": config.message_field_role, "content": config.message_field_content}
+    mappings = {
+        "role": "role",
+        "content": "content",
+        config.template_thinking_key: config.field_thinking,
+        **config.message_property_mappings,
+        **{name: field for name, field in named.items() if field is not None},
+    }
+    names = names_read(template)
+    check_thinking(config, names)
+    roles = config.roles or DEFAULT_ROLES
+    role_names = {name: name for name in (*DEFAULT_ROLES, *roles, *config.roles_to_train)}
+    role_names |= {name: role for role, sources in roles.items() for name in sources}
+    trained = frozenset(role_names[role] for role in config.roles_to_train)
+    return MessageReader(config, names, mappings, role_names, trained)
+
+
+def check_thinking(config: ConversationKeys, names: frozenset[str]) -> None:
+    """Raises SettingError where reasoning is set up and the template, which reads `names`, does not show it."""
+    given = {
+        "split_thinking": config.split_thinking,
+        "field_thinking": config.field_thinking != REASONING,
+        "template_thinking_key": config.template_thinking_key != REASONING,
+    }
+    if not any(given.values()) or config.template_thinking_key in names:
+        return
+    raise SettingError(
+        f"{next(key for key in given if given[key])}: the chat template shows no {config.template_thinking_key!r} of a "
+        "message, so the reasoning would be lost. Choose a template that does (such as qwen3), or name in "
+        "template_thinking_key what the template calls it"
+    )
+
+
+@lru_cache(maxsize=1024)
+def slip(given: str, known: tuple[str, ...]) -> str | None:
+    """The known role that a given one looks like, if it does."""
+    near = get_close_matches(given.strip().lower(), known, n=1, cutoff=SLIP)
+    return near[0] if near else None
+
+
+def tool_calls(calls: Any, where: str) -> Any:
+    """Tool calls with their arguments parsed, where they are stored as text."""
+    if isinstance(calls, str):
+        calls = parsed(calls, f"{where}: 'tool_calls'")
+    if not isinstance(calls, list):
+        raise BadRowError(f"{where}: 'tool_calls' is not a list of calls: {calls!r:.60}")
+    return [
+        with_parsed(call, "arguments", f"{where}: the arguments of tool call {number}")
+        for number, call in enumerate(calls, 1)
+    ]
+
+
+def with_parsed(item: Any, key: str, where: str) -> Any:
+    """`item` with `function.<key>` parsed, where that is JSON text."""
+    function = item.get("function") if isinstance(item, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get(key), str):
+        return item
+    return {**item, "function": {**function, key: parsed(function[key], where)}}
+
+
+def parsed(text: str, where: str) -> Any:
+    """JSON that is stored as text. Raises BadRowError."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise BadRowError(f"{where} should be JSON: {error}") from None

@@ -1,0 +1,142 @@
+"""Python that a user wrote: loading it from the files that the key was made of, and nothing beside them."""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import CodeType, ModuleType, TracebackType
+from typing import Any
+
+from tunemill.stages.data.conversations.example import BadRowError
+from tunemill.stages.errors import SettingError, UserError
+
+LOADER = "load"
+
+
+def module_and_function(name: str, file: str) -> tuple[str, str]:
+    """Module and function that the dotted name `name` means, whose module is in `file`.
+
+    A name without a function means the module's function `load`.
+    """
+    parts = name.split(".")
+    path = Path(file).with_suffix("")
+    place = (path.parent if path.name == "__init__" else path).parts
+    if place[-len(parts) :] == tuple(parts):
+        return name, LOADER
+    return ".".join(parts[:-1]), parts[-1]
+
+
+def load_function(key: str, name: str, files: Sequence[str]) -> Callable[..., Any]:
+    """The function that `name` means; `files` are the module's file and the local ones that it may import.
+
+    Raises SettingError, naming `key`, where the module does not load or has no such function.
+    """
+    module_name, function = module_and_function(name, files[0])
+    with local_modules(module_name, files), UserFailures(f"{key}: {name}", files, SettingError):
+        module: ModuleType = import_module(module_name)
+    found: Callable[..., Any] | None = getattr(module, function, None)
+    if not callable(found):
+        raise SettingError(f"{key}: {name}: {files[0]} has no function {function!r}")
+    return found
+
+
+class UserFailures:
+    """Turns what user code raises into `error`, with the line it comes from; our own errors pass."""
+
+    def __init__(self, what: str, files: Sequence[str], error: type[UserError | BadRowError]) -> None:
+        self.what, self.files, self.error = what, frozenset(files), error
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(raised, Exception) or isinstance(raised, UserError | BadRowError):
+            return
+        if isinstance(raised, SyntaxError) and raised.filename in self.files:
+            place = f" ({raised.filename}, line {raised.lineno})"
+            raised = SyntaxError(raised.msg)
+        else:
+            place = self._place(trace)
+        reason = f"{type(raised).__name__}: {raised}" if str(raised) else type(raised).__name__
+        raise self.error(f"{self.what} raised {reason}{place}") from raised
+
+    def _place(self, trace: TracebackType | None) -> str:
+        place = ""
+        while trace is not None:
+            file = trace.tb_frame.f_code.co_filename
+            if file in self.files:
+                place = f" ({file}, line {trace.tb_lineno})"
+            trace = trace.tb_next
+        return place
+
+
+@contextmanager
+def local_modules(module: str, files: Sequence[str]) -> Iterator[None]:
+    """While this lasts, `import` finds exactly these local files, before all others; then it forgets them."""
+    names = module_names(module, files)
+    finder = LocalFinder(names)
+    roots = {name.split(".")[0] for name in names}
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in roots}
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        for name in [name for name in sys.modules if name.split(".")[0] in roots]:
+            del sys.modules[name]
+        sys.modules.update(hidden)
+
+
+def module_names(module: str, files: Sequence[str]) -> dict[str, Path]:
+    """Dotted names of the local modules, seen from the folder in which `module` lies in the first file."""
+    first = Path(files[0])
+    depth = len(module.split(".")) + (first.name == "__init__.py")
+    root = first.parents[depth - 1]
+    names = {}
+    for file in map(Path, files):
+        place = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
+        parts = place.parent.parts if place.name == "__init__.py" else place.with_suffix("").parts
+        names[".".join(parts)] = file
+    return names
+
+
+class LocalFinder(MetaPathFinder):
+    """Finds modules in the given files; a folder of some of them is a package."""
+
+    def __init__(self, files: dict[str, Path]) -> None:
+        self.files = files
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,  # noqa: ARG002 - Python passes it
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        file = self.files.get(fullname)
+        is_package = any(name.startswith(f"{fullname}.") for name in self.files)
+        if file is None:
+            return ModuleSpec(fullname, None, is_package=True) if is_package else None
+        within: list[str] | None = [] if is_package or file.name == "__init__.py" else None
+        loader = FreshLoader(fullname, str(file))
+        return spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=within)
+
+
+class FreshLoader(SourceFileLoader):
+    """Compiles the source itself: bytecode beside it may be that of an older edit, and none is written."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+
+def parameters(function: Callable[..., Any]) -> frozenset[str]:
+    """Names of the parameters that a function takes."""
+    return frozenset(inspect.signature(function).parameters)

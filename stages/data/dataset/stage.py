@@ -1,0 +1,18 @@
+"""The dataset stage: rows of one source as a snapshot."""
+
+from tunemill.stages.artifacts import RawDataset
+from tunemill.stages.data.dataset.config import DatasetConfig
+from tunemill.stages.declaration import Stage
+
+DATASET = Stage(
+    name="dataset",
+    version=2,
+    config=DatasetConfig,
+    inputs={},
+    output=RawDataset,
+    body="tunemill.stages.data.dataset.body:dataset",
+    kinds=("arrow",),
+    description="The rows of one source, validated, each as compact JSON text.",
+    prepares_data=True,
+    shown_as="nothing",
+)

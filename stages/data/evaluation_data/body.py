@@ -1,0 +1,104 @@
+"""The body of the evaluation_data stage: gather the rows, leave out those that cannot be scored."""
+
+from tunemill.stages.artifacts import TokenizedDataset, TrainingData
+from tunemill.stages.data.evaluation_data.config import EvaluationDataConfig
+from tunemill.stages.data.rows.duplicates import first_of_each
+from tunemill.stages.data.rows.fitting import fit
+from tunemill.stages.data.rows.tally import Tally, dataset_names, plot_lengths
+from tunemill.stages.data.rows.token_rows import TokenRows, concatenated, read_token_rows, write_token_rows
+from tunemill.stages.errors import RowError, SettingError
+from tunemill.stages.report import Report, Workspace
+
+
+def evaluation_data(
+    config: EvaluationDataConfig,
+    tokenized: list[TokenizedDataset] | None,
+    training_data: TrainingData | None,
+    out: Workspace,
+    report: Report,
+) -> None:
+    """Write `rows.arrow`: the rows of test_datasets, or those that training held out.
+
+    Training data beside test_datasets is what `dataset_exact_deduplication` compares with. Raises SettingError
+    when nothing was set aside, RowError when nothing fits.
+    """
+    gathered, names = gather(config, tokenized or [], training_data)
+    tally = Tally(names)
+    tally.count("rows", gathered)
+    rows = gathered.fitted(config.limits.longest)
+    if len(rows) != len(gathered):
+        tally.count("pieces", rows)
+    plot_lengths(rows.length, config.limits.longest, config.limits.key, report)
+    rows = choose(rows, config, training_data if tokenized else None, tally)
+    if len(rows) == 0:
+        raise RowError(describe_empty(tally, config))
+    write_token_rows(rows, out.data / "rows.arrow")
+    say(tally, config, report)
+
+
+def gather(
+    config: EvaluationDataConfig, tokenized: list[TokenizedDataset], training_data: TrainingData | None
+) -> tuple[TokenRows, list[str]]:
+    """Rows of test_datasets, else the rows that training held out; and what their datasets are called."""
+    if tokenized:
+        parts = [read_token_rows(item.rows, number) for number, item in enumerate(tokenized, 1)]
+        return concatenated(parts), dataset_names(config.test_datasets, len(parts))
+    if training_data is not None and training_data.held_out.exists():
+        return read_token_rows(training_data.held_out, 1), ["held-out rows"]
+    raise SettingError("there are no rows to evaluate on: set test_datasets or val_set_size")
+
+
+def choose(
+    rows: TokenRows, config: EvaluationDataConfig, trained_on: TrainingData | None, tally: Tally
+) -> TokenRows:
+    """The rows that fit, have something to score, and occur neither twice nor in the training data."""
+    fitted = fit(rows, config.limits, tally.names)
+    tally.count("too long", fitted.too_long)
+    tally.count("too short", fitted.too_short)
+    tally.count("truncated", fitted.truncated)
+    rows = fitted.rows
+    tally.count("nothing to train on", rows.take(rows.trained == 0))
+    rows = rows.take(rows.trained > 0)
+    if config.dataset_exact_deduplication:
+        first = first_of_each(rows)
+        tally.count("duplicates", rows.take(~first))
+        rows = rows.take(first)
+        if trained_on is not None:
+            others = read_token_rows(trained_on.rows)
+            unseen = first_of_each(concatenated([others, rows]))[len(others) :]
+            tally.count("trained on", rows.take(~unseen))
+            rows = rows.take(unseen)
+    tally.keep(rows)
+    return rows
+
+
+def describe_empty(tally: Tally, config: EvaluationDataConfig) -> str:
+    """Why nothing is left to evaluate on, with the counts."""
+    limits = config.limits
+    reasons = {
+        "too long": f"longer than {limits.key}: {limits.longest} (raise eval_sequence_len)",
+        "too short": f"shorter than min_sample_len: {limits.shortest}",
+        "nothing to train on": "without a token to score",
+        "duplicates": "duplicates",
+        "trained on": "also trained on (dataset_exact_deduplication: true)",
+    }
+    counted = [
+        f"{tally.total(column)} are {reason}" for column, reason in reasons.items() if tally.total(column)
+    ]
+    return f"no row is left to evaluate on: of {tally.total('rows')} rows {', '.join(counted)}"
+
+
+def say(tally: Tally, config: EvaluationDataConfig, report: Report) -> None:
+    """Summary and table of where the rows went."""
+    if config.dataset_exact_deduplication:
+        report.summary(dropped_duplicates=tally.total("duplicates") + tally.total("trained on"))
+    report.summary(
+        rows=tally.total("kept"),
+        dropped_too_long=tally.total("too long"),
+        dropped_too_short=tally.total("too short"),
+        truncated=tally.total("truncated"),
+        dropped_untrained=tally.total("nothing to train on"),
+        tokens=tally.total("tokens"),
+        trained_tokens=tally.total("trained tokens"),
+    )
+    tally.table(report)

@@ -1,0 +1,44 @@
+"""What the evaluation_data stage reads."""
+
+from typing import Any, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from tunemill.stages.data.rows.limits import Limits, Strategy
+from tunemill.stages.declaration import ConflictError, Runtime, StageConfig
+
+
+class EvaluationDataConfig(StageConfig):
+    """How long the rows may be, and which of them are left out."""
+
+    test_datasets: Runtime[list[Any]] = Field(
+        [], description="the held-out datasets: their names stand in messages and tables, and nowhere else"
+    )
+    sequence_len: PositiveInt = Field(512, description="longest row kept, in tokens")
+    eval_sequence_len: PositiveInt | None = Field(
+        None, description="longest row kept for evaluation, in tokens; unset means sequence_len"
+    )
+    excess_length_strategy: Strategy = Field("drop", description="what happens to longer rows")
+    min_sample_len: NonNegativeInt = Field(2, description="shortest row kept, in tokens")
+    dataset_exact_deduplication: bool = Field(
+        False, description="leave out rows that occur twice, or that are trained on"
+    )
+
+    @property
+    def limits(self) -> Limits:
+        """How long rows may be."""
+        longest, key = self.eval_sequence_len, "eval_sequence_len"
+        if longest is None:
+            longest, key = self.sequence_len, "sequence_len"
+        return Limits(longest, key, self.min_sample_len, self.excess_length_strategy)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_sample_len > self.limits.longest:
+            raise ConflictError(
+                f"min_sample_len: {self.min_sample_len} is more than {self.limits.key}: {self.limits.longest}, "
+                "so no row would be left to evaluate on",
+                "min_sample_len",
+                self.limits.key,
+            )
+        return self

@@ -1,0 +1,101 @@
+"""The body of the preference_data stage: fit to the sequence length, merge, shuffle, split."""
+
+from hashlib import blake2b
+
+import numpy as np
+
+from tunemill.stages.artifacts import Preferences
+from tunemill.stages.data.preference_data.config import PreferenceDataConfig
+from tunemill.stages.data.preference_data.fitting import fit
+from tunemill.stages.data.preference_data.rows import (
+    PreferenceRows,
+    concatenated,
+    read_preference_rows,
+    write_preference_rows,
+)
+from tunemill.stages.data.rows.order import shuffled
+from tunemill.stages.data.rows.tally import dataset_names, plot_lengths
+from tunemill.stages.data.rows.token_rows import Bools
+from tunemill.stages.errors import RowError
+from tunemill.stages.report import Report, Scalar, Workspace
+
+
+def preference_data(
+    config: PreferenceDataConfig, tokenized: list[Preferences], out: Workspace, report: Report
+) -> None:
+    """Write `rows.arrow` and, with val_set_size, `held_out.arrow`.
+
+    Raises RowError when nothing is left to train on, and for rows that are too long where they must not be.
+    """
+    datasets = [read_preference_rows(item.rows, number) for number, item in enumerate(tokenized, 1)]
+    names = dataset_names(config.datasets, len(datasets))
+    strategy = config.excess_length_strategy or ("truncate" if datasets[0].is_reward else "drop")
+    fitted = [fit(rows, config.sequence_len, strategy, names) for rows in datasets]
+    everything = concatenated(datasets)
+    merged = in_training_order([item.rows for item in fitted], config)
+    truncated = sum(item.truncated for item in fitted)
+    if len(merged) == 0:
+        raise RowError(
+            f"nothing is left to train on: all {len(everything)} rows are longer than sequence_len: "
+            f"{config.sequence_len}"
+            + (" and cannot be truncated: their prompts alone are" if strategy == "truncate" else "")
+        )
+    unique = merged.take(first_of_each(merged)) if config.dataset_exact_deduplication else merged
+    rows, held_out = split(unique, config.val_set_size)
+    write_preference_rows(rows, out.data / "rows.arrow")
+    if held_out is not None:
+        write_preference_rows(held_out, out.data / "held_out.arrow")
+        report.summary(held_out_rows=len(held_out))
+    if config.dataset_exact_deduplication:
+        report.summary(dropped_duplicates=len(merged) - len(unique))
+    report.summary(rows=len(rows), dropped_too_long=len(everything) - len(merged), truncated=truncated)
+    plot_lengths(everything.length, config.sequence_len, "sequence_len", report)
+    steps = {"rows": everything, "fit": merged, "unique": unique, "held out": held_out, "kept": rows}
+    show_rows({step: part for step, part in steps.items() if part is not None}, names, report)
+
+
+def in_training_order(datasets: list[PreferenceRows], config: PreferenceDataConfig) -> PreferenceRows:
+    """All rows, shuffled as the config says. The order is that of the `datasets` library for the same seed."""
+    if len(datasets) > 1 and config.shuffle_before_merging_datasets:
+        datasets = [rows.take(shuffled(len(rows), config.seed)) for rows in datasets]
+    merged = concatenated(datasets)
+    if config.shuffle_merged_datasets and not config.curriculum_sampling:
+        merged = merged.take(shuffled(len(merged), config.seed))
+    return merged
+
+
+def first_of_each(rows: PreferenceRows) -> Bools:
+    """Where a row is the first of those with its prompt and answers."""
+    seen: set[bytes] = set()
+    first = np.ones(len(rows), np.bool_)
+    for row in range(len(rows)):
+        values = [v.tolist() if isinstance(v, np.ndarray) else v for v in rows.values(row)]
+        digest = blake2b(repr(values).encode(), digest_size=16).digest()
+        first[row] = digest not in seen
+        seen.add(digest)
+    return first
+
+
+def split(rows: PreferenceRows, val_set_size: float) -> tuple[PreferenceRows, PreferenceRows | None]:
+    """Rows to train on and rows held out: the last ones. Raises RowError when none is left to train on."""
+    if val_set_size == 0:
+        return rows, None
+    held_out = int(val_set_size) if val_set_size > 1 else int(np.ceil(val_set_size * len(rows)))
+    border = len(rows) - held_out
+    if border <= 0:
+        raise RowError(
+            f"val_set_size: {val_set_size:g} would hold out {held_out} of {len(rows)} rows and leave none to "
+            "train on; make it smaller"
+        )
+    return rows.take(np.arange(border)), rows.take(np.arange(border, len(rows)))
+
+
+def show_rows(steps: dict[str, PreferenceRows], names: list[str], report: Report) -> None:
+    """How many rows of which dataset came through each step."""
+    counts = [np.bincount(rows.dataset, minlength=len(names) + 1)[1:].tolist() for rows in steps.values()]
+    lines: list[list[Scalar]] = [
+        [name, *of_dataset] for name, *of_dataset in zip(names, *counts, strict=True)
+    ]
+    if len(names) > 1:
+        lines.append(["all", *(sum(count) for count in counts)])
+    report.table("Rows by dataset", ["dataset", *steps], lines)

@@ -1,0 +1,153 @@
+"""Preference rows on disk, memory mapped, in any order and with their answers cut off."""
+
+import mmap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tunemill.stages.data.rows.token_rows import Bools, Int64s, open_writer
+
+ANSWERS = ("chosen", "rejected", "completion")
+# Columns that only prepared datasets have.
+MEASURES = ("source_row", "tokens", "prompt_tokens", "chosen_ends", "rejected_ends", "completion_ends")
+ROW_ARRAYS = ("chunk", "place", "dataset", "source_row", "length", "prompt_length", "limit")
+BATCH_ROWS = 1024
+UNCUT = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class PreferenceRows:
+    """Rows of one or several prepared datasets. `files` are the mapped files, `chunks` their batches.
+
+    The arrays have one element per row: which chunk, where in it, the number of the dataset and of the row in it
+    (both from 1), tokens of the prompt with the longer answer, of the prompt alone (0 where there is none), and
+    how many tokens an answer may have.
+    """
+
+    files: tuple[mmap.mmap, ...]
+    chunks: tuple[pa.RecordBatch, ...]
+    schema: pa.Schema
+    chunk: Int64s
+    place: Int64s
+    dataset: Int64s
+    source_row: Int64s
+    length: Int64s
+    prompt_length: Int64s
+    limit: Int64s
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    @property
+    def is_reward(self) -> bool:
+        """Whether these are pairs of whole conversations."""
+        return "chosen_ids" in self.schema.names
+
+    @property
+    def columns(self) -> pa.Schema:
+        """What a row holds beside its measures."""
+        return pa.schema([field for field in self.schema if field.name not in MEASURES])
+
+    def release(self) -> None:
+        """Take the files' pages out of this process's memory; reading on brings back those that are needed."""
+        for file in self.files:
+            file.madvise(mmap.MADV_DONTNEED)
+
+    def take(self, rows: Int64s | Bools) -> "PreferenceRows":
+        """The rows at these indices, or where the mask is true."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in ROW_ARRAYS})
+
+    def cut_to(self, longest: int) -> "PreferenceRows":
+        """Rows whose answers end where prompt and answer have `longest` tokens. No prompt may be as long."""
+        return replace(self, limit=longest - self.prompt_length)
+
+    def values(self, row: int) -> list[Any]:
+        """What the row holds, in the order of `columns`; token ids as an array."""
+        chunk, place, limit = self.chunks[self.chunk[row]], int(self.place[row]), int(self.limit[row])
+        return [_value(chunk, name, place, limit) for name in self.columns.names]
+
+
+def _value(chunk: pa.RecordBatch, name: str, place: int, limit: int) -> Any:
+    scalar = chunk.column(name)[place]
+    if name.endswith("_ids"):
+        return scalar.values.to_numpy()[:limit]
+    value = scalar.as_py()
+    if limit == UNCUT or name not in ANSWERS:
+        return value
+    return value[: cut_point(chunk.column(f"{name}_ends")[place].values.to_numpy(), limit)]
+
+
+def cut_point(ends: npt.NDArray[np.int32], limit: int) -> int | None:
+    """The character before which a text of at most `limit` tokens ends, None for all of it.
+
+    `ends` are where the text's tokens end. A character of several tokens is left out where not all of them fit.
+    """
+    if len(ends) <= limit:
+        return None
+    if limit == 0:
+        return 0
+    end = int(ends[limit - 1])
+    return end - 1 if ends[limit] == end else end
+
+
+def read_preference_rows(path: Path, dataset: int) -> PreferenceRows:
+    """The rows of the prepared dataset number `dataset`, from 1."""
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    reader = pa.ipc.open_file(pa.py_buffer(mapped))
+    chunks = tuple(reader.get_batch(index) for index in range(reader.num_record_batches))
+    counts = [chunk.num_rows for chunk in chunks]
+    rows = sum(counts)
+
+    def column(name: str) -> Int64s:
+        if name not in reader.schema.names:
+            return np.zeros(rows, np.int64)
+        parts = [chunk.column(name).to_numpy().astype(np.int64) for chunk in chunks]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
+
+    return PreferenceRows(
+        (mapped,),
+        chunks,
+        reader.schema,
+        chunk=np.repeat(np.arange(len(chunks)), counts),
+        place=np.concatenate([np.zeros(0, np.int64), *(np.arange(count) for count in counts)]),
+        dataset=np.full(rows, dataset),
+        source_row=column("source_row"),
+        length=column("tokens"),
+        prompt_length=column("prompt_tokens"),
+        limit=np.full(rows, UNCUT),
+    )
+
+
+def concatenated(parts: Sequence[PreferenceRows]) -> PreferenceRows:
+    """The rows of all parts, which are of one kind, one part after the other."""
+    assert len({tuple(part.schema.names) for part in parts}) == 1, "one method, one kind of rows"
+    before = np.cumsum([0, *(len(part.chunks) for part in parts)])
+    moved = [replace(part, chunk=part.chunk + first) for part, first in zip(parts, before, strict=False)]
+    arrays = {name: np.concatenate([getattr(part, name) for part in moved]) for name in ROW_ARRAYS}
+    chunks = tuple(chunk for part in parts for chunk in part.chunks)
+    files = tuple(file for part in parts for file in part.files)
+    return PreferenceRows(files, chunks, parts[0].schema, **arrays)
+
+
+def write_preference_rows(rows: PreferenceRows, path: Path) -> None:
+    """Write the rows in their order, a batch at a time."""
+    with open_writer(path, rows.columns) as writer:
+        for batch in in_batches(len(rows)):
+            columns = zip(*(rows.values(row) for row in batch), strict=True)
+            arrays = [
+                pa.array(values, field.type) for values, field in zip(columns, rows.columns, strict=True)
+            ]
+            writer.write_batch(pa.record_batch(arrays, schema=rows.columns))
+            rows.release()
+
+
+def in_batches(rows: int) -> Iterator[range]:
+    """Row numbers, as many at a time as are written at once."""
+    for first in range(0, rows, BATCH_ROWS):
+        yield range(first, min(first + BATCH_ROWS, rows))

@@ -1,0 +1,114 @@
+"""The body of the preferences stage: read rows, tokenize them a batch at a time to measure them, write and count."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from tunemill.stages.artifacts import RawDataset, Tokenizer
+from tunemill.stages.data.conversations.chat_template import choose_template
+from tunemill.stages.data.conversations.encoding import Encoder
+from tunemill.stages.data.conversations.example import BadRowError
+from tunemill.stages.data.conversations.template_body import renderer
+from tunemill.stages.data.conversations.today import with_clock
+from tunemill.stages.data.preferences.config import PreferencesConfig
+from tunemill.stages.data.preferences.lengths import SCHEMAS, Measured, measure
+from tunemill.stages.data.preferences.records import Kit, Pair, Reader, Record, Reward
+from tunemill.stages.data.preferences.statistics import Counts, say
+from tunemill.stages.data.preferences.type_table import Kind
+from tunemill.stages.data.rows.bad_rows import BadRows
+from tunemill.stages.data.rows.raw_rows import RawRow, raw_batches
+from tunemill.stages.data.rows.token_rows import open_writer
+from tunemill.stages.errors import RowError
+from tunemill.stages.report import Report, Workspace
+
+# Put before a template it is as if the caller had asked for the answer's opening. The line break goes with the tag.
+OPEN_ANSWER = "{% set add_generation_prompt = true %}\n"
+
+
+def preferences(
+    config: PreferencesConfig, dataset: RawDataset, tokenizer: Tokenizer, out: Workspace, report: Report
+) -> None:
+    """Write `rows.arrow`: prompt and answers of every row.
+
+    Raises RowError for bad rows, after looking at all of them, and when no row is left.
+    """
+    if config.dataset_num_proc is not None:
+        # The tokenizer's thread pool reads this, and nothing else, when it starts.
+        os.environ["RAYON_NUM_THREADS"] = str(config.dataset_num_proc)
+    loaded = AutoTokenizer.from_pretrained(tokenizer.path, local_files_only=True)
+    encoder = Encoder(loaded.backend_tokenizer, loaded.eos_token_id)
+    read = make_reader(config, loaded, report)
+    name = Path(config.path).name if config.path else "the dataset"
+    bad = BadRows(name, config.bad_rows, out.data)
+    counts = Counts()
+    with open_writer(out.data / "rows.arrow", SCHEMAS[config.kind]) as writer:
+        read_batches = (read_batch(batch, read, bad) for batch in raw_batches(dataset.rows, name))
+        for records, measured in measured_batches(read_batches, config.kind, encoder, bad):
+            counts.add(records, measured)
+            writer.write_batch(measured.batch)
+            report.progress(counts.rows, None, "rows")
+    bad.finish(report)
+    if counts.rows == 0:
+        raise RowError(f"no row of {name} is left: every one was set aside (bad_rows: skip)")
+    say(counts, report)
+
+
+def make_reader(config: PreferencesConfig, loaded: PreTrainedTokenizerBase, report: Report) -> Reader:
+    """Raises SettingError where the config does not fit the tokenizer."""
+    template = choose_template(config.chat_template, config.chat_template_jinja, loaded.chat_template)
+    opened = None if template is None else OPEN_ANSWER + template
+    variables = with_clock(config.chat_template_kwargs, config.today, template, report)
+    kit = Kit(loaded, template, renderer(loaded, template, variables), renderer(loaded, opened, variables))
+    module, name = config.chosen_type.maker.split(":")
+    made: Reader = getattr(import_module(module), name)(config, kit, *config.chosen_type.arguments)
+    return made
+
+
+def measured_batches(
+    batches: Iterator[tuple[list[int], list[Record]]], kind: Kind, encoder: Encoder, bad: BadRows
+) -> Iterator[tuple[list[Record], Measured]]:
+    """Batches with their tokens; none any more once a bad row stops the stage, but all are read.
+
+    While one batch is tokenized, outside of Python for the most part, the next one is read.
+    """
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pending: tuple[list[Record], Future[Measured]] | None = None
+        for numbers, records in batches:
+            if pending:
+                yield pending[0], pending[1].result()
+            pending = None
+            if records and not bad.stops:
+                pending = records, pool.submit(measure, records, numbers, kind, encoder)
+        if pending:
+            yield pending[0], pending[1].result()
+
+
+def read_batch(batch: list[RawRow], read: Reader, bad: BadRows) -> tuple[list[int], list[Record]]:
+    """The numbers of the good rows of a batch, and what the format makes of them."""
+    numbers: list[int] = []
+    records: list[Record] = []
+    for row in batch:
+        try:
+            records.append(with_texts(read(row.value)))
+            numbers.append(row.number)
+        except BadRowError as error:
+            bad.add(row.place, str(error), row.text)
+    return numbers, records
+
+
+def with_texts(record: Record) -> Record:
+    """The record. Raises BadRowError where a text of it is empty."""
+    if isinstance(record, Reward):
+        texts = {"chosen": record.chosen.text, "rejected": record.rejected.text}
+    elif isinstance(record, Pair):
+        texts = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected}
+    else:
+        texts = {"prompt": record.prompt, "completion": record.completion}
+    for part, text in texts.items():
+        if not text:
+            raise BadRowError(f"its {part} is empty")
+    return record

@@ -1,0 +1,78 @@
+"""What is counted while rows become preferences, and how it is shown."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tunemill.stages.data.preferences.lengths import Measured
+from tunemill.stages.data.preferences.records import Pair, Rated, Record, Whole
+from tunemill.stages.report import Report, Scalar
+
+HISTOGRAM_BARS = 40
+SHOWN_EXAMPLES = 3
+SHOWN_CHARACTERS = 300
+
+
+@dataclass
+class Counts:
+    """What has been written so far; `lengths` counts rows by their tokens, for each part of a row."""
+
+    rows: int = 0
+    same_answers: int = 0
+    good: int = 0
+    lengths: dict[str, Counter[int]] = field(default_factory=dict)
+    examples: list[Record] = field(default_factory=list)
+
+    def add(self, records: Sequence[Record], measured: Measured) -> None:
+        """Count a batch."""
+        self.rows += len(records)
+        self.same_answers += sum(not isinstance(r, Rated) and r.chosen == r.rejected for r in records)
+        self.good += sum(isinstance(r, Rated) and r.label for r in records)
+        for part, lengths in measured.lengths.items():
+            self.lengths.setdefault(part, Counter()).update(lengths)
+        self.examples += records[: SHOWN_EXAMPLES - len(self.examples)]
+
+
+def say(counts: Counts, report: Report) -> None:
+    """Summary, what is odd about the rows, the first rows, and a histogram of each part's lengths."""
+    tokens = {part: sum(n * rows for n, rows in lengths.items()) for part, lengths in counts.lengths.items()}
+    report.summary(rows=counts.rows, **{f"{part}_tokens": number for part, number in tokens.items()})
+    if isinstance(counts.examples[0], Rated):
+        report.summary(good_answers=counts.good, bad_answers=counts.rows - counts.good)
+        if counts.good in (0, counts.rows):
+            report.log("warning: every answer has the same label, so there is nothing to tell apart")
+    else:
+        report.summary(rows_with_equal_answers=counts.same_answers)
+        if counts.same_answers:
+            report.log(
+                f"warning: {counts.same_answers} rows have the same text as chosen and as rejected answer; they "
+                "are kept, and teach nothing"
+            )
+    show_examples(counts.examples, report)
+    for part, lengths in counts.lengths.items():
+        show_lengths(f"Lengths of {part}", lengths, report)
+
+
+def show_examples(records: Sequence[Record], report: Report) -> None:
+    """The first rows, cut where they are long."""
+    shown: list[Sequence[Scalar]] = []
+    for number, record in enumerate(records, 1):
+        if isinstance(record, Rated):
+            answers = [("good completion" if record.label else "bad completion", record.completion)]
+        else:
+            texts = [r.text if isinstance(r, Whole) else r for r in (record.chosen, record.rejected)]
+            answers = list(zip(("chosen", "rejected"), texts, strict=True))
+        prompt = [("prompt", record.prompt)] if isinstance(record, Pair | Rated) else []
+        for part, text in (*prompt, *answers):
+            cut = f"{text[:SHOWN_CHARACTERS]}…" if len(text) > SHOWN_CHARACTERS else text
+            shown.append((number, part, cut))
+    report.table("Examples", ["example", "part", "text"], shown)
+
+
+def show_lengths(title: str, lengths: Counter[int], report: Report) -> None:
+    """A histogram of lengths in tokens."""
+    numbers = np.array(sorted(lengths))
+    rows, edges = np.histogram(numbers, bins=HISTOGRAM_BARS, weights=[lengths[n] for n in numbers])
+    report.plot(title, edges[:-1].tolist(), rows.tolist(), x_label="tokens", y_label="rows", bars=True)

@@ -1,0 +1,79 @@
+"""How rows become the tensors of a batch.
+
+B: sequences of a micro batch, L: tokens of the longest (or of `pad_to`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from tunemill.stages.data.rows.labels import IGNORED
+from tunemill.stages.data.rows.mapped import Tokens
+
+Batch = dict[str, Any]
+Row = tuple[Tokens, Tokens]
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Turns B sequences into the model's arguments.
+
+    `padded`: one row per sequence, padding on the right under an attention mask.
+    `packed`: position ids start anew at each row and at the padding, and there is no attention mask: transformers
+    then keeps rows apart by itself, also for B > 1. `flat`: the same with all sequences in one line, because flash
+    attention reads position ids only for B = 1; there, only `pad_to` pads each sequence. Without it L is a multiple
+    of `multiple`.
+    """
+
+    layout: Literal["padded", "packed", "flat"]
+    pad_to: int | None
+    multiple: int = 1
+
+    def __call__(self, sequences: Sequence[Sequence[Row]]) -> Batch:
+        if self.layout == "flat" and self.pad_to is None:
+            sequences = [[row for rows in sequences for row in rows]]
+        joined = [_join(rows) for rows in sequences]
+        longest = self.pad_to or max(len(ids) for ids, _, _ in joined)
+        longest += -longest % self.multiple
+        padded = [_pad(sequence, longest) for sequence in joined]
+        ids_bl, labels_bl, positions_bl = (_stack(parts) for parts in zip(*padded, strict=True))
+        if self.layout != "padded":
+            batch = {"input_ids": ids_bl, "labels": labels_bl, "position_ids": positions_bl}
+            return (
+                {name: t_bl.reshape(1, -1) for name, t_bl in batch.items()}
+                if self.layout == "flat"
+                else batch
+            )
+        lengths_b = torch.tensor([len(ids) for ids, _, _ in joined])
+        mask_bl = (torch.arange(longest)[None, :] < lengths_b[:, None]).long()
+        return {"input_ids": ids_bl, "labels": labels_bl, "attention_mask": mask_bl}
+
+
+def _join(rows: Sequence[Row]) -> tuple[Tokens, Tokens, Tokens]:
+    """Ids, labels and positions of one sequence.
+
+    The model predicts each token from the one before it, so a row's first label would be predicted from the row
+    before: it is masked, also where a row stands alone and nothing precedes it.
+    """
+    labels = [np.concatenate([np.asarray([IGNORED], dtype=np.int32), labels[1:]]) for _, labels in rows]
+    positions = [np.arange(len(ids), dtype=np.int32) for ids, _ in rows]
+    return np.concatenate([ids for ids, _ in rows]), np.concatenate(labels), np.concatenate(positions)
+
+
+def _pad(sequence: tuple[Tokens, Tokens, Tokens], length: int) -> tuple[Tokens, Tokens, Tokens]:
+    """Padding is a row of its own: token 0, never trained, never seen by another row."""
+    ids, labels, positions = sequence
+    missing = length - len(ids)
+    assert missing >= 0, f"a sequence of {len(ids)} tokens does not fit in sequence_len {length}"
+    return (
+        np.concatenate([ids, np.zeros(missing, dtype=np.int32)]),
+        np.concatenate([labels, np.full(missing, IGNORED, dtype=np.int32)]),
+        np.concatenate([positions, np.arange(missing, dtype=np.int32)]),
+    )
+
+
+def _stack(parts: Sequence[Tokens]) -> Any:
+    return torch.from_numpy(np.stack(parts).astype(np.int64))

@@ -1,0 +1,196 @@
+"""Reading and writing `rows.arrow` of tokenized, training and evaluation data."""
+
+import mmap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tunemill.stages.data.rows.labels import IGNORED
+
+TOKEN_COLUMNS = [("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))]
+SCHEMA = pa.schema(TOKEN_COLUMNS)
+# Tokenized data also says which row of the source each row came from, counted from 1, and where roles begin.
+NUMBERED_SCHEMA = pa.schema(
+    [
+        *TOKEN_COLUMNS,
+        ("source_row", pa.int64()),
+        ("roles", pa.list_(pa.string())),
+        ("role_ends", pa.list_(pa.int32())),
+    ]
+)
+# Metadata of a dataset whose too long rows are cut into several, or lose their end, whatever the config says.
+LONG_ROWS, SPLIT, CUT = b"long_rows", b"split", b"cut"
+BATCH_ROWS = 1024
+# Batches read between two releases of mapped pages.
+RELEASE_EVERY = 16
+
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@contextmanager
+def open_writer(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatchFileWriter]:
+    """An Arrow IPC file that takes batches; the same batches are the same bytes."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        yield writer
+
+
+def list_array(rows: Sequence[Sequence[int] | Int32s]) -> pa.ListArray:
+    """A list column of int32. At most 2**31 values."""
+    lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    if rows and isinstance(rows[0], np.ndarray):
+        values = np.concatenate(rows)
+    else:
+        values = np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum()))
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, pa.int32()))
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows of tokens on disk, memory mapped: the files' batches, and of each row where it lies.
+
+    `files` are the mapped files, `chunks` (input ids, labels) of one batch, flat. The arrays have one element per
+    row: which chunk, where in it, how many tokens, how many of them trained; the number of the dataset and of the
+    row in it (both from 1, 0 where unknown); and whether a row that is too long becomes several, or loses its end.
+    """
+
+    files: tuple[mmap.mmap, ...]
+    chunks: tuple[tuple[Int32s, Int32s], ...]
+    chunk: Int64s
+    start: Int64s
+    length: Int64s
+    trained: Int64s
+    dataset: Int64s
+    source_row: Int64s
+    splits: Bools
+    cuts: Bools
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    def ids(self, row: int) -> Int32s:
+        values: Int32s = self.chunks[self.chunk[row]][0]
+        return values[self._place(row)]
+
+    def labels(self, row: int) -> Int32s:
+        values: Int32s = self.chunks[self.chunk[row]][1]
+        return values[self._place(row)]
+
+    def release(self) -> None:
+        """Take the files' pages out of this process's memory; reading on brings back those that are needed."""
+        for file in self.files:
+            file.madvise(mmap.MADV_DONTNEED)
+
+    def _place(self, row: int) -> slice:
+        start = int(self.start[row])
+        return slice(start, start + int(self.length[row]))
+
+    def take(self, rows: Int64s | Bools) -> "TokenRows":
+        """The rows at these indices, or where the mask is true."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in ROW_ARRAYS})
+
+    def cut_to(self, limit: int, only: Bools | None = None) -> "TokenRows":
+        """Every row, or those where `only` is true, cut off after `limit` tokens."""
+        long = self.length > limit if only is None else (self.length > limit) & only
+        trained = self.trained.copy()
+        for row in np.flatnonzero(long).tolist():
+            trained[row] = np.count_nonzero(self.labels(row)[:limit] != IGNORED)
+        return replace(self, length=np.where(long, limit, self.length), trained=trained)
+
+    def fitted(self, limit: int) -> "TokenRows":
+        """Too long rows in pieces of `limit` tokens and a rest, or without their end, where they ask for that."""
+        return self.cut_to(limit, self.cuts)._split_at(limit)
+
+    def _split_at(self, limit: int) -> "TokenRows":
+        pieces = np.where(self.splits, np.maximum(1, -(-self.length // limit)), 1)
+        if (pieces == 1).all():
+            return self
+        origin = np.repeat(np.arange(len(self)), pieces)
+        first = np.repeat(np.cumsum(pieces) - pieces, pieces)
+        behind = (np.arange(len(origin)) - first) * limit
+        rows = self.take(origin)
+        whole = pieces[origin] == 1
+        length = np.where(whole, rows.length, np.minimum(limit, rows.length - behind))
+        rows = replace(rows, start=rows.start + behind, length=length)
+        trained = rows.trained.copy()
+        for row in np.flatnonzero(~whole).tolist():
+            trained[row] = np.count_nonzero(rows.labels(row) != IGNORED)
+        return replace(rows, trained=trained)
+
+
+ROW_ARRAYS = ("chunk", "start", "length", "trained", "dataset", "source_row", "splits", "cuts")
+
+
+def read_token_rows(path: Path, dataset: int = 0) -> TokenRows:
+    """Opens `rows.arrow`; of the rows no more than bounds and counts come into memory."""
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    reader = pa.ipc.open_file(pa.py_buffer(mapped))
+    long_rows = (reader.schema.metadata or {}).get(LONG_ROWS)
+    parts = []
+    for index in range(reader.num_record_batches):
+        parts.append(_batch_rows(reader.get_batch(index), dataset, long_rows))
+        if index % RELEASE_EVERY == 0:
+            mapped.madvise(mmap.MADV_DONTNEED)
+    return replace(concatenated(parts), files=(mapped,))
+
+
+def _batch_rows(batch: pa.RecordBatch, dataset: int, long_rows: bytes | None) -> TokenRows:
+    ids, labels = batch.column("input_ids"), batch.column("labels")
+    offsets = ids.offsets.to_numpy().astype(np.int64)
+    flat_labels = labels.values.to_numpy()
+    rows = batch.num_rows
+    numbered = "source_row" in batch.schema.names
+    return TokenRows(
+        files=(),
+        chunks=((ids.values.to_numpy(), flat_labels),),
+        chunk=np.zeros(rows, np.int64),
+        start=offsets[:-1],
+        length=np.diff(offsets),
+        trained=count_trained(flat_labels, offsets),
+        dataset=np.full(rows, dataset, np.int64),
+        source_row=batch.column("source_row").to_numpy() if numbered else np.zeros(rows, np.int64),
+        splits=np.full(rows, long_rows == SPLIT),
+        cuts=np.full(rows, long_rows == CUT),
+    )
+
+
+def concatenated(parts: Sequence[TokenRows]) -> TokenRows:
+    """The rows of all parts, one part after the other."""
+    counts = np.cumsum([0, *(len(part.chunks) for part in parts)])
+    moved = [replace(part, chunk=part.chunk + before) for part, before in zip(parts, counts, strict=False)]
+    if not moved:
+        nothing, never = np.zeros(0, np.int64), np.zeros(0, np.bool_)
+        return TokenRows((), (), **dict.fromkeys(ROW_ARRAYS[:-2], nothing), splits=never, cuts=never)
+    arrays = {name: np.concatenate([getattr(part, name) for part in moved]) for name in ROW_ARRAYS}
+    return TokenRows(
+        files=tuple(file for part in parts for file in part.files),
+        chunks=tuple(chunk for part in parts for chunk in part.chunks),
+        **arrays,
+    )
+
+
+def count_trained(labels: Int32s, offsets: Int64s) -> Int64s:
+    """Trained tokens of each row; `offsets` has one element more than there are rows."""
+    before = np.concatenate([[0], np.cumsum(labels != IGNORED)])
+    counts: Int64s = before[offsets[1:]] - before[offsets[:-1]]
+    return counts
+
+
+def write_token_rows(rows: TokenRows, path: Path) -> None:
+    """Write `rows.arrow` in the rows' order, a batch at a time."""
+    with open_writer(path, SCHEMA) as writer:
+        for first in range(0, len(rows), BATCH_ROWS):
+            batch = range(first, min(first + BATCH_ROWS, len(rows)))
+            columns = [list_array([rows.ids(r) for r in batch]), list_array([rows.labels(r) for r in batch])]
+            writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+            # Shuffled rows touch pages all over the files.
+            rows.release()

@@ -1,0 +1,80 @@
+"""Objects behind URLs, copied into a local folder: after that they are read like any local file."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from tunemill.resources.protocols import failures_of, package_hint, protocol_of
+from tunemill.stages.data.sources.names import has_wildcards, is_web, last_part
+from tunemill.stages.errors import SourceError
+from tunemill.stages.report import Report
+
+
+def fetch(url: str, folder: Path, report: Report) -> Path:
+    """Copy what the URL names into `folder`, which is emptied before. Returns a file, or a folder of files.
+
+    Raises SourceError when it cannot be had, or the package that knows its protocol is not installed.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    files, path = _file_system(url)
+    errors = failures_of(protocol_of(url))
+    try:
+        return _copy(url, files, path, folder, report)
+    except FileNotFoundError as error:
+        raise SourceError(f"{url}: there is nothing{_reason(error.__cause__)}") from None
+    except errors as error:
+        raise SourceError(f"{url}: cannot be read{_reason(error)}") from None
+
+
+def _copy(url: str, files: Any, path: str, folder: Path, report: Report) -> Path:
+    base = path.rstrip("/")
+    if is_web(url):
+        names = [path]
+    elif has_wildcards(url):
+        names = sorted(name for name in files.glob(path) if files.isfile(name))
+        base = fixed_part(path)
+    elif files.isfile(path):
+        names = [path]
+    else:
+        names = sorted(files.find(path))
+    if not names:
+        raise FileNotFoundError(url)
+    if names == [path]:
+        target = folder / last_part(url)
+        files.get_file(path, str(target))
+        return target
+    for done, name in enumerate(names):
+        target = folder / str(name).removeprefix(base).strip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files.get_file(name, str(target))
+        report.progress(done + 1, len(names), "files")
+    return folder
+
+
+def fixed_part(pattern: str) -> str:
+    """The folders of a pattern of names before its first wildcard."""
+    parts = pattern.split("/")
+    fixed = next(number for number, part in enumerate(parts) if has_wildcards(part))
+    return "/".join(parts[:fixed])
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    protocol = protocol_of(url)
+    errors = failures_of(protocol)
+    try:
+        # Proxies are found as in other programs.
+        options = {"client_kwargs": {"trust_env": True}} if is_web(url) else {}
+        files, path = fsspec.core.url_to_fs(url, **options)
+    except ImportError:
+        raise SourceError(f"{url}: {protocol}:// cannot be read here{package_hint(protocol)}") from None
+    except errors as error:
+        raise SourceError(f"{url}: cannot be read{_reason(error)}") from None
+    files.invalidate_cache()
+    return files, path
+
+
+def _reason(error: BaseException | None) -> str:
+    return f": {error}" if error is not None and str(error) else ""

@@ -1,0 +1,78 @@
+"""One file as rows, whatever it holds and however it is packed."""
+
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from tunemill.stages.data.sources.json_files import count_lines, is_array, json_array, json_lines
+from tunemill.stages.data.sources.rows import Row, RowFile
+from tunemill.stages.data.sources.table_files import (
+    arrow_rows,
+    count_arrow,
+    count_parquet,
+    count_text,
+    csv_rows,
+    parquet_rows,
+    text_lines,
+)
+from tunemill.stages.data.sources.unpacking import DAMAGES, UnreadableError, unpacked_copy
+from tunemill.stages.errors import SourceError
+
+T = TypeVar("T")
+Read = Callable[[int], Iterator[Row]]
+Count = Callable[[], int]
+TITLES = {"json": "JSON", "csv": "CSV", "tsv": "TSV", "parquet": "Parquet", "arrow": "Arrow", "text": "text"}
+
+
+def row_file(path: Path, ds_type: str, name: str, shown: str, place: str, scratch: Path) -> RowFile:
+    """The file as rows of `ds_type`; `place` is what errors call it, `scratch` is for unpacked copies.
+
+    Raises SourceError, here or while the rows are read, when it is damaged or is no such file.
+    """
+    with_array = ds_type == "json" and _checked(place, ds_type, partial(is_array, path))
+    unit = "line" if ds_type == "text" or (ds_type == "json" and not with_array) else "row"
+    read, count = _reader(path, ds_type, with_array, scratch)
+
+    def guarded(skip: int) -> Iterator[Row]:
+        try:
+            yield from read(skip)
+        except DAMAGES as error:
+            raise damaged(place, ds_type, error) from None
+
+    return RowFile(name, shown, unit, guarded, cache(partial(_checked, place, ds_type, count)))
+
+
+def damaged(place: str, ds_type: str, error: Exception) -> SourceError:
+    """The error for a file that cannot be read as what it should be."""
+    reason = str(error) or type(error).__name__
+    if isinstance(error, UnreadableError):
+        return SourceError(f"{place}: {reason}")
+    return SourceError(f"{place}: not a file of {TITLES[ds_type]} rows, or a damaged one: {reason}")
+
+
+def _reader(path: Path, ds_type: str, with_array: bool, scratch: Path) -> tuple[Read, Count]:
+    if ds_type == "text":
+        return partial(text_lines, path), partial(count_text, path)
+    if ds_type == "json" and not with_array:
+        return partial(json_lines, path), partial(count_lines, path)
+    if ds_type == "json":
+        return _reread(partial(json_array, path))
+    if ds_type in ("csv", "tsv"):
+        return _reread(partial(csv_rows, path, "," if ds_type == "csv" else "\t"))
+    plain = cache(partial(unpacked_copy, path, scratch))
+    read, count = (parquet_rows, count_parquet) if ds_type == "parquet" else (arrow_rows, count_arrow)
+    return lambda skip: read(plain(), skip), lambda: count(plain())
+
+
+def _reread(rows: Callable[[], Iterator[Row]]) -> tuple[Read, Count]:
+    """For files of which the rows can only be told by reading all of them."""
+    return lambda skip: islice(rows(), skip, None), lambda: sum(1 for _ in rows())
+
+
+def _checked(place: str, ds_type: str, look: Callable[[], T]) -> T:
+    try:
+        return look()
+    except DAMAGES as error:
+        raise damaged(place, ds_type, error) from None

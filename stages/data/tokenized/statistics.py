@@ -1,0 +1,86 @@
+"""What is counted while rows become tokens, and how it is shown."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tunemill.stages.data.conversations.encoding import Sample
+from tunemill.stages.data.conversations.example import Conversation, Example
+from tunemill.stages.data.rows.labels import IGNORED
+from tunemill.stages.report import Report, Scalar
+
+HISTOGRAM_BARS = 40
+
+
+@dataclass
+class Counts:
+    """What has been written so far; `lengths` counts rows by their number of tokens.
+
+    `messages_left_out` are messages of conversations whose text the chat template does not write.
+    """
+
+    rows: int = 0
+    messages_left_out: int = 0
+    untrained: int = 0
+    trained_tokens: int = 0
+    lengths: Counter[int] = field(default_factory=Counter)
+    role_tokens: Counter[str] = field(default_factory=Counter)
+    role_trained: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def tokens(self) -> int:
+        return sum(length * rows for length, rows in self.lengths.items())
+
+    def add(self, example: Example, sample: Sample) -> None:
+        """Count one row."""
+        if isinstance(example, Conversation):
+            self.messages_left_out += example.left_out
+        trained = sample.trained_tokens
+        self.rows += 1
+        self.untrained += trained == 0
+        self.trained_tokens += trained
+        self.lengths[len(sample.ids)] += 1
+        for run in sample.runs:
+            labels = sample.labels[run.start : run.end]
+            self.role_tokens[run.role] += len(labels)
+            self.role_trained[run.role] += len(labels) - labels.count(IGNORED)
+
+
+def say(counts: Counts, report: Report) -> None:
+    """Summary, tokens by role, and a histogram of lengths."""
+    if counts.messages_left_out:
+        report.log(
+            f"{counts.messages_left_out} messages have a text that the chat template leaves out: look for their roles "
+            "in the examples, or choose another template"
+        )
+        report.summary(messages_left_out=counts.messages_left_out)
+    if counts.untrained:
+        report.log(
+            f"{counts.untrained} rows have no token to train on and will be left out of the training data"
+        )
+    report.summary(
+        rows=counts.rows,
+        rows_without_trained_tokens=counts.untrained,
+        tokens=counts.tokens,
+        trained_tokens=counts.trained_tokens,
+        masked_tokens=counts.tokens - counts.trained_tokens,
+        longest_row=max(counts.lengths),
+        mean_tokens_per_row=round(counts.tokens / counts.rows, 1),
+    )
+    by_role: list[Sequence[Scalar]] = [
+        (role, counts.role_trained[role], tokens - counts.role_trained[role])
+        for role, tokens in sorted(counts.role_tokens.items())
+    ]
+    report.table("Tokens by role", ["role", "trained", "masked"], by_role)
+    lengths = np.array(sorted(counts.lengths))
+    rows, edges = np.histogram(lengths, bins=HISTOGRAM_BARS, weights=[counts.lengths[n] for n in lengths])
+    report.plot(
+        "Row lengths",
+        edges[:-1].tolist(),
+        rows.tolist(),
+        x_label="tokens",
+        y_label="rows",
+        bars=True,
+    )

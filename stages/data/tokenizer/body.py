@@ -1,0 +1,152 @@
+"""The body of the tokenizer stage: load, add tokens, choose the template, save."""
+
+import json
+import re
+from pathlib import Path
+
+from jinja2 import TemplateSyntaxError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
+
+from tunemill.stages.artifacts import Model
+from tunemill.stages.data.conversations.chat_template import choose_template
+from tunemill.stages.data.conversations.markers import advice
+from tunemill.stages.data.tokenizer.config import SpecialTokens, TokenizerConfig
+from tunemill.stages.errors import SettingError, SourceError
+from tunemill.stages.report import Report, Workspace
+
+# A tag that transformers adds to Jinja.
+GENERATION_TAG = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
+# What transformers writes about where a tokenizer came from, not about what it is.
+ORIGIN_KEYS = ("name_or_path", "_name_or_path", "is_local", "local_files_only", "transformers_version")
+
+
+def tokenizer(config: TokenizerConfig, upstream: Model | None, out: Workspace, report: Report) -> None:
+    """Write a tokenizer that `AutoTokenizer` loads.
+
+    Raises SourceError when there is no tokenizer to load, SettingError for settings it cannot honour.
+    """
+    folder = source_folder(config, upstream)
+    given = load_tokenizer(folder)
+    check_class(config.tokenizer_type, given, folder)
+    before = len(given)
+    add_special_tokens(given, config.special_tokens)
+    added = add_tokens(given, config.tokens)
+    if given.pad_token is None:
+        set_padding(given, report)
+    given.chat_template = choose_template(
+        config.chat_template, config.chat_template_jinja, default_template(given)
+    )
+    if given.chat_template is not None:
+        check_template(given, template_name(config), report)
+    given.save_pretrained(out.data)
+    forget_origin(out.data / "tokenizer_config.json")
+    report.summary(vocabulary=len(given), tokens_added=len(given) - before, tokens_named=added)
+
+
+def source_folder(config: TokenizerConfig, upstream: Model | None) -> Path:
+    """tokenizer_config wins over a model of another pipeline, which wins over base_model."""
+    if config.tokenizer_config is not None:
+        return Path(config.tokenizer_config)
+    if upstream is not None:
+        return upstream.path
+    if config.base_model is not None:
+        return Path(config.base_model)
+    raise SettingError("there is no tokenizer: set base_model or tokenizer_config to a local folder")
+
+
+def check_class(wanted: str | None, given: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Raises SettingError where the config names another class than the tokenizer's files; `Fast` does not count."""
+    if wanted in (None, "AutoTokenizer"):
+        return
+    settings = folder / "tokenizer_config.json"
+    stored = json.loads(settings.read_text()).get("tokenizer_class") if settings.is_file() else None
+    names = sorted({name.removesuffix("Fast") for name in (stored, type(given).__name__) if name})
+    if wanted.removesuffix("Fast") not in names:
+        raise SettingError(
+            f"tokenizer_type: {wanted}: the files of this tokenizer say {' or '.join(names)}. Set that, or "
+            f"AutoTokenizer, or remove the key"
+        )
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Raises SourceError when the folder is missing or holds no tokenizer backed by `tokenizers`."""
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is not a folder; base_model and tokenizer_config name local folders")
+    try:
+        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise SourceError(f"{folder} holds no tokenizer that transformers can load: {reason}") from error
+    if not loaded.is_fast:
+        raise SourceError(f"{folder}: {type(loaded).__name__} has no tokenizer.json, which Tunemill needs")
+    return loaded
+
+
+def add_special_tokens(given: PreTrainedTokenizerBase, tokens: SpecialTokens) -> None:
+    """Give tokens their roles; those that the vocabulary lacks are added to it."""
+    roles = tokens.model_dump(exclude_none=True)
+    additional = roles.pop("additional_special_tokens", None)
+    given.add_special_tokens({role: plain_token(text) for role, text in roles.items()})
+    if additional:
+        given.add_special_tokens(
+            {"additional_special_tokens": [plain_token(text) for text in additional]},
+            replace_extra_special_tokens=False,
+        )
+
+
+def add_tokens(given: PreTrainedTokenizerBase, tokens: list[str]) -> int:
+    """Returns how many of them the vocabulary lacked."""
+    return given.add_tokens([plain_token(text) for text in tokens]) if tokens else 0
+
+
+def plain_token(text: str) -> AddedToken:
+    """A token matched exactly as it is written."""
+    return AddedToken(text, rstrip=False, lstrip=False, normalized=False)
+
+
+def set_padding(given: PreTrainedTokenizerBase, report: Report) -> None:
+    """Pad with EOS where there is no pad token. Raises SettingError where there is no EOS either."""
+    if given.eos_token is None:
+        raise SettingError("the tokenizer has neither a pad nor an EOS token; set special_tokens: pad_token")
+    given.pad_token = given.eos_token
+    report.log(f"the tokenizer has no pad token: the EOS token {given.eos_token} is used")
+
+
+def default_template(given: PreTrainedTokenizerBase) -> str | None:
+    """The tokenizer's own template; of several named ones the one named `default`."""
+    own = given.chat_template
+    if isinstance(own, dict):
+        if "default" not in own:
+            raise SettingError(
+                f"the tokenizer has chat templates named {sorted(own)} and no default; "
+                "give the one you want in chat_template_jinja"
+            )
+        return str(own["default"])
+    return None if own is None else str(own)
+
+
+def template_name(config: TokenizerConfig) -> str:
+    """What to call the chosen template."""
+    named = config.chat_template not in (None, "jinja", "tokenizer_default")
+    return f"the chat template {config.chat_template}" if named else "the chat template"
+
+
+def check_template(given: PreTrainedTokenizerBase, name: str, report: Report) -> None:
+    """Raises SettingError for a template that is not Jinja; says which of its markers are no tokens."""
+    template = given.chat_template
+    try:
+        ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(
+            GENERATION_TAG.sub("", template)
+        )
+    except TemplateSyntaxError as error:
+        raise SettingError(f"the chat template is not Jinja: line {error.lineno}: {error.message}") from None
+    for advised in advice(given, template, name):
+        report.log(advised)
+
+
+def forget_origin(file: Path) -> None:
+    """Leave only what shapes the tokenizer, so that the same tokenizer is the same bytes everywhere."""
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in settings.items() if key not in ORIGIN_KEYS}
+    file.write_text(json.dumps(kept, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")

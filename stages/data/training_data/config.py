@@ -1,0 +1,139 @@
+"""What the training_data stage reads."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+
+from tunemill.stages.data.rows.limits import Limits, Strategy
+from tunemill.stages.declaration import ConflictError, Runtime, StageConfig
+
+PACKING_KEYS = ("sample_packing_bin_size", "sample_packing_group_size", "sample_packing_sequentially")
+
+
+class TrainingDataConfig(StageConfig):
+    """Which rows are trained on, in which order, and how they are put into sequences."""
+
+    datasets: Runtime[list[Any]] = Field(
+        [], description="the datasets: their names stand in messages and tables, and nowhere else"
+    )
+    sequence_len: PositiveInt = Field(512, description="longest row kept and length of a pack, in tokens")
+    excess_length_strategy: Strategy = Field(
+        "drop", description="what happens to rows longer than sequence_len"
+    )
+    min_sample_len: NonNegativeInt = Field(2, description="shortest row kept, in tokens")
+    dataset_exact_deduplication: bool = Field(
+        False, description="keep one of several rows with the same tokens and labels, whatever their dataset"
+    )
+    dataset_shard_num: PositiveInt | None = Field(
+        None, description="cut the merged rows into this many parts and train on one"
+    )
+    dataset_shard_idx: NonNegativeInt | None = Field(None, description="the part to train on, from 0")
+    shuffle_merged_datasets: bool = Field(True, description="shuffle the rows of all datasets together")
+    shuffle_before_merging_datasets: bool = Field(
+        False, description="shuffle each of several datasets before they are put one behind the other"
+    )
+    val_set_size: NonNegativeFloat = Field(
+        0.0, description="rows held out for evaluation: a fraction below 1, or a number of rows above 1"
+    )
+    seed: NonNegativeInt = Field(42, description="order of rows, of packs and of the rows in a pack")
+    curriculum_sampling: bool = Field(False, description="keep the rows in the order of the data")
+
+    sample_packing: bool = Field(False, description="several rows per sequence, kept apart by position ids")
+    sample_packing_bin_size: PositiveInt | None = Field(
+        None, description="rows in a sequence at most; unset: as many as fit"
+    )
+    sample_packing_group_size: PositiveInt | None = Field(
+        None, description="rows packed at a time, none of them with rows of other groups; unset: all at once"
+    )
+    sample_packing_sequentially: bool = Field(
+        False, description="pack neighbouring rows, in their order: fewer fit into a sequence"
+    )
+    sample_packing_eff_est: Runtime[float | None] = Field(
+        None, description="estimated efficiency of packing: not needed, the packs are counted"
+    )
+    sample_packing_mp_start_method: Runtime[Literal["fork", "spawn", "forkserver"] | None] = Field(
+        None, description="how Axolotl starts processes that pack: here packing is done in one, in no time"
+    )
+    num_dataset_shards_to_save: Runtime[PositiveInt | None] = Field(
+        None, description="files of the prepared data: the rows stay the same, here in one memory-mapped file"
+    )
+    dataset_keep_in_memory: Runtime[bool] = Field(
+        False, description="hold the rows in memory: they are memory-mapped, so the system keeps what fits"
+    )
+    skip_prepare_dataset: bool = Field(False, description="prepare rows while training: not supported")
+    streaming: bool = Field(False, description="read rows while training: only pretraining_dataset does that")
+
+    @property
+    def limits(self) -> Limits:
+        """How long rows may be."""
+        return Limits(self.sequence_len, "sequence_len", self.min_sample_len, self.excess_length_strategy)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        size = self.val_set_size
+        if size == 1 or (size > 1 and size != int(size)):
+            raise ConflictError(
+                f"val_set_size: {size:g} is neither a fraction below 1 nor a whole number of rows above 1",
+                "val_set_size",
+            )
+        if self.min_sample_len > self.sequence_len:
+            raise ConflictError(
+                f"min_sample_len: {self.min_sample_len} is more than sequence_len: {self.sequence_len}, "
+                "so no row would be left",
+                "min_sample_len",
+                "sequence_len",
+            )
+        self._check_order()
+        self._check_shard()
+        self._check_packing()
+        self._check_preparation()
+        return self
+
+    def _check_order(self) -> None:
+        if not self.curriculum_sampling:
+            return
+        for key in ("shuffle_merged_datasets", "shuffle_before_merging_datasets"):
+            if key in self.model_fields_set and getattr(self, key):
+                raise ConflictError(
+                    f"curriculum_sampling: true keeps the rows in order, and {key}: true shuffles them; keep one",
+                    "curriculum_sampling",
+                    key,
+                )
+
+    def _check_shard(self) -> None:
+        count, index = self.dataset_shard_num, self.dataset_shard_idx
+        if (count is None) != (index is None):
+            raise ConflictError(
+                "dataset_shard_num (how many parts) and dataset_shard_idx (which of them, from 0) need each other",
+                "dataset_shard_num",
+                "dataset_shard_idx",
+            )
+        if count is not None and index is not None and index >= count:
+            raise ConflictError(
+                f"dataset_shard_idx: {index} is not one of dataset_shard_num: {count} parts, which are counted "
+                "from 0",
+                "dataset_shard_idx",
+                "dataset_shard_num",
+            )
+
+    def _check_packing(self) -> None:
+        idle = [key for key in PACKING_KEYS if getattr(self, key)]
+        if idle and not self.sample_packing:
+            raise ConflictError(
+                f"{', '.join(idle)}: only read with sample_packing: true; set it, or remove them", *idle
+            )
+
+    def _check_preparation(self) -> None:
+        if self.skip_prepare_dataset:
+            raise ConflictError(
+                "skip_prepare_dataset: true is not supported: rows are prepared once, in a node of their own, and "
+                "kept; remove it",
+                "skip_prepare_dataset",
+            )
+        if self.streaming:
+            raise ConflictError(
+                "streaming: true with datasets is not supported: rows are prepared once, on disk, in bounded "
+                "memory. Remove it; of a large dataset take a part by split: train[:10000], and for plain texts "
+                "use pretraining_dataset",
+                "streaming",
+            )

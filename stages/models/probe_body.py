@@ -1,0 +1,19 @@
+"""The fixed tokens on which two models are compared, and what a model says to them."""
+
+from typing import Any
+
+import torch
+
+SEQUENCES, TOKENS = 4, 24
+
+
+def fixed_tokens(vocabulary: int) -> Any:
+    """[4, 24] token ids, the same for every model with this vocabulary."""
+    random = torch.Generator().manual_seed(0)
+    return torch.randint(vocabulary, (SEQUENCES, TOKENS), generator=random)
+
+
+def logits_of(model: Any, ids: Any) -> Any:
+    """[B, L, V] float32 logits of token ids [B, L]."""
+    with torch.no_grad():
+        return model(input_ids=ids, use_cache=False).logits.float()

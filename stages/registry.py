@@ -1,0 +1,38 @@
+"""Every stage there is, and the methods of training by their names. Nothing else lists stages."""
+
+from tunemill.stages.data.dataset.stage import DATASET
+from tunemill.stages.data.evaluation_data.stage import EVALUATION_DATA
+from tunemill.stages.data.preference_data.stage import PREFERENCE_DATA
+from tunemill.stages.data.preferences.stage import PREFERENCES
+from tunemill.stages.data.pretraining_data.stage import PRETRAINING_DATA
+from tunemill.stages.data.synthetic.stage import SYNTHETIC
+from tunemill.stages.data.tokenized.stage import TOKENIZED
+from tunemill.stages.data.tokenizer.stage import TOKENIZER
+from tunemill.stages.data.training_data.stage import TRAINING_DATA
+from tunemill.stages.declaration import Stage
+from tunemill.stages.evaluation.stage import EVALUATION
+from tunemill.stages.models.base_model.stage import BASE_MODEL
+from tunemill.stages.models.merged.stage import MERGED
+from tunemill.stages.models.quantized.stage import QUANTIZED
+from tunemill.stages.training.sft.stage import SFT
+
+METHODS: dict[str, Stage] = {
+    "sft": SFT,
+}
+
+STAGES: tuple[Stage, ...] = (
+    DATASET,
+    TOKENIZER,
+    TOKENIZED,
+    SYNTHETIC,
+    TRAINING_DATA,
+    EVALUATION_DATA,
+    PRETRAINING_DATA,
+    PREFERENCES,
+    PREFERENCE_DATA,
+    BASE_MODEL,
+    *METHODS.values(),
+    MERGED,
+    QUANTIZED,
+    EVALUATION,
+)

@@ -1,0 +1,118 @@
+"""The keys of an adapter: which kind, where, how large."""
+
+import re
+from collections.abc import Iterator
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+
+from tunemill.stages.declaration import ConflictError, Idle, StageConfig, not_yet
+
+# Text that PEFT takes in place of names: every linear module but the output head.
+ALL_LINEAR = "all-linear"
+
+
+class AdapterKeys(StageConfig):
+    """Train a low-rank adapter in place of every weight."""
+
+    adapter: Literal["lora"] | None = Field(
+        None, description="train a low-rank adapter; unset: every parameter"
+    )
+    lora_r: PositiveInt | None = Field(None, description="rank of the adapter")
+    lora_alpha: PositiveInt | None = Field(None, description="scale of the adapter: alpha / r")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the adapter")
+    lora_target_modules: list[str] | str | None = Field(
+        None,
+        description="names of the modules that get an adapter; a text is one regular expression, or all-linear: every "
+        "linear module but the output head",
+    )
+    lora_target_linear: bool = Field(
+        False, description="give every linear module but the output head an adapter"
+    )
+    lora_modules_to_save: list[str] | None = Field(
+        None, description="modules trained whole and saved beside it"
+    )
+    tokens: list[str] = Field([], description="added tokens: with an adapter they need lora_modules_to_save")
+    lora_fan_in_fan_out: bool = Field(False, description="weights are stored (in, out), as in GPT-2")
+    peft_use_rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
+    peft_layers_to_transform: list[NonNegativeInt] | None = Field(
+        None, description="only these layers, from 0"
+    )
+    peft_init_lora_weights: bool | Literal["gaussian", "orthogonal"] = Field(
+        True, description="how adapter weights start; true: the first factor random, the second zero"
+    )
+
+    _adapters_to_come = not_yet("adapter", "qlora", "llama-adapter")
+    _starts_to_come = not_yet("peft_init_lora_weights", "pissa", "olora", "corda", "eva", "loftq", "lora_ga")
+
+    @field_validator("lora_target_modules", mode="after")
+    @classmethod
+    def _names_or_one_expression(cls, value: list[str] | str | None) -> list[str] | str | None:
+        if isinstance(value, str) and value.lower() == ALL_LINEAR:
+            return ALL_LINEAR
+        if isinstance(value, list) and ALL_LINEAR in value:
+            raise ValueError(
+                f"{ALL_LINEAR} is no name of a module: write lora_target_modules: {ALL_LINEAR}, without a list"
+            )
+        if isinstance(value, str):
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(
+                    f"a text is a regular expression, and this is no valid one: {error}. Correct it, or give a list "
+                    "of module names"
+                ) from None
+        return value
+
+    @model_validator(mode="after")
+    def _check_adapter(self) -> Self:
+        if self.adapter is None:
+            return self
+        missing = [key for key in ("lora_r", "lora_alpha") if getattr(self, key) is None]
+        if missing:
+            raise ConflictError(f"adapter: lora needs {' and '.join(missing)}", "adapter", *missing)
+        if self.lora_target_modules in (None, [], "") and not self.lora_target_linear:
+            raise ConflictError(
+                "adapter: lora needs lora_target_modules (names of modules) or lora_target_linear: true",
+                "adapter",
+                "lora_target_modules",
+                "lora_target_linear",
+            )
+        if self.tokens and not self.lora_modules_to_save:
+            raise ConflictError(
+                "tokens adds rows to the embeddings, which adapter: lora does not train. Set lora_modules_to_save to "
+                "the names of embeddings and output head, for most models [embed_tokens, lm_head]",
+                "tokens",
+                "lora_modules_to_save",
+                "adapter",
+            )
+        given = self.lora_target_modules
+        if isinstance(given, str) and given != ALL_LINEAR and self.lora_target_linear:
+            raise ConflictError(
+                "lora_target_modules as a regular expression and lora_target_linear: true exclude each other",
+                "lora_target_modules",
+                "lora_target_linear",
+            )
+        if isinstance(given, str) and given != ALL_LINEAR and self.peft_layers_to_transform is not None:
+            raise ConflictError(
+                "lora_target_modules as a regular expression says which layers it means itself; remove "
+                "peft_layers_to_transform, or give a list of names",
+                "lora_target_modules",
+                "peft_layers_to_transform",
+            )
+        return self
+
+    @property
+    def takes_every_linear(self) -> bool:
+        """Whether every linear module but the output head gets an adapter."""
+        return self.lora_target_linear or self.lora_target_modules == ALL_LINEAR
+
+    def idle(self) -> Iterator[Idle]:
+        """Settings of an adapter that is not trained."""
+        yield from super().idle()
+        if self.adapter is None:
+            for key in AdapterKeys.model_fields:
+                if key.startswith(("lora_", "peft_")) and self.is_set(key):
+                    yield Idle(
+                        key, "a setting of an adapter, and adapter is unset: every parameter is trained"
+                    )

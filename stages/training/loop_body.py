@@ -1,0 +1,272 @@
+"""The training loop, whatever the method: model, examples and settings go into the Trainer, weights come out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
+
+from tunemill.stages.artifacts import Model
+from tunemill.stages.errors import SettingError, UserError
+from tunemill.stages.models.files import copy_tokenizer, forget_versions
+from tunemill.stages.models.quiet_body import be_quiet
+from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training.adapters.lora_body import add_adapter, save_adapter
+from tunemill.stages.training.callbacks_body import Checkpoints, Monitor, Reporter
+from tunemill.stages.training.checkpoints import last_complete
+from tunemill.stages.training.kernels.insert_body import add_kernels, check_kernels_here
+from tunemill.stages.training.keys.training import TrainingKeys
+from tunemill.stages.training.machine_body import Precision, check_attention, choose_precision
+from tunemill.stages.training.method import Method, OwnLoss
+from tunemill.stages.training.schedule import (
+    Schedule,
+    due_steps,
+    logging_interval,
+    make_schedule,
+    warmup_steps,
+)
+
+
+class LoopTrainer(Trainer):  # type: ignore[misc]
+    """The Trainer, with the loss of a method that has its own."""
+
+    def __init__(self, *, own_loss: OwnLoss | None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._own_loss = own_loss
+        self._sums: dict[str, float] = {}
+        if own_loss is not None:
+            # Each micro batch is divided by the counts of the whole step, so nothing is left to divide.
+            self.loss_is_scaled_for_ga = True
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        """The micro batches of a step; and for an own loss its counts over all of them, in place of a token count."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._own_loss is None:
+            return batches, items
+        counts: dict[str, int] = {}
+        for batch in batches:
+            for name, count in self._own_loss.counts(batch).items():
+                counts[name] = counts.get(name, 0) + count
+        return batches, counts
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """This micro batch's part of the mean over the step."""
+        if self._own_loss is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        parts = self._own_loss.loss(model, inputs)
+        counts: Mapping[str, int] = num_items_in_batch
+        for name, (total, counted) in parts.metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(total) / counts[counted]
+        return sum(total / counts[counted] for counted, total in parts.totals.items())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The step's own metrics stand beside its loss."""
+        super().log({**logs, **self._sums}, start_time)
+        self._sums = {}
+
+
+def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspace, report: Report) -> None:
+    """Train, resuming from the last complete checkpoint, and write the model or the adapter.
+
+    Raises SettingError for what this machine or model cannot honour, UserError where the loss breaks down.
+    """
+    be_quiet()
+    precision = choose_precision(config)
+    check_attention(config)
+    check_kernels_here(config.kernel_choice)
+    if not len(method.examples):
+        raise UserError(
+            "the training data has no row to train on. Look at the datasets' filters and at sequence_len."
+        )
+    schedule = make_schedule(
+        len(method.examples),
+        config.micro_batch_size,
+        config.gradient_accumulation_steps,
+        config.num_epochs,
+        config.max_steps,
+    )
+    model, stored_config = load_model(config, base_model, precision)
+    interval = logging_interval(schedule.total, config.logging_steps)
+    reporter = Reporter(report, schedule, method.examples, interval)
+    monitor = monitor_of(config, schedule, method, report, reporter)
+    monitors = [] if monitor is None else [monitor]
+    checkpoints = Checkpoints(out.checkpoints, save_steps(config, schedule), config.save_total_limit)
+    collator = method.collator(model)
+    trainer = LoopTrainer(
+        own_loss=method.own_loss,
+        model=model,
+        args=arguments(config, precision, schedule, out),
+        train_dataset=method.examples,
+        data_collator=collator,
+        # The monitor goes before the checkpoints, and both after the reporter.
+        callbacks=[reporter, *monitors, checkpoints],
+    )
+    trainer.remove_callback(PrinterCallback)
+    kernels = add_kernels(config.kernel_choice, trainer.model, precision.autocast, report)
+    check_model(config, trainer, method)
+    method.check(trainer.model, collator)
+    checkpoint = last_complete(out.checkpoints)
+    if checkpoint is not None:
+        report.log(f"resuming from {checkpoint.name} of {schedule.total} steps")
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    kernels.undo()
+    save(config, trainer.model, stored_config, base_model, out)
+    summarize(trainer, schedule, reporter, monitor, report)
+
+
+def plain_model(model: Any) -> Any:
+    """The model itself, out of the adapter around it."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+def load_model(config: TrainingKeys, base_model: Model, precision: Precision) -> tuple[Any, dict[str, Any]]:
+    """The model to train, and what its config says of caching: training switches that off."""
+    attention = {"attn_implementation": config.attention} if config.attention else {}
+    model = AutoModelForCausalLM.from_pretrained(base_model.path, dtype=precision.weights, **attention)
+    stored = {"use_cache": model.config.use_cache}
+    if config.adapter is not None:
+        model = add_adapter(config, model, config.seed)
+    if config.gradient_checkpointing and (config.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        # A reentrant checkpoint passes no gradient on where its input, here the frozen embedding, has none.
+        model.enable_input_require_grads()
+    return model, stored
+
+
+def arguments(
+    config: TrainingKeys, precision: Precision, schedule: Schedule, out: Workspace
+) -> TrainingArguments:
+    """The settings in the Trainer's names."""
+    scheduler, scheduler_kwargs = config.scheduler
+    optim_args = ",".join(f"{name}={value}" for name, value in sorted(config.optimizer_arguments.items()))
+    made = TrainingArguments(
+        output_dir=str(out.checkpoints),
+        per_device_train_batch_size=config.micro_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        num_train_epochs=config.num_epochs,
+        max_steps=schedule.total,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=scheduler,
+        lr_scheduler_kwargs=scheduler_kwargs,
+        warmup_steps=warmup_steps(schedule.total, config.warmup_steps, config.warmup_ratio),
+        optim=config.optimizer,
+        optim_args=optim_args or None,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        neftune_noise_alpha=config.neftune_noise_alpha,
+        seed=config.seed,
+        bf16=precision.bf16,
+        fp16=precision.fp16,
+        tf32=config.tf32,
+        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing_kwargs=config.gradient_checkpointing_kwargs or {"use_reentrant": False},
+        torch_compile=bool(config.torch_compile),
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_num_workers=config.dataloader_num_workers,
+        dataloader_pin_memory=config.dataloader_pin_memory and torch.cuda.is_available(),
+        dataloader_prefetch_factor=config.dataloader_prefetch_factor,
+        # The examples bring their own order.
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        # Every step is logged to the reporter; saving and evaluating are the callbacks' business.
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+        **config.adam_arguments,
+    )
+    if made.n_gpu > 1:
+        # With several GPUs and one process the Trainer would split each batch by DataParallel and change the loss.
+        made._n_gpu = 1
+    return made
+
+
+def check_model(config: TrainingKeys, trainer: Any, method: Method) -> None:
+    """Refuse a model that would compute another loss than the one asked for, without saying so."""
+    assert trainer.model.config.use_cache is False, "with a cache, packed rows see each other"
+    averages = method.own_loss is None and not trainer.model_accepts_loss_kwargs
+    if config.gradient_accumulation_steps > 1 and averages:
+        raise SettingError(
+            f"gradient_accumulation_steps: {type(plain_model(trainer.model)).__name__} averages the loss over each "
+            f"micro batch, so accumulated steps would weigh tokens differently. Use gradient_accumulation_steps: 1."
+        )
+
+
+def save_steps(config: TrainingKeys, schedule: Schedule) -> frozenset[int]:
+    """The steps after which a checkpoint is written."""
+    return due_steps(
+        schedule,
+        every=config.save_steps or None,
+        per_epoch=config.saves_per_epoch or None,
+        strategy=config.save_strategy,
+        default="epoch",
+    )
+
+
+def monitor_of(
+    config: TrainingKeys, schedule: Schedule, method: Method, report: Report, reporter: Reporter
+) -> Monitor | None:
+    """What evaluates while training; None where nothing is due, or no row is held out."""
+    due = due_steps(
+        schedule,
+        every=config.eval_steps or None,
+        per_epoch=config.evals_per_epoch or None,
+        strategy=config.eval_strategy,
+        default="no",
+    )
+    if not due or method.score is None:
+        return None
+    return Monitor(report, due, method.score, reporter.skip)
+
+
+def save(
+    config: TrainingKeys, model: Any, stored_config: dict[str, Any], base_model: Model, out: Workspace
+) -> None:
+    """Write the adapter or the model, with the tokenizer."""
+    if config.adapter is not None:
+        save_adapter(model, out.data)
+    else:
+        for name, value in stored_config.items():
+            setattr(model.config, name, value)
+        model.save_pretrained(out.data)
+        forget_versions(out.data)
+    copy_tokenizer(base_model.path, out.data)
+
+
+def summarize(
+    trainer: Any, schedule: Schedule, reporter: Reporter, monitor: Monitor | None, report: Report
+) -> None:
+    """Figures and curves of the whole training."""
+    # The Trainer keeps its log in the checkpoints, so the curve of a resumed run starts at step 1.
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+    numbers = [entry["step"] for entry in steps]
+    losses = [entry["loss"] for entry in steps]
+    report.summary(
+        train_loss=sum(losses) / len(losses),
+        last_loss=losses[-1],
+        steps=trainer.state.global_step,
+        epochs=trainer.state.global_step / schedule.steps_per_epoch,
+        tokens_per_second=reporter.tokens / max(reporter.seconds, 1e-9),
+        trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+    )
+    report.plot("Training loss", numbers, losses, x_label="step", y_label="loss (nats per token)")
+    rates = [entry["learning_rate"] for entry in steps]
+    report.plot("Learning rate", numbers, rates, x_label="step", y_label="learning rate")
+    for name in sorted(steps[-1].keys() & reporter.own_metrics):
+        report.summary(**{f"last_{name}": steps[-1][name]})
+        report.plot(name, numbers, [entry[name] for entry in steps], x_label="step", y_label=name)
+    if monitor is not None and monitor.scores:
+        *_, last = monitor.scores.values()
+        report.summary(**{f"last_{name}": value for name, value in last.items()})
+        held_out = [score["eval_loss"] for score in monitor.scores.values()]
+        report.plot("Held-out loss", list(monitor.scores), held_out, x_label="step",
+                    y_label="loss (nats per token)")  # fmt: skip

@@ -1,0 +1,55 @@
+"""What a method of training is: which examples, how they become a batch, what is minimized. No method is named here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunemill.stages.training.order_body import Examples
+
+Batch = dict[str, Any]
+Counts = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class LossParts:
+    """The loss of a micro batch as sums, so that a step has one mean however it is cut into micro batches.
+
+    `totals`: name of a count -> what is minimized, summed over what is counted. The loss of a step is, for each
+    name, the sum of its totals over the step's micro batches divided by the sum of its counts, all added up.
+    `metrics`: name -> (a sum, the name of the count that it is divided by); shown, never minimized.
+    """
+
+    totals: Mapping[str, Any]
+    metrics: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OwnLoss:
+    """A loss that the method computes. `counts` are those of a collated batch, by the names that `LossParts` uses."""
+
+    loss: Callable[[Any, Batch], LossParts]
+    counts: Callable[[Batch], Counts]
+
+
+@dataclass(frozen=True)
+class Method:
+    """What the loop asks of a method.
+
+    `examples` are read in the order of each epoch. `collator` makes, for the loaded model, what turns some of them
+    into a batch. `check` is handed the model on its device before the first step, and the collator; it raises
+    SettingError for a model that cannot be trained so. Without `own_loss` the model computes the loss, over
+    `labels`. `score` gives figures of the held-out rows, `eval_loss` among them; None where there are none.
+    """
+
+    examples: "Examples"
+    collator: Callable[[Any], Callable[[Sequence[Any]], Batch]]
+    check: Callable[[Any, Any], None]
+    own_loss: OwnLoss | None = None
+    score: Callable[[Any], dict[str, float]] | None = None
+
+
+# What shapes the weights whatever the method, beside what its settings use.
+LIBRARIES = ("transformers", "torch", "peft", "accelerate")
+# Why held-out rows are no part of the key.
+MONITORS = "monitors training with its own random state: never changes the weights"

@@ -1,0 +1,100 @@
+"""Supervised fine-tuning: rows of tokens, and the loss that the model computes over their labels."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from tunemill.stages.artifacts import EvaluationData, Model, TrainingData
+from tunemill.stages.data.rows.collate_body import Collator
+from tunemill.stages.data.rows.isolation_body import rows_leak
+from tunemill.stages.data.rows.mapped import Rows
+from tunemill.stages.errors import SettingError
+from tunemill.stages.models.loss_body import RowLoss, mean_loss, row_losses
+from tunemill.stages.models.packed_loss_body import packed_row_losses
+from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training.loop_body import plain_model, train
+from tunemill.stages.training.method import Method
+from tunemill.stages.training.order_body import Sequences
+from tunemill.stages.training.sft.config import SftConfig
+
+
+def sft(
+    config: SftConfig,
+    base_model: Model,
+    training_data: TrainingData,
+    evaluation_data: EvaluationData | None,
+    out: Workspace,
+    report: Report,
+) -> None:
+    """Train, resuming from the last complete checkpoint, and write the model or the adapter.
+
+    Raises SettingError for what this machine or model cannot honour, UserError where the loss breaks down.
+    """
+    per_step = config.micro_batch_size * config.gradient_accumulation_steps
+    sequences = Sequences(
+        training_data.rows,
+        training_data.packs,
+        config.seed,
+        group=per_step if config.group_by_length else None,
+        keep_order=config.curriculum_sampling,
+    )
+    method = Method(
+        examples=sequences,
+        collator=partial(collator_of, config),
+        check=partial(check_model, config),
+        score=None if evaluation_data is None else scorer(config, evaluation_data),
+    )
+    train(config, base_model, method, out, report)
+
+
+def collator_of(config: SftConfig, model: Any) -> Collator:
+    """Raises SettingError for batches that flash attention would read as one row each."""
+    pad_to = config.sequence_len if config.pads_to_sequence_len else None
+    multiple = config.pad_to_multiple_of or 1
+    is_flash = str(model.config._attn_implementation).startswith("flash")
+    if config.sample_packing:
+        real = config.multipack_real_batches
+        if real and is_flash and config.micro_batch_size > 1:
+            raise SettingError(
+                "multipack_real_batches: true: flash attention keeps packed rows apart in a batch of one only. Remove "
+                "it, or use micro_batch_size: 1."
+            )
+        return Collator("flat" if (is_flash if real is None else not real) else "packed", pad_to, multiple)
+    flattens = config.batch_flattening is True or (config.batch_flattening == "auto" and is_flash)
+    return Collator("flat" if flattens and pad_to is None else "padded", pad_to, multiple)
+
+
+def check_model(config: SftConfig, model: Any, collator: Any) -> None:
+    """Refuse a model in which the rows of a sequence see each other."""
+    if collator.layout == "padded":
+        return
+    key = "sample_packing" if config.sample_packing else "batch_flattening"
+    plain = plain_model(model)
+    was_training = model.training
+    model.eval()
+    takes_positions = "position_ids" in inspect.signature(plain.forward).parameters
+    if not takes_positions or rows_leak(plain, next(model.parameters()).device):
+        raise SettingError(
+            f"{key}: in {type(plain).__name__} the rows of a sequence see each other (it does not read position_ids as "
+            f"borders). Set {key}: false."
+        )
+    model.train(was_training)
+
+
+def scorer(config: SftConfig, evaluation_data: EvaluationData) -> Callable[[Any], dict[str, float]]:
+    """What computes the held-out loss of a model."""
+    rows = Rows(evaluation_data.rows)
+    losses = packed_row_losses if config.eval_sample_packing else row_losses
+    return partial(
+        _held_out_loss,
+        rows=rows,
+        batch_size=config.eval_batch_size or config.micro_batch_size,
+        losses=losses,
+    )
+
+
+def _held_out_loss(
+    model: Any, rows: Rows, batch_size: int, losses: Callable[[Any, Rows, Sequence[int], int], list[RowLoss]]
+) -> dict[str, float]:
+    return {"eval_loss": mean_loss(losses(model, rows, range(len(rows)), batch_size))}

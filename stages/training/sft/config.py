@@ -1,0 +1,24 @@
+"""What the `sft` stage reads from the YAML."""
+
+from typing import Self
+
+from pydantic import model_validator
+
+from tunemill.stages.declaration import ConflictError
+from tunemill.stages.training.keys.kernels import LossKernelKeys
+from tunemill.stages.training.keys.sequences import SequenceKeys
+from tunemill.stages.training.keys.training import TrainingKeys
+
+
+class SftConfig(TrainingKeys, SequenceKeys, LossKernelKeys):
+    """Supervised fine-tuning, full or LoRA. Names and defaults are Axolotl's."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.group_by_length and self.curriculum_sampling:
+            raise ConflictError(
+                "group_by_length sorts rows by length, and curriculum_sampling keeps their order. Choose one",
+                "group_by_length",
+                "curriculum_sampling",
+            )
+        return self

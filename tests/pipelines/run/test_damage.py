@@ -1,0 +1,131 @@
+"""Damaged state: every small file of it may be garbage, and nothing but a recomputation comes of it."""
+
+import subprocess
+import sys
+
+import pytest
+from support.project import make_project, nodes_in_state
+
+from tunemill.pipelines.assets.assets import Session, device
+from tunemill.pipelines.cli import main
+from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.resources.errors import StoreError
+from tunemill.resources.launcher import child_environment, in_this_process
+
+GARBAGE = [b"", b"{", b"[]", b"3", b"{}", b"\xff\xfe", b'{"files": {"data/x": 1}}']
+
+
+def write(path, contents):
+    path.chmod(0o644)
+    path.write_bytes(contents)
+
+
+@pytest.mark.parametrize("contents", GARBAGE)
+def test_a_damaged_ref_is_no_ref(project, contents):
+    ref = project.state / "refs" / "pipeline" / "merged.json"
+    write(ref, contents)
+    assert nodes_in_state(project.plan(), "run") == set()
+    assert main(["status", "--state", str(project.state)]) == 0
+    assert main(["cache", "prune", "--dry-run", "--state", str(project.state)]) == 1
+    project.run()
+    assert main(["cache", "prune", "--dry-run", "--state", str(project.state)]) == 0
+
+
+@pytest.mark.parametrize("contents", GARBAGE)
+def test_a_damaged_manifest_is_a_miss(project, contents):
+    folder = project.plan()["evaluation_data"].cached.folder
+    write(folder / "manifest.json", contents)
+    assert project.plan()["evaluation_data"].reasons == ("its manifest is damaged",)
+    state = ["--state", str(project.state)]
+    assert [main([*command, *state]) for command in (["status"], ["cache", "ls"], ["cache", "verify"])] == [
+        1,
+        0,
+        1,
+    ]
+    assert nodes_in_state(project.run(), "computed") == {"evaluation_data"}
+
+
+@pytest.mark.parametrize("contents", GARBAGE)
+def test_a_damaged_key_document_explains_nothing(project, contents):
+    write(project.plan()["trained"].cached.folder / "key.json", contents)
+    (reason,) = project.plan("learning_rate=0.5")["trained"].reasons
+    assert "nothing to compare with" in reason
+
+
+def test_a_damaged_stat_cache_is_thrown_away(project):
+    project.store.stat_cache.path.write_bytes(b"garbage" * 1000)
+    assert nodes_in_state(project.plan(), "run") == set()
+
+
+def test_a_real_folder_in_the_way_of_a_link_is_a_clear_error(project):
+    (project.folder / "elsewhere" / "merged").mkdir(parents=True)
+    (project.folder / "elsewhere" / "merged" / "file").write_text("mine")
+    with pytest.raises(
+        StoreError, match=r"elsewhere/merged: no link to merged can be put there .*The result itself is in"
+    ):
+        project.run("output_dir=elsewhere")
+    assert (project.folder / "elsewhere" / "merged" / "file").read_text() == "mine"
+    assert not list((project.folder / "elsewhere").glob(".*"))
+
+
+def test_a_source_that_changes_while_it_is_read_is_not_published(project):
+    path = project.folder / "data" / "sums.jsonl"
+    original = path.read_text()
+    path.write_text(original.replace("2 + 3", "3 + 2"))
+
+    def edit_then_launch(call, sink):
+        path.write_text(original.replace("2 + 3", "1 + 4"))
+        in_this_process(call, sink)
+
+    finished = project.run(launch=edit_then_launch)
+    assert finished["dataset/sums"].state == "failed"
+    assert "changed while it was read; nothing was published" in finished["dataset/sums"].message
+
+
+def test_an_adapter_is_no_base_model(project):
+    other = make_project(project.folder / "other", state=project.state)
+    other.edit(base_model="asset://pipeline/trained", reinit_weights=False, pipeline={"name": "other"})
+    finished = other.run()
+    assert "asset://pipeline/trained is of type Adapter" in finished["tokenizer"].message
+
+
+def test_text_that_looks_like_markup_is_shown_as_it_is(project, capsys):
+    assert main(["plan", str(project.yaml), "--state", str(project.state), "--tokens=['[/INST]']",
+                 "--lora_modules_to_save=[lm_head]"]) == 0  # fmt: skip
+    assert "[/INST]" in capsys.readouterr().out
+
+
+def test_settings_behind_the_back_of_the_config_do_not_reach_a_child():
+    given = {"PATH": "/bin", "ACCELERATE_MIXED_PRECISION": "bf16", "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    given |= {"TRITON_INTERPRET": "1", "LIGER_KERNEL_IMPL": "cutile"}
+    assert set(child_environment(given)) == {"PATH", "OMP_NUM_THREADS", "GOMP_SPINCOUNT"}
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from tunemill.resources.lease import lease
+with lease(Path(sys.argv[1]), print):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_gpu_stage_waits_for_the_gpu_and_a_dead_holder_does_not_keep_it(project):
+    gpu = project.state / "devices" / "gpu-all.lease"
+    child = subprocess.Popen([sys.executable, "-c", HOLDER, str(gpu)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "held\n"
+    pipeline = load_pipeline(project.yaml)
+    session, said = Session(pipeline, project.store), []
+
+    def observe(event):
+        said.append(event["message"])
+        child.kill()
+        child.wait()
+
+    with device(session, pipeline.node("training_data"), observe):
+        assert said == []
+    with device(session, pipeline.node("trained"), observe):
+        assert gpu.exists()
+    assert said[0].startswith(f"for the GPU: waiting for process {child.pid} on ")
+    assert not gpu.exists()

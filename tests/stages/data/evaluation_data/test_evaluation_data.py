@@ -1,0 +1,121 @@
+"""Rows that are never trained on."""
+
+import pytest
+from pydantic import ValidationError
+from support.rows import read_arrow, run_stage
+from support.token_data import counted, write_tokenized
+
+from tunemill.stages.data.evaluation_data.config import EvaluationDataConfig
+from tunemill.stages.data.evaluation_data.stage import EVALUATION_DATA
+from tunemill.stages.data.training_data.config import TrainingDataConfig
+from tunemill.stages.data.training_data.stage import TRAINING_DATA
+from tunemill.stages.errors import RowError, SettingError
+
+
+def prepare(tmp_path, tokenized=None, training_data=None, **settings):
+    config = EvaluationDataConfig(**settings)
+    return run_stage(
+        EVALUATION_DATA, config, tmp_path / "out", tokenized=tokenized, training_data=training_data
+    )
+
+
+def trained_on(tmp_path, rows, **settings):
+    config = TrainingDataConfig(shuffle_merged_datasets=False, **settings)
+    tokenized = [write_tokenized(tmp_path / "train", rows)]
+    return run_stage(TRAINING_DATA, config, tmp_path / "training", tokenized=tokenized)[0]
+
+
+def names(data):
+    return [row["input_ids"][0] for row in read_arrow(data.rows)]
+
+
+def test_rows_of_test_datasets(tmp_path):
+    given = [
+        write_tokenized(tmp_path / "a", counted([3, 9, 2])),
+        write_tokenized(tmp_path / "b", counted([4], start=10)),
+    ]
+    data, events = prepare(tmp_path, tokenized=given, sequence_len=5)
+    assert names(data) == [0, 2, 10]
+    assert events.summary == {
+        "rows": 3,
+        "dropped_too_long": 1,
+        "dropped_too_short": 0,
+        "truncated": 0,
+        "dropped_untrained": 0,
+        "tokens": 9,
+        "trained_tokens": 6,
+    }
+    assert read_arrow(data.rows)[1] == {"input_ids": [2, 2], "labels": [-100, 2]}
+
+
+def test_eval_sequence_len_wins(tmp_path):
+    given = [write_tokenized(tmp_path / "a", counted([3, 9, 2]))]
+    assert names(prepare(tmp_path, tokenized=given, sequence_len=5, eval_sequence_len=9)[0]) == [0, 1, 2]
+
+
+def test_rows_that_training_held_out(tmp_path):
+    training_data = trained_on(tmp_path, counted([3] * 10), val_set_size=2)
+    assert names(prepare(tmp_path, training_data=training_data)[0]) == [8, 9]
+
+
+def test_long_rows_of_a_completion_dataset_are_split(tmp_path):
+    given = [write_tokenized(tmp_path / "a", [(list(range(5)), list(range(5)))], splits=True)]
+    data, _ = prepare(tmp_path, tokenized=given, sequence_len=3)
+    assert [row["input_ids"] for row in read_arrow(data.rows)] == [[0, 1, 2], [3, 4]]
+
+
+def test_nothing_was_set_aside(tmp_path):
+    training_data = trained_on(tmp_path, counted([3] * 10))
+    with pytest.raises(SettingError, match="set test_datasets or val_set_size"):
+        prepare(tmp_path, training_data=training_data)
+
+
+def test_every_row_is_too_long(tmp_path):
+    given = [write_tokenized(tmp_path / "a", counted([8, 9]))]
+    with pytest.raises(RowError, match=r"of 2 rows 2 are longer than sequence_len: 5 \(raise eval_seq"):
+        prepare(tmp_path, tokenized=given, sequence_len=5)
+
+
+def test_rows_without_a_token_to_score_are_dropped(tmp_path):
+    given = [write_tokenized(tmp_path / "a", [*counted([3]), ([7, 7], [-100, -100]), ([8], [8])])]
+    data, events = prepare(tmp_path, tokenized=given)
+    assert names(data) == [0]
+    assert (events.summary["dropped_untrained"], events.summary["dropped_too_short"]) == (1, 1)
+
+
+def test_long_rows_are_truncated_or_refused_as_asked(tmp_path):
+    given = [write_tokenized(tmp_path / "a", [*counted([3, 9]), ([7] * 6, [-100] * 5 + [7])])]
+    settings = {"sequence_len": 9, "eval_sequence_len": 4}
+    data, events = prepare(tmp_path / "1", tokenized=given, **settings, excess_length_strategy="truncate")
+    assert [len(row["labels"]) for row in read_arrow(data.rows)] == [3, 4]
+    assert (events.summary["truncated"], events.summary["dropped_untrained"]) == (2, 1)
+    with pytest.raises(RowError, match=r"(?s)longer than eval_sequence_len: 4.*exam.jsonl, row 2: 9 tokens"):
+        prepare(
+            tmp_path / "2", tokenized=given, **settings, excess_length_strategy="raise",
+            test_datasets=[{"path": "exam.jsonl"}],
+        )  # fmt: skip
+
+
+def test_rows_that_are_trained_on_are_dropped_when_asked(tmp_path):
+    trained = trained_on(tmp_path, counted([3, 4, 5, 9]), sequence_len=8)
+    given = [write_tokenized(tmp_path / "a", [*counted([3, 3, 5, 9]), counted([6], start=4)[0]] * 2)]
+    inputs = {"tokenized": given, "training_data": trained}
+    data, events = prepare(tmp_path / "1", **inputs, dataset_exact_deduplication=True)
+    # Row 1 has other tokens than that of the training data; row 3 was too long to be trained on.
+    assert [len(row["labels"]) for row in read_arrow(data.rows)] == [3, 9, 6]
+    assert names(data) == [1, 3, 4]
+    assert events.summary["dropped_duplicates"] == 7
+    (table,) = events.of_type("table")
+    line = dict(zip(table["columns"], table["rows"][0], strict=True))
+    assert (line["duplicates"], line["trained on"]) == (5, 2)
+    assert len(names(prepare(tmp_path / "2", **inputs)[0])) == 10
+    with pytest.raises(RowError, match=r"of 1 rows 1 are also trained on"):
+        prepare(
+            tmp_path / "3", tokenized=[write_tokenized(tmp_path / "b", counted([3]))], training_data=trained,
+            dataset_exact_deduplication=True,
+        )  # fmt: skip
+
+
+def test_a_shortest_row_longer_than_the_longest_is_refused():
+    with pytest.raises(ValidationError, match="more than eval_sequence_len: 3"):
+        EvaluationDataConfig(min_sample_len=4, eval_sequence_len=3)

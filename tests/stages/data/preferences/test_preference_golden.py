@@ -1,0 +1,43 @@
+"""Preference and reward rows equal those that Axolotl 0.19.0 prepared, exactly."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.preference_rows import TOKENIZERS, write_raw
+from support.rows import run_stage
+
+from tunemill.stages.data.preference_data.config import PreferenceDataConfig
+from tunemill.stages.data.preference_data.export_body import export_table
+from tunemill.stages.data.preference_data.stage import PREFERENCE_DATA
+from tunemill.stages.data.preferences.config import PreferencesConfig
+from tunemill.stages.data.preferences.stage import PREFERENCES
+from tunemill.stages.data.tokenizer.config import TokenizerConfig
+from tunemill.stages.data.tokenizer.stage import TOKENIZER
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "preferences"
+CASES = sorted(path.stem for path in GOLDEN.glob("*.json"))
+
+
+def test_there_are_cases():
+    assert len(CASES) >= 11
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name, tmp_path):
+    case = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+    config = TokenizerConfig(base_model=str(TOKENIZERS / case["tokenizer_folder"]), **case["tokenizer"])
+    tokenizer, _ = run_stage(TOKENIZER, config, tmp_path / "t", upstream=None)
+    raw = write_raw(tmp_path / "raw", case["rows"])
+    config = PreferencesConfig(**case["preferences"])
+    made, _ = run_stage(PREFERENCES, config, tmp_path / "p", dataset=raw, tokenizer=tokenizer)
+    config = PreferenceDataConfig(shuffle_merged_datasets=False, **case["preference_data"])
+    prepared, _ = run_stage(PREFERENCE_DATA, config, tmp_path / "q", tokenized=[made])
+
+    rows = export_table(prepared.rows).to_pylist()
+    columns = list(case["expected"][0])
+    assert [{name: row[name] for name in columns} for row in rows] == case["expected"]
+    for row in rows:
+        for side in ("chosen", "rejected"):
+            if f"{side}_ids" in row:
+                assert row[f"attention_mask_{side}"] == [1] * len(row[f"{side}_ids"])

@@ -1,0 +1,59 @@
+"""Token ids and labels equal those that Axolotl 0.19.0 prepared, exactly."""
+
+import json
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+from support.rows import read_arrow, run_stage, write_lines
+
+from tunemill.stages.data.dataset.config import DatasetConfig
+from tunemill.stages.data.dataset.stage import DATASET
+from tunemill.stages.data.tokenized.config import TokenizedConfig
+from tunemill.stages.data.tokenized.stage import TOKENIZED
+from tunemill.stages.data.tokenizer.config import TokenizerConfig
+from tunemill.stages.data.tokenizer.stage import TOKENIZER
+from tunemill.stages.data.training_data.config import TrainingDataConfig
+from tunemill.stages.data.training_data.stage import TRAINING_DATA
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+CASES = sorted(path.stem for path in (GOLDEN / "cases").glob("*.json"))
+
+
+def trained_ranges(labels):
+    """[[start, end], ...] of the labels that are not masked."""
+    ranges = []
+    for trained, run in groupby(enumerate(labels), key=lambda item: item[1] != -100):
+        positions = [position for position, _ in run]
+        if trained:
+            ranges.append([positions[0], positions[-1] + 1])
+    return ranges
+
+
+def test_there_are_cases():
+    assert len(CASES) >= 30
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name, tmp_path):
+    case = json.loads((GOLDEN / "cases" / f"{name}.json").read_text(encoding="utf-8"))
+    base_model = str(GOLDEN / "tokenizers" / case["tokenizer_folder"])
+    source = write_lines(tmp_path / "rows.jsonl", case["rows"])
+
+    tokenizer, _ = run_stage(
+        TOKENIZER, TokenizerConfig(base_model=base_model, **case["tokenizer"]), tmp_path / "t", upstream=None
+    )
+    dataset, _ = run_stage(DATASET, DatasetConfig(path=str(source), **case["dataset"]), tmp_path / "d")
+    tokenized, _ = run_stage(
+        TOKENIZED, TokenizedConfig(**case["tokenized"]), tmp_path / "r", dataset=dataset, tokenizer=tokenizer
+    )
+    config = TrainingDataConfig(shuffle_merged_datasets=False, **case["training_data"])
+    prepared, _ = run_stage(TRAINING_DATA, config, tmp_path / "p", tokenized=[tokenized])
+
+    rows = read_arrow(prepared.rows)
+    assert [row["input_ids"] for row in rows] == [row["input_ids"] for row in case["expected"]]
+    assert [trained_ranges(row["labels"]) for row in rows] == [row["trained"] for row in case["expected"]]
+    for row in rows:
+        assert all(
+            label in (-100, token) for token, label in zip(row["input_ids"], row["labels"], strict=True)
+        )

@@ -1,0 +1,113 @@
+"""What the tokenized stage counts, shows and sets aside."""
+
+import pytest
+from support.rows import read_arrow
+
+from tunemill.stages.data.conversations.pieces import pieces
+from tunemill.stages.errors import RowError
+
+CHAT = {
+    "messages": [
+        {"role": "user", "content": "What is the capital?"},
+        {"role": "assistant", "content": "Paris."},
+        {"role": "user", "content": "Thanks"},
+        {"role": "assistant", "content": "The date"},
+    ]
+}
+SYSTEM = {"role": "system", "content": "Be terse."}
+END = "<|im_end|>"
+
+
+def test_rows_without_anything_to_train_on_stay_and_are_counted(tokenize):
+    rows = [CHAT, {"messages": CHAT["messages"][:1]}, CHAT]
+    dataset, events = tokenize(rows)
+    assert [row["source_row"] for row in read_arrow(dataset.rows)] == [1, 2, 3]
+    assert events.summary["rows"] == 3
+    assert events.summary["rows_without_trained_tokens"] == 1
+    assert "1 rows have no token to train on and will be left out" in events.logs
+
+
+def test_all_rows_without_anything_to_train_on(tokenize):
+    with pytest.raises(RowError, match=r"none of the 2 rows of rows\.jsonl .* roles_to_train is \[\]"):
+        tokenize([CHAT, CHAT], roles_to_train=[])
+    with pytest.raises(RowError, match=r"none of the 1 rows .* every output is empty"):
+        tokenize([{"instruction": "What", "output": ""}], type="alpaca")
+
+
+def test_the_report(tokenize):
+    dataset, events = tokenize([CHAT, {"messages": [SYSTEM, *CHAT["messages"]]}])
+    rows = read_arrow(dataset.rows)
+    lengths = [len(row["input_ids"]) for row in rows]
+    trained_tokens = sum(label != -100 for row in rows for label in row["labels"])
+    assert events.summary == {
+        "rows": 2,
+        "rows_without_trained_tokens": 0,
+        "tokens": sum(lengths),
+        "trained_tokens": trained_tokens,
+        "masked_tokens": sum(lengths) - trained_tokens,
+        "longest_row": max(lengths),
+        "mean_tokens_per_row": round(sum(lengths) / 2, 1),
+    }
+    by_role = next(table for table in events.of_type("table") if table["title"] == "Tokens by role")
+    assert {"assistant", "system", "user"} <= {row[0] for row in by_role["rows"]}
+    assert sum(row[1] + row[2] for row in by_role["rows"]) == sum(lengths)
+    assert {row[0]: row[1] for row in by_role["rows"] if row[1]} == {"assistant": trained_tokens}
+    (plot,) = events.of_type("plot")
+    assert plot["bars"] and sum(plot["y"]) == 2
+
+
+def test_every_token_has_a_role(tokenize):
+    dataset, _ = tokenize([CHAT, {"messages": [SYSTEM, *CHAT["messages"]]}])
+    for row in read_arrow(dataset.rows):
+        assert row["role_ends"] == sorted(set(row["role_ends"])) and row["role_ends"][-1] == len(
+            row["input_ids"]
+        )
+        assert len(row["roles"]) == len(row["role_ends"])
+        for role, piece in zip(
+            row["roles"], pieces(row["labels"], row["roles"], row["role_ends"]), strict=False
+        ):
+            assert role and piece.start < piece.end
+        trained = {p.role for p in pieces(row["labels"], row["roles"], row["role_ends"]) if p.trained}
+        assert trained == {"assistant"}
+
+
+def test_the_first_rows_are_shown(tokenize):
+    _, events = tokenize([CHAT] * 5)
+    shown = next(table for table in events.of_type("table") if table["title"] == "Examples")
+    assert {row[0] for row in shown["rows"]} == {1, 2, 3}
+    assert [row[3] for row in shown["rows"] if row[0] == 1 and row[2] == "trained"] == [
+        "Paris." + END,
+        "The date" + END,
+    ]
+
+
+def test_messages_that_a_template_leaves_out_are_counted(tokenize):
+    template = "{% for m in messages if m.role != 'system' %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    row = {"messages": [SYSTEM, *CHAT["messages"]]}
+    _, events = tokenize([row, CHAT], chat_template="jinja", chat_template_jinja=template)
+    assert events.summary["messages_left_out"] == 1
+    assert "1 messages have a text that the chat template leaves out" in events.logs
+
+
+def test_a_refusal_names_the_template(tokenize):
+    with pytest.raises(RowError, match=r"the chat template gemma refuses the row: System role not supported"):
+        tokenize([{"messages": [SYSTEM, *CHAT["messages"]]}], chat_template="gemma")
+
+
+def test_bad_rows_are_set_aside(tokenize):
+    dataset, events = tokenize([CHAT, {"messages": "none"}, CHAT], bad_rows="skip")
+    assert [row["source_row"] for row in read_arrow(dataset.rows)] == [1, 3]
+    assert events.summary["rejected"] == 1
+    (line,) = (dataset.path / "rejected.jsonl").read_text().splitlines()
+    assert '"line": 2' in line
+    with pytest.raises(RowError, match=r"no row of rows.jsonl is left"):
+        tokenize([{"messages": "none"}], bad_rows="skip")
+
+
+def test_the_day_is_written_and_said_where_a_template_asks_for_it(tokenize):
+    template = "{{ strftime_now('%d %B') }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    _, events = tokenize([CHAT], chat_template="jinja", chat_template_jinja=template, today="2026-11-21")
+    assert events.summary["template_date"] == "2026-11-21" and "it is 2026-11-21" in events.logs
+    named = {"chat_template_kwargs": {"strftime_now": "2020-01-31"}, "today": "2026-11-21"}
+    _, events = tokenize([CHAT], chat_template="jinja", chat_template_jinja=template, **named)
+    assert "template_date" not in events.summary

@@ -1,0 +1,115 @@
+"""Quantized models: really int8, as small as predicted, loaded by stock transformers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors import safe_open
+from support.tiny_model import Heard, folder_bytes, make_model, workspace
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tunemill.stages.artifacts import Model
+from tunemill.stages.errors import SettingError, UserError
+from tunemill.stages.models.quantized.body import quantize
+from tunemill.stages.models.quantized.config import QuantizationSettings, QuantizedConfig
+
+IDS = torch.arange(3, 60).reshape(3, 19)
+
+
+def run(folder: Path, model: Path, **settings: Any) -> tuple[Path, Heard]:
+    out, heard = workspace(folder), Heard()
+    config = QuantizedConfig(quantization=QuantizationSettings(**settings))
+    quantize(config, model=Model(model), out=out, report=heard.report)
+    return out.data, heard
+
+
+def logits(folder: Path) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = AutoModelForCausalLM.from_pretrained(folder).eval()(IDS).logits.float()
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("group_size", [None, 16])
+def test_stock_transformers_loads_int8_weights(
+    tmp_path: Path, dtype: torch.dtype, tied: bool, group_size: int | None
+) -> None:
+    source = make_model(tmp_path / "model", dtype=dtype, tie_word_embeddings=tied)
+    data, heard = run(tmp_path / "out", source, group_size=group_size)
+    with safe_open(data / "model.safetensors", "pt") as stored:
+        types = {name: stored.get_slice(name).get_dtype() for name in stored.keys()}  # noqa: SIM118
+    int8 = {
+        name.removesuffix("._weight_qdata")
+        for name, kind in types.items()
+        if name.endswith("qdata") and kind == "I8"
+    }
+    assert len(int8) == 14 == heard.summary["quantized_modules"]
+    assert not any("lm_head" in name or "embed" in name for name in int8)
+    model = AutoModelForCausalLM.from_pretrained(data)
+    for name in int8:
+        assert type(model.get_submodule(name).weight).__name__ == "Int8Tensor"
+        assert model.get_submodule(name).weight.qdata.dtype == torch.int8
+    # Two layers, each with 32*32*4 + 32*64*3 weights and 288 rows. A row, or 16 inputs of one, has a scale of 4 bytes
+    # and a zero point of 1.
+    weights, scales = 2 * (32 * 32 * 4 + 32 * 64 * 3), 2 * (32 * 4 + 64 * 2 + 32)
+    if group_size:
+        scales = weights // 16
+    saved = heard.summary["bytes_before"] - heard.summary["bytes_after"]
+    assert saved == weights * (dtype.itemsize - 1) - scales * 5
+    moved = float((logits(data) - logits(source)).abs().max())
+    assert 0 < moved < 0.1 * float(logits(source).abs().max())
+    assert 0 < heard.summary["max_abs_logit_difference"] < 0.1 * heard.summary["max_abs_logit"]
+    assert AutoTokenizer.from_pretrained(data).chat_template is not None
+    assert "transformers_version" not in json.loads((data / "config.json").read_text())
+
+
+def test_the_weights_are_those_of_the_model_rounded(tmp_path: Path) -> None:
+    source = make_model(tmp_path / "model")
+    data, _ = run(tmp_path / "out", source)
+    before = AutoModelForCausalLM.from_pretrained(source).model.layers[0].mlp.up_proj.weight
+    after = AutoModelForCausalLM.from_pretrained(data).model.layers[0].mlp.up_proj.weight.dequantize()
+    # 127 steps from 0 to the largest weight of a row.
+    step = before.abs().amax(dim=1, keepdim=True) / 127
+    assert bool(((before - after).abs() <= 0.51 * step).all())
+
+
+def test_the_same_bytes_twice(tmp_path: Path) -> None:
+    source = make_model(tmp_path / "model", max_shard_size="60KB")
+    first, _ = run(tmp_path / "first", source)
+    torch.manual_seed(4)
+    again, _ = run(tmp_path / "again", source)
+    assert folder_bytes(first) == folder_bytes(again)
+    for name, content in folder_bytes(first).items():
+        assert str(tmp_path).encode() not in content, name
+
+
+def test_a_group_that_divides_nothing_is_refused(tmp_path: Path) -> None:
+    source = make_model(tmp_path / "model")
+    with pytest.raises(SettingError, match=r"group_size: 48 does not divide the 32 inputs of model.layers.0"):
+        run(tmp_path / "out", source, group_size=48)
+
+
+def test_a_quantized_model_is_refused(tmp_path: Path) -> None:
+    data, _ = run(tmp_path / "out", make_model(tmp_path / "model"))
+    with pytest.raises(UserError, match="the model is quantized already"):
+        run(tmp_path / "again", data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weight_dtype": "int4"}, "int4 is not supported yet; use int8"),
+        ({"weight_dtype": "nvfp4"}, "nvfp4 is not supported yet"),
+        ({"weight_dtype": "int9"}, "Input should be 'int8'"),
+        ({"activation_dtype": "int8"}, "int8 is not supported yet; leave it out"),
+        ({"quantize_embedding": True}, "true is not supported yet; leave it out"),
+        ({"group_size": 0}, "greater than 0"),
+    ],
+)
+def test_settings_are_refused_with_the_reason(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        QuantizationSettings(**settings)

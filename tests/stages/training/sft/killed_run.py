@@ -1,0 +1,71 @@
+"""One training run of the resume tests: `python killed_run.py CASE FOLDER KILL`, killed by SIGKILL as KILL says.
+
+`step-N`: when step N is reported. `saving-N`: while checkpoint N is written, before its last file. `seal-N`: when
+all of its files are there and only the seal is missing. The test module imports `run` to run without a kill.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from support.tiny_model import Heard, make_model, packs_of, random_rows, training_data, workspace
+
+from tunemill.stages.artifacts import Model
+from tunemill.stages.report import Report
+from tunemill.stages.training.loop_body import train
+from tunemill.stages.training.sft.config import TrainedConfig
+
+STEPS = 20
+CASES: dict[str, dict[str, Any]] = {
+    # 7 packs, 2 a step: 4 steps an epoch, 5 epochs. A checkpoint after step 6 lies in the middle of epoch 2.
+    "lora": {
+        "adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "lora_target_linear": True,
+        "sample_packing": True, "sequence_len": 48, "micro_batch_size": 2, "num_epochs": 5, "save_steps": 3,
+    },
+    # 20 rows, 2 by 2 a step: 5 steps an epoch, 4 epochs, the last partly; checkpoints after each.
+    "full": {
+        "micro_batch_size": 2, "gradient_accumulation_steps": 2, "num_epochs": 4, "neftune_noise_alpha": 5,
+        "weight_decay": 0.1, "group_by_length": True,
+    },
+}  # fmt: skip
+
+
+def run(case: str, folder: Path, report: Report) -> Path:
+    """Train one case and return its data folder."""
+    torch.set_num_threads(1)
+    base = folder.parent / f"{case}-base"
+    if not base.exists():
+        make_model(base, attention_dropout=0.1)
+    rows = random_rows(20)
+    packs = packs_of(20, 3) if case == "lora" else None
+    data = training_data(folder.parent / f"{case}-data", rows, packs)
+    config = TrainedConfig(learning_rate=1e-2, logging_steps=1, warmup_steps=3, **CASES[case])
+    out = workspace(folder)
+    train(config, base_model=Model(base), training_data=data, evaluation_data=None, out=out, report=report)
+    return out.data
+
+
+def kill_at(kill: str) -> Report:
+    """A report that kills this process at a step, or a hook that does so at an opened file."""
+    where, _, number = kill.partition("-")
+
+    def emit(event: dict[str, Any]) -> None:
+        if where == "step" and event["type"] == "step" and event["step"] == int(number):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    last_file = {"saving": "trainer_state.json", "seal": "complete.json.part"}.get(where)
+
+    def on_event(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "open" and last_file and str(arguments[0]).endswith(f"checkpoint-{number}/{last_file}"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(on_event)
+    return Report(emit)
+
+
+if __name__ == "__main__":
+    case_name, folder_name, kill_name = sys.argv[1:]
+    run(case_name, Path(folder_name), kill_at(kill_name) if kill_name else Heard().report)

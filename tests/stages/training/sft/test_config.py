@@ -1,0 +1,111 @@
+"""The `trained` slice: what it takes, and what it refuses with a reason."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tunemill.stages.artifacts import Adapter, Model
+from tunemill.stages.declaration import RuntimeMark
+from tunemill.stages.training.sft.config import TrainedConfig
+from tunemill.stages.training.sft.stage import TRAINED, TRAINED_ADAPTER
+
+LORA = {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_linear": True}
+
+
+def config(**settings: Any) -> TrainedConfig:
+    return TrainedConfig(**{"learning_rate": 1e-3, **settings})
+
+
+def test_yaml_writes_2e_4_as_text() -> None:
+    assert config(learning_rate="2e-4").learning_rate == 2e-4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rate": None}, "learning_rate"),
+        ({"learning_rate": 0}, "greater than 0"),
+        ({"adapter": "qlora"}, "adapter\n.*qlora is not supported yet"),
+        ({"adapter": "lroa"}, "Input should be 'lora'"),
+        ({"adapter": "lora", "lora_r": 4, "lora_target_linear": True}, "adapter: lora needs lora_alpha"),
+        ({"adapter": "lora", "lora_r": 4, "lora_alpha": 8}, "needs lora_target_modules"),
+        ({**LORA, "lora_target_modules": ".*_proj"}, "as a regular expression and lora_target_linear: true exclude"),
+        ({**LORA, "tokens": ["<x>"]}, "tokens adds rows to the embeddings"),
+        ({"lora_r": 4, "lora_dropout": 0.1}, "lora_r, lora_dropout: settings of an adapter, but adapter is unset"),
+        ({**LORA, "peft_init_lora_weights": "pissa"}, "pissa is not supported yet"),
+        ({"group_by_length": True, "sample_packing": True}, "group_by_length sorts rows by length"),
+        ({"dataloader_prefetch_factor": 2}, "needs dataloader_num_workers"),
+        ({"warmup_steps": 1, "warmup_ratio": 0.1}, "warmup_steps and warmup_ratio both"),
+        ({"warmup_steps": 1, "lr_scheduler": "constant"}, "constant has no warmup"),
+        ({"lr_scheduler": "constant", "lr_scheduler_kwargs": {"a": 1}}, "constant takes no lr_scheduler_kwargs"),
+        (
+            {"lr_scheduler": "constant_with_warmup", "lr_scheduler_kwargs": {"a": 1}},
+            "constant_with_warmup takes no lr_scheduler_kwargs",
+        ),
+        (
+            {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_modules": "(q_proj"},
+            "'\\(q_proj' is a text, so a regular expression, but no valid one",
+        ),
+        ({"lr_scheduler": "one_cycle"}, "one_cycle is not supported yet"),
+        ({"lr_scheduler": "linear", "cosine_min_lr_ratio": 0.1}, "needs lr_scheduler: cosine, not linear"),
+        ({"lr_scheduler_kwargs": {"num_cycles": 2}, "cosine_min_lr_ratio": 0.1}, "both shape the schedule"),
+        ({"optimizer": "sgd", "adam_beta1": 0.8}, "adam_beta1: only AdamW has these, and optimizer is sgd"),
+        ({"optimizer": "sgd", "optim_args": {"momentun": 0.9}}, "momentun: optimizer sgd takes dampening, momentum"),
+        ({"optim_args": "amsgrad=true"}, "amsgrad: optimizer adamw_torch_fused takes none"),
+        ({"optimizer": "sgd", "optim_args": "momentum"}, "write name=value"),
+        ({"optimizer": "adamw_bnb_8bit"}, "Input should be 'adamw_torch'"),
+        ({"bf16": True, "fp16": True}, "bf16 and fp16: choose one precision"),
+        ({"bf16": "full", "float32": True}, "bf16 and float32: choose one precision"),
+        ({"flash_attention": True, "sdp_attention": True}, "sdp_attention and flash_attention: choose one"),
+        ({"eager_attention": True, "attn_implementation": "sdpa"}, "eager_attention and attn_implementation"),
+        ({"gradient_checkpointing": "offload"}, "offload is not supported yet"),
+        ({"gradient_checkpointing_kwargs": {"use_reentrant": True}}, "without gradient_checkpointing: true"),
+        ({"save_steps": 5, "saves_per_epoch": 2}, "save_steps and saves_per_epoch exclude"),
+        ({"eval_steps": 5, "evals_per_epoch": 2}, "eval_steps and evals_per_epoch exclude"),
+        ({"save_strategy": "no", "save_steps": 5}, "save_strategy: no and save_steps exclude"),
+        ({"eval_strategy": "epoch", "evals_per_epoch": 5}, "eval_strategy: epoch and evals_per_epoch exclude"),
+        ({"save_strategy": "best"}, "best is not supported yet"),
+        ({"save_strategy": "steps"}, "save_strategy: steps needs save_steps"),
+        ({"save_steps": 2.5}, "give whole steps"),
+        ({"learnin_rate": 1}, "learnin_rate"),
+    ],
+)  # fmt: skip
+def test_settings_are_refused_with_the_reason(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        config(**settings)
+
+
+def test_older_names_of_attention() -> None:
+    assert config().attention is None
+    assert config(attn_implementation="eager").attention == "eager"
+    assert config(sdp_attention=True, flash_attention=False).attention == "sdpa"
+    assert config(flash_attention=True).attention == "flash_attention_2"
+    assert config(eager_attention=True).attention == "eager"
+
+
+def test_padding_follows_packing_unless_set() -> None:
+    assert not config().pads_to_sequence_len
+    assert config(sample_packing=True).pads_to_sequence_len
+    assert not config(sample_packing=True, pad_to_sequence_len=False).pads_to_sequence_len
+    assert config(pad_to_sequence_len=True).pads_to_sequence_len
+
+
+def test_optim_args_in_both_spellings() -> None:
+    args = {"momentum": "0.9", "nesterov": "true"}
+    assert config(optimizer="sgd", optim_args="momentum=0.9, nesterov=true").optim_args == args
+    assert config(optimizer="sgd", optim_args=args).optim_args == args
+
+
+def test_runtime_fields_say_why() -> None:
+    runtime = TrainedConfig.marked(RuntimeMark)
+    assert set(runtime) >= {"logging_steps", "save_steps", "eval_batch_size", "dataloader_num_workers"}
+    assert "seed" not in runtime and "gradient_checkpointing" not in runtime
+    for name in runtime:
+        assert ": " in (TrainedConfig.model_fields[name].description or ""), name
+
+
+def test_one_stage_with_two_outputs() -> None:
+    assert (TRAINED.output, TRAINED_ADAPTER.output) == (Model, Adapter)
+    assert TRAINED.name == TRAINED_ADAPTER.name == "trained"
+    assert TRAINED.inputs["evaluation_data"].runtime
