@@ -86,7 +86,7 @@ def off_when_false() -> frozenset[str]:
 
 
 def _names(file: str) -> frozenset[str]:
-    text = resources.files("tunemill.pipelines").joinpath(file).read_text()
+    text = resources.files("tunemill.pipelines.config").joinpath(file).read_text()
     return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))
 
 

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tunemill.pipelines.config.check import unknown_keys, unread_keys, wrong_values
+from tunemill.pipelines.config.check import unknown_keys
 from tunemill.pipelines.config.document import Document, KeyPath, read_document
 from tunemill.pipelines.config.graph_config import GraphConfig
 from tunemill.pipelines.config.idle_keys import idle_keys
 from tunemill.pipelines.config.machine import has_gpu, meant_without_gpu
 from tunemill.pipelines.config.problems import ConfigError, Problem
+from tunemill.pipelines.config.readers import unread_keys, wrong_values
 from tunemill.pipelines.config.renamed_keys import with_todays_names
 from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, problem_at, validate
 from tunemill.pipelines.graph.nodes import Node, Pipeline
@@ -75,18 +76,13 @@ def nodes_of(found: Sequence[Place], document: Document) -> tuple[list[Node], li
 def problems_of_keys(graph: GraphConfig, document: Document) -> Iterator[Problem]:
     """Keys that nobody in the graph reads, and wrong values of keys that nobody reads."""
     found = places(graph)
-    everywhere: list[type[StageConfig]] = [
-        GraphConfig,
-        *(place.stage.config for place in found),
-        *later_configs(graph),
-    ]
-    readers: dict[KeyPath, list[type[StageConfig]]] = {(): everywhere}
+    present: list[type[StageConfig]] = [GraphConfig, *(place.stage.config for place in found)]
+    readers: dict[KeyPath, list[type[StageConfig]]] = {(): [*present, *later_configs(graph)]}
     for place in found:
         if place.entry is not None:
             readers.setdefault(place.entry, []).append(place.stage.config)
-    # The same config class stands for the same keys, whatever the node.
     others = [stage for stage in STAGES if stage.name not in {place.stage.name for place in found}]
-    wrong = list(wrong_values(document, others, everywhere))
+    wrong = list(wrong_values(document, others, present))
     yield from wrong
     known = {problem.path for problem in wrong}
     for problem in unread_keys(document, readers, STAGES, graph.method):

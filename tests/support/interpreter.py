@@ -3,9 +3,9 @@
 ``TRITON_INTERPRET`` is read when a kernel is decorated, so it cannot be switched on inside this process. A
 kernel's tests therefore come in two files:
 
-* ``tests/kernels/interpreted_<name>.py``: the tests proper. pytest does not collect it (its name does not
+* ``interpreted_<name>.py``: the tests proper. pytest does not collect it (its name does not
   start with ``test_``).
-* ``tests/kernels/test_<name>.py``: what needs no Triton, and
+* ``test_<name>.py``: what needs no Triton, and
 
       from support.interpreter import run_interpreted
 
@@ -25,11 +25,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_interpreted(name: str, *, at_least: int, seconds: float = 180.0) -> None:
-    """Run ``tests/kernels/interpreted_<name>.py`` interpreted; fail unless all pass, `at_least` of them.
+    """Run ``interpreted_<name>.py`` interpreted; fail unless all pass, `at_least` of them.
 
     The number guards against a file whose tests are not collected or are skipped.
     """
-    file = ROOT / "tests" / "kernels" / f"interpreted_{name}.py"
+    (file,) = (ROOT / "tests").rglob(f"interpreted_{name}.py")
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     for variable in [v for v in environment if v.startswith("PYTEST_")]:
         del environment[variable]

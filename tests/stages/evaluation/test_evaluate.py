@@ -28,8 +28,8 @@ from tunemill.stages.evaluation.body import evaluate
 from tunemill.stages.evaluation.config import EvaluationConfig
 from tunemill.stages.models.quantized.body import quantize
 from tunemill.stages.models.quantized.config import QuantizedConfig
-from tunemill.stages.training.loop_body import train
-from tunemill.stages.training.sft.config import TrainedConfig
+from tunemill.stages.training.sft.body import sft
+from tunemill.stages.training.sft.config import SftConfig
 
 PAIRS = [
     ("What is the capital of France?", "Paris"),
@@ -106,8 +106,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]
         "full": {"learning_rate": 1e-2},
         "adapter": {"learning_rate": 2e-2, **lora},
     }.items():
-        train(
-            TrainedConfig(**{**shared, **settings}), base_model=Model(base), training_data=data, evaluation_data=None,
+        sft(
+            SftConfig(**{**shared, **settings}), base_model=Model(base), training_data=data, evaluation_data=None,
             out=workspace(root / name), report=Heard().report,
         )  # fmt: skip
     return base, root / "adapter" / "data", root / "full" / "data"

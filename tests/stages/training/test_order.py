@@ -9,7 +9,9 @@ import torch
 from support.tiny_model import packs_of, random_rows, tiny_config, training_data
 from transformers import AutoModelForCausalLM, MambaConfig, MambaForCausalLM
 
-from tunemill.stages.training.order_body import Collator, Sequences, rows_leak
+from tunemill.stages.data.rows.collate_body import Collator
+from tunemill.stages.data.rows.isolation_body import rows_leak
+from tunemill.stages.training.order_body import Sequences
 
 ROWS = random_rows(11, seed=3)
 ATTENTION = ["eager", "sdpa"]

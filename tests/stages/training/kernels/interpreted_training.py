@@ -1,4 +1,4 @@
-"""The `trained` body with kernels, in Triton's interpreter. Run by tests/stages/trained/test_kernels.py."""
+"""The `trained` body with kernels, in Triton's interpreter. Run by tests/stages/training/kernels/test_kernels.py."""
 
 import json
 import shutil
@@ -28,9 +28,9 @@ from transformers import AutoModelForCausalLM
 from tunemill.kernels.functions.triton_runtime import interpreted
 from tunemill.stages.artifacts import EvaluationData, Model, TrainingData
 from tunemill.stages.errors import SettingError
-from tunemill.stages.training.kernels import insert_body as kernels_body
-from tunemill.stages.training.loop_body import train
-from tunemill.stages.training.sft.config import TrainedConfig
+from tunemill.stages.training.kernels.insert_body import PACKAGES, add_kernels
+from tunemill.stages.training.sft.body import sft
+from tunemill.stages.training.sft.config import SftConfig
 
 LORA: dict[str, Any] = {"adapter": "lora", "lora_r": 2, "lora_alpha": 4, "lora_target_linear": True}
 SMALL: dict[str, Any] = {
@@ -58,8 +58,8 @@ def run(
 ) -> tuple[Path, Heard]:
     out, heard = workspace(folder), Heard()
     given = {"learning_rate": 1e-2, "optimizer": "sgd", "lr_scheduler": "constant", "logging_steps": 1}
-    config = TrainedConfig(**{**given, **settings})
-    train(config, base_model=base, training_data=data, evaluation_data=held_out, out=out, report=heard.report)
+    config = SftConfig(**{**given, **settings})
+    sft(config, base_model=base, training_data=data, evaluation_data=held_out, out=out, report=heard.report)
     return out.data, heard
 
 
@@ -155,13 +155,13 @@ def test_only_the_named_kernels(tmp_path: Path, base: Model, data: TrainingData)
 
 def test_what_nearly_fits_is_told() -> None:
     heard = Heard()
-    config = TrainedConfig(learning_rate=1e-2, kernels=["rms_norm"])
-    kernels_body.add_kernels(config, make_family("granite", residual_multiplier=1.0), None, heard.report)
+    config = SftConfig(learning_rate=1e-2, kernels=["rms_norm"])
+    add_kernels(config.kernel_choice, make_family("granite", residual_multiplier=1.0), None, heard.report)
     assert not heard.of("log")
     model = make_family("cohere", num_hidden_layers=2)
     first, second = (layer.mlp for layer in model.model.layers)
     first.act_fn, second.forward = torch.nn.ReLU(), second.forward
-    kernels_body.add_kernels(TrainedConfig(learning_rate=1e-2), model, None, heard.report)
+    add_kernels(SftConfig(learning_rate=1e-2).kernel_choice, model, None, heard.report)
     logs = "\n".join(event["message"] for event in heard.of("log"))
     assert "kernel swiglu: not in model.layers.0.mlp, 1 in all: its activation is none of" in logs
     assert "kernel swiglu: not in model.layers.1.mlp, 1 in all: something else has replaced its f" in logs
@@ -211,7 +211,7 @@ def test_liger(
 def test_a_missing_package_is_named(
     tmp_path: Path, base: Model, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(kernels_body.PACKAGES, "liger", ("no_such_module", "liger-kernel"))
+    monkeypatch.setitem(PACKAGES, "liger", ("no_such_module", "liger-kernel"))
     with pytest.raises(
         SettingError, match=r"^liger_rope: true: needs the package liger-kernel, which is not inst"
     ):

@@ -14,9 +14,8 @@ from transformers import AutoModelForCausalLM
 from tunemill.stages.artifacts import Model, TrainingData
 from tunemill.stages.errors import SettingError
 from tunemill.stages.training.kernels.insert_body import add_kernels
-from tunemill.stages.training.keys.kernels import choose_kernels
-from tunemill.stages.training.loop_body import train
-from tunemill.stages.training.sft.config import TrainedConfig
+from tunemill.stages.training.sft.body import sft
+from tunemill.stages.training.sft.config import SftConfig
 
 LORA: dict[str, Any] = {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_linear": True}
 PLAIN = {"rms_norm", "rope", "swiglu", "geglu", "linear_cross_entropy"}
@@ -25,12 +24,12 @@ LIGER_PLUGIN = "axolotl.integrations.liger.LigerPlugin"
 CUT_PLUGIN = "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"
 
 
-def config(**settings: Any) -> TrainedConfig:
-    return TrainedConfig(**{"learning_rate": 1e-2, **settings})
+def config(**settings: Any) -> SftConfig:
+    return SftConfig(**{"learning_rate": 1e-2, **settings})
 
 
 def sources(**settings: Any) -> dict[str, str]:
-    return dict(choose_kernels(config(**settings)).sources)
+    return dict(config(**settings).kernel_choice.sources)
 
 
 def test_under_the_interpreter() -> None:
@@ -81,14 +80,14 @@ def test_what_a_config_insists_on() -> None:
         "liger_rms_norm": True,
         "lora_o_kernel": True,
     }
-    asked = [one.key for one in choose_kernels(config(**LORA, **given)).asked]
+    asked = [one.key for one in config(**LORA, **given).kernel_choice.asked]
     assert asked == [
         "kernels: [rope]",
         "lora_o_kernel: true",
         "liger_rms_norm: true",
         "chunked_cross_entropy: true",
     ]
-    assert not choose_kernels(config(**LORA)).asked
+    assert not config(**LORA).kernel_choice.asked
 
 
 def test_off_in_yaml_is_off() -> None:
@@ -157,7 +156,7 @@ def data(tmp_path: Path) -> TrainingData:
 def run(folder: Path, base: Model, data: TrainingData, **settings: Any) -> tuple[Path, Heard]:
     out, heard = workspace(folder), Heard()
     given = config(optimizer="sgd", logging_steps=1, **settings)
-    train(given, base_model=base, training_data=data, evaluation_data=None, out=out, report=heard.report)
+    sft(given, base_model=base, training_data=data, evaluation_data=None, out=out, report=heard.report)
     return out.data, heard
 
 

@@ -15,8 +15,8 @@ from support.tiny_model import Heard, make_model, packs_of, random_rows, trainin
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.report import Report
-from tunemill.stages.training.loop_body import train
-from tunemill.stages.training.sft.config import TrainedConfig
+from tunemill.stages.training.sft.body import sft
+from tunemill.stages.training.sft.config import SftConfig
 
 STEPS = 20
 CASES: dict[str, dict[str, Any]] = {
@@ -42,9 +42,9 @@ def run(case: str, folder: Path, report: Report) -> Path:
     rows = random_rows(20)
     packs = packs_of(20, 3) if case == "lora" else None
     data = training_data(folder.parent / f"{case}-data", rows, packs)
-    config = TrainedConfig(learning_rate=1e-2, logging_steps=1, warmup_steps=3, **CASES[case])
+    config = SftConfig(learning_rate=1e-2, logging_steps=1, warmup_steps=3, **CASES[case])
     out = workspace(folder)
-    train(config, base_model=Model(base), training_data=data, evaluation_data=None, out=out, report=report)
+    sft(config, base_model=Model(base), training_data=data, evaluation_data=None, out=out, report=report)
     return out.data
 
 

@@ -1,20 +1,18 @@
-"""The `trained` slice: what it takes, and what it refuses with a reason."""
+"""The `sft` slice: what it takes, and what it refuses with a reason."""
 
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from tunemill.stages.artifacts import Adapter, Model
 from tunemill.stages.declaration import RuntimeMark
-from tunemill.stages.training.sft.config import TrainedConfig
-from tunemill.stages.training.sft.stage import TRAINED, TRAINED_ADAPTER
+from tunemill.stages.training.sft.config import SftConfig
 
 LORA = {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_linear": True}
 
 
-def config(**settings: Any) -> TrainedConfig:
-    return TrainedConfig(**{"learning_rate": 1e-3, **settings})
+def config(**settings: Any) -> SftConfig:
+    return SftConfig(**{"learning_rate": 1e-3, **settings})
 
 
 def test_yaml_writes_2e_4_as_text() -> None:
@@ -32,7 +30,6 @@ def test_yaml_writes_2e_4_as_text() -> None:
         ({"adapter": "lora", "lora_r": 4, "lora_alpha": 8}, "needs lora_target_modules"),
         ({**LORA, "lora_target_modules": ".*_proj"}, "as a regular expression and lora_target_linear: true exclude"),
         ({**LORA, "tokens": ["<x>"]}, "tokens adds rows to the embeddings"),
-        ({"lora_r": 4, "lora_dropout": 0.1}, "lora_r, lora_dropout: settings of an adapter, but adapter is unset"),
         ({**LORA, "peft_init_lora_weights": "pissa"}, "pissa is not supported yet"),
         ({"group_by_length": True, "sample_packing": True}, "group_by_length sorts rows by length"),
         ({"dataloader_prefetch_factor": 2}, "needs dataloader_num_workers"),
@@ -45,7 +42,7 @@ def test_yaml_writes_2e_4_as_text() -> None:
         ),
         (
             {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_modules": "(q_proj"},
-            "'\\(q_proj' is a text, so a regular expression, but no valid one",
+            "a text is a regular expression, and this is no valid one",
         ),
         ({"lr_scheduler": "one_cycle"}, "one_cycle is not supported yet"),
         ({"lr_scheduler": "linear", "cosine_min_lr_ratio": 0.1}, "needs lr_scheduler: cosine, not linear"),
@@ -60,7 +57,6 @@ def test_yaml_writes_2e_4_as_text() -> None:
         ({"flash_attention": True, "sdp_attention": True}, "sdp_attention and flash_attention: choose one"),
         ({"eager_attention": True, "attn_implementation": "sdpa"}, "eager_attention and attn_implementation"),
         ({"gradient_checkpointing": "offload"}, "offload is not supported yet"),
-        ({"gradient_checkpointing_kwargs": {"use_reentrant": True}}, "without gradient_checkpointing: true"),
         ({"save_steps": 5, "saves_per_epoch": 2}, "save_steps and saves_per_epoch exclude"),
         ({"eval_steps": 5, "evals_per_epoch": 2}, "eval_steps and evals_per_epoch exclude"),
         ({"save_strategy": "no", "save_steps": 5}, "save_strategy: no and save_steps exclude"),
@@ -98,14 +94,64 @@ def test_optim_args_in_both_spellings() -> None:
 
 
 def test_runtime_fields_say_why() -> None:
-    runtime = TrainedConfig.marked(RuntimeMark)
+    runtime = SftConfig.marked(RuntimeMark)
     assert set(runtime) >= {"logging_steps", "save_steps", "eval_batch_size", "dataloader_num_workers"}
     assert "seed" not in runtime and "gradient_checkpointing" not in runtime
     for name in runtime:
-        assert ": " in (TrainedConfig.model_fields[name].description or ""), name
+        assert ": " in (SftConfig.model_fields[name].description or ""), name
 
 
-def test_one_stage_with_two_outputs() -> None:
-    assert (TRAINED.output, TRAINED_ADAPTER.output) == (Model, Adapter)
-    assert TRAINED.name == TRAINED_ADAPTER.name == "trained"
-    assert TRAINED.inputs["evaluation_data"].runtime
+@pytest.mark.parametrize(
+    ("settings", "idle"),
+    [
+        ({"lora_r": 4, "lora_dropout": 0.1, "peft_use_rslora": True}, {"lora_r", "lora_dropout", "peft_use_rslora"}),
+        ({"lora_mlp_kernel": True}, {"lora_mlp_kernel"}),
+        ({**LORA, "lora_mlp_kernel": True}, set()),
+        ({"gradient_checkpointing_kwargs": {"use_reentrant": True}}, {"gradient_checkpointing_kwargs"}),
+        ({"gradient_checkpointing_kwargs": {"a": 1}, "gradient_checkpointing": True}, set()),
+        ({"evals_per_epoch": 0}, {"evals_per_epoch"}),
+        ({"saves_per_epoch": 0, "save_steps": 0, "eval_steps": 0}, {"saves_per_epoch", "save_steps", "eval_steps"}),
+        ({"evals_per_epoch": 2}, set()),
+        ({"evals_per_epoch": 2, "has_held_out_rows": False}, {"evals_per_epoch"}),
+        ({"eval_strategy": "epoch", "eval_batch_size": 2, "has_held_out_rows": False},
+         {"eval_strategy", "eval_batch_size"}),
+        ({"eval_strategy": "steps", "has_held_out_rows": False}, {"eval_strategy"}),
+        ({"eval_strategy": False, "has_held_out_rows": False}, set()),
+        ({**LORA, "liger_glu_activation": True, "lora_mlp_kernel": True}, {"liger_glu_activation"}),
+        ({**LORA, "liger_glu_activation": True, "kernels": ["lora_mlp"]}, {"liger_glu_activation"}),
+        ({**LORA, "liger_glu_activation": True}, set()),
+    ],
+)  # fmt: skip
+def test_settings_that_ask_for_nothing_are_noted_and_no_part_of_the_key(
+    settings: dict[str, Any], idle: set[str]
+) -> None:
+    made = config(**settings)
+    assert {item.key for item in made.idle()} == idle
+    assert not idle & set(made.semantic())
+    rest = {name: value for name, value in settings.items() if name not in idle}
+    assert made.semantic() == config(**rest).semantic()
+
+
+def test_the_lora_mlp_kernel_goes_before_ligers_activation() -> None:
+    asked = {**LORA, "liger_glu_activation": True, "lora_mlp_kernel": True}
+    sources = config(**asked).kernel_choice.sources
+    assert sources["lora_mlp"] == "tunemill" and sources["swiglu"] == "tunemill"
+    alone = config(**LORA, liger_glu_activation=True).kernel_choice.sources
+    assert "lora_mlp" not in alone and alone["swiglu"] == "liger"
+
+
+@pytest.mark.parametrize(
+    ("settings", "libraries"),
+    [
+        ({"kernels": "off"}, set()),
+        ({}, {"triton"}),
+        ({"kernels": "off", "liger_rope": True}, {"liger-kernel"}),
+        ({"kernels": "off", "cut_cross_entropy": True}, {"cut-cross-entropy"}),
+        ({"kernels": "off", "chunked_cross_entropy": True}, set()),
+        ({"kernels": ["rope"]}, {"triton"}),
+    ],
+)
+def test_libraries_of_kernels_count_where_they_are_used(
+    settings: dict[str, Any], libraries: set[str]
+) -> None:
+    assert set(config(**settings).used_libraries()) == libraries

@@ -23,6 +23,8 @@ from support.tiny_model import (
 from transformers import AutoModelForCausalLM, MambaConfig, MambaForCausalLM
 
 from tunemill.stages.artifacts import EvaluationData, Model, TrainingData
+from tunemill.stages.data.rows.collate_body import Collator
+from tunemill.stages.data.rows.isolation_body import rows_leak
 from tunemill.stages.data.rows.mapped import Rows
 from tunemill.stages.errors import SettingError
 from tunemill.stages.evaluation.body import evaluate
@@ -30,9 +32,8 @@ from tunemill.stages.evaluation.config import EvaluationConfig
 from tunemill.stages.models import packed_loss_body
 from tunemill.stages.models.loss_body import row_losses
 from tunemill.stages.models.packed_loss_body import packed_row_losses
-from tunemill.stages.training.loop_body import train
-from tunemill.stages.training.order_body import Collator, rows_leak
-from tunemill.stages.training.sft.config import TrainedConfig
+from tunemill.stages.training.sft.body import sft
+from tunemill.stages.training.sft.config import SftConfig
 
 ATTENTION = ["eager", "sdpa", "flex_attention"]
 ROWS = random_rows(9, seed=3, longest=30)
@@ -124,8 +125,8 @@ def run(
     folder: Path, base: Model, data: TrainingData, held_out: EvaluationData | None = None, **settings: Any
 ) -> Heard:
     heard = Heard()
-    config = TrainedConfig(**{"logging_steps": 1, **SGD, **settings})
-    train(
+    config = SftConfig(**{"logging_steps": 1, **SGD, **settings})
+    sft(
         config, base_model=base, training_data=data, evaluation_data=held_out, out=workspace(folder),
         report=heard.report,
     )  # fmt: skip
@@ -209,4 +210,4 @@ def test_the_evaluation_stage_gives_the_same_losses_packed(tmp_path: Path, base:
 )
 def test_settings_that_exclude_each_other(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        TrainedConfig(learning_rate=0.1, **settings)
+        SftConfig(learning_rate=0.1, **settings)

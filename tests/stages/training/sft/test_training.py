@@ -27,8 +27,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, MambaConfig, Mamba
 from tunemill.stages.artifacts import EvaluationData, Model, TrainingData
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.training.callbacks_body import random_state_kept
-from tunemill.stages.training.loop_body import train
-from tunemill.stages.training.sft.config import TrainedConfig
+from tunemill.stages.training.sft.body import sft
+from tunemill.stages.training.sft.config import SftConfig
 
 LORA: dict[str, Any] = {
     "adapter": "lora",
@@ -58,8 +58,8 @@ def run(
     folder: Path, base: Model, data: TrainingData, held_out: EvaluationData | None = None, **settings: Any
 ) -> tuple[Path, Heard]:
     out, heard = workspace(folder), Heard()
-    config = TrainedConfig(**{"learning_rate": 1e-2, "logging_steps": 1, **settings})
-    train(config, base_model=base, training_data=data, evaluation_data=held_out, out=out, report=heard.report)
+    config = SftConfig(**{"learning_rate": 1e-2, "logging_steps": 1, **settings})
+    sft(config, base_model=base, training_data=data, evaluation_data=held_out, out=out, report=heard.report)
     return out.data, heard
 
 

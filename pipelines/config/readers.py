@@ -1,0 +1,82 @@
+"""Keys that some stage reads, but none of this graph: an error, or a note where they ask for nothing here."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tunemill.pipelines.config.document import Document, KeyPath, spell
+from tunemill.pipelines.config.graph_config import ENTRY_LISTS
+from tunemill.pipelines.config.problems import Problem
+from tunemill.pipelines.config.slices import cut, problem_at, validate
+from tunemill.stages.declaration import EntryMark, RuntimeMark, Stage, StageConfig
+
+# What asks for nothing where nothing is the default.
+OFF: tuple[Any, ...] = (None, False, [], {}, "")
+
+
+def unread_keys(
+    document: Document,
+    readers: Mapping[KeyPath, Sequence[type[StageConfig]]],
+    stages: Sequence[Stage],
+    trains: str,
+) -> Iterator[Problem]:
+    """What is said of each key that one of `stages` reads and that none of the graph's does.
+
+    `readers` are the configs of the graph, by the dataset entry that they read (`()`: the top level); `trains` is the
+    method that it trains by. Keys at the default that they would have are passed over.
+    """
+    for place, value in _set_keys(document):
+        entry = place[:2] if len(place) == 3 else ()
+        key = spell(place[len(entry) :])
+        if any(key in _keys_of(config, entry) for config in readers.get(entry, ())):
+            continue
+        fields = [(stage, keys[key]) for stage in stages if key in (keys := _keys_of(stage.config, entry))]
+        defaults = [stage.config.defaults().get(field) for stage, field in fields]
+        if any(value == default or (value in OFF and default in OFF) for default in defaults):
+            continue
+        if fields:
+            yield _unread(place, document, fields, trains)
+
+
+def wrong_values(
+    document: Document, stages: Sequence[Stage], readers: Sequence[type[StageConfig]]
+) -> Iterator[Problem]:
+    """Values that are wrong for `stages`, which the graph lacks, of keys that none of its `readers` reads."""
+    read = {key for config in readers for key in config.top_keys()}
+    for stage in stages:
+        if stage.config.marked(EntryMark):
+            continue
+        found = validate(stage.config, cut(stage.config, document), document)
+        for problem in found if isinstance(found, list) else []:
+            key = problem.path.partition(".")[0]
+            if problem.kind == "value" and key in document.data and key not in read:
+                yield problem
+
+
+def _unread(place: KeyPath, document: Document, fields: Sequence[tuple[Stage, str]], trains: str) -> Problem:
+    names = ", ".join(stage.name for stage, _ in fields)
+    absent = [stage.idle_without for stage, _ in fields]
+    if all(absent):
+        return problem_at(place, document, "idle", f"asks for nothing: {absent[0]}")
+    if all(field in stage.config.marked(RuntimeMark) for stage, field in fields):
+        message = f"asks for nothing: it is read by {names}, which this pipeline lacks, and changes no result"
+        return problem_at(place, document, "idle", message)
+    message = f"is read by {names}; this pipeline trains {trains}. Take it out"
+    return problem_at(place, document, "unread", message)
+
+
+def _set_keys(document: Document) -> Iterator[tuple[KeyPath, Any]]:
+    """Every key that a stage may read by itself: of the top level, below `pipeline`, and of dataset entries."""
+    for key, value in document.data.items():
+        if key == "pipeline" and isinstance(value, dict):
+            yield from (((key, name), item) for name, item in value.items())
+        elif key in ENTRY_LISTS and isinstance(value, list):
+            for index, entry in enumerate(value):
+                if isinstance(entry, dict):
+                    yield from (((key, index, name), item) for name, item in entry.items())
+        else:
+            yield (key,), value
+
+
+def _keys_of(config: type[StageConfig], entry: KeyPath) -> dict[str, str]:
+    """The keys that a config reads of this entry (or, without one, of the top level), each with its field."""
+    return config.entry_keys(str(entry[0])) if entry else config.top_keys()
