@@ -14,10 +14,12 @@ from tunemill.stages.evaluation.stage import EVALUATION
 from tunemill.stages.models.base_model.stage import BASE_MODEL
 from tunemill.stages.models.merged.stage import MERGED
 from tunemill.stages.models.quantized.stage import QUANTIZED
+from tunemill.stages.training.orpo.stage import ORPO
 from tunemill.stages.training.sft.stage import SFT
 
 METHODS: dict[str, Stage] = {
     "sft": SFT,
+    "orpo": ORPO,
 }
 
 STAGES: tuple[Stage, ...] = (
