@@ -9,6 +9,7 @@ import dagster as dg
 import yaml
 
 from tunemill.pipelines.assets.assets import asset_key, build_assets
+from tunemill.pipelines.config.graph_config import GraphConfig
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.places import plain_name
@@ -44,7 +45,8 @@ def build_definitions(folder: Path, state: Path | None = None, launch: Launcher 
 
 
 def pipeline_files(folder: Path) -> Iterator[Path]:
-    """The YAMLs below a folder that look like pipelines: a mapping with `base_model`."""
+    """The YAMLs below a folder that look like pipelines: a mapping with the keys that every graph needs."""
+    needed = {key for key, field in GraphConfig.model_fields.items() if field.is_required()}
     for path in sorted([*folder.rglob("*.yml"), *folder.rglob("*.yaml")]):
         if any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
@@ -52,7 +54,7 @@ def pipeline_files(folder: Path) -> Iterator[Path]:
             data: Any = yaml.safe_load(path.read_text())
         except (OSError, ValueError, RecursionError, yaml.YAMLError):
             continue
-        if isinstance(data, dict) and "base_model" in data:
+        if isinstance(data, dict) and needed <= data.keys():
             yield path
 
 

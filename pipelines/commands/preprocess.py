@@ -22,14 +22,13 @@ from tunemill.pipelines.commands.options import (
 )
 from tunemill.pipelines.commands.tables import data_tables, run_table, stdout
 from tunemill.pipelines.graph.load import load_pipeline
-from tunemill.pipelines.graph.nodes import Pipeline
+from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.run.finished import Finished
 from tunemill.pipelines.run.progress import show_progress
+from tunemill.stages.artifacts import Artifact, Tokenizer
 from tunemill.stages.declaration import Stage
 
 DEBUG_EXAMPLES = 5
-# The node whose rows are exported.
-TRAINING_DATA = "training_data"
 
 
 def add_to(commands: Any) -> None:
@@ -71,14 +70,19 @@ def preprocess(options: argparse.Namespace) -> int:
     examples = [] if failed else list(_examples(options, pipeline, finished))
     exported = None
     if options.export is not None and not failed:
-        export = pipeline.node(TRAINING_DATA).stage.export
-        assert export is not None, "what makes training data says how it is exported"
-        exported = export_rows(_published(finished, TRAINING_DATA), export, options.export)
+        exported = _export(pipeline, finished, options.export)
     if options.json:
         _print_json(options, pipeline, finished, examples, exported)
     else:
         _print(options, pipeline, finished, examples, exported)
     return 1 if failed else 0
+
+
+def _export(pipeline: Pipeline, finished: Sequence[Finished], target: Path) -> int:
+    """Write the rows of the first node that can be exported: those that are trained on."""
+    node = next(node for node in pipeline.nodes if node.stage.export is not None)
+    assert node.stage.export is not None
+    return export_rows(_published(finished, node.name), node.stage.export, target)
 
 
 def _published(finished: Sequence[Finished], node: str) -> Any:
@@ -91,13 +95,20 @@ def _examples(
     if not options.debug and options.debug_num_examples is None:
         return []
     count = DEBUG_EXAMPLES if options.debug_num_examples is None else options.debug_num_examples
-    tokenizer = _published(finished, "tokenizer")
-    return [
-        row
-        for node in pipeline.nodes
-        if node.stage.shown_as == "tokens"
-        for row in shown_rows(node.name.partition("/")[2], _published(finished, node.name), tokenizer, count)
-    ]
+    shown: list[ShownRow] = []
+    for node in pipeline.nodes:
+        if node.stage.shown_as == "tokens":
+            tokenizer = _published(finished, _upstream(node, Tokenizer))
+            name = node.name.partition("/")[2]
+            shown += shown_rows(name, _published(finished, node.name), tokenizer, count)
+    return shown
+
+
+def _upstream(node: Node, artifact: type[Artifact]) -> str:
+    """The node that gives a node its artifact of this type."""
+    (name,) = (name for name, declared in node.stage.inputs.items() if declared.artifact is artifact)
+    (upstream,) = node.inputs[name]
+    return upstream
 
 
 def _print_json(

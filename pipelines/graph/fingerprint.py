@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,7 @@ def files_of(stage: Stage) -> set[Path]:
     A module that is named by a string (`tunemill.stages.x:function`) counts as imported, and so does every module below
     a folder that is named by one (`tunemill.stages.x.`).
     """
-    body = _file_of(stage.body.split(":")[0])
-    assert body is not None, f"{stage.name}: there is no {stage.body}"
-    files = set(body.parent.rglob("*.py"))
+    files = set(folder_of_body(stage).rglob("*.py"))
     pending = list(files)
     while pending:
         for imported in _imports(pending.pop()):
@@ -46,16 +45,21 @@ def files_of(stage: Stage) -> set[Path]:
     return files
 
 
+def folder_of_body(stage: Stage) -> Path:
+    """The stage's own folder."""
+    body = _file_of(stage.body.split(":")[0])
+    assert body is not None, f"{stage.name}: there is no {stage.body}"
+    return body.parent
+
+
 def fingerprint(stage: Stage) -> str:
-    """SHA-256 over the meaning of the stage's files."""
+    """SHA-256 over the meaning of the stage's modules, and the files that they read by the name of their folder."""
     files = files_of(stage)
     meanings = [
-        f"{path.relative_to(ROOT).as_posix()}\n{_meaning(ast.parse(path.read_text()))}"
-        for path in sorted(files)
+        f"{path.relative_to(ROOT).as_posix()}\n{_meaning_of(path.read_text())}" for path in sorted(files)
     ]
-    # Chat templates are read by name, so those beside a module count as imported by it.
-    templates = {template for path in files for template in path.parent.glob("templates/**/*.jinja")}
-    meanings += [f"{path.relative_to(ROOT).as_posix()}\n{path.read_text()}" for path in sorted(templates)]
+    read = {file for path in files for file in _read_by(path)}
+    meanings += [f"{path.relative_to(ROOT).as_posix()}\n{path.read_text()}" for path in sorted(read)]
     return hashlib.sha256("\n".join(meanings).encode()).hexdigest()
 
 
@@ -84,21 +88,48 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _imports(path: Path) -> Iterator[Path]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        modules: list[str] = []
+    imported, named = _references(path.read_text())
+    for name in named:
+        # The beginning of several names: whatever it is completed to.
+        yield from _folder_of(name).rglob("*.py")
+    for module in (*imported, *named):
+        file = _file_of(module)
+        if file is not None and not (file.name in CONTRACT and file.parent == STAGES_FOLDER):
+            yield file
+
+
+@cache
+def _references(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The modules that a module imports, and those that it names in strings."""
+    imported: list[str] = []
+    named: list[str] = []
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.module:
-            modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
+            imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and DOTTED.fullmatch(node.value):
-            name = node.value.split(":")[0].rstrip(".")
-            modules = [name]
-            # The beginning of several names: whatever it is completed to.
-            yield from _folder_of(name).rglob("*.py")
-        for module in modules:
-            file = _file_of(module)
-            if file is not None and not (file.name in CONTRACT and file.parent == STAGES_FOLDER):
-                yield file
+            named.append(node.value.split(":")[0].rstrip("."))
+    return tuple(imported), tuple(named)
+
+
+def _read_by(path: Path) -> Iterator[Path]:
+    """What a module may read that is no module: the files of a folder beside it that it names, such as `templates`."""
+    for name in _words(path.read_text()):
+        folder = path.parent / name
+        if folder.is_dir():
+            yield from (file for file in folder.rglob("*.jinja") if file.is_file())
+
+
+@cache
+def _words(text: str) -> frozenset[str]:
+    constants = (node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant))
+    return frozenset(value for value in constants if isinstance(value, str) and value.isidentifier())
+
+
+@cache
+def _meaning_of(text: str) -> str:
+    return _meaning(ast.parse(text))
 
 
 def _file_of(module: str) -> Path | None:

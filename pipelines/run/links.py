@@ -6,14 +6,14 @@ from pathlib import Path
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.resources.errors import StoreError
 from tunemill.resources.store import Published
-from tunemill.stages.artifacts import TrainingData
+from tunemill.stages.artifacts import PreferenceData, TrainingData
 
 
 def link_result(pipeline: Pipeline, node: Node, published: Published) -> None:
     """Link models and evaluations below `output_dir`, training data below `dataset_prepared_path`."""
     if node.stage.output.exported:
         _link(pipeline.output_dir, node, published)
-    elif issubclass(node.stage.output, TrainingData):
+    elif issubclass(node.stage.output, TrainingData | PreferenceData):
         _link(pipeline.prepared_path, node, published)
 
 

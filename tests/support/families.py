@@ -21,7 +21,7 @@ from transformers import (
     MistralConfig,
     MixtralConfig,
     Phi3Config,
-    PreSftConfig,
+    PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
 )
@@ -37,7 +37,7 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 64,
     "pad_token_id": 0,
 }
-CONFIGS: dict[str, tuple[type[PreSftConfig], dict[str, Any]]] = {
+CONFIGS: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
     "llama": (LlamaConfig, {}),
     "mistral": (MistralConfig, {"sliding_window": 4}),
     "ministral3": (Ministral3Config, {"head_dim": 8}),

@@ -9,9 +9,9 @@ from transformers import PreTrainedTokenizerBase
 
 from tunemill.stages.data.conversations.example import Message, Render
 from tunemill.stages.data.conversations.template_environment import compiled
+from tunemill.stages.data.conversations.today import CLOCK
 from tunemill.stages.errors import SettingError
 
-CLOCK = "strftime_now"
 # What a template's own mistakes raise: a text added to a number, a role that is in no list.
 MISTAKES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
 # What a template finds even where nobody gives it.

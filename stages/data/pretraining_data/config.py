@@ -5,11 +5,11 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
+from tunemill.stages.data.rows.limits import PACKING_KEYS
 from tunemill.stages.data.sources.keys import SourceKeys
 from tunemill.stages.declaration import ConflictError, Entry, Idle, Runtime
 
 BUFFER_ROWS = 10_000
-PACKING_KEYS = ("sample_packing_bin_size", "sample_packing_group_size", "sample_packing_sequentially")
 # Keys of datasets that are prepared as a whole, and why a stream cannot honour them.
 WHOLE_DATASET_KEYS = {
     "val_set_size": "hold rows out of a stream: it has no known end. Remove it",

@@ -14,3 +14,7 @@ class Limits:
     key: str
     shortest: int
     strategy: Strategy
+
+
+# Keys that say how rows are put into sequences, and that ask for nothing where none are.
+PACKING_KEYS = ("sample_packing_bin_size", "sample_packing_group_size", "sample_packing_sequentially")

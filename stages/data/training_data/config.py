@@ -4,10 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from tunemill.stages.data.rows.limits import Limits, Strategy
+from tunemill.stages.data.rows.limits import PACKING_KEYS, Limits, Strategy
 from tunemill.stages.declaration import ConflictError, Runtime, StageConfig
-
-PACKING_KEYS = ("sample_packing_bin_size", "sample_packing_group_size", "sample_packing_sequentially")
 
 
 class TrainingDataConfig(StageConfig):

@@ -12,7 +12,7 @@ from support.project import make_project, nodes_in_state
 from tunemill.pipelines.assets.folder import build_definitions
 from tunemill.resources.launcher import in_this_process
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 DAGSTER = [sys.executable, "-m", "dagster"]
 
 

@@ -10,7 +10,7 @@ from tunemill.pipelines.cli import main
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.config.schema import axolotl_keys, json_schema, key_tree
 from tunemill.pipelines.graph.load import load_pipeline
-from tunemill.pipelines.graph.nodes import unique_names
+from tunemill.pipelines.graph.places import unique_names
 
 
 @pytest.fixture
@@ -162,7 +162,8 @@ def test_the_schema_knows_every_key():
     ("text", "message"),
     [
         ("? [a, b]\n: 1\n", "a key must be text"),
-        ("1: x\n", "a key must be text"),
+        ("1: x\n", "unknown key"),
+        ("on: x\n", "a key must be text"),
         ("x: &d [*d]\n", "cannot be read"),
         ("x: 2024-13-45\n", "cannot be read"),
         ("x: .nan\n", "not a finite number"),

@@ -1,8 +1,14 @@
 """A changed stage has a raised version, or somebody said that its results are the same."""
 
 import ast
+import shutil
+from pathlib import Path
 
-from tunemill.pipelines.graph.nodes import fingerprint
+import pytest
+
+from tunemill.pipelines.graph import fingerprint
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_every_fingerprint_is_recorded():
@@ -25,8 +31,84 @@ def test_comments_docstrings_and_formatting_do_not_move_a_fingerprint():
     assert meaning(plain) == meaning(dressed) != meaning(changed)
 
 
-def test_a_helper_that_a_stage_imports_is_part_of_its_fingerprint():
-    stage = next(stage for stage in fingerprint.STAGES if stage.name == "evaluation")
-    body = fingerprint.STAGES_FOLDER / "evaluation" / "body.py"
-    assert list(fingerprint._imports(body)), "the body imports helpers"
-    assert fingerprint.fingerprint(stage) == fingerprint.fingerprint(stage)
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """The fingerprints of a copy of the stages and kernels, which a test may edit."""
+    for folder in ("stages", "kernels", "resources"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(fingerprint, "ROOT", tmp_path)
+    monkeypatch.setattr(fingerprint, "STAGES_FOLDER", tmp_path / "stages")
+    return tmp_path
+
+
+def prints():
+    return {stage.name: fingerprint.fingerprint(stage) for stage in fingerprint.STAGES}
+
+
+def moved(before):
+    now = prints()
+    return {name for name in now if now[name] != before[name]}
+
+
+def test_a_copy_has_the_same_fingerprints(copied):
+    assert copied == fingerprint.ROOT
+    assert prints() == {name: entry["fingerprint"] for name, entry in fingerprint.recorded().items()}
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "from tunemill.stages.faraway.deeper.helper import help",
+        "from tunemill.stages.faraway.deeper import helper",
+        "import tunemill.stages.faraway.deeper.helper",
+        'HELPER = "tunemill.stages.faraway.deeper.helper"',
+        'HELPER = "tunemill.stages.faraway.deeper.helper:help"',
+        'HELPERS = "tunemill.stages.faraway.deeper."',
+    ],
+)
+def test_an_edit_of_a_module_two_folders_away_moves_who_names_it(copied, reference):
+    helper = copied / "stages" / "faraway" / "deeper" / "helper.py"
+    helper.parent.mkdir(parents=True)
+    helper.write_text("def help():\n    return 1\n")
+    unnamed = prints()
+    body = copied / "stages" / "evaluation" / "body.py"
+    body.write_text(f"{body.read_text()}\n\n{reference}\n")
+    assert moved(unnamed) == {"evaluation"}
+    before = prints()
+    helper.write_text("def help():\n    return 2\n")
+    assert moved(before) == {"evaluation"}
+
+
+@pytest.mark.parametrize(
+    ("file", "stages"),
+    [
+        ("stages/training/orpo/loss.py", {"orpo"}),
+        ("stages/training/sft/body.py", {"sft"}),
+        ("stages/training/loop_body.py", {"sft", "orpo"}),
+        ("stages/training/kernels/liger_body.py", {"sft", "orpo"}),
+        ("kernels/functions/rope.py", {"sft", "orpo"}),
+        ("stages/data/tokenized/formats/completion.py", {"tokenized"}),
+        ("stages/data/synthetic/body.py", {"synthetic"}),
+        ("stages/data/sources/split.py", {"dataset", "pretraining_data"}),
+        ("stages/models/merged/fold_body.py", {"merged"}),
+        ("stages/report.py", set()),
+    ],
+)
+def test_an_edit_moves_the_stages_that_it_may_change_and_no_other(copied, file, stages):
+    before = prints()
+    path = copied / file
+    path.write_text(f"{path.read_text()}\n\nNEW = 1\n")
+    assert moved(before) == stages
+
+
+def test_an_edit_of_a_chat_template_moves_the_stages_that_render_it(copied):
+    before = prints()
+    template = copied / "stages" / "data" / "conversations" / "templates" / "chatml.jinja"
+    template.write_text(template.read_text() + " ")
+    assert moved(before) == {"tokenizer", "tokenized", "preferences"}
+
+
+def test_no_stage_lies_inside_another():
+    folders = [fingerprint.folder_of_body(stage) for stage in fingerprint.STAGES]
+    assert len(set(folders)) == len(folders)
+    assert not [(a, b) for a in folders for b in folders if a in b.parents]

@@ -6,110 +6,22 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel, ValidationError
+from support.samples import samples_of
 
 from tunemill.pipelines.graph.keys import key_document
-from tunemill.pipelines.graph.nodes import STAGES, Node
+from tunemill.pipelines.graph.nodes import Node
 from tunemill.resources.canonical import hash_document
 from tunemill.stages.data.preferences.config import PreferencesConfig
 from tunemill.stages.data.preferences.stage import PREFERENCES
-from tunemill.stages.declaration import RuntimeMark, StageConfig
+from tunemill.stages.declaration import RuntimeMark, Stage, StageConfig
+from tunemill.stages.registry import STAGES
 
-# Values that the smallest valid config of a stage needs.
-REQUIRED: dict[str, Any] = {
-    "path": "/rows.jsonl",
-    "type": "chat_template",
-    "base_model": "/model",
-    "learning_rate": 0.001,
-    "adapter": "lora",
-    "lora_r": 8,
-    "lora_alpha": 16,
-    "lora_target_linear": True,
-}
-# What the smallest config of some stages needs instead, None to leave one out.
-REQUIRED_BY: dict[str, dict[str, Any]] = {
-    "SyntheticConfig": {"type": "_synthetic"},
-    "PretrainingDataConfig": {"type": "pretrain", "max_steps": 10},
-    "PreferencesConfig": {"type": "chatml.intel", "rl": "dpo"},
-}
-# Fields that only make sense beside others: what the others must be, None to leave one out.
-PARTNERS: dict[str, dict[str, Any]] = {
-    "adapter": {"lora_r": None, "lora_alpha": None, "lora_target_linear": None, "adapter": None},
-    "field": {"type": "completion"},
-    "conversation": {"type": "alpaca_chat"},
-    "step_separator": {"type": "stepwise_supervised"},
-    "max_completion_length": {"type": "stepwise_supervised"},
-    "train_on_last_step_only": {"type": "stepwise_supervised"},
-    "dataset_shard_num": {"dataset_shard_num": 2, "dataset_shard_idx": 0},
-    "dataset_shard_idx": {"dataset_shard_num": 2, "dataset_shard_idx": 0},
-    "sample_packing_bin_size": {"sample_packing": True},
-    "sample_packing_group_size": {"sample_packing": True},
-    "sample_packing_sequentially": {"sample_packing": True},
-    "pretrain_multipack_attn": {"sample_packing": True},
-    "dataset.shards_idx": {"shards": 70},
-    "dataset.seed": {"shards": 2},
-    "revision": {"path": "hf://datasets/owner/rows"},
-    "name": {"path": "hf://datasets/owner/rows"},
-    "data_files": {"path": "json", "data_files": ["/rows.jsonl"]},
-    "preferences.reward_model": {"type": "bradley_terry.chat_template", "rl": None, "reward_model": True},
-    "preferences.chat_template": {"type": "chat_template.default"},
-    "preferences.chat_template_jinja": {
-        "type": "chat_template.default",
-        "chat_template": "jinja",
-        "chat_template_jinja": "{{ messages }}",
-    },
-    "preferences.field_messages": {"type": "chat_template.default"},
-    "preferences.field_tools": {"type": "chat_template.default"},
-    "preferences.message_field_role": {"type": "chat_template.default"},
-    "preferences.message_field_content": {"type": "chat_template.default"},
-    "preferences.message_property_mappings": {"type": "chat_template.default"},
-    "preferences.roles": {"type": "chat_template.default"},
-    "preferences.drop_system_message": {"type": "chat_template.default"},
-    "preferences.rl": {"type": "chatml.intel", "rl": "dpo"},
-    "pretraining_data.field": {},
-    "pretraining_data.sample_packing": {},
-    "tokens": {"lora_modules_to_save": ["lm_head"]},
-    "chat_template_jinja": {"chat_template": "jinja", "chat_template_jinja": "{{ messages }}"},
-    "dataloader_prefetch_factor": {"dataloader_num_workers": 2},
-    "gradient_checkpointing_kwargs": {"gradient_checkpointing": True},
-    "optim_args": {"optimizer": "sgd"},
-    "lora_target_linear": {"lora_target_modules": ["q_proj"]},
-    "eval_strategy": {"eval_steps": 4},
-    "save_strategy": {"save_steps": 4},
-    "chunked_cross_entropy_num_chunks": {"chunked_cross_entropy": True},
-}
-# Values of fields whose type alone does not say what is valid.
-CANDIDATES: dict[str, list[Any]] = {
-    "split": ["train[:10]"],
-    "ds_type": ["json", "csv"],
-    "optim_args": [{"momentum": 0.5}],
-    "adapter": ["lora"],
-    "chat_template_jinja": ["{{ other }}"],
-    "path": ["/other.jsonl"],
-    "data_files": [["/other.jsonl"]],
-    "type_code": [["/shaping.py"]],
-    "base_model": ["/other"],
-    "tokenizer_config": ["/other"],
-    "revision": ["other"],
-    "chat_template": ["chatml", "llama3"],
-    "max_input_id": [500],
-    "plugins": [["axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"]],
-}
-# Fields that refuse every value but one with a reason of its own.
-REFUSING = {
-    ("tokenized", "field_human"),
-    ("tokenized", "field_model"),
-    ("training_data", "skip_prepare_dataset"),
-    ("training_data", "streaming"),
-    ("pretraining_data", "shards"),
-    ("pretraining_data", "shards_idx"),
-    ("pretraining_data", "val_set_size"),
-    ("pretraining_data", "dataset_exact_deduplication"),
-    ("pretraining_data", "excess_length_strategy"),
-    # One of these two decides which rows there are; `test_either_method_moves_the_key` has them.
-    ("preferences", "reward_model"),
-}
-
+SAMPLES = {stage.name: samples_of(stage) for stage in STAGES}
 FIELDS = [(stage, field) for stage in STAGES for field in stage.config.model_fields]
+
+
+def name_of(item: tuple[Stage, str]) -> str:
+    return f"{item[0].name}.{item[1]}"
 
 
 def name(item: Any) -> str:
@@ -118,12 +30,14 @@ def name(item: Any) -> str:
 
 @pytest.mark.parametrize(("stage", "field"), FIELDS, ids=name)
 def test_every_field_moves_the_key_or_is_declared_not_to(stage, field):
-    base = smallest(stage.config, field, stage.name)
-    if has_one_value(stage.config, field) or (stage.name, field) in REFUSING:
-        assert next(variants(stage.config, base, field), None) is None
+    base = smallest(stage, field)
+    changed = next(variants(stage, base, field), None)
+    if has_one_value(stage.config, field) or field in SAMPLES[stage.name].refused:
+        assert changed is None
         return
-    changed = next(variants(stage.config, base, field), None)
-    assert changed is not None, f"no other valid value was found for {field}; add one to CANDIDATES"
+    assert changed is not None, (
+        f"no other valid value was found for {field}; give one in the stage's samples.py"
+    )
     moved = key(stage, base) != key(stage, changed)
     if field in stage.config.marked(RuntimeMark):
         description = stage.config.model_fields[field].description or ""
@@ -144,7 +58,7 @@ def test_either_method_moves_the_key():
 
 @pytest.mark.parametrize("stage", STAGES, ids=name)
 def test_inputs_version_and_libraries_move_the_key(stage):
-    base = smallest(stage.config)
+    base = smallest(stage)
     keys = {key(stage, base)}
     for input_name in stage.inputs:
         keys.add(key(stage, base, inputs={input_name: ["d"]}))
@@ -170,11 +84,11 @@ def key(stage, config, inputs=None, sources=None) -> str:
     return hash_document(key_document(node(stage, config), inputs or {}, sources or {}))
 
 
-def smallest(config: type[StageConfig], field: str = "", stage: str = "") -> StageConfig:
-    partners = PARTNERS.get(f"{stage}.{field}", PARTNERS.get(field, {}))
-    given = {**REQUIRED, **REQUIRED_BY.get(config.__name__, {}), **partners}
-    names = [name for name in given if name in config.model_fields and given[name] is not None]
-    return config.model_validate({name: given[name] for name in names})
+def smallest(stage: Stage, field: str = "") -> StageConfig:
+    """The smallest valid config in which the field makes sense."""
+    samples = SAMPLES[stage.name]
+    given = {**samples.smallest, **samples.beside.get(field, {})}
+    return stage.config.model_validate({name: value for name, value in given.items() if value is not None})
 
 
 def has_one_value(config: type[StageConfig], field: str) -> bool:
@@ -183,20 +97,19 @@ def has_one_value(config: type[StageConfig], field: str) -> bool:
     return annotation is type(None) or (get_origin(annotation) is Literal and len(get_args(annotation)) == 1)
 
 
-def variants(config: type[StageConfig], base: StageConfig, field: str) -> Iterator[StageConfig]:
-    """Valid configs that differ from the base in one field."""
+def variants(stage: Stage, base: StageConfig, field: str) -> Iterator[StageConfig]:
+    """Valid configs that differ from the base in one field (and in what that field cannot do without)."""
+    samples, config = SAMPLES[stage.name], stage.config
     given = {name: getattr(base, name) for name in base.model_fields_set}
     before = getattr(base, field)
-    for value in [*CANDIDATES.get(field, []), *values(config.model_fields[field].annotation)]:
-        more = REQUIRED if field == "adapter" else {}
-        try:
-            changed = config.model_validate(
-                {**given, **{k: v for k, v in more.items() if k in config.model_fields}, field: value}
-            )
-        except ValidationError:
-            continue
-        if getattr(changed, field) != before:
-            yield changed
+    for value in [*samples.values.get(field, []), *values(config.model_fields[field].annotation)]:
+        for more in ({}, samples.smallest):
+            try:
+                changed = config.model_validate({**more, **given, field: value})
+            except ValidationError:
+                continue
+            if getattr(changed, field) != before:
+                yield changed
 
 
 SIMPLE: dict[Any, list[Any]] = {
@@ -231,21 +144,23 @@ def values(annotation: Any) -> Iterator[Any]:
             yield from ({field: item} for item in values(info.annotation))
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=name)
-def test_a_key_at_its_default_is_as_good_as_unset(stage):
-    base = smallest(stage.config)
+WITH_DEFAULT = [
+    (stage, field)
+    for stage, field in FIELDS
+    # What the smallest config sets to something else, or cannot do without, has no default to write out.
+    if not stage.config.model_fields[field].is_required()
+    and field not in smallest(stage, field).model_fields_set
+]
+
+
+@pytest.mark.parametrize(("stage", "field"), WITH_DEFAULT, ids=name)
+def test_a_key_at_its_default_is_as_good_as_unset(stage, field):
+    base = smallest(stage, field)
     given = base.model_dump(exclude_unset=True)
-    defaults = {name: value for name, value in stage.config.defaults().items() if value is not None}
-    # A key that the type of the rows does not read is refused, with its default too.
-    fitting = {name: value for name, value in defaults.items() if fits(stage.config, {**given, name: value})}
-    assert len(fitting) >= len(defaults) / 2
-    spelled = stage.config.model_validate({**fitting, **given})
+    spelled = stage.config.model_validate({**given, field: stage.config.defaults()[field]})
+    assert field in spelled.model_fields_set - base.model_fields_set
     assert key(stage, spelled) == key(stage, base)
 
 
-def fits(config: type[StageConfig], given: dict[str, Any]) -> bool:
-    try:
-        config.model_validate(given)
-    except ValidationError:
-        return False
-    return True
+def test_nearly_every_field_has_a_default_to_write_out():
+    assert len(WITH_DEFAULT) > 0.9 * len(FIELDS), set(map(name_of, FIELDS)) - set(map(name_of, WITH_DEFAULT))

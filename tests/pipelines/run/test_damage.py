@@ -6,9 +6,9 @@ import sys
 import pytest
 from support.project import make_project, nodes_in_state
 
-from tunemill.pipelines.assets.assets import Session, device
 from tunemill.pipelines.cli import main
 from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.run.materialize import Session, device
 from tunemill.resources.errors import StoreError
 from tunemill.resources.launcher import child_environment, in_this_process
 

@@ -43,7 +43,7 @@ def write(path, kind, count):
 def peak(folder, kind, count, split):
     source = write(folder / f"{count}.{kind}", kind, count)
     command = [sys.executable, "-c", CODE, str(source), str(folder / f"out{count}"), split]
-    tests = Path(__file__).resolve().parent.parent.parent
+    tests = Path(__file__).resolve().parents[3]
     done = subprocess.run(command, cwd=tests, capture_output=True, text=True, check=True)
     rows, kibibytes = map(int, done.stdout.split())
     assert rows > count // 3

@@ -15,7 +15,7 @@ from tunemill.stages.data.preferences.stage import PREFERENCES
 from tunemill.stages.data.tokenizer.config import TokenizerConfig
 from tunemill.stages.data.tokenizer.stage import TOKENIZER
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "preferences"
+GOLDEN = Path(__file__).parents[3] / "golden" / "preferences"
 CASES = sorted(path.stem for path in GOLDEN.glob("*.json"))
 
 

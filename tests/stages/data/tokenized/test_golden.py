@@ -16,7 +16,7 @@ from tunemill.stages.data.tokenizer.stage import TOKENIZER
 from tunemill.stages.data.training_data.config import TrainingDataConfig
 from tunemill.stages.data.training_data.stage import TRAINING_DATA
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parents[3] / "golden"
 CASES = sorted(path.stem for path in (GOLDEN / "cases").glob("*.json"))
 
 

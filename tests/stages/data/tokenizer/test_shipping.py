@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tunemill.stages.data.conversations.chat_template import TEMPLATES
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 PACKAGES = ("stages", "pipelines", "kernels", "resources")
 
 
@@ -26,5 +26,5 @@ def test_the_templates_are_in_the_wheel(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     shipped = {name for name in names if name.endswith(".jinja")}
     written = {path.relative_to(TEMPLATES).as_posix() for path in TEMPLATES.rglob("*.jinja")}
-    assert shipped == {f"tunemill/stages/tokenizer/templates/{name}" for name in written}
-    assert {"tunemill/kernels/apply.py", "tunemill/kernels/swiglu.py"} <= set(names)
+    assert shipped == {f"tunemill/stages/data/conversations/templates/{name}" for name in written}
+    assert {"tunemill/kernels/in_models/apply.py", "tunemill/kernels/functions/swiglu.py"} <= set(names)

@@ -101,15 +101,12 @@ def test_off_in_yaml_is_off() -> None:
         ({"kernels": ["swigluu"]}, "Input should be 'rms_norm'"),
         ({"plugins": [LIGER_PLUGIN]}, "plugins names Liger, but no liger_. key asks for a kernel"),
         ({"plugins": ["axolotl.integrations.spectrum.SpectrumPlugin"]}, "SpectrumPlugin: not supported yet"),
-        ({"lora_mlp_kernel": True}, "lora_mlp_kernel: a kernel for adapters, but adapter is unset"),
         ({"kernels": ["lora_o"]}, "lora_o: a kernel for adapters, but adapter is unset"),
         ({**LORA, "kernels": "off", "lora_o_kernel": True}, "kernels: off and lora_o_kernel: true exclude"),
         (
             {**LORA, "kernels": ["lora_o"], "lora_o_kernel": False},
             "lora_o_kernel: false, but kernels names lora_o",
         ),
-        ({**LORA, "liger_glu_activation": True, "lora_mlp_kernel": True}, "both compute the activation"),
-        ({**LORA, "liger_glu_activation": True, "kernels": ["lora_mlp"]}, "both compute the activation"),
         ({"liger_rope": True, "kernels": ["rope"]}, "liger_rope: true and kernels: .'rope'. both compute it"),
         ({"cut_cross_entropy": True, "chunked_cross_entropy": True}, "each computes the loss. Keep one"),
         ({"liger_cross_entropy": True, "kernels": ["linear_cross_entropy"]}, "each computes the loss"),
@@ -125,15 +122,11 @@ def test_what_excludes_each_other(settings: dict[str, Any], message: str) -> Non
 @pytest.mark.parametrize(
     ("settings", "keys"),
     [
-        ({"lora_mlp_kernel": True}, ("adapter", "lora_mlp_kernel")),
-        ({"kernels": ["lora_o"]}, ("adapter", "kernels")),
+        ({"kernels": ["lora_o"]}, ("kernels", "adapter")),
+        ({"liger_rope": True, "kernels": ["rope"]}, ("liger_rope", "kernels")),
         (
-            {**LORA, "liger_glu_activation": True, "lora_mlp_kernel": True},
-            ("liger_glu_activation", "lora_mlp_kernel"),
-        ),
-        (
-            {**LORA, "liger_glu_activation": True, "kernels": ["lora_mlp"]},
-            ("liger_glu_activation", "kernels"),
+            {"plugins": [CUT_PLUGIN], "chunked_cross_entropy": True},
+            ("cut_cross_entropy", "chunked_cross_entropy"),
         ),
     ],
 )

@@ -15,7 +15,7 @@ import torch
 from support.tiny_model import Heard, folder_bytes
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
-TESTS = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[3]
 
 
 @pytest.fixture

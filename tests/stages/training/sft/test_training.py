@@ -367,11 +367,13 @@ def test_what_needs_a_gpu_is_refused_before_the_model_is_read(
         run(tmp_path / "out", Model(tmp_path / "no such model"), data, **settings)
 
 
-def test_evaluations_without_held_out_rows_are_refused(
+def test_evaluations_without_held_out_rows_ask_for_nothing(
     tmp_path: Path, base: Model, data: TrainingData
 ) -> None:
-    with pytest.raises(SettingError, match=r"there are no held-out rows. Set test_datasets or val_set_size"):
-        run(tmp_path / "out", base, data, evals_per_epoch=1)
+    asked = {"evals_per_epoch": 1, "has_held_out_rows": False}
+    weights, heard = run(tmp_path / "asked", base, data, max_steps=2, **asked)
+    plain, _ = run(tmp_path / "plain", base, data, max_steps=2)
+    assert not heard.steps("eval_loss") and folder_bytes(weights) == folder_bytes(plain)
 
 
 def test_empty_training_data_is_refused(tmp_path: Path, base: Model) -> None:

@@ -8,7 +8,7 @@ from support.formats import FormatBench
 
 from tunemill.stages.data.conversations.example import BadRowError
 
-GOLDEN = Path(__file__).parents[3] / "golden" / "stepwise"
+GOLDEN = Path(__file__).parents[4] / "golden" / "stepwise"
 ROW = {"prompt": "Which is larger?", "completions": ["Look at it.", "It is 2."], "labels": [True, False]}
 
 

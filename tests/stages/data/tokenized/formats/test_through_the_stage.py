@@ -6,7 +6,7 @@ import pytest
 from support.rows import read_arrow, run_stage, trained_text
 
 from tunemill.stages.data.synthetic.config import SyntheticConfig
-from tunemill.stages.data.tokenized.stage import SYNTHETIC
+from tunemill.stages.data.synthetic.stage import SYNTHETIC
 from tunemill.stages.errors import RowError, SettingError
 
 END = "<|im_end|>"

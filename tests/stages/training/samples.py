@@ -1,0 +1,25 @@
+"""Valid settings of what every method of training reads, for the tests of keys."""
+
+from support.samples import Samples
+
+SAMPLES = Samples(
+    smallest={
+        "learning_rate": 0.001,
+        "adapter": "lora",
+        "lora_r": 8,
+        "lora_alpha": 16,
+        "lora_target_linear": True,
+    },
+    beside={
+        "plugins": {"liger_rope": True},
+        "save_strategy": {"save_steps": 4},
+        "eval_strategy": {"eval_steps": 4},
+        "gradient_checkpointing_kwargs": {"gradient_checkpointing": True},
+        "optim_args": {"optimizer": "sgd"},
+        "dataloader_prefetch_factor": {"dataloader_num_workers": 2},
+        "adapter": {"lora_r": None, "lora_alpha": None, "lora_target_linear": None, "adapter": None},
+        "lora_target_linear": {"lora_target_modules": ["q_proj"]},
+        "tokens": {"lora_modules_to_save": ["lm_head"]},
+    },
+    values={"plugins": [["liger"]], "optim_args": [{"momentum": 0.5}], "adapter": ["lora"]},
+)

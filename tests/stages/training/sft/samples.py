@@ -1,0 +1,7 @@
+"""Valid configs of the sft stage, for the tests of keys."""
+
+from support.samples import TESTS, Samples, load
+
+SAMPLES = load(TESTS / "stages" / "training" / "samples.py") | Samples(
+    beside={"chunked_cross_entropy_num_chunks": {"chunked_cross_entropy": True}},
+)

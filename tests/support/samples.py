@@ -1,0 +1,51 @@
+"""Valid configs of a stage, which its own tests give: `samples.py` in the stage's folder of tests."""
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunemill.stages.declaration import Stage
+
+TESTS = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a valid config needs. A stage whose every value is valid by itself needs none of it.
+
+    `smallest`: values that it cannot do without. `beside`: for a field that only makes sense beside others what those
+    must be, None to leave one out. `values`: of a field whose type alone does not say what is valid, some that are.
+    `refused`: fields that refuse every value but one, with a reason of their own.
+    """
+
+    smallest: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    values: Mapping[str, list[Any]] = field(default_factory=dict)
+    refused: frozenset[str] = frozenset()
+
+    def __or__(self, other: "Samples") -> "Samples":
+        """Both, those of `other` first."""
+        return Samples(
+            {**self.smallest, **other.smallest},
+            {**self.beside, **other.beside},
+            {**self.values, **other.values},
+            self.refused | other.refused,
+        )
+
+
+def samples_of(stage: Stage) -> Samples:
+    """The samples in the folder of the stage's tests, which mirrors the folder of its body."""
+    folder = TESTS.joinpath(*stage.body.split(":")[0].split(".")[1:-1])
+    return load(folder / "samples.py") if (folder / "samples.py").exists() else Samples()
+
+
+def load(file: Path) -> Samples:
+    """`SAMPLES` of a file."""
+    spec = importlib.util.spec_from_file_location(f"samples_of_{file.parent.name}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: Samples = module.SAMPLES
+    return found
