@@ -29,19 +29,32 @@ def identifier(path):
 
 
 def imported_modules(path):
+    """Everything that a file imports, wherever in it: below `TYPE_CHECKING` and in functions too."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+
+
+def file_of(module):
+    file = ROOT.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    return file if module.startswith("tunemill.") and file.is_file() else None
+
+
+def imported_files(path):
+    return {file for module in imported_modules(path) if (file := file_of(module))}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=identifier)
 def test_imports_go_one_way(path):
     folder = path.relative_to(ROOT).parts[0]
-    for module in imported_modules(path):
-        if module.startswith("tunemill."):
-            assert module.split(".")[1] in ALLOWED[folder], f"{identifier(path)} imports {module}"
+    for file in imported_files(path):
+        # What stages and store must know alike stands in a file of its own.
+        shared = file == ROOT / "resources" / "protocols.py"
+        allowed = shared or file.relative_to(ROOT).parts[0] in ALLOWED[folder]
+        assert allowed, f"{identifier(path)} imports {identifier(file)}"
 
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=identifier)
@@ -92,17 +105,18 @@ def test_the_kernels_package_of_the_registry_is_not_shadowed():
 
 
 def test_definitions_load_fast_and_without_torch():
-    code = (
-        "import sys, tunemill.pipelines.assets.definitions;"
-        "heavy = {'torch', 'transformers', 'datasets', 'trl', 'peft', 'pyarrow', 'matplotlib'} & set(sys.modules);"
-        "assert not heavy, heavy"
-    )
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-        seconds.append(time.perf_counter() - started)
-    assert min(seconds) < 1.5, seconds
+    """Fast beside `import dagster`, which they cannot do without: how fast that is depends on the machine's load."""
+    heavy = "{'torch', 'transformers', 'datasets', 'trl', 'peft', 'pyarrow', 'matplotlib'}"
+    code = f"import sys, tunemill.pipelines.assets.definitions; assert not {heavy} & set(sys.modules)"
+    ours = min(seconds_of(code) for _ in range(3))
+    dagsters = min(seconds_of("import dagster") for _ in range(3))
+    assert ours < 2 * dagsters + 0.3, (ours, dagsters)
+
+
+def seconds_of(code):
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    return time.perf_counter() - started
 
 
 def test_checking_a_config_imports_neither_torch_nor_dagster():

@@ -1,0 +1,227 @@
+"""Real trainings of a tiny model, and what can be seen of them from outside: of one or of several settings of a key."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from support.preference_rows import write_pairs
+from support.tiny_model import (
+    Heard,
+    evaluation_data,
+    make_model,
+    random_rows,
+    training_data,
+    workspace,
+)
+from torch.nn import functional
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+
+from tunemill.stages.artifacts import Model, PreferenceData
+from tunemill.stages.errors import SettingError
+from tunemill.stages.training.keys.training import TrainingKeys
+from tunemill.stages.training.orpo.body import orpo
+from tunemill.stages.training.orpo.config import OrpoConfig
+from tunemill.stages.training.sft.body import sft
+from tunemill.stages.training.sft.config import SftConfig
+
+Settings = dict[str, Any]
+
+# Two steps that report, and write no checkpoint.
+DEFAULTS: Settings = {"learning_rate": 1e-2, "logging_steps": 1, "max_steps": 2, "save_strategy": "no"}
+SMALL: Settings = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
+PAIRS = [("why? ", "because", "no"), ("say: ", "hi", "hello there"), ("and ", "so on", "on"), ("a", "bcd", "e")]
+
+
+class StoppedError(Exception):
+    """A training on a machine that only pretends to have a GPU: here it would need one."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of training: its settings, its body, and where the tiny data for it lies."""
+
+    config: type[TrainingKeys]
+    body: Callable[..., None]
+    data: Callable[[Path], Any]
+    held_out: Callable[[Path], Any]
+
+
+METHODS: dict[str, Method] = {
+    "sft": Method(
+        SftConfig,
+        sft,
+        data=lambda folder: training_data(folder, random_rows(6, longest=14)),
+        held_out=lambda folder: evaluation_data(folder, random_rows(3, seed=9)),
+    ),
+    "orpo": Method(
+        OrpoConfig,
+        orpo,
+        data=lambda folder: PreferenceData(write_pairs(folder, PAIRS).path),
+        held_out=lambda folder: PreferenceData(write_pairs(folder, PAIRS[:3]).path),
+    ),
+}
+
+
+@dataclass
+class Pass:
+    """One forward pass: the tensors that went in, and what its first layer was given, each time that it ran."""
+
+    inputs: dict[str, Any]
+    trains: bool
+    hidden: list[Any] = field(default_factory=list)
+    autocast: Any = None
+
+
+@dataclass
+class Seen:
+    """A training: what it was told, what it did, and why it was refused if it was."""
+
+    config: TrainingKeys | None = None
+    refusal: str | None = None
+    loaded: Any = None
+    """Type of the weights as they were read."""
+    arguments: Settings = field(default_factory=dict)
+    """What the Trainer's arguments were made of."""
+    trainer: Any = None
+    passes: list[Pass] = field(default_factory=list)
+    loss_shapes: list[tuple[int, ...]] = field(default_factory=list)
+    """Of the logits of each cross entropy while training."""
+    heard: Heard = field(default_factory=Heard)
+    folder: Path = Path()
+
+    @property
+    def trained(self) -> list[Pass]:
+        """The passes of training."""
+        return [one for one in self.passes if one.trains]
+
+    @property
+    def evaluated(self) -> list[Pass]:
+        """The passes over held-out rows."""
+        return [one for one in self.passes if not one.trains]
+
+
+class Trainings:
+    """Trains with any settings, each time in a folder of its own, from bases and data that are made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._count = 0
+        self._bases = {"llama": make_model(folder / "llama", **SMALL)}
+        self._bases["eager llama"] = make_model(folder / "eager", **SMALL, attn_implementation="eager")
+        self._data = {name: made.data(folder / name / "data") for name, made in METHODS.items()}
+        self._held_out = {name: made.held_out(folder / name / "held_out") for name, made in METHODS.items()}
+
+    def run(self, method: str, settings: Settings, *, base: str = "llama", on_gpu: bool = False) -> Seen:
+        """Train on a CPU, or up to the first thing that needs a GPU on a machine that pretends to have one."""
+        self._count += 1
+        seen = Seen(folder=self._folder / "runs" / str(self._count))
+        out = workspace(seen.folder)
+        with watched(seen), gpu_pretended() if on_gpu else no_gpu():
+            try:
+                seen.config = METHODS[method].config(**{**DEFAULTS, **settings})
+                METHODS[method].body(
+                    seen.config,
+                    base_model=Model(self._bases[base]),
+                    training_data=self._data[method],
+                    evaluation_data=self._held_out[method],
+                    out=out,
+                    report=seen.heard.report,
+                )
+            except ValidationError as error:
+                seen.refusal = error.errors()[0]["msg"]
+            except SettingError as error:
+                seen.refusal = str(error)
+            except StoppedError:
+                assert on_gpu
+        return seen
+
+
+@contextmanager
+def watched(seen: Seen) -> Iterator[None]:
+    """While open, what libraries are called with is noted; what they do stays the same."""
+    load, make, train = PreTrainedModel.from_pretrained.__func__, TrainingArguments.__init__, Trainer.train
+    cross_entropy = functional.cross_entropy
+
+    def noting_load(kind: Any, *args: Any, **given: Any) -> Any:
+        model = load(kind, *args, **given)
+        seen.loaded = model.dtype
+        return model
+
+    def noting_make(self: Any, **given: Any) -> None:
+        seen.arguments = given
+        make(self, **given)
+
+    def noting_train(self: Any, *args: Any, **given: Any) -> Any:
+        seen.trainer = self
+        watch_passes(self.model, seen.passes)
+        return train(self, *args, **given)
+
+    def noting_loss(logits: Any, *args: Any, **given: Any) -> Any:
+        if torch.is_grad_enabled():
+            seen.loss_shapes.append(tuple(logits.shape))
+        return cross_entropy(logits, *args, **given)
+
+    # A compiler would take seconds; the model is wrapped all the same.
+    torch.compiler.set_stance("force_eager")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PreTrainedModel, "from_pretrained", classmethod(noting_load))
+        patch.setattr(TrainingArguments, "__init__", noting_make)
+        patch.setattr(Trainer, "train", noting_train)
+        patch.setattr(functional, "cross_entropy", noting_loss)
+        try:
+            yield
+        finally:
+            torch.compiler.set_stance("default")
+
+
+def watch_passes(model: Any, passes: list[Pass]) -> None:
+    """Note every forward pass of the model, and every run of its first layer."""
+    plain = model.get_base_model() if hasattr(model, "peft_config") else model
+
+    def on_pass(module: Any, _args: Any, given: Settings) -> None:
+        tensors = {name: value.clone() for name, value in given.items() if torch.is_tensor(value)}
+        passes.append(Pass(tensors, module.training))
+
+    def on_layer(_layer: Any, args: Any, given: Settings) -> None:
+        passes[-1].hidden.append(args[0] if args else given["hidden_states"])
+        if torch.is_autocast_enabled("cpu"):
+            passes[-1].autocast = torch.get_autocast_dtype("cpu")
+
+    model.register_forward_pre_hook(on_pass, with_kwargs=True)
+    plain.model.layers[0].register_forward_pre_hook(on_layer, with_kwargs=True)
+
+
+@contextmanager
+def no_gpu() -> Iterator[None]:
+    """While open, this machine has no GPU, whichever it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        yield
+
+
+@contextmanager
+def gpu_pretended() -> Iterator[None]:
+    """While open, a GPU with everything seems to be here; making the Trainer's arguments stops the training."""
+    noting_make = TrainingArguments.__init__
+
+    def stop(self: Any, **given: Any) -> None:
+        with pytest.raises(TypeError):
+            noting_make(self, **given, no_such_argument=True)
+        raise StoppedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "is_bf16_supported", lambda **_given: True)
+        patch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+        patch.setattr(TrainingArguments, "__init__", stop)
+        yield
