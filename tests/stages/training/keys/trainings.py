@@ -39,7 +39,12 @@ SMALL: Settings = {
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
 }
-PAIRS = [("why? ", "because", "no"), ("say: ", "hi", "hello there"), ("and ", "so on", "on"), ("a", "bcd", "e")]
+PAIRS = [
+    ("why? ", "because", "no"),
+    ("say: ", "hi", "hello there"),
+    ("and ", "so on", "on"),
+    ("a", "bcd", "e"),
+]
 
 
 class StoppedError(Exception):
