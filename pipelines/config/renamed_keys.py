@@ -1,5 +1,6 @@
 """Keys that Axolotl reads under another name, or no longer reads: mapped with a note, or refused with what to write."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -68,9 +69,9 @@ def with_todays_names(document: Document) -> tuple[Document, list[Problem]]:
         document = _without(document, old)
         if given is None or given == value or (new in PRECISION_KEYS and given == "auto"):
             document = _with(document, new, value, place)
-            found.append(Problem(old, *place, "renamed", f"read as {new}: {value}"))
+            found.append(Problem(old, *place, "renamed", f"read as {new}: {json.dumps(value)}"))
         else:
-            message = f"means the same as {new}, which is {given} here; keep one"
+            message = f"means the same as {new}, which is {json.dumps(given)} here; keep one"
             found.append(Problem(old, *place, "conflict", message))
     return document, [*found, *_removed(document)]
 
@@ -113,7 +114,7 @@ def _precision(data: Mapping[str, Any]) -> Meant:
     meant, _ = PRECISIONS[given]
     others = [key for key in PRECISION_KEYS if key != meant and data.get(key) not in (None, False, "auto")]
     if others:
-        return f"{given} and {others[0]}: {data[others[0]]} ask for two precisions; keep one"
+        return f"{given} and {others[0]}: {json.dumps(data[others[0]])} ask for two precisions; keep one"
     return PRECISIONS[given]
 
 

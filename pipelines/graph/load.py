@@ -91,14 +91,24 @@ def problems_of_keys(graph: GraphConfig, document: Document) -> Iterator[Problem
 
 
 def once(problems: Sequence[Problem]) -> list[Problem]:
-    """Each problem once, and of what is said of a key nobody reads the first."""
+    """Each problem once.
+
+    Of a key that nobody reads the first that is said counts; and of a value with something wrong inside it not also
+    that it is none of the other things that might stand there.
+    """
     found: list[Problem] = []
     for problem in dict.fromkeys(problems):
-        said = {other.path for other in found}
-        if problem.kind == "unread" and problem.path in said:
+        if problem.kind == "unread" and problem.path in {other.path for other in found}:
+            continue
+        if problem.kind == "value" and any(lies_in(other.path, problem.path) for other in problems):
             continue
         found.append(problem)
     return found
+
+
+def lies_in(path: str, outer: str) -> bool:
+    """Whether a key's path leads into another's value."""
+    return path != outer and path.startswith((f"{outer}.", f"{outer}["))
 
 
 def spelled_out(document: Document) -> Document:

@@ -149,7 +149,9 @@ class PretrainingDataConfig(SourceKeys):
             idle.append("pretrain_multipack_attn")
         if idle and not self.sample_packing:
             raise ConflictError(
-                f"{', '.join(idle)}: only read with sample_packing: true; set it, or remove them", *idle
+                f"{', '.join(idle)}: only read with sample_packing: true; set it, or remove them",
+                *idle,
+                "sample_packing",
             )
 
     def _given(self, key: str) -> bool:

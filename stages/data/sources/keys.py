@@ -99,21 +99,23 @@ class SourceKeys(StageConfig):
         if kind == "builder":
             if not self.data_files:
                 raise ConflictError(
-                    f"path: {self.path} is a kind of file; name the files in data_files", "path"
+                    f"path: {self.path} is a kind of file; name the files in data_files", "path", "data_files"
                 )
             if self.ds_type != self.path:
                 raise ConflictError(
-                    f"path: {self.path} and ds_type: {self.ds_type} differ; keep one", "ds_type"
+                    f"path: {self.path} and ds_type: {self.ds_type} differ; keep one", "ds_type", "path"
                 )
         if kind != "hub" and self.revision is not None:
             raise ConflictError(
                 f"revision: {self.revision!r} is one of a Hub dataset, and path names none; remove it",
                 "revision",
+                "path",
             )
         if kind != "hub" and self.data_files and self.name is not None:
             raise ConflictError(
                 f"name: {self.name!r} chooses a configuration, and data_files are just files; remove one",
                 "name",
+                "data_files",
             )
         self._check_data_files()
         self._check_shards()
@@ -132,7 +134,9 @@ class SourceKeys(StageConfig):
     def _check_shards(self) -> None:
         if self.shards is None and self.shards_idx is not None:
             raise ConflictError(
-                f"shards_idx: {self.shards_idx} is given without shards, the number of shards", "shards_idx"
+                f"shards_idx: {self.shards_idx} is given without shards, the number of shards",
+                "shards_idx",
+                "shards",
             )
         if self.shards is not None and (self.shards_idx or 0) >= self.shards:
             raise ConflictError(
@@ -158,6 +162,8 @@ class SourceKeys(StageConfig):
                 f"split: {self.split!r} names {other[0]!r}, but what is not a folder or a Hub dataset has one split, "
                 "`train`",
                 "split",
+                "path",
+                "data_files",
             )
 
     @property

@@ -118,7 +118,9 @@ class TrainingDataConfig(StageConfig):
         idle = [key for key in PACKING_KEYS if getattr(self, key)]
         if idle and not self.sample_packing:
             raise ConflictError(
-                f"{', '.join(idle)}: only read with sample_packing: true; set it, or remove them", *idle
+                f"{', '.join(idle)}: only read with sample_packing: true; set it, or remove them",
+                *idle,
+                "sample_packing",
             )
 
     def _check_preparation(self) -> None:

@@ -52,7 +52,7 @@ class AdapterKeys(StageConfig):
             return ALL_LINEAR
         if isinstance(value, list) and ALL_LINEAR in value:
             raise ValueError(
-                f"{ALL_LINEAR} is no name of a module: write lora_target_modules: {ALL_LINEAR}, without a list"
+                f"{ALL_LINEAR} is no name of a module; it stands alone, in place of a list of names"
             )
         if isinstance(value, str):
             try:

@@ -96,4 +96,4 @@ class RhythmKeys(StageConfig):
                 continue
             for key in (steps_key, epoch_key):
                 if getattr(self, key) == 0:
-                    yield Idle(key, "0 asks for nothing")
+                    yield Idle(key, "0 is as good as unset")
