@@ -169,7 +169,7 @@ def arguments(
         use_cpu=not torch.cuda.is_available(),
         dataloader_num_workers=config.dataloader_num_workers,
         dataloader_pin_memory=config.dataloader_pin_memory and torch.cuda.is_available(),
-        dataloader_prefetch_factor=config.dataloader_prefetch_factor,
+        dataloader_prefetch_factor=config.prefetch_factor,
         # The examples bring their own order.
         train_sampling_strategy="sequential",
         remove_unused_columns=False,

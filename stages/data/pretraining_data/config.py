@@ -94,10 +94,14 @@ class PretrainingDataConfig(SourceKeys):
         return self.shuffle_merged_datasets and not self.curriculum_sampling
 
     def idle(self) -> Iterator[Idle]:
-        """What happens anyway."""
+        """What happens anyway, and how to pack what is not packed."""
         yield from super().idle()
         if "streaming" in self.model_fields_set:
             yield Idle("streaming", "pretraining_dataset is always read lazily, as far as max_steps needs")
+        if not self.sample_packing:
+            for key in (*PACKING_KEYS, "pretrain_multipack_attn"):
+                if self.is_set(key):
+                    yield Idle(key, "sample_packing is off, so nothing reads it")
 
     def semantic(self) -> dict[str, Any]:
         """As for a dataset, which reads the seed with shards only; here it always counts."""
@@ -143,15 +147,6 @@ class PretrainingDataConfig(SourceKeys):
                 "them; choose one",
                 "sample_packing",
                 "pretraining_sample_concatenation",
-            )
-        idle = [key for key in PACKING_KEYS if getattr(self, key)]
-        if not self.pretrain_multipack_attn:
-            idle.append("pretrain_multipack_attn")
-        if idle and not self.sample_packing:
-            raise ConflictError(
-                f"{', '.join(idle)}: only read with sample_packing: true; set it, or remove them",
-                *idle,
-                "sample_packing",
             )
 
     def _given(self, key: str) -> bool:

@@ -1,11 +1,12 @@
 """What the training_data stage reads."""
 
+from collections.abc import Iterator
 from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from tunemill.stages.data.rows.limits import PACKING_KEYS, Limits, Strategy
-from tunemill.stages.declaration import ConflictError, Runtime, StageConfig
+from tunemill.stages.declaration import ConflictError, Idle, Runtime, StageConfig
 
 
 class TrainingDataConfig(StageConfig):
@@ -61,6 +62,14 @@ class TrainingDataConfig(StageConfig):
     skip_prepare_dataset: bool = Field(False, description="prepare rows while training: not supported")
     streaming: bool = Field(False, description="read rows while training: only pretraining_dataset does that")
 
+    def idle(self) -> Iterator[Idle]:
+        """How to pack what is not packed."""
+        yield from super().idle()
+        if not self.sample_packing:
+            for key in PACKING_KEYS:
+                if self.is_set(key):
+                    yield Idle(key, "sample_packing is off, so nothing reads it")
+
     @property
     def limits(self) -> Limits:
         """How long rows may be."""
@@ -83,7 +92,6 @@ class TrainingDataConfig(StageConfig):
             )
         self._check_order()
         self._check_shard()
-        self._check_packing()
         self._check_preparation()
         return self
 
@@ -112,15 +120,6 @@ class TrainingDataConfig(StageConfig):
                 "from 0",
                 "dataset_shard_idx",
                 "dataset_shard_num",
-            )
-
-    def _check_packing(self) -> None:
-        idle = [key for key in PACKING_KEYS if getattr(self, key)]
-        if idle and not self.sample_packing:
-            raise ConflictError(
-                f"{', '.join(idle)}: only read with sample_packing: true; set it, or remove them",
-                *idle,
-                "sample_packing",
             )
 
     def _check_preparation(self) -> None:

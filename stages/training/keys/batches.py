@@ -1,10 +1,10 @@
 """The keys that say how many examples a step takes, how many steps there are, and in which order."""
 
-from typing import Self
+from collections.abc import Iterator
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from tunemill.stages.declaration import ConflictError, Runtime, StageConfig
+from tunemill.stages.declaration import Idle, Runtime, StageConfig
 
 
 class BatchKeys(StageConfig):
@@ -26,12 +26,13 @@ class BatchKeys(StageConfig):
         None, description="batches each worker prepares ahead: the order stays the same"
     )
 
-    @model_validator(mode="after")
-    def _check_workers(self) -> Self:
+    def idle(self) -> Iterator[Idle]:
+        """What worker processes would fetch, where there are none."""
+        yield from super().idle()
         if self.dataloader_prefetch_factor is not None and not self.dataloader_num_workers:
-            raise ConflictError(
-                "dataloader_prefetch_factor needs dataloader_num_workers of 1 or more",
-                "dataloader_prefetch_factor",
-                "dataloader_num_workers",
-            )
-        return self
+            yield Idle("dataloader_prefetch_factor", "dataloader_num_workers is 0, so nobody fetches ahead")
+
+    @property
+    def prefetch_factor(self) -> int | None:
+        """Batches that each worker prepares ahead; None where there are no workers."""
+        return self.dataloader_prefetch_factor if self.dataloader_num_workers else None

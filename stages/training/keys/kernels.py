@@ -198,13 +198,6 @@ class KernelKeys(StageConfig):
 
     @model_validator(mode="after")
     def _check_liger(self) -> Self:
-        asked = [key for key in (*LIGER_MODULES, *LIGER_LOSSES) if getattr(self, key, False)]
-        if LIGER_PLUGINS & set(self.plugins) and not asked:
-            raise ConflictError(
-                "plugins names Liger, but no liger_* key asks for a kernel of it, so it has no effect. Set one, or "
-                "remove the plugin",
-                "plugins",
-            )
         for key, names in self.liger_kernels.items():
             both = sorted(set(names) & set(self.named_kernels))
             if both:
@@ -233,8 +226,11 @@ class KernelKeys(StageConfig):
         return self
 
     def idle(self) -> Iterator[Idle]:
-        """The second of two kernels for one activation."""
+        """The second of two kernels for one activation, and a plugin of which no kernel is asked for."""
         yield from super().idle()
+        asked = any(getattr(self, key, False) for key in (*LIGER_MODULES, *LIGER_LOSSES))
+        if self.plugins and set(self.plugins) <= LIGER_PLUGINS and not asked:
+            yield Idle("plugins", "no liger_* key asks for a kernel of it")
         if self.liger_glu_activation and self.insists_on_lora_mlp:
             yield Idle(
                 "liger_glu_activation", "the lora_mlp kernel, which is asked for, computes the activation too"
@@ -300,11 +296,13 @@ class LossKernelKeys(KernelKeys):
             keys.append("kernels")
         if len(keys) > 1:
             raise ConflictError(f"{' and '.join(keys)}: each computes the loss. Keep one", *keys)
-        if self.chunked_cross_entropy_num_chunks is not None and not self.chunked_cross_entropy:
-            raise ConflictError(
-                "chunked_cross_entropy_num_chunks is only read with chunked_cross_entropy: true. Set that, or remove "
-                "it",
-                "chunked_cross_entropy_num_chunks",
-                "chunked_cross_entropy",
-            )
         return self
+
+    def idle(self) -> Iterator[Idle]:
+        """Chunks of a loss that is not computed in chunks."""
+        yield from super().idle()
+        if self.chunked_cross_entropy_num_chunks is not None and not self.chunked_cross_entropy:
+            yield Idle(
+                "chunked_cross_entropy_num_chunks",
+                "chunked_cross_entropy is off, so nothing is computed in chunks",
+            )

@@ -1,10 +1,11 @@
 """The keys that say how rows of tokens share sequences and batches, and how these are padded."""
 
+from collections.abc import Iterator
 from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from tunemill.stages.declaration import ConflictError, Runtime, StageConfig
+from tunemill.stages.declaration import ConflictError, Idle, Runtime, StageConfig
 
 
 class SequenceKeys(StageConfig):
@@ -56,12 +57,6 @@ class SequenceKeys(StageConfig):
                         "batch_flattening",
                         key,
                     )
-        if self.multipack_real_batches and not self.sample_packing:
-            raise ConflictError(
-                "multipack_real_batches is only read with sample_packing: true. Set that, or remove it",
-                "multipack_real_batches",
-                "sample_packing",
-            )
         if self.pad_to_multiple_of is not None and self.pads_to_sequence_len:
             raise ConflictError(
                 "pad_to_multiple_of: every sequence is padded to sequence_len. Remove it, or set pad_to_sequence_len: "
@@ -71,3 +66,9 @@ class SequenceKeys(StageConfig):
                 "sample_packing",
             )
         return self
+
+    def idle(self) -> Iterator[Idle]:
+        """How to batch packs where nothing is packed."""
+        yield from super().idle()
+        if self.is_set("multipack_real_batches") and not self.sample_packing:
+            yield Idle("multipack_real_batches", "sample_packing is off, so nothing reads it")

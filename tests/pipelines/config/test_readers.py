@@ -102,6 +102,12 @@ def test_keys_at_their_default_and_those_of_later_stages_are_passed_over(tmp_pat
         ({**SFT, **LORA, "liger_glu_activation": True, "lora_mlp_kernel": True}, ["liger_glu_activation"]),
         ({**SFT, "save_safetensors": True}, ["save_safetensors"]),
         ({**SFT, "strict": True}, ["strict"]),
+        ({**SFT, "sample_packing_bin_size": 4}, ["sample_packing_bin_size"]),
+        (
+            {**SFT, "sample_packing": False, "sample_packing_sequentially": True},
+            ["sample_packing_sequentially"],
+        ),
+        ({**PRETRAINING, "pretrain_multipack_attn": False}, ["pretrain_multipack_attn"]),
         ({**PRETRAINING, "streaming": True}, ["streaming"]),
         ({**PRETRAINING, "dataset_num_proc": 4}, ["dataset_num_proc"]),
     ],

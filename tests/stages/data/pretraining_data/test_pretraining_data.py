@@ -206,8 +206,6 @@ def test_what_training_reads(prepare):
             "mean the same; keep one",
         ),
         ({"sample_packing": True, "pretraining_sample_concatenation": True}, "choose one"),
-        ({"pretrain_multipack_attn": False}, "only read with sample_packing: true"),
-        ({"sample_packing_bin_size": 3}, "only read with sample_packing: true"),
         ({"curriculum_sampling": True, "shuffle_merged_datasets": True}, "keep one"),
         ({"min_sample_len": 1000}, "more than sequence_len"),
         ({"type": "alpaca"}, "pretrain"),

@@ -279,8 +279,6 @@ def test_nothing_left(prepare, lengths, settings, message):
         ({"dataset_shard_num": 2}, "need each other"),
         ({"dataset_shard_idx": 0}, "need each other"),
         ({"dataset_shard_num": 2, "dataset_shard_idx": 2}, "not one of dataset_shard_num: 2 parts"),
-        ({"sample_packing_bin_size": 4}, "only read with sample_packing: true"),
-        ({"sample_packing_sequentially": True}, "only read with sample_packing: true"),
         ({"skip_prepare_dataset": True}, "skip_prepare_dataset: true is not supported"),
         ({"streaming": True}, r"take a part by split: train\[:10000\]"),
     ],

@@ -204,7 +204,6 @@ def test_the_evaluation_stage_gives_the_same_losses_packed(tmp_path: Path, base:
     [
         ({"batch_flattening": True, "sample_packing": True}, "sample_packing: true does not"),
         ({"batch_flattening": True, "pad_to_sequence_len": True}, "pad_to_sequence_len: true does not"),
-        ({"multipack_real_batches": True}, "only read with sample_packing: true"),
         ({"sample_packing": True, "pad_to_multiple_of": 8}, "every sequence is padded to sequence_len"),
     ],
 )
