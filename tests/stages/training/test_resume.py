@@ -15,7 +15,7 @@ import torch
 from support.tiny_model import Heard, folder_bytes
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
-TESTS = Path(__file__).parents[3]
+TESTS = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -71,3 +71,8 @@ def test_killed_while_saving_full_unpacked(killed_run: ModuleType, tmp_path: Pat
 
 def test_killed_before_the_seal(killed_run: ModuleType, tmp_path: Path) -> None:
     compare(killed_run, "full", tmp_path, "seal-15", resumes_from=10)
+
+
+def test_killed_at_a_random_step_orpo(killed_run: ModuleType, tmp_path: Path) -> None:
+    step = random.SystemRandom().randint(7, 20)
+    compare(killed_run, "orpo", tmp_path, f"step-{step}", resumes_from=(step - 1) // 3 * 3)

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from support.pairs import echoes, preference_data
 from support.tiny_model import Heard, make_model, packs_of, random_rows, training_data, workspace
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.report import Report
+from tunemill.stages.training.orpo.body import orpo
+from tunemill.stages.training.orpo.config import OrpoConfig
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
 
@@ -26,6 +29,11 @@ CASES: dict[str, dict[str, Any]] = {
         "sample_packing": True, "sequence_len": 48, "micro_batch_size": 2, "num_epochs": 5, "save_steps": 3,
     },
     # 20 rows, 2 by 2 a step: 5 steps an epoch, 4 epochs, the last partly; checkpoints after each.
+    # 8 pairs, 2 a step: as above.
+    "orpo": {
+        "adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "lora_target_linear": True,
+        "micro_batch_size": 1, "gradient_accumulation_steps": 2, "num_epochs": 5, "save_steps": 3,
+    },
     "full": {
         "micro_batch_size": 2, "gradient_accumulation_steps": 2, "num_epochs": 4, "neftune_noise_alpha": 5,
         "weight_decay": 0.1, "group_by_length": True,
@@ -39,12 +47,16 @@ def run(case: str, folder: Path, report: Report) -> Path:
     base = folder.parent / f"{case}-base"
     if not base.exists():
         make_model(base, attention_dropout=0.1)
-    rows = random_rows(20)
-    packs = packs_of(20, 3) if case == "lora" else None
-    data = training_data(folder.parent / f"{case}-data", rows, packs)
-    config = SftConfig(learning_rate=1e-2, logging_steps=1, warmup_steps=3, **CASES[case])
+    settings = {"learning_rate": 1e-2, "logging_steps": 1, "warmup_steps": 3, **CASES[case]}
     out = workspace(folder)
-    sft(config, base_model=Model(base), training_data=data, evaluation_data=None, out=out, report=report)
+    given = {"base_model": Model(base), "evaluation_data": None, "out": out, "report": report}
+    if case == "orpo":
+        pairs = preference_data(folder.parent / "orpo-data", echoes()[:8])
+        orpo(OrpoConfig(**settings), training_data=pairs, **given)
+    else:
+        packs = packs_of(20, 3) if case == "lora" else None
+        data = training_data(folder.parent / f"{case}-data", random_rows(20), packs)
+        sft(SftConfig(**settings), training_data=data, **given)
     return out.data
 
 

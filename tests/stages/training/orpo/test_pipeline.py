@@ -1,0 +1,78 @@
+"""`rl: orpo` from a YAML to a merged, quantized model; and what of it runs again when a key changes."""
+
+import json
+
+import pytest
+from support.project import make_project, nodes_in_state
+
+from tunemill.pipelines.cli import main
+
+AFTER = {"trained", "merged", "quantized"}
+
+
+def pair(letter: str) -> str:
+    messages = [{"role": "user", "content": f"say {letter}"}]
+    answers = {
+        side: {"role": "assistant", "content": text}
+        for side, text in (("chosen", letter), ("rejected", "never"))
+    }
+    return json.dumps({"messages": messages, **answers}) + "\n"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("orpo") / "project"
+    entries = {
+        name: [{"path": f"data/{name}.jsonl", "type": "chat_template.default"}]
+        for name in ("pairs", "others")
+    }
+    unread = dict.fromkeys(("sample_packing", "eval_max_new_tokens"))
+    project = make_project(
+        folder, rl="orpo", datasets=entries["pairs"], test_datasets=entries["others"], eval_steps=2, **unread
+    )
+    (folder / "data" / "pairs.jsonl").write_text("".join(map(pair, "abcdefghij")))
+    (folder / "data" / "others.jsonl").write_text("".join(map(pair, "xyz")))
+    return project, project.run()
+
+
+def test_every_node_runs_and_training_is_orpos(finished):
+    project, nodes = finished
+    assert nodes_in_state(nodes, "computed") == set(nodes) >= AFTER | {"training_data", "evaluation_data"}
+    assert nodes["trained"].stage == "orpo" and not [name for name in nodes if name.startswith("evaluation/")]
+    metrics = nodes["trained"].published.manifest["metrics"]
+    assert metrics["steps"] == 4 and 0 <= metrics["last_eval_rewards/accuracies"] <= 1
+    assert {item.state for item in project.plan().values()} == {"cached"}
+    assert main(["run", str(project.yaml), "--state", str(project.state)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "runs"),
+    [
+        ("orpo_alpha=0.3", AFTER),
+        ("lora_r=2", AFTER),
+        ("eval_steps=1", set()),
+        ("micro_batch_size=2", AFTER),
+        ("val_set_size=0", set()),
+    ],
+)
+def test_what_runs_again(finished, override, runs):
+    project, _ = finished
+    planned = project.plan(override)
+    assert {name for name, item in planned.items() if item.state == "run"} == runs
+
+
+def test_other_held_out_rows_train_nothing_again(finished):
+    project, _ = finished
+    (project.folder / "data" / "others.jsonl").write_text("".join(map(pair, "uvw")))
+    states = {name: item.state for name, item in project.run().items()}
+    assert states["evaluation_data"] == "computed" and states["trained"] == "cached"
+
+
+def test_supervised_keys_are_refused_and_others_methods_are_not_trained(finished, capsys):
+    project, _ = finished
+    assert main(["run", str(project.yaml), "--sample_packing=true", "--state", str(project.state)]) == 1
+    assert "sample_packing: is read by training_data, pretraining_data, sft; this pipeline trains orpo" in (
+        capsys.readouterr().err
+    )
+    assert main(["run", str(project.yaml), "--rl=simpo", "--state", str(project.state)]) == 1
+    assert "rl: simpo is not trained yet" in capsys.readouterr().err
