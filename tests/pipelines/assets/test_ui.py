@@ -37,15 +37,11 @@ def test_every_yaml_is_a_group_and_a_finished_pipeline_is_synced(served):
 
 def test_an_edit_and_a_reload_show_unsynced_and_materializing_syncs_it(served):
     project, ui = served
-    project.edit(eval_max_new_tokens=6)
+    project.edit(eval_max_new_tokens=6, pipeline={"evaluate": ["base", "merged"]})
     ui.reload()
     stale = {name for name, node in ui.assets().items() if node["staleStatus"] == "STALE"}
     planned = {f"pipeline/{name}" for name, item in project.plan().items() if item.state == "run"}
-    assert (
-        stale
-        == planned
-        == {f"pipeline/evaluation/{what}" for what in ("base", "trained", "merged", "quantized")}
-    )
+    assert stale == planned == {f"pipeline/evaluation/{what}" for what in ("base", "merged")}
     run_id = ui.launch([name.split("/") for name in sorted(stale)])
     assert ui.wait(run_id) == "SUCCESS"
     assert {item.state for item in project.plan().values()} == {"cached"}
@@ -66,13 +62,13 @@ def test_cancelling_a_run_ends_the_whole_process_group_and_publishes_nothing(ser
         time.sleep(0.1)
     assert ui.wait(run_id) == "CANCELED"
     assert project.store.refs.read("long", "trained") is None
-    assert not (project.state / "artifacts" / "trained" / request.parent.parent.name).exists()
+    assert not (project.state / "artifacts" / "sft" / request.parent.parent.name).exists()
 
 
 def wait_for_training(project):
     deadline = time.monotonic() + 120
     while True:
-        for request in (project.state / "building").glob("trained/*/logs/request.json"):
+        for request in (project.state / "building").glob("sft/*/logs/request.json"):
             if (request.parent.parent / "checkpoints").is_dir() and processes_with(str(request)):
                 time.sleep(4)
                 return request

@@ -112,7 +112,7 @@ def test_the_schema_is_json(capsys):
 def test_json_output_is_one_document_and_nothing_else(project):
     command = [sys.executable, "-m", "tunemill.pipelines.cli", "run", str(project.yaml), "--json"]
     done = subprocess.run(
-        [*command, "--state", str(project.state), "--eval_batch_size=2"],
+        [*command, "--state", str(project.state), "--eval_batch_size=2", "--pipeline.evaluate=[base]"],
         capture_output=True,
         text=True,
         check=True,

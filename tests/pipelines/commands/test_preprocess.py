@@ -160,7 +160,10 @@ def test_a_custom_function_is_part_of_the_key(project, preprocess):
 def test_a_template_file_is_part_of_the_key(project, preprocess):
     template = project.folder / "template.jinja"
     template.write_text("{% for m in messages %}{{ m['role'] + m['content'] + eos_token }}{% endfor %}")
-    project.edit(chat_template="jinja", chat_template_jinja="template.jinja", test_datasets=None)
+    one = [{"path": "data/sums.jsonl", "type": "chat_template"}]
+    project.edit(
+        chat_template="jinja", chat_template_jinja="template.jinja", datasets=one, test_datasets=None
+    )
     preprocess()
     template.write_text(template.read_text().replace("m['role'] +", "m['role'] + ' ' +"))
     plan = project.plan()

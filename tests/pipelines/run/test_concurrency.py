@@ -3,13 +3,20 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from support.project import Project, make_project
+
+from tunemill.pipelines.assets.run import run_pipeline
+from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.nodes import Pipeline
+from tunemill.resources.launcher import in_this_process
 
 CLI = [sys.executable, "-m", "tunemill.pipelines.cli"]
 
@@ -30,7 +37,9 @@ def finish(process):
 
 
 def test_two_processes_compute_each_stage_once(tmp_path):
-    project = make_project(tmp_path / "project", adapter=None, quantization=None, test_datasets=None)
+    one_dataset = [{"path": "data/sums.jsonl", "type": "chat_template"}]
+    keys = dict.fromkeys(("adapter", "quantization", "test_datasets"))
+    project = make_project(tmp_path / "project", datasets=one_dataset, **keys)
     (one, said_by_one), (other, said_by_other) = [
         finish(process) for process in [start(project), start(project)]
     ]
@@ -50,7 +59,10 @@ def test_a_killed_training_process_resumes_to_the_same_bits(tmp_path):
     }
     keys |= {"logging_steps": 1}
     straight = make_project(tmp_path / "straight", **keys)
-    killed = make_project(tmp_path / "killed", **keys)
+    # What goes before training is made once, in this process.
+    run_pipeline(before_training(straight), straight.store, launch=in_this_process)
+    shutil.copytree(straight.folder, tmp_path / "killed", symlinks=True)
+    killed = Project(tmp_path / "killed", tmp_path / "killed" / ".tunemill")
     process = start(killed)
     # When a checkpoint has begun to be written, the one before it is complete.
     checkpoint = wait_for_checkpoint(killed, random.choice([6, 9, 12, 15, 18, 21]))
@@ -60,13 +72,18 @@ def test_a_killed_training_process_resumes_to_the_same_bits(tmp_path):
     states = {node["node"]: node["state"] for node in nodes}
     assert process.returncode == 1 and states["trained"] == "failed" and states["merged"] == "skipped"
     assert "SIGKILL" in next(node["message"] for node in nodes if node["node"] == "trained")
-    assert not list((killed.state / "artifacts" / "trained").glob("*"))
+    assert not list((killed.state / "artifacts" / "sft").glob("*"))
 
     resumed, said = finish(start(killed))
-    expected, _ = finish(start(straight))
     assert "resum" in said
-    digests = {node["node"]: node["digest"] for node in resumed}
-    assert digests == {node["node"]: node["digest"] for node in expected}
+    expected = {name: node.published.digest for name, node in straight.run().items()}
+    assert {node["node"]: node["digest"] for node in resumed} == expected
+
+
+def before_training(project: Project) -> Pipeline:
+    pipeline = load_pipeline(project.yaml)
+    names = [node.name for node in pipeline.nodes]
+    return replace(pipeline, nodes=pipeline.nodes[: names.index("trained")])
 
 
 def wait_for_checkpoint(project: Project, step: int) -> Path:
@@ -74,7 +91,7 @@ def wait_for_checkpoint(project: Project, step: int) -> Path:
     while True:
         found = [
             path
-            for path in (project.state / "building").glob("trained/*/checkpoints/*")
+            for path in (project.state / "building").glob("sft/*/checkpoints/*")
             if int(path.name.rpartition("-")[2]) >= step
         ]
         if found:

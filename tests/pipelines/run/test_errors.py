@@ -35,7 +35,7 @@ def artifacts_of(project: Project, stage: str):
     ids=["not JSON", "a missing field", "an empty file", "only blank lines"],
 )
 def test_bad_rows_are_named_with_file_and_line(project, text, messages):
-    before = artifacts_of(project, "trained")
+    before = artifacts_of(project, "sft")
     (project.folder / "data" / "sums.jsonl").write_text(text)
     done = run(project)
     assert done.returncode == 1
@@ -44,7 +44,7 @@ def test_bad_rows_are_named_with_file_and_line(project, text, messages):
     said = done.stderr[done.stderr.index(failed) :]
     for message in messages:
         assert message in said, said
-    assert artifacts_of(project, "trained") == before
+    assert artifacts_of(project, "sft") == before
     assert project.plan()["dataset/echoes"].state == "cached"
 
 
