@@ -26,7 +26,7 @@ from tunemill.resources.refs import Refs
 # Provenance travels inside the data folder but is not part of the result: it names times and hosts.
 UNHASHED = frozenset({LINEAGE_FILE})
 # What every key document holds; a damaged one explains nothing.
-KEY_PARTS = frozenset({"schema", "version", "config", "sources", "inputs", "libraries"})
+KEY_PARTS = frozenset({"schema", "stage", "version", "config", "sources", "inputs", "libraries"})
 
 
 @dataclass(frozen=True)

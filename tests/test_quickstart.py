@@ -1,21 +1,18 @@
 """The quickstart is real: it learns, merging changes nothing, int8 costs next to nothing, and it refines."""
 
 import json
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support.examples import ROOT, copy_examples, shipped
 
-ROOT = Path(__file__).resolve().parent.parent
 QUICKSTART = ROOT / "examples" / "quickstart"
 
 
 def run(name, state):
-    examples = state.parent / "examples"
-    shutil.copytree(QUICKSTART, examples, dirs_exist_ok=True)
-    command = [sys.executable, "-m", "tunemill.pipelines.cli", "run", str(examples / name), "--json"]
+    folder = copy_examples(state.parent) / "quickstart"
+    command = [sys.executable, "-m", "tunemill.pipelines.cli", "run", str(folder / name), "--json"]
     done = subprocess.run([*command, "--state", str(state)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return {node["node"]: node for node in json.loads(done.stdout)["nodes"]}
@@ -35,6 +32,7 @@ def exact_match(nodes, what):
     return nodes[f"evaluation/{what}"]["metrics"]["exact_match"]
 
 
+@pytest.mark.slow
 def test_it_learns(quickstart):
     assert {node["state"] for node in quickstart.values()} == {"computed"}
     assert exact_match(quickstart, "base") < 0.01
@@ -54,6 +52,7 @@ def test_held_out_rows_are_never_trained_on():
     assert not answers & {json.loads(row)["messages"][-1]["content"] for row in held_out}
 
 
+@pytest.mark.slow
 def test_its_quantized_model_loads_in_stock_transformers(quickstart):
     path = quickstart["quantized"]["path"]
     code = (
@@ -71,6 +70,7 @@ def test_its_quantized_model_loads_in_stock_transformers(quickstart):
     assert done.stdout.strip() == "1998-03-03"
 
 
+@pytest.mark.slow
 def test_a_second_pipeline_refines_the_result(quickstart, state):
     refined = run("refine.yml", state)
     assert quickstart and refined["base_model"]["state"] == "computed"
@@ -78,9 +78,8 @@ def test_a_second_pipeline_refines_the_result(quickstart, state):
 
 
 def test_its_data_and_tokenizer_are_what_the_scripts_make(tmp_path):
-    copy = Path(shutil.copytree(QUICKSTART, tmp_path / "quickstart"))
+    copy = copy_examples(tmp_path) / "quickstart"
     for script in ("make_data.py", "make_tokenizer.py"):
         subprocess.run([sys.executable, str(copy / script)], check=True, capture_output=True)
-    for path in sorted(QUICKSTART.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts and "outputs" not in path.parts:
-            assert (copy / path.relative_to(QUICKSTART)).read_bytes() == path.read_bytes(), path
+    for path in shipped("examples/quickstart"):
+        assert (copy / path.relative_to(QUICKSTART)).read_bytes() == path.read_bytes(), path

@@ -14,6 +14,7 @@ from tunemill.resources.canonical import SCHEMA
 from tunemill.resources.errors import StoreError
 from tunemill.resources.identity import StatCache, identify
 from tunemill.resources.protocols import HUB_DATASETS
+from tunemill.resources.store import KEY_PARTS
 from tunemill.stages.declaration import SourceMark
 
 
@@ -21,7 +22,7 @@ def key_document(
     node: Node, inputs: Mapping[str, Sequence[str]], sources: Mapping[str, Sequence[Mapping[str, str]]]
 ) -> dict[str, Any]:
     """Everything that can change the node's result: `inputs` are digests, `sources` identities."""
-    return {
+    document = {
         "schema": SCHEMA,
         "stage": node.stage.name,
         "version": node.stage.version,
@@ -30,6 +31,8 @@ def key_document(
         "inputs": {name: list(digests) for name, digests in inputs.items()},
         "libraries": {library: minor_version(library) for library in libraries_of(node)},
     }
+    assert set(document) == KEY_PARTS, "the store explains a key by these parts"
+    return document
 
 
 def identify_sources(node: Node, document: Document, cache: StatCache) -> dict[str, list[dict[str, str]]]:

@@ -141,8 +141,17 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
         models["quantized"] = {"model": ("quantized",)}
     if graph.evaluates:
         asked: Sequence[str] = list(models) if graph.evaluate is None else graph.evaluate
-        found += [Place(f"evaluation/{what}", EVALUATION, {**models[what], **held_out}) for what in asked]
+        found += [
+            Place(f"evaluation/{what}", evaluation_of(what), {**models[what], **held_out}) for what in asked
+        ]
     return found
+
+
+def evaluation_of(what: str) -> Stage:
+    """What evaluates a model; what reads a quantized one shapes the result too."""
+    if what != "quantized":
+        return EVALUATION
+    return replace(EVALUATION, libraries=tuple(dict.fromkeys((*EVALUATION.libraries, *QUANTIZED.libraries))))
 
 
 def unique_names(entries: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -17,7 +17,7 @@ EVALUATION = Stage(
     body="tunemill.stages.evaluation.body:evaluate",
     kinds=("pytorch",),
     description="Held-out loss, perplexity and exact match of generated answers.",
-    libraries=("transformers", "torch", "peft", "torchao"),
+    libraries=("transformers", "torch", "peft"),
     device="gpu",
     idle_without="no model is evaluated here: that takes held-out rows of tokens, from test_datasets or val_set_size",
 )
