@@ -24,17 +24,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_interpreted(name: str, *, at_least: int, seconds: float = 180.0) -> None:
+def run_interpreted(name: str, *, at_least: int, seconds: float = 180.0, slow: bool = False) -> None:
     """Run ``interpreted_<name>.py`` interpreted; fail unless all pass, `at_least` of them.
 
-    The number guards against a file whose tests are not collected or are skipped.
+    The number guards against a file whose tests are not collected or are skipped. Those that are marked slow run with
+    `slow` only, and then alone.
     """
     (file,) = (ROOT / "tests").rglob(f"interpreted_{name}.py")
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     for variable in [v for v in environment if v.startswith("PYTEST_")]:
         del environment[variable]
     command = [sys.executable, "-m", "pytest", str(file), "-q", "-x", "--noconftest", "-n", "0"]
-    command += ["-p", "no:cacheprovider"]
+    command += ["-p", "no:cacheprovider", "-m", "slow" if slow else "not slow"]
     child = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False
     )

@@ -21,6 +21,8 @@ from tunemill.kernels.in_models.loss import FusedHead
 from tunemill.kernels.in_models.modules import FusedAttention, FusedMlp, FusedNorm
 from tunemill.stages.training.kernels.surroundings_body import use_kernels
 
+slow = pytest.mark.slow
+
 NORMS = {"llama": 3, "mistral": 3, "qwen2": 3, "qwen3": 5, "gemma": 3, "gemma2": 9}
 GATED = {"gemma": "geglu", "gemma2": "geglu"}
 ALL = ("rms_norm", "rope", "swiglu", "geglu", "lora_mlp", "lora_qkv", "lora_o", "linear_cross_entropy")
@@ -43,7 +45,11 @@ def counted(applied: Any) -> dict[str, int]:
     return {name: len(places) for name, places in applied.places.items()}
 
 
-@pytest.mark.parametrize("family", NORMS)
+# A family beyond these two adds nothing but its own norm and activation, which kernels are tested with alone too.
+FAMILIES = [family if family in ("llama", "gemma2") else pytest.param(family, marks=slow) for family in NORMS]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_lora(family: str) -> None:
     model = with_lora(make_family(family))
     plain = step(model, BATCH)
@@ -77,8 +83,8 @@ def test_items_of_several_batches() -> None:
     ("family", "weights", "autocast_dtype"),
     [
         ("llama", torch.bfloat16, None),
-        ("llama", torch.float16, None),
-        ("qwen3", torch.bfloat16, torch.bfloat16),
+        pytest.param("llama", torch.float16, None, marks=slow),
+        pytest.param("qwen3", torch.bfloat16, torch.bfloat16, marks=slow),
         ("gemma", torch.float32, torch.bfloat16),
     ],
 )
@@ -108,7 +114,7 @@ def test_every_kernel_alone_changes_nothing() -> None:
     assert step(model, BATCH)[0] == plain[0]
 
 
-@pytest.mark.parametrize("adapted", [True, False])
+@pytest.mark.parametrize("adapted", [pytest.param(True, marks=slow), False])
 def test_compiled(adapted: bool) -> None:
     model = make_family("llama")
     model = with_lora(model) if adapted else model

@@ -106,6 +106,7 @@ def test_training_is_the_same_with_kernels(
         PeftModel.from_pretrained(model, fused[0])
 
 
+@pytest.mark.slow
 def test_a_soft_cap_is_kept(tmp_path: Path, data: TrainingData) -> None:
     folder = tmp_path / "gemma2"
     make_family("gemma2", vocab_size=VOCABULARY).save_pretrained(folder)
@@ -124,6 +125,7 @@ def test_a_soft_cap_is_kept(tmp_path: Path, data: TrainingData) -> None:
     assert json.loads((runs[1][0] / "config.json").read_text())["final_logit_softcapping"] == 2.0
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bytes(tmp_path: Path, base: Model, data: TrainingData) -> None:
     first, _ = run(tmp_path / "1", base, data, **LORA, lora_dropout=0.3, **PACKED)
     second, _ = run(tmp_path / "2", base, data, **LORA, lora_dropout=0.3, **PACKED)
@@ -141,6 +143,7 @@ def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, base: Model, data: T
     assert folder_bytes(resumed) == folder_bytes(whole)
 
 
+@pytest.mark.slow
 def test_only_the_named_kernels(tmp_path: Path, base: Model, data: TrainingData) -> None:
     _, heard = run(tmp_path / "a", base, data, kernels=["swiglu", "rope"], max_steps=1)
     assert set(kernels_of(heard)) == {"swiglu", "rope"}
