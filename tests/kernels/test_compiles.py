@@ -12,7 +12,7 @@ import triton
 from support.compile_only import called_by, compile_only, kernels_of
 from support.kernel_launches import DTYPES, LAUNCHES
 
-from tunemill import kernels
+from tunemill.kernels import functions
 from tunemill.kernels.functions.entropy import _Entropy
 from tunemill.kernels.functions.geglu import GeGLU
 from tunemill.kernels.functions.rms_norm import WARPS_PER_PROCESSOR, RMSNorm
@@ -75,7 +75,7 @@ def test_nothing_is_spilled_and_accesses_are_wide(name, dtype, hopper):
 def test_no_kernel_is_left_out(hopper):
     launched = {launch.kernel for name in LAUNCHES for launch in hopper(name, torch.bfloat16)}
     covered = launched.union(*(called_by(kernel) for kernel in launched))
-    found = kernels_of(kernels)
+    found = kernels_of(functions)
     assert len(found) >= 15
     assert [name for name, kernel in found.items() if kernel not in covered] == []
 
