@@ -7,15 +7,21 @@ import shlex
 import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from support.preference_rows import prepare, texts
 
 from tunemill.pipelines.config.key_table import key_table
+from tunemill.pipelines.config.problems import NOTES, Kind
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text()
 DATA_PAGE = (ROOT / "docs" / "data.md").read_text()
+DIFFERENCES = (ROOT / "docs" / "differences.md").read_text()
+LOG = (ROOT / "docs" / "log.md").read_text()
 KERNEL_PAGE = (ROOT / "docs" / "kernels.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -100,14 +106,21 @@ learning_rate: 0.001
 """
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", range(3))
 def test_the_yaml_of_the_page_on_data_is_valid(tmp_path, number):
     blocks = re.findall(r"^```yaml\n(.*?)^```", DATA_PAGE, re.M | re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     (tmp_path / "x.yml").write_text(f"{DATA_BASE}\n{blocks[number]}")
     command = [sys.executable, "-m", "tunemill.pipelines.cli", "check", str(tmp_path / "x.yml")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_pair_of_the_page_on_data_is_one(tmp_path):
+    (block,) = re.findall(r"^```json\n(.*?)^```", DATA_PAGE, re.M | re.S)
+    prepared, _ = prepare(tmp_path, [json.loads(block)], rl="orpo", type="chat_template.default")
+    question = "<|im_start|>user\n1 + 1<|im_end|>\n<|im_start|>assistant\n"
+    assert texts(prepared) == [(question, "2<|im_end|>", "3<|im_end|>")]
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -127,7 +140,8 @@ def test_the_python_of_the_page_on_kernels_runs():
     assert done.returncode == 0, done.stderr
 
 
-def test_the_function_of_the_page_on_data_makes_rows(project):
+def test_the_function_of_the_page_on_data_makes_rows(fresh_project):
+    project = fresh_project
     (block,) = re.findall(r"^```python\n(.*?)^```", DATA_PAGE, re.M | re.S)
     (project.folder / "shaping.py").write_text(block)
     rows = [{"question": f" {number}? ", "answer": str(number)} for number in range(3)]
@@ -142,3 +156,14 @@ def test_the_function_of_the_page_on_data_makes_rows(project):
     shown = json.loads(done.stdout)["examples"]
     text = "".join(token for piece in shown[2]["pieces"] for token in piece["tokens"])
     assert "<|im_start|>user\n2?<|im_end|>" in text and text.count("2<|im_end|>") == 1
+
+
+def test_the_kinds_of_problems_are_those_that_check_gives():
+    errors, notes = DIFFERENCES.split("these are notes")
+    kinds = [re.findall(r"^  \| `(\w+)` \|", part, re.M) for part in (errors, notes)]
+    assert {*kinds[0], *kinds[1]} == {*get_args(Kind)} and {*kinds[1]} == NOTES
+
+
+def test_the_log_goes_from_new_to_old():
+    days = [date.fromisoformat(day) for day in re.findall(r"^## (\S+)$", LOG, re.M)]
+    assert days and days == sorted(set(days), reverse=True)

@@ -1,0 +1,25 @@
+"""Follow docs/adding-a-template.md literally, in a copy of the project."""
+
+from support.project import make_project
+
+PAGE = "adding-a-template.md"
+SUMS = {"datasets": [{"path": "data/sums.jsonl", "type": "chat_template"}], "test_datasets": None}
+
+
+def test_the_page_runs_what_a_template_may_break(copy):
+    copy.check_page()
+
+
+def test_rows_are_rendered_and_masked_by_the_new_template(copy, tmp_path):
+    project = make_project(tmp_path / "it", **SUMS, chat_template="zephyr", eval_max_new_tokens=None)
+    notes, prepared = copy.tunemill(project, "check", "preprocess --debug")
+    assert notes == []
+    row = prepared["examples"][1]
+    texts = [(piece["trained"], "".join(piece["tokens"])) for piece in row["pieces"]]
+    assert "".join(text for _, text in texts) == "<|user|>\n0 + 1<|im_end|>\n<|assistant|>\n1<|im_end|>\n"
+    assert [text for trained, text in texts if trained] == ["1<|im_end|>"]
+
+
+def test_a_wrong_name_is_told_the_new_one(copy, tmp_path):
+    project = make_project(tmp_path / "it", **SUMS, chat_template="zefyr", eval_max_new_tokens=None)
+    assert "did you mean zephyr?" in copy.refused(project)
