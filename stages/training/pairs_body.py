@@ -1,20 +1,30 @@
-"""Pairs of answers as tokens: what every method reads that learns from preferences without a judge.
+"""Training on pairs of answers: the pairs as tokens, what a model says of them, and the body of such a method.
 
-B: pairs of a micro batch, L: tokens of the longest of their 2B sequences.
+B: pairs of a micro batch, L: tokens of the longest of their 2B sequences, V: the vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
+from transformers import AutoTokenizer
 
+from tunemill.kernels.functions.selective_log_softmax import selective_log_softmax
+from tunemill.stages.artifacts import Model, PreferenceData
 from tunemill.stages.data.rows.collate_body import Batch, Collator, Row
 from tunemill.stages.data.rows.labels import IGNORED
 from tunemill.stages.errors import SettingError
+from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training.keys.pairs import PairKeys
+from tunemill.stages.training.loop_body import train
+from tunemill.stages.training.method import Counts, LossParts, Method, OwnLoss
 from tunemill.stages.training.order_body import Examples
+from tunemill.stages.training.score_body import mean_over
 
 TEXTS_AT_ONCE = 1024
 SIDES = ("chosen", "rejected")
@@ -99,3 +109,84 @@ def collate_pairs(pairs: Sequence[Pair]) -> Batch:
     """[2B, L] ids, labels and attention mask: the chosen sequences, then the rejected ones."""
     rows = [[pair.chosen] for pair in pairs] + [[pair.rejected] for pair in pairs]
     return Collator("padded", None)(rows)
+
+
+def count_pairs(batch: Batch) -> Counts:
+    """How many pairs a batch holds."""
+    return {"pairs": len(batch["input_ids"]) // 2}
+
+
+@dataclass(frozen=True)
+class AnswerLogP:
+    """Log probabilities of the answers of B pairs: `sum_2b` over their tokens, of which there are `tokens_2b`.
+
+    `chosen_sequences` is the sum over all tokens of the chosen sequences, their prompts included.
+    """
+
+    sum_2b: Tensor
+    tokens_2b: Tensor
+    chosen_sequences: Tensor
+
+    @property
+    def mean_b(self) -> tuple[Tensor, Tensor]:
+        """In the mean over an answer's tokens: of the chosen answers, and of the rejected ones."""
+        chosen_b, rejected_b = (self.sum_2b / self.tokens_2b).chunk(2)
+        return chosen_b, rejected_b
+
+
+def answer_log_p(model: Any, batch: Batch) -> AnswerLogP:
+    """What the model says of the answers of a batch of `collate_pairs`."""
+    ids_2bl, mask_2bl = batch["input_ids"], batch["attention_mask"]
+    logits_2blv = model(input_ids=ids_2bl, attention_mask=mask_2bl, use_cache=False).logits
+    log_p_2bl = selective_log_softmax(logits_2blv[:, :-1], ids_2bl[:, 1:])
+    answer_2bl = batch["labels"][:, 1:] != IGNORED
+    pairs = len(ids_2bl) // 2
+    return AnswerLogP(
+        (log_p_2bl * answer_2bl).sum(-1),
+        answer_2bl.sum(-1),
+        (log_p_2bl[:pairs] * mask_2bl[:pairs, 1:]).sum(),
+    )
+
+
+def on_pairs(
+    loss_of: Callable[[Any, Any, Batch], LossParts], counts_of: Callable[[Batch], Counts] = count_pairs
+) -> Callable[..., None]:
+    """The body of a method: `loss_of` gives for its config, a model and a batch of pairs the parts of the loss."""
+
+    def body(
+        config: PairKeys,
+        base_model: Model,
+        training_data: PreferenceData,
+        evaluation_data: PreferenceData | None,
+        out: Workspace,
+        report: Report,
+    ) -> None:
+        tokenizer = AutoTokenizer.from_pretrained(base_model.path, local_files_only=True)
+        own_loss = OwnLoss(partial(loss_of, config), counts_of)
+        held_out = training_data.held_out if evaluation_data is None else evaluation_data.rows
+        pairs = PairReader(training_data.rows, tokenizer, config.sequence_len)
+        method = Method(
+            examples=pair_examples(pairs, config.seed, config.curriculum_sampling),
+            collator=lambda _model: collate_pairs,
+            check=lambda _model, _collator: None,
+            own_loss=own_loss,
+            score=scorer(config, own_loss, held_out, tokenizer) if held_out.exists() else None,
+        )
+        train(config, base_model, method, out, report)
+
+    return body
+
+
+def scorer(
+    config: PairKeys, own_loss: OwnLoss, rows: Path, tokenizer: Any
+) -> Callable[[Any], dict[str, float]]:
+    """What computes the figures of held-out pairs."""
+    pairs = PairReader(rows, tokenizer, config.sequence_len)
+    return partial(
+        mean_over,
+        own_loss=own_loss,
+        collate=collate_pairs,
+        read=pairs.read,
+        count=len(pairs.numbers),
+        batch_size=config.eval_batch_size or config.micro_batch_size,
+    )

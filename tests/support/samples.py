@@ -1,4 +1,4 @@
-"""Valid configs of a stage, which its own tests give: `samples.py` in the stage's folder of tests."""
+"""Valid configs of a stage, which its own tests give: `samples.py` in its folder of tests, or in that of its chapter."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -36,9 +36,11 @@ class Samples:
 
 
 def samples_of(stage: Stage) -> Samples:
-    """The samples in the folder of the stage's tests, which mirrors the folder of its body."""
+    """The samples in the folder of the stage's tests, which mirrors that of its body, or else in one around it."""
     folder = TESTS.joinpath(*stage.body.split(":")[0].split(".")[1:-1])
-    return load(folder / "samples.py") if (folder / "samples.py").exists() else Samples()
+    around = (place / "samples.py" for place in (folder, *folder.parents))
+    found = next((file for file in around if file.is_file() and file.is_relative_to(TESTS)), None)
+    return Samples() if found is None else load(found)
 
 
 def load(file: Path) -> Samples:

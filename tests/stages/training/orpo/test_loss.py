@@ -1,46 +1,73 @@
 """The loss of ORPO against values derived by hand, against float64, and at the ends of what a probability may be."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from torch.nn import functional
 
-from tunemill.stages.training.orpo.loss import log_odds, odds_ratio_loss, orpo_terms
+from tunemill.stages.training.orpo.body import counts_of, loss_of
+from tunemill.stages.training.orpo.config import OrpoConfig
+from tunemill.stages.training.orpo.loss import log_odds
+from tunemill.stages.training.pairs_body import answer_log_p
+
+
+class Says(torch.nn.Module):
+    """A model that says the same whatever it is asked."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(logits)
+
+    def forward(self, **_inputs: object) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.logits)
+
+
+def batch_of(
+    ids: list[list[int]], labels: list[list[int]], mask: list[list[int]] | None = None
+) -> dict[str, Any]:
+    named = {"input_ids": ids, "labels": labels, "attention_mask": mask or [[1] * len(row) for row in ids]}
+    return {name: torch.tensor(rows) for name, rows in named.items()}
 
 
 def test_the_loss_of_two_pairs_by_hand() -> None:
-    # A vocabulary of two tokens; the logits (log p, log (1-p)) give token 0 the probability p, anywhere.
-    ids = torch.tensor([[0, 0, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1]])
-    labels = torch.tensor([[-100, 0, 0], [-100, -100, 0], [-100, 1, 1], [-100, 0, 1]])
-    mask = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1]])
-    p = 0.8
-    logits = torch.tensor([math.log(p), math.log(1 - p)]).expand(4, 3, 2)
-    terms = orpo_terms(logits, ids, labels, mask)
+    # A vocabulary of two tokens, of which the first has the probability .8 anywhere.
+    logits = torch.tensor([math.log(0.8), math.log(0.2)]).expand(4, 3, 2)
+    batch = batch_of(
+        [[0, 0, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1]],
+        [[-100, 0, 0], [-100, -100, 0], [-100, 1, 1], [-100, 0, 1]],
+    )
     # Chosen answers are (0, 0) and (0): mean log probability log .8. Rejected are (1, 1): log .2, and (0, 1): the mean
     # of log .8 and log .2, which is log .4.
-    assert terms.chosen_b.tolist() == pytest.approx([math.log(0.8), math.log(0.8)])
-    assert terms.rejected_b.tolist() == pytest.approx([math.log(0.2), math.log(0.4)])
-    # Odds: 4 against 1/4, and 4 against 2/3.
-    assert terms.log_odds_b.tolist() == pytest.approx([math.log(16), math.log(6)])
+    chosen_b, rejected_b = answer_log_p(Says(logits), batch).mean_b
+    assert chosen_b.tolist() == pytest.approx([math.log(0.8), math.log(0.8)])
+    assert rejected_b.tolist() == pytest.approx([math.log(0.2), math.log(0.4)])
+    parts = loss_of(OrpoConfig(learning_rate=1, orpo_alpha=0.5), Says(logits), batch)
     # Likelihood of prompt and answer behind the first token: (0, 0), and (1, 0).
-    assert terms.nll_b.tolist() == pytest.approx([-2 * math.log(0.8), -math.log(0.2) - math.log(0.8)])
-    # sigmoid(log 16) = 16/17.
-    losses = odds_ratio_loss(terms.log_odds_b, 0.1).tolist()
-    assert losses == pytest.approx([-0.1 * math.log(16 / 17), -0.1 * math.log(6 / 7)])
+    assert float(parts.totals["tokens"]) == pytest.approx(-3 * math.log(0.8) - math.log(0.2))
+    # Odds: 4 against 1/4, and 4 against 2/3; sigmoid(log 16) = 16/17, sigmoid(log 6) = 6/7.
+    assert float(parts.totals["pairs"]) == pytest.approx(-0.5 * (math.log(16 / 17) + math.log(6 / 7)))
+    assert counts_of(batch) == {"pairs": 2, "tokens": 4}
+    assert parts.metrics["rewards/accuracies"] == (2, "pairs")
+    assert float(parts.metrics["rewards/margins"][0]) == pytest.approx(0.5 * (math.log(4) + math.log(2)))
 
 
 def test_padding_counts_nowhere() -> None:
     torch.manual_seed(0)
     logits = torch.randn(2, 6, 11)
-    ids = torch.randint(0, 11, (2, 6))
-    labels, mask = ids.clone(), torch.ones_like(ids)
-    labels[:, :2] = -100
-    short = orpo_terms(logits[:, :4], ids[:, :4], labels[:, :4], mask[:, :4])
-    labels[:, 4:], mask[:, 4:] = -100, 0
-    padded = orpo_terms(logits, ids, labels, mask)
-    for name in ("nll_b", "chosen_b", "rejected_b", "log_odds_b"):
-        torch.testing.assert_close(getattr(padded, name), getattr(short, name))
+    ids = torch.randint(0, 11, (2, 6)).tolist()
+    labels = [[-100, -100, *row[2:]] for row in ids]
+    config = OrpoConfig(learning_rate=1)
+    short_batch = batch_of([row[:4] for row in ids], [row[:4] for row in labels])
+    padded_batch = batch_of(ids, [[*row[:4], -100, -100] for row in labels], [[1, 1, 1, 1, 0, 0]] * 2)
+    short, padded = (
+        loss_of(config, Says(logits[:, :4]), short_batch),
+        loss_of(config, Says(logits), padded_batch),
+    )
+    assert counts_of(short_batch) == counts_of(padded_batch)
+    for name, total in short.totals.items():
+        torch.testing.assert_close(padded.totals[name], total)
 
 
 @pytest.mark.parametrize("log_p", [-50.0, -5.0, -0.7, -0.693, -0.6, -1e-3, -1e-5])
@@ -63,12 +90,12 @@ def test_a_certain_answer_has_finite_odds_and_gradient() -> None:
 
 def test_the_gradient_pulls_the_answers_apart() -> None:
     torch.manual_seed(1)
-    logits = torch.randn(2, 5, 9, dtype=torch.float64, requires_grad=True)
-    ids = torch.randint(0, 9, (2, 5))
-    labels = ids.clone()
-    labels[:, :2] = -100
-    terms = orpo_terms(logits, ids, labels, torch.ones_like(ids))
-    odds_ratio_loss(terms.log_odds_b, 1.0).sum().backward()
-    moved = logits.detach() - 0.1 * logits.grad
-    log_p = functional.log_softmax(moved[:, :-1], -1).gather(-1, ids[:, 1:, None])[..., 0][:, 1:].mean(-1)
-    assert log_p[0] > terms.chosen_b[0] and log_p[1] < terms.rejected_b[0]
+    ids = torch.randint(0, 9, (2, 5)).tolist()
+    batch = batch_of(ids, [[-100, -100, *row[2:]] for row in ids])
+    model = Says(torch.randn(2, 5, 9))
+    before = [float(one) for one in answer_log_p(model, batch).mean_b]
+    loss_of(OrpoConfig(learning_rate=1), model, batch).totals["pairs"].backward()
+    with torch.no_grad():
+        model.logits -= model.logits.grad
+    after = [float(one) for one in answer_log_p(model, batch).mean_b]
+    assert after[0] > before[0] and after[1] < before[1]
