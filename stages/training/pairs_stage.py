@@ -6,10 +6,10 @@ from tunemill.stages.training.keys.pairs import PairKeys
 from tunemill.stages.training.method import LIBRARIES, MONITORS
 
 
-def pairs_stage(name: str, config: type[PairKeys], description: str, version: int = 1) -> Stage:
-    """The stage `name`, whose body is the function of that name in `stages/training/<name>/body.py`."""
+def pairs_stage(body: str, config: type[PairKeys], description: str, version: int = 1) -> Stage:
+    """The stage that has the name of its body, which is `module:function`."""
     return Stage(
-        name=name,
+        name=body.partition(":")[2],
         version=version,
         config=config,
         inputs={
@@ -18,7 +18,7 @@ def pairs_stage(name: str, config: type[PairKeys], description: str, version: in
             "evaluation_data": Input(PreferenceData, optional=True, runtime=MONITORS),
         },
         output=Model,
-        body=f"tunemill.stages.training.{name}.body:{name}",
+        body=body,
         kinds=("pytorch", "huggingface"),
         description=description,
         libraries=LIBRARIES,

@@ -1,4 +1,4 @@
-"""Valid configs of a stage, which its own tests give: `samples.py` in its folder of tests, or in that of its chapter."""
+"""Valid configs of a stage, from `samples.py` in the folder of its tests, or in that of its chapter."""
 
 import importlib.util
 from collections.abc import Mapping

@@ -4,7 +4,7 @@ from tunemill.stages.training.orpo.config import OrpoConfig
 from tunemill.stages.training.pairs_stage import pairs_stage
 
 ORPO = pairs_stage(
-    "orpo",
+    "tunemill.stages.training.orpo.body:orpo",
     OrpoConfig,
     "Odds ratio preference optimization: the chosen answer likelier, the rejected one less likely.",
 )
