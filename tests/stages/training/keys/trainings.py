@@ -1,5 +1,6 @@
 """Real trainings of a tiny model, and what can be seen of them from outside: of one or of several settings of a key."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from support.tiny_model import (
     workspace,
 )
 from torch.nn import functional
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
 from tunemill.stages.artifacts import Model, PreferenceData
 from tunemill.stages.errors import SettingError
@@ -84,6 +85,8 @@ class Pass:
     inputs: dict[str, Any]
     trains: bool
     hidden: list[Any] = field(default_factory=list)
+    has_gradient: bool = False
+    """Whether a gradient flows into the first layer's input."""
     autocast: Any = None
 
 
@@ -122,7 +125,11 @@ class Trainings:
         self._folder = folder
         self._count = 0
         self._bases = {"llama": make_model(folder / "llama", **SMALL)}
-        self._bases["eager llama"] = make_model(folder / "eager", **SMALL, attn_implementation="eager")
+        self._bases["averaging llama"] = self._bases["llama"]
+        self._bases["eager llama"] = make_model(folder / "eager", **SMALL)
+        config = self._bases["eager llama"] / "config.json"
+        preferring = json.loads(config.read_text()) | {"attn_implementation": "eager"}
+        config.write_text(json.dumps(preferring))
         self._data = {name: made.data(folder / name / "data") for name, made in METHODS.items()}
         self._held_out = {name: made.held_out(folder / name / "held_out") for name, made in METHODS.items()}
 
@@ -131,7 +138,8 @@ class Trainings:
         self._count += 1
         seen = Seen(folder=self._folder / "runs" / str(self._count))
         out = workspace(seen.folder)
-        with watched(seen), gpu_pretended() if on_gpu else no_gpu():
+        machine = gpu_pretended() if on_gpu else no_gpu()
+        with watched(seen, on_gpu), machine, averaging(base.startswith("averaging")):
             try:
                 seen.config = METHODS[method].config(**{**DEFAULTS, **settings})
                 METHODS[method].body(
@@ -152,8 +160,11 @@ class Trainings:
 
 
 @contextmanager
-def watched(seen: Seen) -> Iterator[None]:
-    """While open, what libraries are called with is noted; what they do stays the same."""
+def watched(seen: Seen, on_gpu: bool) -> Iterator[None]:
+    """While open, what libraries are called with is noted; what they do stays the same.
+
+    On a GPU that is none the training stops when the Trainer's arguments are made.
+    """
     load, make, train = PreTrainedModel.from_pretrained.__func__, TrainingArguments.__init__, Trainer.train
     cross_entropy = functional.cross_entropy
 
@@ -164,6 +175,8 @@ def watched(seen: Seen) -> Iterator[None]:
 
     def noting_make(self: Any, **given: Any) -> None:
         seen.arguments = given
+        if on_gpu:
+            raise StoppedError
         make(self, **given)
 
     def noting_train(self: Any, *args: Any, **given: Any) -> Any:
@@ -198,12 +211,23 @@ def watch_passes(model: Any, passes: list[Pass]) -> None:
         passes.append(Pass(tensors, module.training))
 
     def on_layer(_layer: Any, args: Any, given: Settings) -> None:
-        passes[-1].hidden.append(args[0] if args else given["hidden_states"])
+        hidden = args[0] if args else given["hidden_states"]
+        passes[-1].hidden.append(hidden.detach().clone())
+        passes[-1].has_gradient |= hidden.requires_grad
         if torch.is_autocast_enabled("cpu"):
             passes[-1].autocast = torch.get_autocast_dtype("cpu")
 
     model.register_forward_pre_hook(on_pass, with_kwargs=True)
     plain.model.layers[0].register_forward_pre_hook(on_layer, with_kwargs=True)
+
+
+@contextmanager
+def averaging(wanted: bool) -> Iterator[None]:
+    """While open and `wanted`, Llama says that it averages the loss over each micro batch, as Gemma 3n does."""
+    with pytest.MonkeyPatch.context() as patch:
+        if wanted:
+            patch.setattr(LlamaForCausalLM, "accepts_loss_kwargs", False, raising=False)
+        yield
 
 
 @contextmanager
@@ -216,17 +240,9 @@ def no_gpu() -> Iterator[None]:
 
 @contextmanager
 def gpu_pretended() -> Iterator[None]:
-    """While open, a GPU with everything seems to be here; making the Trainer's arguments stops the training."""
-    noting_make = TrainingArguments.__init__
-
-    def stop(self: Any, **given: Any) -> None:
-        with pytest.raises(TypeError):
-            noting_make(self, **given, no_such_argument=True)
-        raise StoppedError
-
+    """While open, a GPU with everything seems to be here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: True)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda **_given: True)
         patch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-        patch.setattr(TrainingArguments, "__init__", stop)
         yield

@@ -1,0 +1,273 @@
+"""For each key of training: values of it, and the place where a training shows the difference between them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from stages.training.keys.observations import Observe
+from stages.training.keys.trainings import Settings
+
+from stages.training.keys import observations as see
+
+
+@dataclass(frozen=True)
+class Case:
+    """`values` of one key, beside the same other settings, each of which `observe` must tell from the others."""
+
+    values: tuple[Any, ...]
+    observe: Observe
+    beside: Settings = field(default_factory=dict)
+    method: str = "sft"
+    base: str = "llama"
+    on_gpu: bool = False
+    """Whether the machine pretends to have a GPU: then the training ends where it would be used."""
+
+
+LORA: Settings = {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_modules": ["q_proj"]}
+FACTORS: Settings = {name: value for name, value in LORA.items() if name != "adapter"}
+CUT = "cut_cross_entropy"
+SGD: Settings = {"optimizer": "sgd", "lr_scheduler": "constant"}
+EPOCHS: Settings = {"max_steps": None, "num_epochs": 2}
+SAVING: Settings = {**EPOCHS, "save_strategy": None, "save_total_limit": 99, "micro_batch_size": 2}
+EVALUATING: Settings = {**EPOCHS, "micro_batch_size": 2}
+PACKED: Settings = {"sample_packing": True, "sequence_len": 20, "micro_batch_size": 2}
+
+
+def without(settings: Settings, *names: str) -> Settings:
+    """The settings but those of these names."""
+    return {name: value for name, value in settings.items() if name not in names}
+
+
+def lora(**changes: Any) -> Settings:
+    """The settings of an adapter, some of them changed."""
+    return {**LORA, **changes}
+
+
+ADAPTER: dict[str, list[Case]] = {
+    "adapter": [
+        Case((None, "lora"), see.trained_parameters, FACTORS),
+        Case((None, "lora"), see.saved_files, FACTORS),
+        Case((None, "lora"), see.names_its_base, FACTORS),
+        Case((None, "lora"), see.refusal, {**FACTORS, "lora_o_kernel": True}),
+        Case((None, "lora"), see.loaded_type, {**FACTORS, "fp16": True, "bf16": False}, on_gpu=True),
+    ],
+    "lora_r": [Case((2, 4), see.adapter_shapes, without(LORA, "lora_r"))],
+    "lora_alpha": [Case((2, 8), see.adapter_scales, without(LORA, "lora_alpha"))],
+    "lora_dropout": [Case((0.0, 0.5, 0.7), see.adapter_dropouts, LORA)],
+    "lora_target_modules": [
+        Case((["q_proj"], ["k_proj"], "all-linear", r".*\.0\..*v_proj"), see.adapted_modules,
+             without(LORA, "lora_target_modules")),
+        Case((["q_proj"], ["no_such"]), see.refusal, without(LORA, "lora_target_modules")),
+    ],
+    "lora_target_linear": [Case((False, True), see.adapted_modules, LORA)],
+    "lora_modules_to_save": [
+        Case((None, ["lm_head"]), see.trained_parameters, LORA),
+        Case((None, ["no_such"]), see.refusal, LORA),
+    ],
+    "tokens": [Case(([], ["<new>"]), see.refusal, LORA)],
+    "lora_fan_in_fan_out": [
+        Case((False, True), see.adapter_layouts, lora(lora_target_modules=["embed_tokens"])),
+        Case((False, True), see.saved_adapter_layout, lora(lora_target_modules=["embed_tokens"])),
+    ],
+    "peft_use_rslora": [Case((False, True), see.adapter_scales, LORA)],
+    "peft_layers_to_transform": [
+        Case((None, [0], [1]), see.adapted_modules, LORA),
+        Case((None, [2]), see.refusal, LORA),
+    ],
+    "peft_init_lora_weights": [Case((True, "gaussian", "orthogonal"), see.first_factors, LORA)],
+}  # fmt: skip
+
+BATCHES: dict[str, list[Case]] = {
+    "micro_batch_size": [
+        Case((1, 2), see.rows_in_a_batch),
+        Case((1, 2), see.steps_taken, {"max_steps": None}),
+        Case((1, 2), see.rows_read, {"max_steps": None, "group_by_length": True}),
+        Case((1, 2), see.held_out_rows_in_a_batch, {"eval_steps": 1}),
+        Case((1, 2), see.held_out_rows_in_a_batch, {"eval_steps": 1}, method="orpo"),
+    ],
+    "gradient_accumulation_steps": [
+        Case((1, 2), see.passes_of_a_step, {"max_steps": 1}),
+        Case((1, 2), see.refusal, base="averaging llama"),
+        Case((1, 2), see.steps_taken, {"max_steps": None}),
+        Case((1, 2), see.rows_read, {"max_steps": None, "group_by_length": True}),
+    ],
+    "num_epochs": [Case((1, 1.5, 2), see.steps_taken, {"max_steps": None})],
+    "max_steps": [Case((None, 1, 2), see.steps_taken)],
+    "curriculum_sampling": [
+        Case((False, True), see.rows_read, EPOCHS),
+        Case((False, True), see.rows_read, EPOCHS, method="orpo"),
+    ],
+    "seed": [
+        Case((42, 43), see.rows_read, EPOCHS),
+        Case((42, 43), see.rows_read, EPOCHS, method="orpo"),
+        Case((42, 43), see.first_factors, LORA),
+        Case((42, 43), see.first_embedding, {"neftune_noise_alpha": 5}),
+    ],
+    "dataloader_num_workers": [
+        Case((0, 1), see.loader_setting("num_workers"), {"max_steps": 1}),
+        Case(
+            (0, 1), see.loader_setting("prefetch_factor"), {"dataloader_prefetch_factor": 3, "max_steps": 1}
+        ),
+    ],
+    "dataloader_pin_memory": [
+        Case((False, True), see.argument("dataloader_pin_memory"), on_gpu=True),
+    ],
+    "dataloader_prefetch_factor": [
+        Case((None, 3), see.loader_setting("prefetch_factor"), {"dataloader_num_workers": 1, "max_steps": 1}),
+    ],
+}
+
+SCHEDULE: dict[str, list[Case]] = {
+    "learning_rate": [Case((1e-2, 2e-2), see.learning_rates), Case((1e-2, 2e-2), see.weights)],
+    "lr_scheduler": [
+        Case(("cosine", "linear", "polynomial", "constant", "inverse_sqrt"), see.learning_rates, {"max_steps": 3}),
+        Case(("constant_with_warmup", "cosine_with_restarts", "linear"), see.learning_rates,
+             {"warmup_steps": 1, "max_steps": 4}),
+    ],
+    "lr_scheduler_kwargs": [Case((None, {"num_cycles": 1.5}), see.learning_rates)],
+    "cosine_min_lr_ratio": [Case((None, 0.2, 0.5), see.learning_rates)],
+    "warmup_steps": [Case((0, 1, 2), see.learning_rates, {"max_steps": 3})],
+    "warmup_ratio": [Case((None, 0.5), see.learning_rates, {"max_steps": 6})],
+}  # fmt: skip
+
+OPTIMIZER: dict[str, list[Case]] = {
+    "optimizer": [
+        Case(("adamw_torch", "adafactor", "sgd", "adagrad", "rmsprop"), see.optimizer_class),
+        Case(("adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop"), see.weights),
+        Case(("adamw_torch", "adamw_torch_fused"), see.optimizer_setting("fused")),
+    ],
+    "optim_args": [
+        Case((None, {"momentum": 0.5}, "momentum=0.9"), see.optimizer_setting("momentum"), SGD),
+        Case((None, {"momentum": 0.5}), see.weights, SGD),
+    ],
+    "adam_beta1": [Case((None, 0.5), see.optimizer_setting("betas")), Case((None, 0.5), see.weights)],
+    "adam_beta2": [Case((None, 0.5), see.optimizer_setting("betas")), Case((None, 0.5), see.weights)],
+    "adam_epsilon": [Case((None, 0.1), see.optimizer_setting("eps")), Case((None, 0.1), see.weights)],
+    "weight_decay": [Case((0.0, 0.5), see.optimizer_setting("weight_decay")), Case((0.0, 0.5), see.weights)],
+    "max_grad_norm": [Case((0.0, 1e-3, 1.0), see.weights, SGD)],
+    "neftune_noise_alpha": [Case((None, 1.0, 5.0), see.first_embedding)],
+}
+
+MACHINE: dict[str, list[Case]] = {
+    "bf16": [
+        Case((False, True, "full"), see.weights_and_autocast),
+        Case(("auto", False), see.argument("bf16"), on_gpu=True),
+        Case(("auto", False), see.loaded_type, on_gpu=True),
+    ],
+    "fp16": [
+        Case((False, True), see.refusal, {"bf16": False}),
+        Case((False, True), see.argument("fp16"), on_gpu=True),
+        Case((False, True), see.argument("fp16"), {"bf16": False}, on_gpu=True),
+    ],
+    "tf32": [Case((None, True), see.refusal), Case((None, False, True), see.argument("tf32"), on_gpu=True)],
+    "float32": [Case((False, True), see.loaded_type, on_gpu=True)],
+    "gradient_checkpointing": [
+        Case((False, True), see.runs_of_a_layer),
+        Case((False, True), see.reaches_the_embedding,
+             {**LORA, "gradient_checkpointing_kwargs": {"use_reentrant": True}}),
+    ],
+    "gradient_checkpointing_kwargs": [
+        Case((None, {"use_reentrant": True}), see.checkpointing_arguments, {"gradient_checkpointing": True}),
+    ],
+    "attn_implementation": [
+        Case((None, "eager"), see.attention),
+        Case((None, "sdpa"), see.attention, base="eager llama"),
+        Case((None, "flash_attention_2", "flash_attention_3", "flex_attention"), see.refusal),
+    ],
+    "sdp_attention": [Case((None, True), see.attention, base="eager llama")],
+    "flash_attention": [Case((None, True), see.refusal)],
+    "eager_attention": [Case((None, True), see.attention)],
+    "flex_attention": [Case((None, True), see.refusal)],
+    "torch_compile": [
+        Case((False, True), see.is_compiled),
+        Case((False, "auto"), see.is_compiled),
+        Case((False, True), see.chosen_kernels),
+    ],
+}  # fmt: skip
+
+KERNELS: dict[str, list[Case]] = {
+    "kernels": [
+        Case(("auto", ["rms_norm"], ["rope"]), see.refusal),
+        Case(("auto", "off"), see.chosen_kernels),
+    ],
+    "lora_mlp_kernel": [
+        Case((None, True), see.refusal, LORA),
+        Case((None, False), see.chosen_kernels, LORA),
+        Case((None, True), see.source_of_swiglu, {**LORA, "liger_glu_activation": True}),
+    ],
+    "lora_qkv_kernel": [
+        Case((None, True), see.refusal, LORA),
+        Case((None, False), see.chosen_kernels, LORA),
+    ],
+    "lora_o_kernel": [Case((None, True), see.refusal, LORA), Case((None, False), see.chosen_kernels, LORA)],
+    "plugins": [Case(([], [CUT]), see.refusal)],
+    "liger_rope": [Case((False, True), see.refusal)],
+    "liger_rms_norm": [Case((False, True), see.refusal)],
+    "liger_glu_activation": [Case((False, True), see.refusal)],
+    "liger_layer_norm": [Case((False, True), see.refusal)],
+    "liger_cross_entropy": [Case((False, True), see.refusal)],
+    "liger_fused_linear_cross_entropy": [Case((False, True), see.refusal)],
+    "cut_cross_entropy": [
+        Case((None, True), see.refusal),
+        Case((None, False), see.chosen_kernels, {"plugins": [CUT]}),
+    ],
+    "chunked_cross_entropy": [
+        Case((False, True), see.loss_shapes),
+        Case((False, True), see.reported_kernels),
+    ],
+    "chunked_cross_entropy_num_chunks": [
+        Case((None, 2, 3), see.loss_shapes, {"chunked_cross_entropy": True}),
+    ],
+}
+
+RHYTHM: dict[str, list[Case]] = {
+    "logging_steps": [Case((1, 2, 3), see.reported_steps, {"max_steps": 6})],
+    "save_steps": [Case((None, 1, 2, 0.9), see.checkpoints, SAVING)],
+    "saves_per_epoch": [Case((None, 3), see.checkpoints, SAVING)],
+    "save_strategy": [Case(("no", "epoch"), see.checkpoints, without(SAVING, "save_strategy"))],
+    "save_total_limit": [Case((1, 2), see.checkpoints, {**SAVING, "save_steps": 1})],
+    "eval_steps": [Case((None, 1, 2), see.evaluated_steps, EVALUATING)],
+    "evals_per_epoch": [Case((None, 1, 3), see.evaluated_steps, EVALUATING)],
+    "eval_strategy": [Case((None, "epoch"), see.evaluated_steps, EVALUATING)],
+    "eval_batch_size": [
+        Case((None, 2), see.held_out_rows_in_a_batch, {"eval_steps": 1}),
+        Case((None, 2), see.held_out_rows_in_a_batch, {"eval_steps": 1}, method="orpo"),
+    ],
+    "has_held_out_rows": [
+        Case((True, False), see.idle_keys, {"eval_steps": 1}),
+        Case((True, False), see.refusal, {"eval_steps": 1, "evals_per_epoch": 1}),
+    ],
+}
+
+SEQUENCES: dict[str, list[Case]] = {
+    "sequence_len": [Case((16, 20), see.batch_shapes, {"pad_to_sequence_len": True})],
+    "sample_packing": [
+        Case((False, True), see.batch_tensors, {"sequence_len": 20}),
+        Case((False, True), see.batch_shapes, {"sequence_len": 20}),
+    ],
+    "multipack_real_batches": [Case((True, False), see.batch_shapes, PACKED)],
+    "eval_sample_packing": [Case((None, True), see.held_out_tensors, {"eval_steps": 1})],
+    "batch_flattening": [Case((False, True), see.batch_shapes, {"micro_batch_size": 2})],
+    "pad_to_sequence_len": [
+        Case((None, True), see.batch_shapes, {"sequence_len": 20}),
+        Case((None, False), see.batch_shapes, PACKED),
+    ],
+    "pad_to_multiple_of": [Case((None, 8, 32), see.batch_shapes)],
+    "group_by_length": [Case((False, True), see.rows_read, {"max_steps": None, "micro_batch_size": 2})],
+}
+
+ORPO: dict[str, list[Case]] = {
+    "orpo_alpha": [
+        Case((0.1, 0.5), see.weights, SGD, method="orpo"),
+        Case((0.1, 0.5), see.reported("rewards/margins"), {"max_steps": 1}, method="orpo"),
+    ],
+    "sequence_len": [
+        Case((512, 5), see.batch_shapes, method="orpo"),
+        Case((512, 5), see.held_out_shapes, {"eval_steps": 1}, method="orpo"),
+    ],
+}
+
+GROUPS = (ADAPTER, BATCHES, SCHEDULE, OPTIMIZER, MACHINE, KERNELS, RHYTHM, SEQUENCES, ORPO)
+
+CASES: list[tuple[str, Case]] = [
+    (name, case) for group in GROUPS for name, cases in group.items() for case in cases
+]

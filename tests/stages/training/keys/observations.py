@@ -1,0 +1,282 @@
+"""Where a key of training can take effect: each function looks at one place of a training, as plain values."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from peft.tuners.lora import LoraLayer
+from stages.training.keys.trainings import Seen
+from torch import Tensor
+from torch._dynamo.eval_frame import OptimizedModule
+
+Observe = Callable[[Seen], Any]
+
+
+def digest(tensor: Tensor) -> str:
+    """Short name of a tensor's exact values."""
+    return hashlib.sha256(tensor.detach().float().numpy().tobytes()).hexdigest()[:12]
+
+
+# What is refused, and which kernels are chosen.
+
+
+def refusal(seen: Seen) -> str | None:
+    """The reason that the training was refused for."""
+    return seen.refusal
+
+
+def idle_keys(seen: Seen) -> list[str]:
+    """Keys that ask for nothing beside the others."""
+    return [item.key for item in seen.config.idle()]
+
+
+def chosen_kernels(seen: Seen) -> dict[str, str]:
+    """Kernel to its source, of those that a GPU would train with."""
+    return seen.config.kernel_choice.sources
+
+
+def source_of_swiglu(seen: Seen) -> str | None:
+    """Where the activation's kernel comes from."""
+    return seen.config.kernel_choice.sources.get("swiglu")
+
+
+def reported_kernels(seen: Seen) -> list[Any]:
+    """The table of kernels in the model."""
+    return [table["rows"] for table in seen.heard.of("table")]
+
+
+def loss_shapes(seen: Seen) -> list[tuple[int, ...]]:
+    """Shapes of the logits whose loss was computed."""
+    return seen.loss_shapes
+
+
+# The arguments of the Trainer.
+
+
+def argument(name: str) -> Observe:
+    """What the Trainer's arguments are given under `name`."""
+
+    def given(seen: Seen) -> Any:
+        return seen.arguments[name]
+
+    given.__name__ = f"given_{name}"
+    return given
+
+
+def loaded_type(seen: Seen) -> str:
+    """The type in which the model's weights are read."""
+    return str(seen.loaded)
+
+
+# The model.
+
+
+def trained_parameters(seen: Seen) -> list[str]:
+    """Names of the parameters that are trained."""
+    return [name for name, tensor in seen.trainer.model.named_parameters() if tensor.requires_grad]
+
+
+def _adapted(seen: Seen) -> Iterator[tuple[str, Any]]:
+    return ((name, m) for name, m in seen.trainer.model.named_modules() if isinstance(m, LoraLayer))
+
+
+def adapted_modules(seen: Seen) -> list[str]:
+    """Names of the modules that have an adapter."""
+    return [name for name, _ in _adapted(seen)]
+
+
+def adapter_shapes(seen: Seen) -> dict[str, tuple[int, ...]]:
+    """Shapes of the adapters' first factors."""
+    return {name: tuple(module.lora_A["default"].weight.shape) for name, module in _adapted(seen)}
+
+
+def adapter_scales(seen: Seen) -> dict[str, float]:
+    """What each adapter's output is multiplied by."""
+    return {name: module.scaling["default"] for name, module in _adapted(seen)}
+
+
+def adapter_dropouts(seen: Seen) -> dict[str, float]:
+    """Probability that an adapter's input is dropped."""
+    return {name: getattr(module.lora_dropout["default"], "p", 0.0) for name, module in _adapted(seen)}
+
+
+def adapter_layouts(seen: Seen) -> dict[str, bool]:
+    """Whether each adapter takes its weights as (in, out)."""
+    return {name: module.fan_in_fan_out for name, module in _adapted(seen)}
+
+
+def first_factors(seen: Seen) -> dict[str, str]:
+    """The adapters' first factors, which the first step leaves as they were drawn."""
+    return {name: digest(module.lora_A["default"].weight) for name, module in _adapted(seen)}
+
+
+def weights(seen: Seen) -> dict[str, str]:
+    """The trained weights."""
+    return {name: digest(tensor) for name, tensor in seen.trainer.model.named_parameters()}
+
+
+def attention(seen: Seen) -> str:
+    """The attention that the model computes."""
+    return seen.trainer.model.config._attn_implementation
+
+
+def weights_and_autocast(seen: Seen) -> tuple[str, str]:
+    """Type of the weights, and of the autocast around a pass."""
+    return str(seen.trainer.model.dtype), str(seen.trained[0].autocast)
+
+
+def is_compiled(seen: Seen) -> bool:
+    """Whether the model that takes the steps is a compiled one."""
+    return isinstance(seen.trainer.model_wrapped, OptimizedModule)
+
+
+def runs_of_a_layer(seen: Seen) -> list[int]:
+    """How often the first layer ran in each pass: twice where activations are computed again."""
+    return [len(one.hidden) for one in seen.trained]
+
+
+def reaches_the_embedding(seen: Seen) -> list[bool]:
+    """Whether a gradient flows below the first layer."""
+    return [one.has_gradient for one in seen.trained]
+
+
+def checkpointing_arguments(seen: Seen) -> list[Any]:
+    """What activations are recomputed with."""
+    layer = seen.trainer.model.get_submodule("model.layers.0")
+    return layer._gradient_checkpointing_func.keywords
+
+
+def first_embedding(seen: Seen) -> str:
+    """What the embedding hands to the first layer in the first pass."""
+    return digest(seen.trained[0].hidden[0])
+
+
+# The optimizer and its schedule.
+
+
+def optimizer_class(seen: Seen) -> str:
+    """The optimizer that takes the steps."""
+    return type(seen.trainer.optimizer.optimizer).__name__
+
+
+def optimizer_setting(name: str) -> Observe:
+    """A setting of the optimizer, of each group of parameters."""
+
+    def groups(seen: Seen) -> list[Any]:
+        return [group[name] for group in seen.trainer.optimizer.optimizer.param_groups]
+
+    groups.__name__ = f"optimizer_{name}"
+    return groups
+
+
+def learning_rates(seen: Seen) -> dict[int, float]:
+    """Learning rate of each reported step."""
+    return seen.heard.steps("learning_rate")
+
+
+# Batches.
+
+
+def rows_read(seen: Seen) -> list[list[int]]:
+    """The sequences that were trained on, in the order that they were read in, without padding."""
+    return [
+        ids[mask.bool()].tolist()
+        for one in seen.trained
+        for ids, mask in zip(one.inputs["input_ids"], one.inputs["attention_mask"], strict=True)
+    ]
+
+
+def batch_shapes(seen: Seen) -> list[tuple[int, ...]]:
+    """Sequences and tokens of each training batch."""
+    return [tuple(one.inputs["input_ids"].shape) for one in seen.trained]
+
+
+def rows_in_a_batch(seen: Seen) -> list[int]:
+    """Sequences of each training batch."""
+    return [len(one.inputs["input_ids"]) for one in seen.trained]
+
+
+def batch_tensors(seen: Seen) -> list[str]:
+    """Names of the tensors that a model is given while training."""
+    return sorted(seen.trained[0].inputs)
+
+
+def held_out_shapes(seen: Seen) -> list[tuple[int, ...]]:
+    """Sequences and tokens of each batch of held-out rows."""
+    return [tuple(one.inputs["input_ids"].shape) for one in seen.evaluated]
+
+
+def held_out_rows_in_a_batch(seen: Seen) -> list[int]:
+    """Sequences of each batch of held-out rows."""
+    return [len(one.inputs["input_ids"]) for one in seen.evaluated]
+
+
+def held_out_tensors(seen: Seen) -> list[str]:
+    """Names of the tensors that a model is given while evaluating."""
+    return sorted({name for one in seen.evaluated for name in one.inputs})
+
+
+def passes_of_a_step(seen: Seen) -> float:
+    """Forward passes for each step that was taken."""
+    return len(seen.trained) / seen.trainer.state.global_step
+
+
+def loader_setting(name: str) -> Observe:
+    """A setting of the loader of training batches."""
+
+    def loader(seen: Seen) -> Any:
+        return getattr(seen.trainer.get_train_dataloader(), name)
+
+    loader.__name__ = f"loader_{name}"
+    return loader
+
+
+# What is reported and written.
+
+
+def steps_taken(seen: Seen) -> int:
+    """Optimizer steps."""
+    return seen.trainer.state.global_step
+
+
+def reported_steps(seen: Seen) -> list[int]:
+    """Steps whose loss was reported."""
+    return list(seen.heard.steps("loss"))
+
+
+def evaluated_steps(seen: Seen) -> list[int]:
+    """Steps after which held-out rows were evaluated."""
+    return list(seen.heard.steps("eval_loss"))
+
+
+def reported(name: str) -> Observe:
+    """A figure of the reported steps."""
+
+    def figure(seen: Seen) -> dict[int, float]:
+        return seen.heard.steps(name)
+
+    figure.__name__ = f"reported_{name.replace('/', '_')}"
+    return figure
+
+
+def checkpoints(seen: Seen) -> list[str]:
+    """Names of the checkpoints that are left."""
+    return sorted(path.name for path in (seen.folder / "checkpoints").iterdir())
+
+
+def saved_files(seen: Seen) -> list[str]:
+    """Names of the files that make the result."""
+    return sorted(path.name for path in (seen.folder / "data").iterdir())
+
+
+def names_its_base(seen: Seen) -> bool:
+    """Whether an adapter is saved that names its base as the artifact beside it in the graph, not as a path."""
+    config = seen.folder / "data" / "adapter_config.json"
+    return config.exists() and json.loads(config.read_text())["base_model_name_or_path"] == "base_model"
+
+
+def saved_adapter_layout(seen: Seen) -> bool:
+    """Whether the saved adapter says that weights are stored as (in, out)."""
+    config = json.loads((seen.folder / "data" / "adapter_config.json").read_text())
+    return config["fan_in_fan_out"]
