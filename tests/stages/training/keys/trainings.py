@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,10 @@ from support.tiny_model import (
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
-from tunemill.stages.artifacts import Model, PreferenceData
+from tunemill.stages.artifacts import Artifact, EvaluationData, Model, PreferenceData, TrainingData
 from tunemill.stages.errors import SettingError
+from tunemill.stages.registry import METHODS
 from tunemill.stages.training.keys.training import TrainingKeys
-from tunemill.stages.training.orpo.body import orpo
-from tunemill.stages.training.orpo.config import OrpoConfig
-from tunemill.stages.training.sft.body import sft
-from tunemill.stages.training.sft.config import SftConfig
 
 Settings = dict[str, Any]
 
@@ -52,29 +50,11 @@ class StoppedError(Exception):
     """A training on a machine that only pretends to have a GPU: here it would need one."""
 
 
-@dataclass(frozen=True)
-class Method:
-    """A method of training: its settings, its body, and where the tiny data for it lies."""
-
-    config: type[TrainingKeys]
-    body: Callable[..., None]
-    data: Callable[[Path], Any]
-    held_out: Callable[[Path], Any]
-
-
-METHODS: dict[str, Method] = {
-    "sft": Method(
-        SftConfig,
-        sft,
-        data=lambda folder: training_data(folder, random_rows(6, longest=14)),
-        held_out=lambda folder: evaluation_data(folder, random_rows(3, seed=9)),
-    ),
-    "orpo": Method(
-        OrpoConfig,
-        orpo,
-        data=lambda folder: PreferenceData(write_pairs(folder, PAIRS).path),
-        held_out=lambda folder: PreferenceData(write_pairs(folder, PAIRS[:3]).path),
-    ),
+# What a method is given beside the base model, by type.
+MAKERS: dict[type[Artifact], Callable[[Path], Artifact]] = {
+    TrainingData: lambda folder: training_data(folder, random_rows(6, longest=14)),
+    EvaluationData: lambda folder: evaluation_data(folder, random_rows(3, seed=9)),
+    PreferenceData: lambda folder: PreferenceData(write_pairs(folder, PAIRS).path),
 }
 
 
@@ -130,23 +110,29 @@ class Trainings:
         config = self._bases["eager llama"] / "config.json"
         preferring = json.loads(config.read_text()) | {"attn_implementation": "eager"}
         config.write_text(json.dumps(preferring))
-        self._data = {name: made.data(folder / name / "data") for name, made in METHODS.items()}
-        self._held_out = {name: made.held_out(folder / name / "held_out") for name, made in METHODS.items()}
+        self._inputs = {
+            method: {
+                name: MAKERS[given.artifact](folder / method / name)
+                for name, given in stage.inputs.items()
+                if given.artifact is not Model
+            }
+            for method, stage in METHODS.items()
+        }
 
     def run(self, method: str, settings: Settings, *, base: str = "llama", on_gpu: bool = False) -> Seen:
         """Train on a CPU, or up to the first thing that needs a GPU on a machine that pretends to have one."""
         self._count += 1
         seen = Seen(folder=self._folder / "runs" / str(self._count))
         out = workspace(seen.folder)
+        module, body = METHODS[method].body.split(":")
         machine = gpu_pretended() if on_gpu else no_gpu()
         with watched(seen, on_gpu), machine, averaging(base.startswith("averaging")):
             try:
                 seen.config = METHODS[method].config(**{**DEFAULTS, **settings})
-                METHODS[method].body(
+                vars(import_module(module))[body](
                     seen.config,
                     base_model=Model(self._bases[base]),
-                    training_data=self._data[method],
-                    evaluation_data=self._held_out[method],
+                    **self._inputs[method],
                     out=out,
                     report=seen.heard.report,
                 )
