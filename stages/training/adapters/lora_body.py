@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tunemill.stages.training.keys.adapter import ALL_LINEAR, AdapterKeys
 
 # A path would differ from store to store; the base is the artifact beside the adapter in the graph.
 BASE_NAME = "base_model"
+# The number of a layer in a module's whole name, as PEFT finds it.
+LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
 
 
 def add_adapter(config: AdapterKeys, model: Any, seed: int) -> Any:
@@ -51,9 +54,10 @@ def _targets(config: AdapterKeys, model: Any) -> list[str] | str:
         return wanted
     names = [] if isinstance(wanted, str) else wanted
     _check_names("lora_target_modules", names, modules)
+    layers = config.peft_layers_to_transform
     if not config.takes_every_linear:
-        return names
-    if not names and config.peft_layers_to_transform is None:
+        return _in_layers(names, modules, layers)
+    if not names and layers is None:
         return ALL_LINEAR
     head = model.get_output_embeddings()
     linear = [
@@ -61,7 +65,23 @@ def _targets(config: AdapterKeys, model: Any) -> list[str] | str:
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and module is not head
     ]
-    return sorted({*linear, *names})
+    return _in_layers(sorted({*linear, *names}), modules, layers)
+
+
+def _in_layers(names: list[str], modules: Sequence[str], layers: Sequence[int] | None) -> list[str]:
+    """The names that lead into these layers, if any are given.
+
+    Of the end of a name PEFT tells that itself; of a module's whole name it does not.
+    """
+    if layers is None:
+        return names
+    numbers = {name: LAYER.match(f"{name}.") for name in names if name in modules}
+    kept = [name for name in names if (found := numbers.get(name)) is None or int(found[1]) in layers]
+    if not kept:
+        raise SettingError(
+            f"peft_layers_to_transform: {layers}: none of the modules in lora_target_modules is in these layers."
+        )
+    return kept
 
 
 def _saved_modules(config: AdapterKeys, model: Any) -> list[str] | None:

@@ -367,6 +367,25 @@ def test_what_needs_a_gpu_is_refused_before_the_model_is_read(
         run(tmp_path / "out", Model(tmp_path / "no such model"), data, **settings)
 
 
+@pytest.mark.parametrize(
+    "targets",
+    [
+        {"lora_target_linear": True},
+        {"lora_target_modules": "all-linear"},
+        {"lora_target_modules": ["q_proj"], "lora_target_linear": True},
+        {"lora_target_modules": ["q_proj", "v_proj"]},
+        {"lora_target_modules": ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"]},
+    ],
+)
+def test_only_the_layers_that_are_named_get_an_adapter(
+    tmp_path: Path, base: Model, data: TrainingData, targets: dict[str, Any]
+) -> None:
+    lora = {"adapter": "lora", "lora_r": 2, "lora_alpha": 2, "peft_layers_to_transform": [1], **targets}
+    weights, _ = run(tmp_path / "out", base, data, max_steps=1, **lora)
+    found = load_file(weights / "adapter_model.safetensors")
+    assert found and all(".layers.1." in name for name in found)
+
+
 def test_evaluations_without_held_out_rows_ask_for_nothing(
     tmp_path: Path, base: Model, data: TrainingData
 ) -> None:
