@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two test processes; each keeps to one thread so that they do not fight over the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: quickstart test test-all lint bench clean
+.PHONY: quickstart test test-slow test-all lint bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -19,6 +19,9 @@ quickstart: $(VENV)/installed
 
 test: $(VENV)/installed lint
 	$(PYTEST) -m 'not slow'
+
+test-slow: $(VENV)/installed
+	$(PYTEST) -m slow
 
 test-all: $(VENV)/installed lint
 	$(PYTEST)
