@@ -76,12 +76,13 @@ def nodes_of(found: Sequence[Place], document: Document) -> tuple[list[Node], li
 def problems_of_keys(graph: GraphConfig, document: Document) -> Iterator[Problem]:
     """Keys that nobody in the graph reads, and wrong values of keys that nobody reads."""
     found = places(graph)
-    present: list[type[StageConfig]] = [GraphConfig, *(place.stage.config for place in found)]
-    readers: dict[KeyPath, list[type[StageConfig]]] = {(): [*present, *later_configs(graph)]}
+    present = [place.stage.config for place in found]
+    readers: dict[KeyPath, list[type[StageConfig]]] = {(): [GraphConfig, *present, *later_configs(graph)]}
     for place in found:
         if place.entry is not None:
             readers.setdefault(place.entry, []).append(place.stage.config)
     others = [stage for stage in STAGES if stage.name not in {place.stage.name for place in found}]
+    # The graph reads of some keys only whether they are there.
     wrong = list(wrong_values(document, others, present))
     yield from wrong
     known = {problem.path for problem in wrong}
