@@ -49,11 +49,6 @@ AGAIN = "transformers lets the gradient reach the embedding itself, for every ki
 # Key, file and line of the single reads whose cut no case can see, and why.
 UNSEEN_READS: dict[tuple[str, str, str], str] = {
     (
-        "peft_layers_to_transform",
-        TRAINING + "/adapters/lora_body.py",
-        "if not names and config.peft_layers_to_transform is None:",
-    ): "PEFT heeds no layers beside the whole names that are made behind this line",
-    (
         "micro_batch_size",
         TRAINING + "/sft/body.py",
         "if real and is_flash and config.micro_batch_size > 1:",

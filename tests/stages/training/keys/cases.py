@@ -24,6 +24,8 @@ class Case:
 
 LORA: Settings = {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_modules": ["q_proj"]}
 FACTORS: Settings = {name: value for name, value in LORA.items() if name != "adapter"}
+EVERY: Settings = {**LORA, "lora_target_modules": None, "lora_target_linear": True}
+WHOLE_NAMES = ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"]
 CUT = "cut_cross_entropy"
 SGD: Settings = {"optimizer": "sgd", "lr_scheduler": "constant"}
 EPOCHS: Settings = {"max_steps": None, "num_epochs": 2}
@@ -71,6 +73,8 @@ ADAPTER: dict[str, list[Case]] = {
     "peft_use_rslora": [Case((False, True), see.adapter_scales, LORA)],
     "peft_layers_to_transform": [
         Case((None, [0], [1]), see.adapted_modules, LORA),
+        Case((None, [0], [1]), see.adapted_modules, EVERY),
+        Case((None, [0], [1]), see.adapted_modules, lora(lora_target_modules=WHOLE_NAMES)),
         Case((None, [2]), see.refusal, LORA),
     ],
     "peft_init_lora_weights": [Case((True, "gaussian", "orthogonal"), see.first_factors, LORA)],
@@ -105,7 +109,9 @@ BATCHES: dict[str, list[Case]] = {
     "dataloader_num_workers": [
         Case((0, 1), see.loader_setting("num_workers"), {"max_steps": 1}),
         Case(
-            (0, 1), see.loader_setting("prefetch_factor"), {"dataloader_prefetch_factor": 3, "max_steps": 1}
+            (0, 1),
+            see.argument("dataloader_prefetch_factor"),
+            {"dataloader_prefetch_factor": 3, "max_steps": 1},
         ),
     ],
     "dataloader_pin_memory": [
