@@ -1,5 +1,6 @@
 """The page of supported keys, made from the declarations."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,7 +57,8 @@ def _default(value: Any) -> str:
         return "required"
     if value is None or value == [] or hasattr(value, "model_dump"):
         return ""
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    text = json.dumps(value) if isinstance(value, str) and value != value.strip() else str(value)
+    return f"`{text.lower() if isinstance(value, bool) else text}`"
 
 
 def _cell(text: str) -> str:

@@ -54,9 +54,9 @@ def test_every_key_of_training_has_a_default_and_a_read() -> None:
     assert set(defaults(sources)) == {
         name for stage in METHODS.values() for name in stage.config.model_fields
     }
-    for key, default in defaults(sources).items():
+    for default in defaults(sources).values():
         ast.literal_eval(default)
-        reads = reads_of(sources)[key]
+    for key, reads in reads_of(sources).items():
         assert reads.wiring or reads.checks, f"{key}: nothing reads it"
 
 

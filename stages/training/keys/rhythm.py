@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field
 
 from tunemill.stages.declaration import ConflictError, GraphMark, Idle, Runtime, StageConfig, not_yet
 
+NOTHING_HELD_OUT = "there is nothing to evaluate on: neither test_datasets nor val_set_size"
 # What says when, for checkpoints and for evaluations: each some steps, so often an epoch, or a strategy.
 RHYTHMS = (
     ("save_steps", "saves_per_epoch", "save_strategy"),
@@ -90,9 +91,7 @@ class RhythmKeys(StageConfig):
             if steps_key == "eval_steps" and not self.has_held_out_rows:
                 for key in (*keys, "eval_batch_size"):
                     if self.is_set(key) and getattr(self, key) != "no":
-                        yield Idle(
-                            key, "there is nothing to evaluate on: neither test_datasets nor val_set_size"
-                        )
+                        yield Idle(key, NOTHING_HELD_OUT)
                 continue
             for key in (steps_key, epoch_key):
                 if getattr(self, key) == 0:

@@ -1,11 +1,13 @@
 """What the `sft` stage reads from the YAML."""
 
+from collections.abc import Iterator
 from typing import Self
 
 from pydantic import model_validator
 
-from tunemill.stages.declaration import ConflictError
+from tunemill.stages.declaration import ConflictError, Idle
 from tunemill.stages.training.keys.kernels import LossKernelKeys
+from tunemill.stages.training.keys.rhythm import NOTHING_HELD_OUT
 from tunemill.stages.training.keys.sequences import SequenceKeys
 from tunemill.stages.training.keys.training import TrainingKeys
 
@@ -22,3 +24,9 @@ class SftConfig(TrainingKeys, SequenceKeys, LossKernelKeys):
                 "curriculum_sampling",
             )
         return self
+
+    def idle(self) -> Iterator[Idle]:
+        """How to put held-out rows into sequences that there are none of."""
+        yield from super().idle()
+        if self.eval_sample_packing and not self.has_held_out_rows:
+            yield Idle("eval_sample_packing", NOTHING_HELD_OUT)

@@ -88,6 +88,7 @@ def test_keys_at_their_default_and_those_of_later_stages_are_passed_over(tmp_pat
         ({**SFT, "eval_steps": 0.1}, ["eval_steps"]),
         ({**SFT, "eval_strategy": "epoch"}, ["eval_strategy"]),
         ({**SFT, "eval_strategy": "steps", "val_set_size": 0}, ["eval_strategy"]),
+        ({**SFT, "eval_sample_packing": True}, ["eval_sample_packing"]),
         ({**SFT, "evals_per_epoch": 0}, ["evals_per_epoch"]),
         ({**SFT, **HELD_OUT, "evals_per_epoch": 0}, ["evals_per_epoch"]),
         ({**ORPO, "evals_per_epoch": 1}, ["evals_per_epoch"]),
