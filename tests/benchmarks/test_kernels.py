@@ -101,6 +101,7 @@ def test_a_kernel_that_fails_is_told_and_the_others_are_measured(
     assert "entropy t=8 v=32 bf16 tunemill: FAILED" in done.stderr
 
 
+@pytest.mark.slow
 def test_libraries_that_are_missing_are_told_and_nothing_fails(tmp_path: Path) -> None:
     for name in ("transformers", "peft", "bitsandbytes", "liger_kernel"):
         text = f"raise ModuleNotFoundError(name={name!r})\n"
@@ -116,6 +117,7 @@ def test_libraries_that_are_missing_are_told_and_nothing_fails(tmp_path: Path) -
     assert notes["lora_linear", "tunemill"] == ""
 
 
+@pytest.mark.slow
 def test_what_there_was_no_time_for_is_listed(tmp_path: Path) -> None:
     done = run(ROOT, tmp_path, "--only", "swiglu", "--minutes", "0")
     assert done.returncode == 0, done.stdout + done.stderr

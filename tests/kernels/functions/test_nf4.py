@@ -25,6 +25,7 @@ class State:
     state2: Any = field(default=None)
 
 
+@pytest.mark.slow
 def test_under_the_interpreter() -> None:
     run_interpreted("nf4", at_least=40)
 

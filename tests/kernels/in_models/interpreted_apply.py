@@ -63,7 +63,7 @@ def test_lora(family: str) -> None:
     assert_same_step(step(model, BATCH), plain)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("family", ["llama", pytest.param("gemma2", marks=slow)])
 def test_full(family: str) -> None:
     model = make_family(family)
     plain = step(model, BATCH)
@@ -85,7 +85,7 @@ def test_items_of_several_batches() -> None:
         ("llama", torch.bfloat16, None),
         pytest.param("llama", torch.float16, None, marks=slow),
         pytest.param("qwen3", torch.bfloat16, torch.bfloat16, marks=slow),
-        ("gemma", torch.float32, torch.bfloat16),
+        pytest.param("gemma", torch.float32, torch.bfloat16, marks=slow),
     ],
 )
 def test_half_precision(family: str, weights: torch.dtype, autocast_dtype: torch.dtype | None) -> None:

@@ -69,6 +69,7 @@ def test_killed_while_saving_full_unpacked(killed_run: ModuleType, tmp_path: Pat
     compare(killed_run, "full", tmp_path, "saving-10", resumes_from=5)
 
 
+@pytest.mark.slow
 def test_killed_before_the_seal(killed_run: ModuleType, tmp_path: Path) -> None:
     compare(killed_run, "full", tmp_path, "seal-15", resumes_from=10)
 

@@ -132,6 +132,7 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path, base: Model, data: Trainin
     assert folder_bytes(first) == folder_bytes(second)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, base: Model, data: TrainingData) -> None:
     settings: dict[str, Any] = {**LORA, **PACKED, "lora_dropout": 0.3, "max_steps": 2, "save_steps": 1}
     whole, _ = run(tmp_path / "whole", base, data, **settings)

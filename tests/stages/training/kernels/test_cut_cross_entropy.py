@@ -11,6 +11,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 def test_under_the_interpreter():
     run_interpreted("cut_cross_entropy", at_least=13)
 
