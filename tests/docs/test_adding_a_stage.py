@@ -4,9 +4,11 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from support.project import make_project
 from support.rows import read_arrow
 
+pytestmark = pytest.mark.slow
 PAGE = "adding-a-stage.md"
 DATASETS = {"datasets": [{"path": "data/sums.jsonl", "type": "chat_template"}], "test_datasets": None}
 

@@ -1,7 +1,9 @@
 """Follow docs/adding-a-template.md literally, in a copy of the project."""
 
+import pytest
 from support.project import make_project
 
+pytestmark = pytest.mark.slow
 PAGE = "adding-a-template.md"
 SUMS = {"datasets": [{"path": "data/sums.jsonl", "type": "chat_template"}], "test_datasets": None}
 
