@@ -74,7 +74,11 @@ def checkout(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("broken", "told"),
     [
-        ("raise RuntimeError('broken on purpose')", "FAILED: RuntimeError: broken on purpose"),
+        pytest.param(
+            "raise RuntimeError('broken on purpose')",
+            "FAILED: RuntimeError: broken on purpose",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("import os; os._exit(7)", "FAILED: the process ended with 7", marks=pytest.mark.slow),
         pytest.param(
             "return 2 * reference(logits)",

@@ -10,6 +10,7 @@ from torch.nn import functional
 from tunemill.kernels.functions.linear_cross_entropy import _tokens_per_chunk, linear_cross_entropy, reference
 
 
+@pytest.mark.slow
 def test_under_the_interpreter():
     run_interpreted("linear_cross_entropy", at_least=69)
 

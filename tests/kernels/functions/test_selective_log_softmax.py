@@ -9,6 +9,7 @@ from support.interpreter import run_interpreted
 from tunemill.kernels.functions.selective_log_softmax import reference, selective_log_softmax
 
 
+@pytest.mark.slow
 def test_under_the_interpreter():
     run_interpreted("selective_log_softmax", at_least=40)
 
