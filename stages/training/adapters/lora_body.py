@@ -23,7 +23,8 @@ LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
 def add_adapter(config: AdapterKeys, model: Any, seed: int) -> Any:
     """The model with a LoRA adapter; its weights are drawn from `seed`.
 
-    Raises SettingError where a name in the config matches no module, or a layer number no layer.
+    Raises SettingError where a name in the config matches no module, a layer number no layer, or the layout of
+    weights that it names is not that of the modules.
     """
     _check_layers(config, model)
     lora = LoraConfig(
@@ -39,7 +40,14 @@ def add_adapter(config: AdapterKeys, model: Any, seed: int) -> Any:
         init_lora_weights=config.peft_init_lora_weights,
     )
     torch.manual_seed(seed)
-    return get_peft_model(model, lora)
+    adapted = get_peft_model(model, lora)
+    # PEFT takes the setting back, with a warning, where a module stores its weight the other way.
+    if config.lora_fan_in_fan_out and not adapted.peft_config["default"].fan_in_fan_out:
+        raise SettingError(
+            "lora_fan_in_fan_out: true: modules that get an adapter store their weights (out, in), so it would be "
+            "ignored. Remove it."
+        )
+    return adapted
 
 
 def _targets(config: AdapterKeys, model: Any) -> list[str] | str:

@@ -69,6 +69,7 @@ ADAPTER: dict[str, list[Case]] = {
     "lora_fan_in_fan_out": [
         Case((False, True), see.adapter_layouts, lora(lora_target_modules=["embed_tokens"])),
         Case((False, True), see.saved_adapter_layout, lora(lora_target_modules=["embed_tokens"])),
+        Case((False, True), see.refusal, LORA),
     ],
     "peft_use_rslora": [Case((False, True), see.adapter_scales, LORA)],
     "peft_layers_to_transform": [
