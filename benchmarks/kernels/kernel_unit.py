@@ -134,9 +134,15 @@ def both_call(function: Function, inputs: Inputs) -> Callable[[], object]:
 
 
 def drawn_gradients(results: tuple[Tensor, ...]) -> list[Tensor]:
-    """Gradients that stand for those of the rest of a model; 1 for a loss."""
+    """Gradients that stand for those of the rest of a model; 1 for a loss. Their values do not depend on the memory
+    order of the results, in which two ways may differ."""
     torch.manual_seed(SEED + 1)
-    return [torch.ones_like(one) if one.dim() == 0 else torch.randn_like(one) for one in results]
+    return [
+        torch.ones_like(one)
+        if one.dim() == 0
+        else torch.empty_like(one).copy_(torch.randn(one.shape, dtype=one.dtype, device=one.device))
+        for one in results
+    ]
 
 
 def results_and_gradients(case: Case, way: str) -> list[Tensor]:

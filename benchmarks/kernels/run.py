@@ -40,9 +40,9 @@ LONGEST_SILENCE_SECONDS = 150
 GPU_GROUPS: list[tuple[tuple[str, ...], float]] = [
     (("kernels",), 0.45),
     (("intrusive",), 0.52),
-    (("training",), 0.65),
-    (("training Liger",), 0.72),
-    (("training compiled",), 0.85),
+    (("training",), 0.75),
+    (("training Liger",), 0.85),
+    (("training compiled",), 0.93),
     (("compiled",), 1.0),
 ]
 # Starting a process takes longer than what is measured there; Liger changes transformers, so it comes last.

@@ -28,7 +28,7 @@ LEGEND = (
     "column: ms, MiB, and how many times as fast ours is."
 )
 TRAINING_LEGEND = (
-    "Llama, 1B class, one packed row of several documents; MFU of useful work over the measured matrix product and "
+    "Llamas of 1B and 8B, one packed row of several documents; MFU of useful work over the measured matrix product and "
     "over 989 TFLOP/s. What is counted stands in `benchmarks/kernels/training_step.py`."
 )
 

@@ -1,12 +1,14 @@
-"""A whole training step of a 1B-class Llama with random weights, as Llama 3.2 1B is shaped, on one packed row.
+"""A whole training step of Llamas with random weights, shaped as Llama 3.2 1B and Llama 3 8B, on one packed row.
 
 Ways: kernels off ("eager"), kernels on ("tunemill"), Liger, torch.compile of the whole model. Each with LoRA (PEFT,
-rank 16, every linear layer, bfloat16 adapters) and with all parameters trained, gradient checkpointing off and on;
-bfloat16, sdpa attention, fused AdamW. The row of 4096 tokens holds seven documents, whose position ids start at 0.
+rank 16, every linear layer, bfloat16 adapters), the 1B also with all parameters trained, gradient checkpointing off
+and on; bfloat16, sdpa attention, fused AdamW. The row of 4096 tokens holds seven documents, whose position ids start
+at 0.
 
 FLOPs of a step: per token 6 N for full training and 4 N for LoRA, whose base needs no weight gradients (N counts every
-parameter, the tied embedding once, as the head's); 6 per adapter parameter; attention 6 * layers * hidden * sum of
-squared document lengths, its causal half only. Checkpointing's second forward is not counted: MFU is of useful work.
+parameter, a tied embedding once, as the head's, another not); 6 per adapter parameter; attention 6 * layers * hidden *
+sum of squared document lengths, its causal half only. Checkpointing's second forward is not counted: MFU is of useful
+work.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ class Shape:
     key_heads: int
     vocabulary: int
     documents: tuple[int, ...]
+    tied: bool = True
     warm_up_steps: int = 3
     timed_steps: int = 8
 
@@ -61,6 +64,16 @@ LLAMA_1B = Shape(
     key_heads=8,
     vocabulary=128_256,
     documents=(1411, 823, 640, 517, 389, 211, 105),
+)
+LLAMA_8B = Shape(
+    hidden=4096,
+    intermediate=14336,
+    layers=32,
+    heads=32,
+    key_heads=8,
+    vocabulary=128_256,
+    documents=LLAMA_1B.documents,
+    tied=False,
 )
 TINY = Shape(
     hidden=32,
@@ -83,11 +96,12 @@ class Training:
     lora: bool
     checkpointing: bool
     setting: Setting
+    size: str = "1B"
 
     @property
     def shape(self) -> Shape:
         """Which model."""
-        return TINY if self.setting.tiny else LLAMA_1B
+        return TINY if self.setting.tiny else {"1B": LLAMA_1B, "8B": LLAMA_8B}[self.size]
 
     @property
     def row(self) -> Row:
@@ -95,7 +109,7 @@ class Training:
         method = "LoRA" if self.lora else "full"
         return Row(
             kernel=TRAINING_STEP,
-            shape=f"{method}, checkpointing {'on' if self.checkpointing else 'off'}",
+            shape=f"{self.size} {method}, checkpointing {'on' if self.checkpointing else 'off'}",
             dtype="bf16",
             way=self.way,
         )
@@ -103,12 +117,13 @@ class Training:
 
 def trainings(setting: Setting, ways: tuple[str, ...]) -> list[Training]:
     """Every combination; the ways of one combination one after the other."""
-    combinations = [(True, False), (False, False), (True, True), (False, True)]
+    combinations = [("1B", True, False), ("1B", False, False), ("8B", True, False), ("1B", True, True)]
+    combinations += [("1B", False, True), ("8B", True, True)]
     if setting.tiny:
-        combinations = [(True, False), (False, True)]
+        combinations = [("1B", True, False), ("1B", False, True)]
     return [
-        Training(way=way, lora=lora, checkpointing=checkpointing, setting=setting)
-        for lora, checkpointing in combinations
+        Training(way=way, lora=lora, checkpointing=checkpointing, setting=setting, size=size)
+        for size, lora, checkpointing in combinations
         for way in ways
     ]
 
@@ -143,7 +158,8 @@ def measured(training: Training) -> Row:
     losses = [step() for _ in range(shape.warm_up_steps)]
     seconds, timed_losses, peak = timed(step, shape.timed_steps)
     adapter = sum(parameter.numel() for parameter in trained) if training.lora else 0
-    base = sum(parameter.numel() for parameter in model.parameters()) - adapter
+    looked_up = 0 if shape.tied else shape.vocabulary * shape.hidden
+    base = sum(parameter.numel() for parameter in model.parameters()) - adapter - looked_up
     return replace(
         training.row,
         both_ms=1000 * seconds,
@@ -199,7 +215,7 @@ def random_llama(training: Training) -> Any:
         num_key_value_heads=shape.key_heads,
         vocab_size=shape.vocabulary,
         max_position_embeddings=shape.tokens,
-        tie_word_embeddings=True,
+        tie_word_embeddings=shape.tied,
         use_cache=False,
         attn_implementation="sdpa",
     )

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 FUNCTIONS = ROOT / "kernels" / "functions"
@@ -48,7 +49,7 @@ def test_every_kernel_has_a_row_and_none_failed(tmp_path: Path) -> None:
     assert "FAILED" not in markdown
     for kernel in KERNELS:
         assert f"\n| {kernel} | " in markdown
-    assert "| LoRA, checkpointing off | kernels on | " in markdown
+    assert "| 1B LoRA, checkpointing off | kernels on | " in markdown
     for row in rows:
         measured = row["forward_ms"] or row["both_ms"]
         assert measured or row["note"], row
@@ -106,6 +107,16 @@ def test_a_kernel_that_fails_is_told_and_the_others_are_measured(
 
 
 @pytest.mark.slow
+def test_the_gradients_do_not_depend_on_the_memory_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.kernels.kernel_unit import drawn_gradients
+
+    rows, columns = torch.zeros(2, 3, 4), torch.zeros(2, 4, 3).transpose(1, 2)
+    (of_rows,), (of_columns,) = drawn_gradients((rows,)), drawn_gradients((columns,))
+    assert torch.equal(of_rows, of_columns)
+    assert of_columns.stride() == columns.stride()
+
+
 def test_libraries_that_are_missing_are_told_and_nothing_fails(tmp_path: Path) -> None:
     for name in ("transformers", "peft", "bitsandbytes", "liger_kernel"):
         text = f"raise ModuleNotFoundError(name={name!r})\n"

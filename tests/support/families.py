@@ -81,7 +81,7 @@ def shake(model: nn.Module, *, only: str = "") -> None:
     for name, parameter in model.named_parameters():
         if only in name and parameter.is_floating_point():
             noise = 0.15 * torch.randn(parameter.shape, generator=generator)
-            parameter.data.add_(noise.to(parameter.dtype))
+            parameter.data.add_(noise.to(parameter))
 
 
 def packed_batch(*lengths: int) -> dict[str, Tensor]:
