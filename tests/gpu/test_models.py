@@ -73,7 +73,7 @@ def test_half_precision_is_as_close_to_float64_as_without(
     with torch.autocast(DEVICE, autocast_dtype, enabled=autocast_dtype is not None):
         plain = step(model, batch)
         applied = use_kernels(model, KERNELS, autocast_dtype=autocast_dtype)
-        assert "linear_cross_entropy" in applied.places and "rms_norm" in applied.places
+        assert not any(applied.refusals.values()), applied.refusals
         assert_as_exact(step(model, batch), plain, exact, 1.3)
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from support.families import LORA, make_family
+from support.families import LORA, make_family, with_lora
 from torch import Tensor, nn
 
-from tunemill.kernels.functions import lora_o, rms_norm
+from tunemill.kernels.functions import lora_o, lora_qkv, rms_norm
 from tunemill.kernels.in_models.apply import apply_kernels
 from tunemill.kernels.in_models.proof import UnfitError, check_close, tolerance_of
 from tunemill.stages.training.kernels.surroundings_body import Transformers, use_kernels
@@ -87,3 +87,35 @@ def test_kernels_are_proven_under_the_autocast_of_training() -> None:
     for dtype in (None, torch.bfloat16):
         use_kernels(model, ("swiglu",), autocast_dtype=dtype).undo()
     assert seen == [False, True]
+
+
+def attending_to_one_place(sharpness: float) -> Any:
+    """A model in bfloat16 whose softmax is so steep that a rounding changes gradients by a tenth, or wholly."""
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "max_position_embeddings": 256}
+    model = with_lora(make_family("llama", dtype=torch.bfloat16, **sizes))
+    for name, parameter in model.named_parameters():
+        if name.endswith(("q_proj.base_layer.weight", "k_proj.base_layer.weight")):
+            parameter.data.mul_(sharpness)
+    return model
+
+
+@pytest.mark.parametrize("sharpness", [8.0, 16.0])
+def test_rounding_that_attention_makes_much_of_is_still_rounding(sharpness: float) -> None:
+    model = attending_to_one_place(sharpness)
+    applied = apply_kernels(model, {"lora_qkv": lora_qkv.fused}, Transformers())
+    assert not any(applied.refusals.values()), applied.refusals
+    assert applied.places["lora_qkv"]
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 2], ids=["q", "k", "v"])
+@pytest.mark.parametrize("backward_only", [False, True])
+def test_a_tenth_is_no_rounding_there_either(wrong: int, backward_only: bool) -> None:
+    def function(*arguments: Any) -> Any:
+        parts = list(lora_qkv.fused(*arguments))
+        off = 1.1 * parts[wrong]
+        parts[wrong] = off - 0.1 * parts[wrong].detach() if backward_only else off
+        return tuple(parts)
+
+    applied = apply_kernels(attending_to_one_place(16.0), {"lora_qkv": function}, Transformers())
+    assert not applied.places
+    assert "differs" in next(iter(applied.refusals["lora_qkv"].values()))
