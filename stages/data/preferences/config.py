@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from tunemill.stages.data.conversations.chat_template import TemplateName, check_template_keys
+from tunemill.stages.data.conversations.format_strings import check_format_strings
 from tunemill.stages.data.preferences.type_table import (
     ORPO_ONLY,
     TYPES,
@@ -69,23 +70,14 @@ class FormatStrings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        known = {
-            "prompt_format": ("prompt", "system"),
-            "chosen_format": ("chosen",),
-            "rejected_format": ("rejected",),
-            "completion_format": ("completion",),
-        }
-        for key, names in known.items():
-            text = getattr(self, key)
-            try:
-                text.format(**dict.fromkeys(names, ""))
-            except (KeyError, IndexError, ValueError, AttributeError):
-                spelt = " and ".join(f"{{{name}}}" for name in names)
-                raise ConflictError(
-                    f"{key}: {text!r} is not a format string that uses {spelt} only; "
-                    "a brace that should stay is written twice",
-                    "type",
-                ) from None
+        check_format_strings(
+            {
+                "prompt_format": (self.prompt_format, ("prompt", "system")),
+                "chosen_format": (self.chosen_format, ("chosen",)),
+                "rejected_format": (self.rejected_format, ("rejected",)),
+                "completion_format": (self.completion_format, ("completion",)),
+            }
+        )
         return self
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tunemill.stages.data.conversations.chat_template import TemplateName, check_template_keys
+from tunemill.stages.data.conversations.format_strings import check_format_strings
 from tunemill.stages.data.conversations.keys import ConversationKeys
 from tunemill.stages.data.tokenized.format_table import FAMILIES, FORMATS, plain_name, unknown
 from tunemill.stages.declaration import (
@@ -67,22 +68,13 @@ class UserDefinedType(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        known = {
-            "system_format": {"system": ""},
-            "format": {"instruction": "", "input": ""},
-            "no_input_format": {"instruction": ""},
-        }
-        for key, fields in known.items():
-            text = getattr(self, key)
-            try:
-                text.format(**fields)
-            except (KeyError, IndexError, ValueError, AttributeError):
-                names = " and ".join(f"{{{name}}}" for name in fields)
-                raise ConflictError(
-                    f"{key}: {text!r} is not a format string that uses {names} only; "
-                    "a brace that should stay is written twice",
-                    "type",
-                ) from None
+        check_format_strings(
+            {
+                "system_format": (self.system_format, ("system",)),
+                "format": (self.format, ("instruction", "input")),
+                "no_input_format": (self.no_input_format, ("instruction",)),
+            }
+        )
         return self
 
 
