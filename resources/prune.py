@@ -1,76 +1,146 @@
-"""What of the store nobody needs: nothing that a ref points to, nor what that was made from."""
+"""What of the store nobody needs: what no ref names and no computation reads, and nothing of these was made from."""
 
+import uuid
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunemill.resources.building import has_checkpoints, lease_of, uses_of
 from tunemill.resources.errors import StoreError
+from tunemill.resources.folders import listed, move, remove_tree
 from tunemill.resources.identity import files_below
-from tunemill.resources.lease import is_held
+from tunemill.resources.lease import is_held, while_free
 from tunemill.resources.store import Published, Store
+
+Place = tuple[str, str]
+"""(stage, key) of an artifact."""
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """A folder that can go, its size, and why nobody needs it."""
+    """A folder that can go, its size, and why nobody needs it; of an attempt, the lease that must be free."""
 
     folder: Path
     bytes: int
     why: str
+    lease: Path | None = None
 
 
-def find_garbage(store: Store, checkpoints: bool = False) -> list[Garbage]:
-    """Artifacts out of reach of every ref, leftovers of dead attempts, damaged or replaced artifacts.
+def prune(store: Store, checkpoints: bool = False) -> list[Garbage]:
+    """Delete what `find_garbage` finds.
 
-    Attempts that can be resumed from a checkpoint are kept unless `checkpoints` says otherwise.
+    The store is looked at, and what can go is moved out of it, while nobody may name an artifact; deleting takes
+    longer and happens afterwards.
     """
+    known = _manifests(store, {})
+    with store.pruning():
+        found = find_garbage(store, checkpoints, known)
+        trash = store.root / "trash" / uuid.uuid4().hex
+        trash.mkdir(parents=True)
+        gone = [item for number, item in enumerate(found) if _move_away(item, trash / str(number))]
+    for folder in listed(trash.parent):
+        remove_tree(folder)
+    return gone
+
+
+def _move_away(item: Garbage, to: Path) -> bool:
+    """Move garbage; False where somebody has begun to compute there meanwhile, or has ended and left nothing."""
+    with nullcontext(True) if item.lease is None else while_free(item.lease) as is_free:
+        if is_free:
+            with suppress(FileNotFoundError):
+                move(item.folder, to)
+                return True
+    return False
+
+
+def find_garbage(
+    store: Store, checkpoints: bool = False, known: dict[Place, Published] | None = None
+) -> list[Garbage]:
+    """Artifacts out of reach of every ref and computation, leftovers of dead attempts, damaged or replaced artifacts.
+
+    Attempts that can be resumed from a checkpoint are kept unless `checkpoints` says otherwise. `known` are artifacts
+    that were looked at already. Raises StoreError where what is needed cannot be told.
+    """
+    # Artifacts before refs: what is published in between is not in the list, so it is not deleted.
+    artifacts = store.artifacts()
+    attempts = [folder for stage in listed(store.root / "building") for folder in _keys(stage)]
+    kept = [
+        folder for folder in attempts if is_held(lease_of(folder)) or (not checkpoints and _resumable(folder))
+    ]
+    reached = set(_reached(store, artifacts, kept, _manifests(store, known or {})))
+    unreached = [folder for folder in artifacts if (folder.parent.name, folder.name) not in reached]
+    found = [_garbage(folder, "no node points to it") for folder in unreached]
+    found += [
+        _garbage(folder, "left by an attempt that ended", lease_of(folder))
+        for folder in attempts
+        if folder not in kept
+    ]
+    aside = [folder for stage in listed(store.root / "set_aside") for folder in listed(stage)]
+    found += [_garbage(folder, "set aside: damaged or replaced") for folder in aside]
+    return found
+
+
+def _keys(stage: Path) -> list[Path]:
+    """The folders of a stage's attempts; leases lie beside them."""
+    return [folder for folder in listed(stage) if folder.is_dir() and folder.suffix != ".lease"]
+
+
+def _resumable(place: Path) -> bool:
+    return any(has_checkpoints(folder) for folder in listed(place) if folder.is_dir())
+
+
+def _roots(store: Store, artifacts: list[Path], attempts: list[Path]) -> Iterator[Place]:
+    """What refs name and attempts read. No answer is not the answer that nothing is named."""
     if damaged := store.refs.damaged():
         raise StoreError(
             f"{damaged[0]} is damaged, so what it points to is not known and nothing is deleted; run its pipeline, "
             f"which writes it again, or delete the file"
         )
-    reached = set(_reached(store))
-    unreached = [folder for folder in store.artifacts() if (folder.parent.name, folder.name) not in reached]
-    leftovers = [
-        folder
-        for folder in sorted((store.root / "building").glob("*/*"))
-        if folder.is_dir()
-        and (checkpoints or not any((folder / "checkpoints").glob("*")))
-        and not is_held(folder.with_name(f"{folder.name.split('.')[0]}.lease"))
-    ]
-    found = [_garbage(folder, "no node points to it") for folder in unreached]
-    found += [_garbage(folder, "left by an attempt that ended") for folder in leftovers]
-    found += [
-        _garbage(folder, "set aside: damaged or replaced")
-        for folder in sorted((store.root / "set_aside").glob("*/*"))
-    ]
+    refs = store.refs.all()
+    if artifacts and not refs:
+        raise StoreError(
+            f"{store.refs.root}: there is no ref, so every artifact would be deleted and none is. If that is what you "
+            f"want, delete {store.root / 'artifacts'} yourself; otherwise run the pipelines, which set their refs again"
+        )
+    yield from ((ref.stage, ref.key) for _, _, ref in refs)
+    for place in attempts:
+        yield from (use for folder in listed(place) for use in uses_of(folder))
+
+
+def _reached(
+    store: Store, artifacts: list[Path], attempts: list[Path], manifests: dict[Place, Published]
+) -> Iterator[Place]:
+    """The roots and, through the manifests, what they were made from."""
+    place_of = {(item.key, item.digest): place for place, item in manifests.items()}
+    pending = list(_roots(store, artifacts, attempts))
+    seen: set[Place] = set()
+    while pending:
+        place = pending.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        yield place
+        if place in manifests:
+            used = [up for ups in manifests[place].manifest["inputs"].values() for up in ups]
+            pending += [
+                place_of[up["key"], up["digest"]] for up in used if (up["key"], up["digest"]) in place_of
+            ]
+
+
+def _manifests(store: Store, known: dict[Place, Published]) -> dict[Place, Published]:
+    """Every whole artifact; one that is known never changes."""
+    found = dict(known)
+    for folder in store.artifacts():
+        place = (folder.parent.name, folder.name)
+        if place not in found and isinstance(artifact := store.lookup(*place), Published):
+            found[place] = artifact
     return found
 
 
-def _reached(store: Store) -> Iterator[tuple[str, str]]:
-    """(stage, key) of what refs point to and, through the manifests, of what it was made from."""
-    keys_by_digest: dict[tuple[str, str], tuple[str, str]] = {}
-    manifests = {}
-    for folder in store.artifacts():
-        found = store.lookup(folder.parent.name, folder.name)
-        if isinstance(found, Published):
-            manifests[found.key] = found
-            keys_by_digest[found.key, found.digest] = (found.stage, found.key)
-    pending = [(ref.stage, ref.key) for _, _, ref in store.refs.all()]
-    seen: set[tuple[str, str]] = set()
-    while pending:
-        item = pending.pop()
-        if item in seen:
-            continue
-        seen.add(item)
-        yield item
-        if item[1] in manifests:
-            for upstreams in manifests[item[1]].manifest["inputs"].values():
-                for upstream in upstreams:
-                    place = keys_by_digest.get((upstream["key"], upstream["digest"]))
-                    if place:
-                        pending.append(place)
-
-
-def _garbage(folder: Path, why: str) -> Garbage:
-    return Garbage(folder, sum(path.stat().st_size for path in files_below(folder)), why)
+def _garbage(folder: Path, why: str, lease: Path | None = None) -> Garbage:
+    size = 0
+    for path in files_below(folder):
+        with suppress(FileNotFoundError):
+            size += path.lstat().st_size
+    return Garbage(folder, size, why, lease)

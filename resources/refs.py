@@ -3,8 +3,11 @@
 import json
 import os
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from tunemill.resources.folders import listed, read_json
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Refs:
     """The refs below one folder."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
 
     def read(self, pipeline: str, node: str) -> Ref | None:
         """The ref of a node, or None if it never had an artifact."""
@@ -38,27 +41,35 @@ class Refs:
         beside.replace(path)
 
     def all(self) -> list[tuple[str, str, Ref]]:
-        """Every (pipeline, node, ref), sorted."""
+        """Every (pipeline, node, ref), sorted. Raises StoreError where the refs cannot be listed."""
         found = []
-        for path in sorted(self._root.glob("*/**/*.json")):
-            ref = _read(path)
-            if ref is not None and not path.name.startswith("."):
-                pipeline, *node = path.relative_to(self._root).with_suffix("").parts
+        for path in self._files():
+            if (ref := _read(path)) is not None:
+                pipeline, *node = path.relative_to(self.root).with_suffix("").parts
                 found.append((pipeline, "/".join(node), ref))
         return found
 
     def damaged(self) -> list[Path]:
-        """Files that should be refs and cannot be read."""
-        files = [path for path in sorted(self._root.glob("*/**/*.json")) if not path.name.startswith(".")]
-        return [path for path in files if _read(path) is None]
+        """What lies among the refs and is none that can be read. Raises StoreError where they cannot be listed."""
+        return [path for path in self._files() if _read(path) is None]
+
+    def _files(self) -> Iterator[Path]:
+        """Everything below the folder that is no folder itself; what lies beside pipelines' folders too."""
+        pending = [self.root]
+        while pending:
+            for path in listed(pending.pop(0)):
+                if path.is_dir() and not path.is_symlink():
+                    pending.append(path)
+                else:
+                    yield path
 
     def _path(self, pipeline: str, node: str) -> Path:
-        return self._root / pipeline / f"{node}.json"
+        return self.root / pipeline / f"{node}.json"
 
 
 def _read(path: Path) -> Ref | None:
     """A ref, or None where there is none or a damaged one: the next run sets it again."""
-    try:
-        return Ref(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+    document = read_json(path)
+    if not isinstance(document, dict) or set(document) != {"stage", "key", "digest"}:
         return None
+    return Ref(**document) if all(isinstance(part, str) and part for part in document.values()) else None

@@ -1,30 +1,31 @@
 """The store: artifacts by stage and key, published once and whole, never changed afterwards.
 
-<root>/artifacts/<stage>/<key>/{manifest.json,key.json,data/,logs/}   published
-<root>/building/<stage>/<key>/{data/,logs/,checkpoints/}              in progress; survives a crash
-<root>/set_aside/<stage>/<key>.<time>/                                damaged or replaced, kept for a look
-<root>/refs/<pipeline>/<node>.json                                    see refs.py
+<root>/artifacts/<stage>/<key>/{manifest.json,key.json,data/,logs/}         published
+<root>/building/<stage>/<key>/<token>/{data/,logs/,checkpoints/,uses.json}  in progress; survives a crash
+<root>/set_aside/<stage>/<key>.<time>/                                      damaged or replaced, kept for a look
+<root>/refs/<pipeline>/<node>.json                                          see refs.py
 """
 
+import fcntl
 import json
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunemill.resources.building import Building, attempt
 from tunemill.resources.canonical import hash_document, hash_listing
 from tunemill.resources.errors import StoreError
+from tunemill.resources.folders import fsync, listed, make_durable, move, read_json, remove_tree
 from tunemill.resources.identity import StatCache, files_below, hash_file
-from tunemill.resources.lease import lease
 from tunemill.resources.protocols import LINEAGE_FILE
 from tunemill.resources.refs import Refs
 
 # Provenance travels inside the data folder but is not part of the result: it names times and hosts.
 UNHASHED = frozenset({LINEAGE_FILE})
+MANIFEST_PARTS = frozenset({"stage", "key", "digest", "files"})
 # What every key document holds; a damaged one explains nothing.
 KEY_PARTS = frozenset({"schema", "stage", "version", "config", "sources", "inputs", "libraries"})
 
@@ -62,12 +63,11 @@ class Absent:
 
 
 @dataclass(frozen=True)
-class Building:
-    """The folders of a computation in progress."""
+class Ready:
+    """What was built, hashed and written through to the disk: one rename from being an artifact."""
 
-    data: Path
-    checkpoints: Path
-    logs: Path
+    folder: Path
+    manifest: Mapping[str, Any]
 
 
 class Store:
@@ -84,7 +84,7 @@ class Store:
     def lookup(self, stage: str, key: str) -> Published | Absent:
         """A hit needs its bytes: every file of the manifest is there with its size."""
         folder = self.folder(stage, key)
-        if not (folder / "manifest.json").exists():
+        if not _is_there(folder / "manifest.json"):
             return Absent("never computed")
         manifest = _read_manifest(folder)
         if manifest is None:
@@ -96,41 +96,32 @@ class Store:
 
     def key_document(self, stage: str, key: str) -> dict[str, Any] | None:
         """The document behind a key, if its artifact is (or was) here."""
-        try:
-            document = json.loads((self.folder(stage, key) / "key.json").read_text())
-        except (OSError, ValueError):
-            return None
+        document = read_json(self.folder(stage, key) / "key.json")
         is_whole = isinstance(document, dict) and set(document) >= KEY_PARTS
-        return document if is_whole else None
+        return document if is_whole and hash_document(document) == key else None
 
     @contextmanager
-    def building(self, stage: str, key: str, say: Callable[[str], None]) -> Iterator[Building]:
-        """Hold the right to compute a key. Leftover data is cleared, leftover checkpoints stay."""
-        folder = self.root / "building" / stage / key
-        with lease(folder.with_name(f"{key}.lease"), say):
-            shutil.rmtree(folder / "data", ignore_errors=True)
-            parts = [folder / name for name in ("data", "checkpoints", "logs")]
-            for part in parts:
-                part.mkdir(parents=True, exist_ok=True)
-            yield Building(*parts)
-            if folder.exists() and not any(path.is_file() for path in folder.rglob("*")):
-                # Somebody else computed it, so there is nothing here to go on from.
-                shutil.rmtree(folder)
+    def building(
+        self, stage: str, key: str, say: Callable[[str], None], uses: Iterable[Published] = ()
+    ) -> Iterator[Building]:
+        """Hold the right to compute a key; see `building.attempt`. What it `uses` is not pruned meanwhile."""
+        with attempt(
+            self.root / "building" / stage / key, say, [(item.stage, item.key) for item in uses]
+        ) as building:
+            yield building
 
-    def publish(
+    def prepare(
         self,
-        stage: str,
-        key: str,
+        building: Building,
         key_document: Mapping[str, Any],
         facts: Mapping[str, Any],
         lineage: Callable[[str], Mapping[str, Any]],
-    ) -> Published:
-        """Turn what was built into an artifact: hash, fsync, one rename.
+    ) -> Ready:
+        """Hash what was built and write it through to the disk.
 
         `facts` go into the manifest; `lineage`, given the digest, makes the file that travels with the data.
         """
-        building = self.root / "building" / stage / key
-        files = _inventory(building)
+        files = _inventory(building.folder)
         digest = hash_listing(
             {
                 name.removeprefix("data/"): entry["sha256"]
@@ -138,34 +129,58 @@ class Store:
                 if name.startswith("data/")
             }
         )
-        (building / "data" / LINEAGE_FILE).write_text(json.dumps(lineage(digest), indent=1))
-        files |= _inventory(building, only=UNHASHED)
-        manifest = {"stage": stage, "key": key, "digest": digest, "files": files, **facts}
-        ready = self.root / "building" / stage / f"{key}.ready"
-        shutil.rmtree(ready, ignore_errors=True)
+        (building.data / LINEAGE_FILE).write_text(json.dumps(lineage(digest), indent=1))
+        files |= _inventory(building.folder, only=UNHASHED)
+        manifest = {"stage": building.stage, "key": building.key, "digest": digest, "files": files, **facts}
+        ready = building.folder / "ready"
         ready.mkdir()
         (ready / "key.json").write_text(json.dumps(key_document, indent=1))
-        for part in ("data", "logs"):
-            (building / part).rename(ready / part)
+        for part in (building.data, building.logs):
+            part.rename(ready / part.name)
         manifest = json.loads(json.dumps(manifest))
         sealed = {**manifest, "sha256": hash_document(manifest)}
         (ready / "manifest.json").write_text(json.dumps(sealed, indent=1))
-        _make_durable(ready)
-        final = self.folder(stage, key)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        if final.exists():
-            self.set_aside(stage, key)
-        ready.rename(final)
-        _fsync(final.parent)
-        shutil.rmtree(building, ignore_errors=True)
-        return Published(final, manifest)
+        make_durable(ready)
+        return Ready(ready, manifest)
+
+    def publish(self, building: Building, ready: Ready) -> Published:
+        """Turn it into an artifact by one rename. Raises StoreError where the lease is no longer this holder's."""
+        final = self.folder(building.stage, building.key)
+        with building.lease.guarded():
+            final.parent.mkdir(parents=True, exist_ok=True)
+            if _is_there(final):
+                self.set_aside(building.stage, building.key)
+            move(ready.folder, final)
+        fsync(final.parent)
+        # With the checkpoints: nobody goes on from here any more.
+        remove_tree(building.folder)
+        return Published(final, ready.manifest)
+
+    @contextmanager
+    def unpruned(self) -> Iterator[None]:
+        """Nothing is pruned meanwhile: between the look at an artifact and the ref that names it."""
+        with self._pruning_lock(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def pruning(self) -> Iterator[None]:
+        """Nobody is about to name an artifact meanwhile."""
+        with self._pruning_lock(fcntl.LOCK_EX):
+            yield
+
+    @contextmanager
+    def _pruning_lock(self, kind: int) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "prune.lock").open("a") as guard:
+            fcntl.flock(guard, kind)
+            yield
 
     def set_aside(self, stage: str, key: str) -> Path:
         """Move an artifact out of the way, so that it is never hit again; return where it is now."""
         parent = self.root / "set_aside" / stage
         parent.mkdir(parents=True, exist_ok=True)
         aside = parent / f"{key}.{time.time_ns()}"
-        self.folder(stage, key).rename(aside)
+        move(self.folder(stage, key), aside)
         return aside
 
     def verify(self, artifact: Path) -> list[str]:
@@ -176,19 +191,22 @@ class Store:
         wrong = [
             f"{artifact / name}: missing or cut short" for name in _wrong_sizes(artifact, manifest["files"])
         ]
+        if self.key_document(artifact.parent.name, artifact.name) is None:
+            wrong.append(f"{artifact / 'key.json'}: missing or damaged")
         for name, entry in manifest["files"].items():
             path = artifact / name
-            if (
-                path.is_file()
-                and path.stat().st_size == entry["bytes"]
-                and hash_file(path) != entry["sha256"]
-            ):
-                wrong.append(f"{path}: its contents changed")
+            try:
+                if path.stat().st_size == entry["bytes"] and hash_file(path) != entry["sha256"]:
+                    wrong.append(f"{path}: its contents changed")
+            except OSError as error:
+                if (line := f"{path}: missing or cut short") not in wrong:
+                    wrong.append(f"{line} ({error.strerror})")
         return wrong
 
     def artifacts(self) -> list[Path]:
-        """The folder of every artifact, sorted."""
-        return sorted(path for path in (self.root / "artifacts").glob("*/*") if path.is_dir())
+        """The folder of every artifact, sorted. Raises StoreError where the store cannot be listed."""
+        stages = listed(self.root / "artifacts")
+        return [path for stage in stages if stage.is_dir() for path in listed(stage) if path.is_dir()]
 
 
 def open_store(root: Path) -> Store:
@@ -203,13 +221,25 @@ def open_store(root: Path) -> Store:
     return Store(path)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of an artifact; None where it is missing or is not what `publish` wrote."""
+def _is_there(path: Path) -> bool:
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        sealed = manifest.pop("sha256")
-        return manifest if hash_document(manifest) == sealed else None
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of an artifact; None where it is missing or is not what `prepare` wrote."""
+    manifest = read_json(folder / "manifest.json")
+    if not isinstance(manifest, dict):
+        return None
+    sealed = manifest.pop("sha256", None)
+    try:
+        return manifest if hash_document(manifest) == sealed and set(manifest) >= MANIFEST_PARTS else None
+    except (TypeError, RecursionError):
         return None
 
 
@@ -228,24 +258,6 @@ def _wrong_sizes(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Iterat
         try:
             if (folder / name).stat().st_size == entry["bytes"]:
                 continue
-        except FileNotFoundError:
+        except OSError:
             pass
         yield name
-
-
-def _make_durable(folder: Path) -> None:
-    """Write everything below a folder through to the disk and take away the right to change it."""
-    for parent, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            path = Path(parent) / name
-            _fsync(path)
-            path.chmod(path.stat().st_mode & ~0o222)
-        _fsync(Path(parent))
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

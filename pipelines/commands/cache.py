@@ -1,7 +1,6 @@
 """`tunemill cache ls | verify | prune`: look after the store."""
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from tunemill.pipelines.commands.options import add_command, add_json, add_state
 from tunemill.pipelines.commands.tables import listing, stdout
 from tunemill.pipelines.graph.plan import SHORT
 from tunemill.resources.prune import Garbage, find_garbage
+from tunemill.resources.prune import prune as delete_garbage
 from tunemill.resources.store import Published, Store
 
 
@@ -78,10 +78,7 @@ def verify(options: argparse.Namespace) -> int:
 def prune(options: argparse.Namespace) -> int:
     """Delete artifacts that no node needs, leftovers of dead attempts, and what was set aside."""
     store = store_of(options)
-    garbage = find_garbage(store, options.checkpoints)
-    if not options.dry_run:
-        for item in garbage:
-            shutil.rmtree(item.folder)
+    garbage = (find_garbage if options.dry_run else delete_garbage)(store, options.checkpoints)
     if options.json:
         found = [{"path": str(i.folder), "bytes": i.bytes, "why": i.why} for i in garbage]
         print_json({"state": str(store.root), "deleted": not options.dry_run, "garbage": found})

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,11 +19,12 @@ from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.plan import Resolved, explain, node_ref, resolve, upstream_asset
 from tunemill.pipelines.run.links import link_result
 from tunemill.pipelines.run.observer import Observer, unobserved
+from tunemill.resources.building import Building
 from tunemill.resources.errors import StoreError
 from tunemill.resources.launcher import Call, Launcher, in_child, name_of
 from tunemill.resources.lease import lease
 from tunemill.resources.refs import Ref
-from tunemill.resources.store import Absent, Building, Published, Store
+from tunemill.resources.store import Absent, Published, Store
 from tunemill.stages.artifacts import Artifact
 from tunemill.stages.errors import UserError
 from tunemill.stages.report import Report, Workspace
@@ -69,22 +70,37 @@ def materialize(
 
     inputs = find_inputs(session, node, run_id)
     resolved = resolve(node, session.pipeline.document, store, inputs)
-    published, reasons = resolved.found, tuple[str, ...]()
-    if isinstance(published, Absent) or node.name in session.refresh:
-        why = why_compute(session, node, resolved)
-        with store.building(stage.name, resolved.key, say) as building:
+    refresh, reasons = node.name in session.refresh, tuple[str, ...]()
+    found = resolved.found if refresh else take(session, node, resolved)
+    if isinstance(found, Absent) or refresh:
+        why = why_compute(session, node, replace(resolved, found=found))
+        with store.building(stage.name, resolved.key, say, inputs.values()) as building:
             # Another process may have computed it while this one waited.
-            published = store.lookup(stage.name, resolved.key)
-            if isinstance(published, Absent) or node.name in session.refresh:
-                if isinstance(published, Absent) and published.damage:
+            found = resolved.found if refresh else take(session, node, resolved)
+            if isinstance(found, Absent) or refresh:
+                if isinstance(found, Absent) and found.damage:
                     aside = store.set_aside(stage.name, resolved.key)
-                    say(f"cache miss: {published.reason}; set aside in {aside}, computing it again")
-                published, reasons = _compute(session, node, resolved, inputs, building, observe), why
-    result = Result(published, reasons, time.monotonic() - started)
-    store.refs.write(session.pipeline.name, node.name, Ref(stage.name, resolved.key, published.digest))
-    link_result(session.pipeline, node, published)
+                    say(f"cache miss: {found.reason}; set aside in {aside}, computing it again")
+                found, reasons = _compute(session, node, resolved, inputs, building, observe), why
+    result = Result(found, reasons, time.monotonic() - started)
+    link_result(session.pipeline, node, found)
     observe({"type": "done", "state": "computed" if reasons else "cached", "seconds": result.seconds})
     return result
+
+
+def take(session: Session, node: Node, resolved: Resolved) -> Published | Absent:
+    """What the store has, with the node's ref pointed to it."""
+    with session.store.unpruned():
+        found = session.store.lookup(node.stage.name, resolved.key)
+        if isinstance(found, Published):
+            point(session, node, found)
+    return found
+
+
+def point(session: Session, node: Node, published: Published) -> None:
+    """Set the node's ref."""
+    ref = Ref(published.stage, published.key, published.digest)
+    session.store.refs.write(session.pipeline.name, node.name, ref)
 
 
 def why_compute(session: Session, node: Node, resolved: Resolved) -> tuple[str, ...]:
@@ -165,13 +181,16 @@ def _compute(
         **display,
     }
     try:
-        return session.store.publish(
-            node.stage.name,
-            resolved.key,
+        ready = session.store.prepare(
+            building,
             resolved.document,
             facts,
             lambda digest: lineage_of(node, resolved, digest, facts, inputs),
         )
+        with session.store.unpruned():
+            published = session.store.publish(building, ready)
+            point(session, node, published)
+        return published
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -104,3 +104,32 @@ def test_a_holder_that_lost_its_lease_leaves_the_new_one_alone(tmp_path):
     with lease(path, print):
         path.write_text("somebody else's")
     assert path.read_text() == "somebody else's"
+
+
+def test_a_dead_holder_whose_clock_was_ahead_blocks_no_longer_than_any_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease_module, "EXPIRES_SECONDS", 0.5)
+    path = tmp_path / "x.lease"
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "born": "1"}))
+    ahead = time.time() + 3600
+    os.utime(path, (ahead, ahead))
+    started, said = time.monotonic(), []
+    with lease(path, said.append):
+        assert 0.4 < time.monotonic() - started < 5
+    assert "process 1 on elsewhere" in said[0]
+
+
+def test_a_living_holder_whose_clock_is_behind_keeps_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease_module, "EXPIRES_SECONDS", 0.5)
+    path = tmp_path / "x.lease"
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "born": "1"}))
+    assert is_held(path)
+
+
+def test_a_holder_that_wakes_up_does_not_beat_for_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease_module, "HEARTBEAT_SECONDS", 0.05)
+    path = tmp_path / "x.lease"
+    with lease(path, print):
+        path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "born": "1", "token": "t"}))
+        os.utime(path, (1, 1))
+        time.sleep(0.3)
+        assert path.stat().st_mtime == 1

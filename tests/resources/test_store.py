@@ -6,9 +6,15 @@ import stat
 
 import pytest
 
-from tunemill.resources.store import Absent, Published, Store, open_store
+from tunemill.resources.canonical import hash_document
+from tunemill.resources.store import KEY_PARTS, Absent, Published, Store, open_store
 
-KEY = "k" * 64
+
+def document(number):
+    return {part: {} for part in KEY_PARTS} | {"stage": "stage", "version": number}
+
+
+KEY = hash_document(document(0))
 FACTS = {"pipeline": "p", "node": "n", "inputs": {}, "metrics": {}, "seconds": 1.0}
 
 
@@ -16,16 +22,15 @@ def silent(message):
     raise AssertionError(f"nobody holds this lease, yet: {message}")
 
 
-def publish(store, key=KEY, files=(("a.txt", "a"), ("sub/b.txt", "bb")), lineage=None):
-    with store.building("stage", key, silent) as building:
+def publish(store, number=0, files=(("a.txt", "a"), ("sub/b.txt", "bb")), lineage=None):
+    with store.building("stage", hash_document(document(number)), silent) as building:
         for name, text in files:
             (building.data / name).parent.mkdir(parents=True, exist_ok=True)
             (building.data / name).write_text(text)
         (building.checkpoints / "step-1").write_text("half way")
         (building.logs / "output.log").write_text("hello")
-        return store.publish(
-            "stage", key, {"stage": "stage"}, FACTS, lambda digest: lineage or {"digest": digest}
-        )
+        ready = store.prepare(building, document(number), FACTS, lambda digest: lineage or {"digest": digest})
+        return store.publish(building, ready)
 
 
 @pytest.fixture
@@ -45,10 +50,10 @@ def test_what_was_published_is_found_whole(store):
 
 
 def test_the_digest_is_of_the_data_alone(store):
-    one = publish(store, "1" * 64, lineage={"host": "one", "time": 1})
-    other = publish(store, "2" * 64, lineage={"host": "other", "time": 2})
-    changed = publish(store, "3" * 64, files=(("a.txt", "A"), ("sub/b.txt", "bb")))
-    renamed = publish(store, "4" * 64, files=(("A.txt", "a"), ("sub/b.txt", "bb")))
+    one = publish(store, 1, lineage={"host": "one", "time": 1})
+    other = publish(store, 2, lineage={"host": "other", "time": 2})
+    changed = publish(store, 3, files=(("a.txt", "A"), ("sub/b.txt", "bb")))
+    renamed = publish(store, 4, files=(("A.txt", "a"), ("sub/b.txt", "bb")))
     assert one.digest == other.digest
     assert len({one.digest, changed.digest, renamed.digest}) == 3
 

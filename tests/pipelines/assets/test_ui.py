@@ -68,7 +68,7 @@ def test_cancelling_a_run_ends_the_whole_process_group_and_publishes_nothing(ser
 def wait_for_training(project):
     deadline = time.monotonic() + 120
     while True:
-        for request in (project.state / "building").glob("sft/*/logs/request.json"):
+        for request in (project.state / "building").glob("sft/*/*/logs/request.json"):
             if (request.parent.parent / "checkpoints").is_dir() and processes_with(str(request)):
                 time.sleep(4)
                 return request

@@ -12,6 +12,9 @@ import pytest
 import yaml
 from support.project import Project, chat_row, make_project, nodes_in_state
 
+from tunemill.resources.canonical import hash_document
+from tunemill.resources.folders import move
+
 EVALUATIONS = {"evaluation/base", "evaluation/trained", "evaluation/merged", "evaluation/quantized"}
 FROM_TRAINED = {"trained", "merged", "quantized", *(EVALUATIONS - {"evaluation/base"})}
 
@@ -150,12 +153,13 @@ def test_a_missing_or_short_file_of_an_artifact_is_noticed_and_computed_again(pr
 def test_a_raised_stage_version_is_the_reason(project):
     found = project.plan()["training_data"].cached
     document = json.loads((found.folder / "key.json").read_text())
-    (found.folder / "key.json").chmod(0o644)
-    (found.folder / "key.json").write_text(json.dumps({**document, "version": document["version"] - 1}))
-    shutil.move(found.folder, found.folder.with_name("0" * 64))
-    ref = project.folder / ".tunemill" / "refs" / "pipeline" / "training_data.json"
-    ref.write_text(json.dumps({**json.loads(ref.read_text()), "key": "0" * 64}))
     version = document["version"]
+    document["version"] -= 1
+    (found.folder / "key.json").chmod(0o644)
+    (found.folder / "key.json").write_text(json.dumps(document))
+    move(found.folder, found.folder.with_name(hash_document(document)))
+    ref = project.folder / ".tunemill" / "refs" / "pipeline" / "training_data.json"
+    ref.write_text(json.dumps({**json.loads(ref.read_text()), "key": hash_document(document)}))
     assert project.plan()["training_data"].reasons == (
         f"stage training_data has a new version: {version - 1} -> {version}",
     )

@@ -98,7 +98,7 @@ def wait_for_checkpoint(project: Project, step: int) -> Path:
     while True:
         found = [
             path
-            for path in (project.state / "building").glob("sft/*/checkpoints/*")
+            for path in (project.state / "building").glob("sft/*/*/checkpoints/*")
             if int(path.name.rpartition("-")[2]) >= step
         ]
         if found:
