@@ -11,15 +11,18 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 from tunemill.resources.canonical import hash_listing
 from tunemill.resources.errors import StoreError
 
 CHUNK_BYTES = 1 << 20
-# A file changed less than this before it was hashed may change again within one clock tick of the file
-# system and keep its ctime, so its hash is not remembered.
-SETTLED_NANOSECONDS = 100_000_000
+# A file changed less than this before it was hashed may change again within one clock tick of the file system and keep
+# its ctime, so its hash is not remembered. Some file systems count in seconds, and FAT in two of them.
+SETTLED_NANOSECONDS = 2_500_000_000
+# They never tell of a write through a memory map after the first one, and a look at their files costs little.
+FORGETFUL = ("tmpfs", "ramfs")
 
 
 def hash_file(path: Path) -> str:
@@ -50,12 +53,8 @@ class StatCache:
             row = connection.execute("SELECT sha256 FROM files WHERE stamp = ?", (repr(stamp),)).fetchone()
             if row is not None:
                 return str(row[0])
-            started = time.time_ns()
-            digest = hash_file(path)
-            if (
-                started - state.st_ctime_ns > SETTLED_NANOSECONDS
-                and path.stat().st_ctime_ns == state.st_ctime_ns
-            ):
+            digest, is_settled = _hash_settled(path, state)
+            if is_settled:
                 with connection:
                     connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (repr(stamp), digest))
             return digest
@@ -83,6 +82,35 @@ class StatCache:
         return connection
 
 
+def _hash_settled(path: Path, state: os.stat_result) -> tuple[str, bool]:
+    """The hash, and whether any change from now on will show in the file's `stat`.
+
+    A write through a memory map moves the times only if the page was written back since the last one; `fsync` does
+    that, so the next write shows.
+    """
+    is_settled = time.time_ns() - state.st_ctime_ns > SETTLED_NANOSECONDS and not _forgets(state.st_dev)
+    with path.open("rb") as file:
+        if is_settled:
+            try:
+                os.fsync(file.fileno())
+            except OSError:
+                is_settled = False
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return digest, is_settled and os.fstat(file.fileno()).st_ctime_ns == state.st_ctime_ns
+
+
+@cache
+def _forgets(device: int) -> bool:
+    """Whether a device is of a file system in memory, as far as this machine says."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return False
+    number = f"{os.major(device)}:{os.minor(device)}"
+    kinds = [line.partition(" - ")[2].split()[0] for line in mounts if line.split()[2] == number]
+    return any(kind in FORGETFUL for kind in kinds)
+
+
 def files_below(folder: Path) -> Iterator[Path]:
     """Every file below a folder in a fixed order; hidden files and folders are left out."""
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -92,16 +120,16 @@ def files_below(folder: Path) -> Iterator[Path]:
                 yield Path(parent) / name
 
 
-def identify(path: Path, cache: StatCache) -> dict[str, str]:
+def identify(path: Path, stat_cache: StatCache) -> dict[str, str]:
     """The identity of a source that enters a key: kind and content hash, never its name.
 
     Raises StoreError when there is nothing at the path, or something in it cannot be read.
     """
     try:
         if path.is_file():
-            return {"kind": "file", "sha256": cache.hash(path)}
+            return {"kind": "file", "sha256": stat_cache.hash(path)}
         if path.is_dir():
-            listing = {file.relative_to(path).as_posix(): cache.hash(file) for file in files_below(path)}
+            listing = {file.relative_to(path).as_posix(): stat_cache.hash(file) for file in files_below(path)}
             return {"kind": "folder", "sha256": hash_listing(listing)}
     except OSError as error:
         raise StoreError(f"{error.filename or path}: {error.strerror}") from error

@@ -1,9 +1,13 @@
 """Names are not contents: identity of files and folders, and the stat cache in front of it."""
 
 import hashlib
+import mmap
 import os
 import sqlite3
+import tempfile
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +21,7 @@ def cache(tmp_path):
 
 
 def settle():
-    time.sleep(2 * SETTLED_NANOSECONDS / 1e9)
+    time.sleep(1.1 * SETTLED_NANOSECONDS / 1e9)
 
 
 def test_a_file_is_its_contents_not_its_name_or_time(tmp_path, cache):
@@ -79,3 +83,47 @@ def test_hidden_files_are_not_part_of_a_folder(tmp_path):
 def test_nothing_there_is_an_error(tmp_path, cache):
     with pytest.raises(StoreError, match=r"nowhere: there is no such file or folder"):
         identify(tmp_path / "nowhere", cache)
+
+
+def test_writes_through_one_memory_map_are_seen_although_a_look_lay_between(tmp_path, cache):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"a" * 5000)
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 5000) as mapped:
+        for letter in b"bcd":
+            mapped[0] = letter
+            for wait in (0, 1.1 * SETTLED_NANOSECONDS / 1e9):
+                time.sleep(wait)
+                assert cache.hash(path) == hashlib.sha256(mapped[:]).hexdigest(), letter
+
+
+def test_files_in_memory_are_read_each_time(cache):
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        path = Path(file.name)
+        path.write_bytes(b"a" * 5000)
+        with mmap.mmap(os.open(path, os.O_RDWR), 5000) as mapped:
+            for letter in b"bc":
+                mapped[0] = letter
+                settle()
+                assert cache.hash(path) == hashlib.sha256(mapped[:]).hexdigest()
+                mapped[0] = b"x"[0]
+                assert cache.hash(path) == hashlib.sha256(mapped[:]).hexdigest()
+
+
+def test_edits_on_a_file_system_that_counts_in_seconds_are_seen(tmp_path, cache, monkeypatch):
+    """Its times are those of this file system, cut down to seconds."""
+    path = tmp_path / "rows.jsonl"
+
+    def in_seconds(state):
+        values = {name: getattr(state, name) for name in dir(state) if name.startswith("st_")}
+        cut = {name: values[name] // 10**9 * 10**9 for name in ("st_mtime_ns", "st_ctime_ns")}
+        return SimpleNamespace(**{**values, **cut})
+
+    found, fstat = Path.stat, os.fstat
+    monkeypatch.setattr(Path, "stat", lambda self: in_seconds(found(self)))
+    monkeypatch.setattr(os, "fstat", lambda descriptor: in_seconds(fstat(descriptor)))
+    path.write_text("0000")
+    for number in range(1, 25):
+        with path.open("r+") as file:
+            file.write(f"{number:04}")
+        assert cache.hash(path) == hashlib.sha256(f"{number:04}".encode()).hexdigest()
+        time.sleep(0.15)
