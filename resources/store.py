@@ -8,6 +8,7 @@
 
 import fcntl
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -207,6 +208,12 @@ class Store:
         """The folder of every artifact, sorted. Raises StoreError where the store cannot be listed."""
         stages = listed(self.root / "artifacts")
         return [path for stage in stages if stage.is_dir() for path in listed(stage) if path.is_dir()]
+
+
+def names_an_artifact(target: Path) -> bool:
+    """Whether a path is that of an artifact's data in a store, here or elsewhere."""
+    *_, artifacts, _, key, data = ("", "", "", *target.parts)
+    return (artifacts, data) == ("artifacts", "data") and re.fullmatch(r"[0-9a-f]{64}", key) is not None
 
 
 def open_store(root: Path) -> Store:

@@ -50,10 +50,8 @@ def _asset(session: Session, node: Node) -> dg.AssetsDefinition:
             raise dg.Failure(
                 description=str(error), allow_retries=not getattr(error, "user", True)
             ) from error
+        metadata = materialization_metadata(result.published, result.reasons, result.seconds)
         session.results[context.run.run_id, node.name] = result
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(result.published.digest),
-            metadata=materialization_metadata(result.published, result.reasons, result.seconds),
-        )
+        return dg.MaterializeResult(data_version=dg.DataVersion(result.published.digest), metadata=metadata)
 
     return asset

@@ -62,14 +62,15 @@ def _finished(
     item: Planned, session: Session, run_id: str, selected: bool, failures: dict[str, str]
 ) -> Finished:
     node, stage = item.node.name, item.node.stage.name
-    result = session.results.get((run_id, node))
+    result, message = session.results.get((run_id, node)), failures.get(node)
+    if message is not None:
+        return Finished(node, stage, "failed", item.reasons, 0.0, None, item.key, message)
     if result is not None:
         state: State = "computed" if result.computed else "cached"
         published = result.published
-        return Finished(node, stage, state, result.reasons, result.seconds, published, published.key)
+        return Finished(
+            node, stage, state, result.reasons, result.seconds, published, published.key, note=result.note
+        )
     if not selected:
         return Finished(node, stage, "cached", (), 0.0, item.cached, item.key)
-    message = failures.get(node)
-    return Finished(
-        node, stage, "failed" if message else "skipped", item.reasons, 0.0, None, item.key, message
-    )
+    return Finished(node, stage, "skipped", item.reasons, 0.0, None, item.key)

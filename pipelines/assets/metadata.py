@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from tunemill.pipelines.graph.lineage import datasets_behind
+from tunemill.pipelines.graph.lineage import contents_of, datasets_behind
 from tunemill.resources.protocols import LINEAGE_FILE
 from tunemill.resources.store import Published
 
@@ -68,6 +68,6 @@ def plot_png(plot: Mapping[str, Any]) -> str:
 
 def _datasets_table(lineage: Mapping[str, Any]) -> str:
     rows = [
-        [item["node"], item["path"], item["rows"], item["sha256"][:12]] for item in datasets_behind(lineage)
+        [item["node"], item["path"], item["rows"], contents_of(item)] for item in datasets_behind(lineage)
     ]
     return markdown_table(["dataset", "file", "rows", "contents"], rows) if rows else "none"

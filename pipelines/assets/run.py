@@ -42,5 +42,5 @@ def not_in_place(plan: Sequence[Planned]) -> list[str]:
 def _in_place(pipeline: Pipeline, item: Planned) -> Finished:
     assert item.cached is not None
     # `output_dir` may be another one than last time, and the store may have moved.
-    link_result(pipeline, item.node, item.cached)
-    return Finished(item.node.name, item.node.stage.name, "cached", (), 0.0, item.cached, item.key)
+    note = link_result(pipeline, item.node, item.cached)
+    return Finished(item.node.name, item.node.stage.name, "cached", (), 0.0, item.cached, item.key, note=note)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
 from tunemill.pipelines.commands.tables import listing, stdout
-from tunemill.pipelines.graph.plan import SHORT
+from tunemill.pipelines.graph.differences import SHORT
 from tunemill.resources.prune import Garbage, find_garbage
 from tunemill.resources.prune import prune as delete_garbage
 from tunemill.resources.store import Published, Store

@@ -8,8 +8,9 @@ from rich.tree import Tree
 
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
 from tunemill.pipelines.commands.tables import listing, stdout
-from tunemill.pipelines.graph.lineage import datasets_behind, read_lineage
-from tunemill.pipelines.graph.plan import SHORT, upstream_asset
+from tunemill.pipelines.graph.differences import SHORT
+from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, read_lineage
+from tunemill.pipelines.graph.plan import upstream_asset
 from tunemill.resources.errors import StoreError
 from tunemill.resources.store import Absent, Published
 
@@ -36,7 +37,7 @@ def lineage(options: argparse.Namespace) -> int:
     _grow(tree, found, found["ancestors"], set())
     console.print(tree)
     console.print()
-    rows = [[d["node"], d["rows"], d["sha256"][:SHORT], d["path"]] for d in datasets_behind(found)]
+    rows = [[d["node"], d["rows"], contents_of(d), d["path"]] for d in datasets_behind(found)]
     console.print(listing(("dataset", "rows", "contents", "file"), rows))
     return 0
 

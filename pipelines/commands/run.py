@@ -52,6 +52,10 @@ def run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with show_progress() as observe:
         finished = run_pipeline(pipeline, store, observe, options.refresh)
+    for item in finished:
+        if item.note is not None and item.state == "cached":
+            # What has run has said so itself.
+            print(f"{item.node}: {item.note}", file=sys.stderr)
     if options.json:
         print_json({"pipeline": pipeline.name, "nodes": [item.as_json() for item in finished]})
     else:

@@ -8,8 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from tunemill.pipelines.graph.differences import SHORT
 from tunemill.pipelines.graph.nodes import Pipeline
-from tunemill.pipelines.graph.plan import SHORT, Planned
+from tunemill.pipelines.graph.plan import Planned
 from tunemill.pipelines.run.finished import Finished
 from tunemill.stages.artifacts import EvaluationReport
 from tunemill.stages.declaration import Stage

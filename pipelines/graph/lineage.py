@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tunemill.pipelines.graph.differences import SHORT
 from tunemill.pipelines.graph.keys import key_inputs
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.pipelines.graph.plan import Resolved
@@ -59,8 +60,16 @@ def read_lineage(model: Path) -> dict[str, Any]:
 
 
 def datasets_behind(lineage: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every dataset behind a lineage: node, path, content hash, rows."""
+    """Every dataset behind a lineage: node, path, identity (see `contents_of`), rows."""
     for item in (lineage, *lineage["ancestors"].values()):
         if item["artifact"] == RawDataset.__name__:
             facts = {"node": item["node"], "rows": item["metrics"].get("rows"), "digest": item["digest"]}
             yield from ({**facts, **source} for sources in item["sources"].values() for source in sources)
+
+
+def contents_of(identity: Mapping[str, Any]) -> str:
+    """What was in a source, in a few letters: a hash, a commit or a server's checksum; nothing says it of all."""
+    for name in ("sha256", "commit", "checksum"):
+        if identity.get(name):
+            return str(identity[name])[:SHORT]
+    return "not known"

@@ -6,13 +6,12 @@ from typing import Any
 
 from tunemill.pipelines.config.document import Document
 from tunemill.pipelines.config.slices import ASSET_SCHEME
+from tunemill.pipelines.graph.differences import differences
 from tunemill.pipelines.graph.keys import identify_sources, key_document, key_inputs
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.resources.canonical import hash_document
 from tunemill.resources.refs import Ref
 from tunemill.resources.store import Absent, Published, Store
-
-SHORT = 12
 
 
 @dataclass(frozen=True)
@@ -121,60 +120,6 @@ def explain(store: Store, ref: Ref | None, resolved: Resolved, node: Node) -> tu
     if before is None:
         return ("its last artifact is gone from the store, so there is nothing to compare with",)
     return tuple(differences(before, dict(resolved.document), node)) or (resolved.found.reason,)
-
-
-def differences(before: Mapping[str, Any], after: Mapping[str, Any], node: Node) -> list[str]:
-    """The differences of two key documents, each in one line."""
-    if before.get("stage") != after["stage"]:
-        return [f"it is made by another stage: {before.get('stage')} -> {after['stage']}"]
-    found = []
-    if before["version"] != after["version"]:
-        found.append(f"stage {after['stage']} has a new version: {before['version']} -> {after['version']}")
-    defaults = {
-        k: v for k, v in node.stage.config.defaults().items() if k in {**before["config"], **after["config"]}
-    }
-    found += _differing("", {**defaults, **before["config"]}, {**defaults, **after["config"]})
-    for field, names in node.sources.items():
-        if before["sources"].get(field) != after["sources"].get(field):
-            found.append(_source_change(field, names, after["sources"].get(field, [])))
-    found += [f"{field}: no longer a file" for field in before["sources"] if field not in after["sources"]]
-    for name in sorted({*before["inputs"], *after["inputs"]}):
-        old, new = before["inputs"].get(name), after["inputs"].get(name)
-        if old != new:
-            upstream = ", ".join(node.inputs.get(name, ()))
-            found.append(f"input {name} ({upstream}) changed: {_digests(old)} -> {_digests(new)}")
-    found += _differing("library ", before["libraries"], after["libraries"])
-    if before["schema"] != after["schema"]:
-        found.append(f"keys are made in a new way: schema {before['schema']} -> {after['schema']}")
-    return found
-
-
-def _source_change(field: str, names: Sequence[str], identities: Sequence[Mapping[str, str]]) -> str:
-    if any("nonce" in identity for identity in identities):
-        return (
-            f"{field}: the server of {', '.join(names)} does not say what is in it, so it is read every time"
-        )
-    return f"{field}: the contents of {', '.join(names)} changed"
-
-
-def _differing(prefix: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    found = []
-    for name in sorted({*before, *after}):
-        old, new = before.get(name), after.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += _differing(f"{prefix}{name}.", old, new)
-        elif old != new:
-            found.append(f"{prefix}{name} {_short(old)} -> {_short(new)}")
-    return found
-
-
-def _short(value: Any) -> str:
-    text = "unset" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _digests(digests: Sequence[str] | None) -> str:
-    return ", ".join(digest[:SHORT] for digest in digests) if digests else "none"
 
 
 def _seconds(store: Store, ref: Ref | None) -> float | None:

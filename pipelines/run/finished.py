@@ -10,7 +10,10 @@ State = Literal["cached", "computed", "failed", "skipped"]
 
 @dataclass(frozen=True)
 class Finished:
-    """What became of a node: `reasons` say why it ran, `message` why it failed."""
+    """What became of a node: `reasons` say why it ran, `message` why it failed.
+
+    `note` says what is not as asked although the artifact is.
+    """
 
     node: str
     stage: str
@@ -20,6 +23,7 @@ class Finished:
     published: Published | None
     key: str | None
     message: str | None = None
+    note: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -33,4 +37,5 @@ class Finished:
             "path": str(self.published.data) if self.published else None,
             "metrics": dict(self.published.manifest["metrics"]) if self.published else {},
             "message": self.message,
+            "note": self.note,
         }

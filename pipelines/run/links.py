@@ -4,33 +4,53 @@ import uuid
 from pathlib import Path
 
 from tunemill.pipelines.graph.nodes import Node, Pipeline
-from tunemill.resources.errors import StoreError
-from tunemill.resources.store import Published
+from tunemill.resources.store import Published, names_an_artifact
 from tunemill.stages.artifacts import PreferenceData, TrainingData
 
 
-def link_result(pipeline: Pipeline, node: Node, published: Published) -> None:
-    """Link models and evaluations below `output_dir`, training data below `dataset_prepared_path`."""
+def link_result(pipeline: Pipeline, node: Node, published: Published) -> str | None:
+    """Link models and evaluations below `output_dir`, training data below `dataset_prepared_path`.
+
+    Returns why there is no link, where there is none: the result is whole either way. Nothing of the user's is
+    replaced, only links that an earlier run has put there.
+    """
+    folder = None
     if node.stage.output.exported:
-        _link(pipeline.output_dir, node, published)
+        folder = pipeline.output_dir
     elif issubclass(node.stage.output, TrainingData | PreferenceData):
-        _link(pipeline.prepared_path, node, published)
-
-
-def _link(folder: Path | None, node: Node, published: Published) -> None:
+        folder = pipeline.prepared_path
     if folder is None:
-        return
+        return None
     link = folder / node.name
-    if link.is_symlink() and link.readlink() == published.data:
-        return
-    beside = link.with_name(f".{link.name}.{uuid.uuid4().hex}")
     try:
-        link.parent.mkdir(parents=True, exist_ok=True)
-        beside.symlink_to(published.data)
-        beside.replace(link)
+        reason = _link(link, published.data)
     except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise StoreError(
-            f"{link}: no link to {node.name} can be put there ({error.strerror}); move away what is there, or set "
-            f"another output_dir or dataset_prepared_path. The result itself is in {published.data}"
-        ) from error
+        reason = str(error.strerror)
+    if reason is None:
+        return None
+    return f"{link}: no link could be put there ({reason}). The result itself is in {published.data}"
+
+
+def _link(link: Path, target: Path) -> str | None:
+    """Make the link; returns why not, if what lies there is no link of ours."""
+    if link.is_symlink():
+        there = link.readlink()
+        if there == target:
+            return None
+        if not names_an_artifact(there):
+            return f"a link to {there} is there; move it away, or set another output_dir or dataset_prepared_path"
+        beside = link.with_name(f".{uuid.uuid4().hex}")
+        beside.symlink_to(target)
+        try:
+            beside.replace(link)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+        return None
+    link.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        link.symlink_to(target)
+    except FileExistsError:
+        kind = "folder" if link.is_dir() else "file"
+        return f"a {kind} is there; move it away, or set another output_dir or dataset_prepared_path"
+    return None

@@ -32,11 +32,15 @@ from tunemill.stages.report import Report, Workspace
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a node in a run. `reasons` say why it was computed; there are none for a cached one."""
+    """What became of a node in a run. `reasons` say why it was computed; there are none for a cached one.
+
+    `note` says what is not as asked although the artifact is.
+    """
 
     published: Published
     reasons: tuple[str, ...]
     seconds: float
+    note: str | None = None
 
     @property
     def computed(self) -> bool:
@@ -82,8 +86,10 @@ def materialize(
                     aside = store.set_aside(stage.name, resolved.key)
                     say(f"cache miss: {found.reason}; set aside in {aside}, computing it again")
                 found, reasons = _compute(session, node, resolved, inputs, building, observe), why
-    result = Result(found, reasons, time.monotonic() - started)
-    link_result(session.pipeline, node, found)
+    note = link_result(session.pipeline, node, found)
+    if note is not None:
+        say(note)
+    result = Result(found, reasons, time.monotonic() - started, note)
     observe({"type": "done", "state": "computed" if reasons else "cached", "seconds": result.seconds})
     return result
 

@@ -226,3 +226,11 @@ def test_a_chain_without_its_first_part_says_what_to_run(fresh_project):
 def test_a_reason_names_the_default_where_a_key_was_unset(project):
     assert project.plan("weight_decay=0.1")["trained"].reasons == ("weight_decay 0.0 -> 0.1",)
     assert to_run(project, "weight_decay=0.0", "num_epochs=1") == set()
+
+
+def test_a_setting_inside_of_a_setting_is_the_only_reason(project):
+    project.edit(pipeline={"evaluation": {"max_rows": 5}})
+    assert project.plan()["evaluation/trained"].reasons == ("evaluation.max_rows unset -> 5",)
+    project.run()
+    project.edit(pipeline={"evaluation": {"max_rows": 5, "exact_match": False}})
+    assert project.plan()["evaluation/trained"].reasons == ("evaluation.exact_match True -> False",)

@@ -9,7 +9,6 @@ from support.project import make_project, nodes_in_state
 from tunemill.pipelines.cli import main
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.run.materialize import Session, device
-from tunemill.resources.errors import StoreError
 from tunemill.resources.launcher import child_environment, in_this_process
 
 GARBAGE = [b"", b"{", b"[]", b"3", b"{}", b"\xff\xfe", b'{"files": {"data/x": 1}}']
@@ -57,15 +56,16 @@ def test_a_damaged_stat_cache_is_thrown_away(project):
     assert nodes_in_state(project.plan(), "run") == set()
 
 
-def test_a_real_folder_in_the_way_of_a_link_is_a_clear_error(project):
-    (project.folder / "elsewhere" / "merged").mkdir(parents=True)
-    (project.folder / "elsewhere" / "merged" / "file").write_text("mine")
-    with pytest.raises(
-        StoreError, match=r"elsewhere/merged: no link to merged can be put there .*The result itself is in"
-    ):
-        project.run("output_dir=elsewhere")
-    assert (project.folder / "elsewhere" / "merged" / "file").read_text() == "mine"
-    assert not list((project.folder / "elsewhere").glob(".*"))
+def test_a_failure_behind_a_result_is_told(project):
+    """The lineage file of a cached artifact is garbage of the same size, and its node must be materialized."""
+    published = project.plan()["tokenizer"].cached
+    lineage = published.data / "tunemill_lineage.json"
+    write(lineage, b"x" * lineage.stat().st_size)
+    (project.state / "refs" / "pipeline" / "tokenizer.json").unlink()
+    finished = project.run()
+    assert finished["tokenizer"].state == "failed"
+    assert "JSONDecodeError" in finished["tokenizer"].message
+    assert finished["tokenized/sums"].state == "skipped"
 
 
 def test_a_source_that_changes_while_it_is_read_is_not_published(project):
