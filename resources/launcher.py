@@ -20,18 +20,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from tunemill.resources.environment import child_environment
 from tunemill.resources.errors import LaunchError
 
 Sink = Callable[[dict[str, Any]], None]
 POLL_SECONDS = 0.2
 GRACE_SECONDS = {signal.SIGINT: 3.0, signal.SIGTERM: 2.0, signal.SIGKILL: 5.0}
 TAIL_LINES = 30
-# GNU OpenMP lets waiting threads spin for millions of rounds. On 2 cores with one other busy process that made
-# training 14 times slower; a thousand rounds cost a tenth of the speed on a quiet machine.
-CHILD_ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
-# Libraries read settings from these behind the config's back; a result must not depend on them.
-FOREIGN_SETTINGS = ("ACCELERATE_", "FSDP_", "NVIDIA_TF32_OVERRIDE", "TRITON_INTERPRET", "LIGER_KERNEL_IMPL")
-FOREIGN_RANKS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -105,16 +100,6 @@ def _start(request: Path, events: int, lifeline: int, output: Path) -> subproces
             pass_fds=(events, lifeline),
             start_new_session=True,
         )
-
-
-def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a child: this one without settings that would reach into results."""
-    kept = {
-        name: value
-        for name, value in environment.items()
-        if not name.startswith(FOREIGN_SETTINGS) and name not in FOREIGN_RANKS
-    }
-    return {**CHILD_ENVIRONMENT, **kept}
 
 
 def _forward(events: int, child: subprocess.Popen[bytes], sink: Sink, failure: list[dict[str, Any]]) -> None:

@@ -20,6 +20,7 @@ from tunemill.pipelines.graph.plan import Resolved, explain, node_ref, resolve, 
 from tunemill.pipelines.run.links import link_result
 from tunemill.pipelines.run.observer import Observer, unobserved
 from tunemill.resources.building import Building
+from tunemill.resources.environment import recorded_environment
 from tunemill.resources.errors import StoreError
 from tunemill.resources.launcher import Call, Launcher, in_child, name_of
 from tunemill.resources.lease import lease
@@ -182,6 +183,7 @@ def _compute(
         },
         "sources": {field: list(names) for field, names in node.sources.items()},
         "host": socket.gethostname(),
+        "environment": recorded_environment(os.environ),
         "started": at.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - started, 3),
         **display,

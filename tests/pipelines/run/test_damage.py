@@ -9,7 +9,7 @@ from support.project import make_project, nodes_in_state
 from tunemill.pipelines.cli import main
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.run.materialize import Session, device
-from tunemill.resources.launcher import child_environment, in_this_process
+from tunemill.resources.launcher import in_this_process
 
 GARBAGE = [b"", b"{", b"[]", b"3", b"{}", b"\xff\xfe", b'{"files": {"data/x": 1}}']
 
@@ -93,12 +93,6 @@ def test_text_that_looks_like_markup_is_shown_as_it_is(project, capsys):
     assert main(["plan", str(project.yaml), "--state", str(project.state), "--tokens=['[/INST]']",
                  "--lora_modules_to_save=[lm_head]"]) == 0  # fmt: skip
     assert "[/INST]" in capsys.readouterr().out
-
-
-def test_settings_behind_the_back_of_the_config_do_not_reach_a_child():
-    given = {"PATH": "/bin", "ACCELERATE_MIXED_PRECISION": "bf16", "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    given |= {"TRITON_INTERPRET": "1", "LIGER_KERNEL_IMPL": "cutile"}
-    assert set(child_environment(given)) == {"PATH", "OMP_NUM_THREADS", "GOMP_SPINCOUNT"}
 
 
 HOLDER = """
