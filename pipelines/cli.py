@@ -1,7 +1,9 @@
 """The command line: one table from a command's name to its function."""
 
 import argparse
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,11 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.overrides = overrides
     command: Command = options.command
     try:
-        return command(options)
+        code = command(options)
+        sys.stdout.flush()
+        return code
     except ConfigError as error:
         return _complain(options, "\n".join(error.lines()), [problem.as_json() for problem in error.problems])
     except (LaunchError, StoreError, UserError) as error:
         return _complain(options, str(error), [])
+    except BrokenPipeError:
+        # Whoever reads the output has seen enough, and nothing is left to say to them when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        return _complain(options, f"{error.filename or 'the system'}: {error.strerror or error}", [])
     except KeyboardInterrupt:
         return _complain(options, "interrupted; nothing half-done was published", []) + 129
 

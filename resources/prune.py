@@ -37,6 +37,7 @@ def prune(store: Store, checkpoints: bool = False) -> list[Garbage]:
     with store.pruning():
         found = find_garbage(store, checkpoints, known)
         trash = store.root / "trash" / uuid.uuid4().hex
+        listed(trash.parent)
         trash.mkdir(parents=True)
         gone = [item for number, item in enumerate(found) if _move_away(item, trash / str(number))]
     for folder in listed(trash.parent):

@@ -45,12 +45,12 @@ def _asset(session: Session, node: Node) -> dg.AssetsDefinition:
 
         try:
             result = materialize(session, node, context.run.run_id, observe)
+            metadata = materialization_metadata(result.published, result.reasons, result.seconds)
         except (ConfigError, LaunchError, StoreError, UserError) as error:
             observe({"type": "failure", "message": str(error)})
             raise dg.Failure(
                 description=str(error), allow_retries=not getattr(error, "user", True)
             ) from error
-        metadata = materialization_metadata(result.published, result.reasons, result.seconds)
         session.results[context.run.run_id, node.name] = result
         return dg.MaterializeResult(data_version=dg.DataVersion(result.published.digest), metadata=metadata)
 

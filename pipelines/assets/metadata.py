@@ -2,13 +2,12 @@
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from tunemill.pipelines.graph.lineage import contents_of, datasets_behind
+from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, lineage_in
 from tunemill.resources.protocols import LINEAGE_FILE
 from tunemill.resources.store import Published
 
@@ -16,27 +15,29 @@ from tunemill.resources.store import Published
 def materialization_metadata(published: Published, reasons: Sequence[str], seconds: float) -> dict[str, Any]:
     """Metadata of one materialization. `reasons` say why it was computed; there are none for a cached one."""
     manifest = published.manifest
-    lineage = json.loads((published.data / LINEAGE_FILE).read_text())
+    lineage = lineage_in(published.data / LINEAGE_FILE)
+    # What people look for comes first, what identifies it last.
     metadata: dict[str, Any] = {
-        "state": "computed" if reasons else "cached",
-        "reasons": "; ".join(reasons) or "cached",
-        "digest": published.digest,
-        "key": published.key,
-        "seconds": round(seconds, 3),
-        "computed_in_seconds": float(manifest["seconds"]),
-        "path": dg.MetadataValue.path(str(published.data)),
-        "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
-        "datasets": dg.MetadataValue.md(_datasets_table(lineage)),
-        "config": dg.MetadataValue.json(dict(manifest["config"])),
+        name: value for name, value in manifest["metrics"].items() if value is not None
     }
-    metadata |= {name: value for name, value in manifest["metrics"].items() if value is not None}
     for table in manifest["tables"]:
         metadata[table["title"]] = dg.MetadataValue.md(markdown_table(table["columns"], table["rows"]))
     for plot in manifest["plots"]:
         metadata[plot["title"]] = dg.MetadataValue.md(
             f"![{plot['title']}](data:image/png;base64,{plot_png(plot)})"
         )
-    return metadata
+    return metadata | {
+        "datasets": dg.MetadataValue.md(_datasets_table(lineage)),
+        "config": dg.MetadataValue.json(dict(manifest["config"])),
+        "state": "computed" if reasons else "cached",
+        "reasons": "; ".join(reasons) or "cached",
+        "seconds": round(seconds, 3),
+        "computed_in_seconds": float(manifest["seconds"]),
+        "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
+        "path": dg.MetadataValue.path(str(published.data)),
+        "digest": published.digest,
+        "key": published.key,
+    }
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -1,6 +1,5 @@
 """Which data and which settings made an artifact: written into every artifact, readable from it alone."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ from tunemill.pipelines.graph.differences import SHORT
 from tunemill.pipelines.graph.keys import key_inputs
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.pipelines.graph.plan import Resolved
+from tunemill.resources.errors import StoreError
+from tunemill.resources.folders import read_json
 from tunemill.resources.protocols import LINEAGE_FILE
 from tunemill.resources.store import Published
 from tunemill.stages.artifacts import RawDataset
@@ -24,7 +25,7 @@ def lineage_of(
     keyed = key_inputs(node)
     ancestors: dict[str, Any] = {}
     for upstream in (inputs[name] for names in keyed.values() for name in names):
-        its = json.loads((upstream.data / LINEAGE_FILE).read_text())
+        its = lineage_in(upstream.data / LINEAGE_FILE)
         ancestors |= its.pop("ancestors") | {its["key"]: its}
     return {
         "node": f"{facts['pipeline']}/{node.name}",
@@ -55,8 +56,18 @@ def read_lineage(model: Path) -> dict[str, Any]:
     """The lineage inside an artifact's data folder, or a copy of it, or the artifact folder around it."""
     for candidate in (model / LINEAGE_FILE, model / "data" / LINEAGE_FILE):
         if candidate.is_file():
-            return dict(json.loads(candidate.read_text()))
+            return lineage_in(candidate)
     raise FileNotFoundError(f"{model}: there is no {LINEAGE_FILE} in it; it was not made by Tunemill")
+
+
+def lineage_in(file: Path) -> dict[str, Any]:
+    """The lineage that a file holds. Raises StoreError where it is damaged."""
+    found = read_json(file)
+    if not isinstance(found, dict) or not {"node", "key", "ancestors", "inputs", "sources"} <= set(found):
+        raise StoreError(
+            f"{file} is damaged; `tunemill cache verify` sets its artifact aside, and the next run computes it again"
+        )
+    return found
 
 
 def datasets_behind(lineage: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

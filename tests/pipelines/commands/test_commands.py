@@ -119,3 +119,11 @@ def test_json_output_is_one_document_and_nothing_else(project):
     )
     assert json.loads(done.stdout)["pipeline"] == "pipeline"
     assert "evaluation/base: computed" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -m tunemill.pipelines.cli schema | head -c 100"
+    ran = subprocess.run(
+        ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True
+    )
+    assert ran.stderr == "" and ran.returncode in (0, 141) and len(ran.stdout) == 100

@@ -1,5 +1,6 @@
 """Damaged state: every small file of it may be garbage, and nothing but a recomputation comes of it."""
 
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from support.project import make_project, nodes_in_state
 from tunemill.pipelines.cli import main
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.run.materialize import Session, device
+from tunemill.resources.folders import remove_tree
 from tunemill.resources.launcher import in_this_process
 
 GARBAGE = [b"", b"{", b"[]", b"3", b"{}", b"\xff\xfe", b'{"files": {"data/x": 1}}']
@@ -64,7 +66,7 @@ def test_a_failure_behind_a_result_is_told(project):
     (project.state / "refs" / "pipeline" / "tokenizer.json").unlink()
     finished = project.run()
     assert finished["tokenizer"].state == "failed"
-    assert "JSONDecodeError" in finished["tokenizer"].message
+    assert finished["tokenizer"].message.startswith(f"{lineage} is damaged; `tunemill cache verify`")
     assert finished["tokenized/sums"].state == "skipped"
 
 
@@ -123,3 +125,66 @@ def test_a_gpu_stage_waits_for_the_gpu_and_a_dead_holder_does_not_keep_it(projec
         assert gpu.exists()
     assert said[0].startswith(f"for the GPU: waiting for process {child.pid} on ")
     assert not gpu.exists()
+
+
+def loop(path):
+    path.symlink_to(path.name)
+
+
+def dangling_link(path):
+    path.symlink_to("nowhere")
+
+
+def a_file(path):
+    path.write_text("x")
+
+
+def a_folder(path):
+    (path / "sub").mkdir(parents=True)
+
+
+def deeply_nested(path):
+    path.write_text("[" * 100_000)
+
+
+def wrong_types(path):
+    path.write_text('{"stage": 3, "key": [], "digest": null, "files": 3}')
+
+
+PLACES = {
+    "a ref": "refs/pipeline/merged.json",
+    "a pipeline's refs": "refs/pipeline",
+    "all refs": "refs",
+    "all artifacts": "artifacts",
+    "a stage's artifacts": "artifacts/sft",
+    "an artifact": "artifacts/sft/{key}",
+    "a manifest": "artifacts/sft/{key}/manifest.json",
+    "a key document": "artifacts/sft/{key}/key.json",
+    "data": "artifacts/sft/{key}/data",
+    "a lineage": "artifacts/sft/{key}/data/tunemill_lineage.json",
+    "the hashes of files": "stat_cache.sqlite",
+    "what is being built": "building",
+    "what was set aside": "set_aside",
+    "the lock": "prune.lock",
+    "the trash": "trash",
+}
+COMMANDS = [
+    ["status"], ["cache", "ls"], ["cache", "verify"], ["cache", "prune", "--dry-run"], ["cache", "prune"],
+    ["lineage", "pipeline/trained"], ["plan", "{yaml}"], ["plan", "{yaml}", "--learning_rate=0.7"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_damage_ends_in_a_traceback(finished_project, tmp_path, place, capsys):
+    key = finished_project.plan()["trained"].cached.key
+    for damage in (loop, dangling_link, a_file, a_folder, deeply_nested, wrong_types):
+        folder = tmp_path / damage.__name__
+        shutil.copytree(finished_project.folder, folder, symlinks=True)
+        path = folder / ".tunemill" / PLACES[place].format(key=key)
+        remove_tree(path)
+        damage(path)
+        for command in COMMANDS:
+            given = [part.format(yaml=folder / "pipeline.yml") for part in command]
+            assert main([*given, "--state", str(folder / ".tunemill")]) in (0, 1), (damage, command)
+            assert "Traceback" not in "".join(capsys.readouterr())
+        remove_tree(folder)
