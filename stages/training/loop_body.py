@@ -12,6 +12,14 @@ from tunemill.stages.models.files import copy_tokenizer, forget_versions
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.adapters.lora_body import add_adapter, save_adapter
+from tunemill.stages.training.added_loss_body import (
+    AddedLoss,
+    balances_experts,
+    check_added_loss,
+    keep_mask_for_balance,
+    loss_of_no_token,
+    probe_loss,
+)
 from tunemill.stages.training.callbacks_body import Checkpoints, Monitor, Reporter
 from tunemill.stages.training.checkpoints import last_complete
 from tunemill.stages.training.kernels.insert_body import add_kernels, check_kernels_here
@@ -28,21 +36,31 @@ from tunemill.stages.training.schedule import (
 
 
 class LoopTrainer(Trainer):  # type: ignore[misc]
-    """The Trainer, with the loss of a method that has its own."""
+    """The Trainer, with the loss of a method that has its own, and what a model adds to either."""
 
     def __init__(self, *, own_loss: OwnLoss | None, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._own_loss = own_loss
         self._sums: dict[str, float] = {}
+        self._model_adds = False
         if own_loss is not None:
             # Each micro batch is divided by the counts of the whole step, so nothing is left to divide.
             self.loss_is_scaled_for_ga = True
+
+    def count_added_loss(self) -> None:
+        """From now on the model adds to the loss of a step the mean of what it adds in the micro batches."""
+        self._model_adds = True
+        if self._own_loss is None:
+            self.loss_is_scaled_for_ga = False
+        else:
+            plain_model(self.model).loss_function = loss_of_no_token
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """The micro batches of a step; and for an own loss its counts over all of them, in place of a token count."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self._own_loss is None:
-            return batches, items
+            # The Trainer divides what the model adds by the number of micro batches, and the rest with it.
+            return batches, items / len(batches) if self._model_adds and items is not None else items
         counts: dict[str, int] = {}
         for batch in batches:
             for name, count in self._own_loss.counts(batch).items():
@@ -59,11 +77,13 @@ class LoopTrainer(Trainer):  # type: ignore[misc]
         """This micro batch's part of the mean over the step."""
         if self._own_loss is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        parts = self._own_loss.loss(model, inputs)
+        called = AddedLoss(model) if self._model_adds else model
+        parts = self._own_loss.loss(called, inputs)
         counts: Mapping[str, int] = num_items_in_batch
         for name, (total, counted) in parts.metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(total) / counts[counted]
-        return sum(total / counts[counted] for counted, total in parts.totals.items())
+        loss = sum(total / counts[counted] for counted, total in parts.totals.items())
+        return loss + called.mean / self.current_gradient_accumulation_steps if self._model_adds else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The step's own metrics stand beside its loss."""
@@ -108,8 +128,8 @@ def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspac
         callbacks=[reporter, *monitors, checkpoints],
     )
     trainer.remove_callback(PrinterCallback)
+    check_loss(config, precision, trainer, method, report)
     kernels = add_kernels(config.kernel_choice, trainer.model, precision.autocast, report)
-    check_model(config, trainer, method)
     method.check(trainer.model, collator)
     checkpoint = last_complete(out.checkpoints)
     if checkpoint is not None:
@@ -132,7 +152,7 @@ def load_model(config: TrainingKeys, base_model: Model, precision: Precision) ->
     stored = {"use_cache": model.config.use_cache}
     if config.adapter is not None:
         model = add_adapter(config, model, config.seed)
-    if config.gradient_checkpointing and (config.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+    if config.checkpoints_reentrantly:
         # A reentrant checkpoint passes no gradient on where its input, here the frozen embedding, has none.
         model.enable_input_require_grads()
     return model, stored
@@ -190,14 +210,27 @@ def arguments(
     return made
 
 
-def check_model(config: TrainingKeys, trainer: Any, method: Method) -> None:
-    """Refuse a model that would compute another loss than the one asked for, without saying so."""
+def check_loss(
+    config: TrainingKeys, precision: Precision, trainer: LoopTrainer, method: Method, report: Report
+) -> None:
+    """Count what the model adds to the loss; refuse one that would compute another loss than the one asked for."""
     assert trainer.model.config.use_cache is False, "with a cache, packed rows see each other"
-    averages = method.own_loss is None and not trainer.model_accepts_loss_kwargs
+    plain = plain_model(trainer.model)
+    found = probe_loss(plain, trainer.model_accepts_loss_kwargs, precision.autocast)
+    averages = method.own_loss is None and not found.divides_by_items
     if config.gradient_accumulation_steps > 1 and averages:
         raise SettingError(
-            f"gradient_accumulation_steps: {type(plain_model(trainer.model)).__name__} averages the loss over each "
-            f"micro batch, so accumulated steps would weigh tokens differently. Use gradient_accumulation_steps: 1."
+            f"gradient_accumulation_steps: {type(plain).__name__} averages the loss over each micro batch, so "
+            f"accumulated steps would weigh tokens differently. Use gradient_accumulation_steps: 1."
+        )
+    if balances_experts(plain):
+        keep_mask_for_balance(plain)
+    if found.adds:
+        check_added_loss(plain, precision.autocast, config.checkpoints_reentrantly)
+        trainer.count_added_loss()
+        report.log(
+            f"{type(plain).__name__} adds the balance of its experts to the loss (output_router_logits): of a step, "
+            f"the mean over its micro batches, without padding"
         )
 
 

@@ -25,12 +25,13 @@ class Collator:
     `packed`: position ids start anew at each row and at the padding, and there is no attention mask: transformers
     then keeps rows apart by itself, also for B > 1. `flat`: the same with all sequences in one line, because flash
     attention reads position ids only for B = 1; there, only `pad_to` pads each sequence. Without it L is a multiple
-    of `multiple`.
+    of `multiple`. `marks_padding`: these two have an attention mask as well, for a model that would not read it as one.
     """
 
     layout: Literal["padded", "packed", "flat"]
     pad_to: int | None
     multiple: int = 1
+    marks_padding: bool = False
 
     def __call__(self, sequences: Sequence[Sequence[Row]]) -> Batch:
         if self.layout == "flat" and self.pad_to is None:
@@ -40,16 +41,15 @@ class Collator:
         longest += -longest % self.multiple
         padded = [_pad(sequence, longest) for sequence in joined]
         ids_bl, labels_bl, positions_bl = (_stack(parts) for parts in zip(*padded, strict=True))
+        batch = {"input_ids": ids_bl, "labels": labels_bl}
+        if self.layout == "padded" or self.marks_padding:
+            lengths_b = torch.tensor([len(ids) for ids, _, _ in joined])
+            batch["attention_mask"] = (torch.arange(longest)[None, :] < lengths_b[:, None]).long()
         if self.layout != "padded":
-            batch = {"input_ids": ids_bl, "labels": labels_bl, "position_ids": positions_bl}
-            return (
-                {name: t_bl.reshape(1, -1) for name, t_bl in batch.items()}
-                if self.layout == "flat"
-                else batch
-            )
-        lengths_b = torch.tensor([len(ids) for ids, _, _ in joined])
-        mask_bl = (torch.arange(longest)[None, :] < lengths_b[:, None]).long()
-        return {"input_ids": ids_bl, "labels": labels_bl, "attention_mask": mask_bl}
+            batch["position_ids"] = positions_bl
+        if self.layout == "flat":
+            return {name: t_bl.reshape(1, -1) for name, t_bl in batch.items()}
+        return batch
 
 
 def _join(rows: Sequence[Row]) -> tuple[Tokens, Tokens, Tokens]:

@@ -59,6 +59,12 @@ class MachineKeys(StageConfig):
         chosen = (LEGACY_ATTENTION[key] for key, is_chosen in older.items() if is_chosen)
         return self.attn_implementation or next(chosen, None)
 
+    @property
+    def checkpoints_reentrantly(self) -> bool:
+        """Whether only the output of a checkpointed layer passes a gradient on: torch's own default."""
+        arguments = self.gradient_checkpointing_kwargs
+        return bool(self.gradient_checkpointing and arguments and arguments.get("use_reentrant", True))
+
     @model_validator(mode="after")
     def _check_precision(self) -> Self:
         chosen = [key for key in ("fp16", "float32") if getattr(self, key)]

@@ -13,6 +13,7 @@ from tunemill.stages.errors import SettingError
 from tunemill.stages.models.loss_body import RowLoss, mean_loss, row_losses
 from tunemill.stages.models.packed_loss_body import packed_row_losses
 from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training.added_loss_body import balances_experts
 from tunemill.stages.training.loop_body import plain_model, train
 from tunemill.stages.training.method import Method
 from tunemill.stages.training.order_body import Sequences
@@ -51,7 +52,12 @@ def sft(
 def collator_of(config: SftConfig, model: Any) -> Collator:
     """Raises SettingError for batches that flash attention would read as one row each."""
     pad_to = config.sequence_len if config.pads_to_sequence_len else None
-    multiple = config.pad_to_multiple_of or 1
+    made = partial(
+        Collator,
+        pad_to=pad_to,
+        multiple=config.pad_to_multiple_of or 1,
+        marks_padding=balances_experts(model),
+    )
     is_flash = str(model.config._attn_implementation).startswith("flash")
     if config.sample_packing:
         real = config.multipack_real_batches
@@ -60,9 +66,9 @@ def collator_of(config: SftConfig, model: Any) -> Collator:
                 "multipack_real_batches: true: flash attention keeps packed rows apart in a batch of one only. Remove "
                 "it, or use micro_batch_size: 1."
             )
-        return Collator("flat" if (is_flash if real is None else not real) else "packed", pad_to, multiple)
+        return made("flat" if (is_flash if real is None else not real) else "packed")
     flattens = config.batch_flattening is True or (config.batch_flattening == "auto" and is_flash)
-    return Collator("flat" if flattens and pad_to is None else "padded", pad_to, multiple)
+    return made("flat" if flattens and pad_to is None else "padded")
 
 
 def check_model(config: SftConfig, model: Any, collator: Any) -> None:
@@ -74,7 +80,7 @@ def check_model(config: SftConfig, model: Any, collator: Any) -> None:
     was_training = model.training
     model.eval()
     takes_positions = "position_ids" in inspect.signature(plain.forward).parameters
-    if not takes_positions or rows_leak(plain, next(model.parameters()).device):
+    if not takes_positions or rows_leak(plain, next(model.parameters()).device, collator.marks_padding):
         raise SettingError(
             f"{key}: in {type(plain).__name__} the rows of a sequence see each other (it does not read position_ids as "
             f"borders). Set {key}: false."

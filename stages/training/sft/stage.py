@@ -7,7 +7,7 @@ from tunemill.stages.training.sft.config import SftConfig
 
 SFT = Stage(
     name="sft",
-    version=2,
+    version=3,
     config=SftConfig,
     inputs={
         "base_model": Input(Model),

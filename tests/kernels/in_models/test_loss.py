@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from support.families import assert_same_step, make_family, packed_batch, step
+from support.families import SIZES, assert_same_step, make_family, packed_batch, shake, step
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, BambaConfig
 
 from tunemill.kernels.functions import linear_cross_entropy, swiglu
 from tunemill.kernels.in_models.apply import apply_kernels
@@ -34,6 +35,30 @@ def test_arguments_of_the_loss(kernel: str, trains: bool, settings: dict[str, An
     plain = step(model, batch, **settings)
     assert apply_kernels(model, {kernel: LOSSES[kernel]}, Transformers()).places
     assert_same_step(step(model, batch, **settings), plain)
+
+
+@pytest.mark.parametrize("kernel", LOSSES)
+@pytest.mark.parametrize("family", ["mixtral", "gpt_oss"])
+def test_what_the_model_adds_to_the_loss_stays(kernel: str, family: str) -> None:
+    settings = {"output_router_logits": True, "num_local_experts": 4, "num_experts_per_tok": 2}
+    model = make_family(family, **settings, router_aux_loss_coef=0.7)
+    without = step(make_family(family, **settings, router_aux_loss_coef=0.0), BATCH, num_items_in_batch=23)
+    plain = step(model, BATCH, num_items_in_batch=23)
+    assert plain[0] > without[0] + 0.5
+    assert apply_kernels(model, {kernel: LOSSES[kernel]}, Transformers()).places
+    assert_same_step(step(model, BATCH, num_items_in_batch=23), plain)
+
+
+def test_a_model_that_adds_something_of_the_logits_keeps_its_head() -> None:
+    sizes = {"mamba_n_heads": 4, "mamba_d_head": 8, "attn_layer_indices": [0]}
+    model = AutoModelForCausalLM.from_config(
+        BambaConfig(**{**SIZES, **sizes}, z_loss_coefficient=1e-4)
+    ).train()
+    shake(model)
+    plain = step(model, BATCH)
+    applied = use_kernels(model, ("linear_cross_entropy",))
+    assert "loss differs" in applied.refusals["linear_cross_entropy"]["the output head"]
+    assert_same_step(step(model, BATCH), plain)
 
 
 def of_ignored_tokens_too(hidden: Tensor, weight: Tensor, labels: Tensor, **settings: Any) -> Any:
