@@ -4,9 +4,10 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
-from tunemill.pipelines.config.document import Document, KeyPath, spell
+from tunemill.pipelines.config.document import Document
 from tunemill.pipelines.config.graph_config import ENTRY_LISTS
 from tunemill.pipelines.config.idle_keys import is_idle
+from tunemill.pipelines.config.key_paths import KeyPath, spell
 from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.renamed_keys import REMOVED
 from tunemill.pipelines.config.schema import KeyTree, axolotl_keys, key_tree, off_when_false

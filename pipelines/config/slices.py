@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from tunemill.pipelines.config.document import Document, KeyPath, spell
+from tunemill.pipelines.config.document import Document
+from tunemill.pipelines.config.key_paths import KeyPath, spell
 from tunemill.pipelines.config.problems import Kind, Problem
 from tunemill.pipelines.config.user_code import code_files
 from tunemill.resources.protocols import HUB_DATASETS

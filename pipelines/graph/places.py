@@ -8,8 +8,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tunemill.pipelines.config.document import KeyPath
 from tunemill.pipelines.config.graph_config import SYNTHETIC_TYPE, GraphConfig
+from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.stages.artifacts import Adapter
 from tunemill.stages.data.dataset.stage import DATASET
