@@ -6,6 +6,7 @@ pipeline needs to know of a stage stands in its `Stage`; nothing here imports an
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -144,6 +145,7 @@ class StageConfig(Settings):
     entry_lists: ClassVar[tuple[str, ...]] = ("datasets", "test_datasets")
 
     @classmethod
+    @cache
     def marked(cls, mark: type) -> dict[str, Any]:
         """Field name -> mark, for the fields that carry a mark of this class."""
         return {
@@ -160,6 +162,7 @@ class StageConfig(Settings):
         return {name: field for name, field in cls.model_fields.items() if name not in own}
 
     @classmethod
+    @cache
     def top_keys(cls) -> dict[str, str]:
         """The keys that are read of the YAML's top level (or, with dots, below it), each with its field."""
         entries, elsewhere = cls.marked(EntryMark), cls.marked(YamlMark)
@@ -170,6 +173,7 @@ class StageConfig(Settings):
         }
 
     @classmethod
+    @cache
     def entry_keys(cls, group: str) -> dict[str, str]:
         """The keys that are read of an entry of the list `group`, each with its field."""
         read = [name for name in cls.yaml_keys() if name in cls.marked(EntryMark)]

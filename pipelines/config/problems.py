@@ -14,6 +14,15 @@ Kind = Literal[
 NOTES: frozenset[Kind] = frozenset({"idle", "renamed", "ambiguous"})
 
 
+LONGEST_GIVEN = 200
+
+
+def given(value: Any) -> str:
+    """What was given, as a message shows it: cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_GIVEN else f"{text[: LONGEST_GIVEN - 3]}..."
+
+
 @dataclass(frozen=True)
 class Problem:
     """`path` is the key, spelled `datasets[0].type`; line and column count from 1."""

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from tunemill.pipelines.config.document import Document
 from tunemill.pipelines.config.key_paths import KeyPath, spell
-from tunemill.pipelines.config.problems import Kind, Problem
+from tunemill.pipelines.config.problems import Kind, Problem, given
 from tunemill.pipelines.config.user_code import code_files
 from tunemill.resources.protocols import HUB_DATASETS
 from tunemill.stages.data.sources.names import BUILDERS, COMPRESSED, EXTENSIONS
@@ -182,9 +182,9 @@ def problem_of(item: ErrorDetails, places: Mapping[str, KeyPath], document: Docu
     if item["type"] == "missing":
         message = "this key is required and is not given"
     elif cause is not None:
-        message = f"{cause} (given: {item['input']!r})"
+        message = f"{cause} (given: {given(item['input'])})"
     else:
-        message = f"{item['msg'][0].lower()}{item['msg'][1:]} (given: {item['input']!r})"
+        message = f"{item['msg'][0].lower()}{item['msg'][1:]} (given: {given(item['input'])})"
     return problem_at(place, document, "value", message)
 
 

@@ -60,6 +60,7 @@ def nodes_of(found: Sequence[Place], document: Document) -> tuple[list[Node], li
     """The nodes whose slices are right, and the problems and notes of all."""
     nodes: list[Node] = []
     problems: list[Problem] = []
+    without_gpu = not has_gpu()
     for place in found:
         piece = cut(place.stage.config, document, place.entry, place.given)
         config = validate(place.stage.config, piece, document)
@@ -71,7 +72,7 @@ def nodes_of(found: Sequence[Place], document: Document) -> tuple[list[Node], li
             problem_at(piece.places[item.key], document, "idle", f"asks for nothing: {item.reason}")
             for item in config.idle()
         ]
-        if not has_gpu():
+        if without_gpu:
             problems += meant_without_gpu(config, piece.places, document)
     return nodes, problems
 
