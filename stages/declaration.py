@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidatorFunctionWrapHandler, field_validator
 from pydantic.fields import FieldInfo
 
 from tunemill.stages.artifacts import Artifact
@@ -133,10 +133,35 @@ def is_whole(name: str) -> bool:
     return "://" in name or Path(name).is_absolute()
 
 
+# The largest seed that NumPy takes; no count, length or rank comes near.
+LARGEST_NUMBER = 2**32 - 1
+
+
 class Settings(BaseModel):
     """A frozen group of settings; unknown names are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _numbers_are_numbers(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        """Python takes true for 1, and numbers of any size."""
+        read = handler(value)
+        if _was_boolean(value, read):
+            raise ValueError("input should be a number, not true or false")
+        for number in read if isinstance(read, list | tuple) else (read,):
+            if isinstance(number, int | float) and abs(number) > LARGEST_NUMBER:
+                raise ValueError(f"input should be a number of at most {LARGEST_NUMBER}")
+        return read
+
+
+def _was_boolean(given: Any, read: Any) -> bool:
+    """Whether a number was made of a boolean, here or anywhere inside."""
+    if isinstance(given, dict) and isinstance(read, dict):
+        return any(_was_boolean(item, read.get(key)) for key, item in given.items())
+    if isinstance(given, list | tuple) and isinstance(read, list | tuple):
+        return any(_was_boolean(*pair) for pair in zip(given, read, strict=False))
+    return isinstance(given, bool) and isinstance(read, int | float) and not isinstance(read, bool)
 
 
 class StageConfig(Settings):

@@ -17,6 +17,7 @@ from tunemill.pipelines.config.renamed_keys import with_todays_names
 from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, problem_at, validate
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.places import Place, later_configs, places, plain_name, prepares_only
+from tunemill.resources.local import local_path
 from tunemill.stages.declaration import StageConfig
 from tunemill.stages.registry import STAGES
 
@@ -49,7 +50,7 @@ def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
     if not all(problem.is_note for problem in problems):
         return None, problems
     output_dir, prepared_path = (
-        document.folder / Path(place).expanduser() if place else None
+        document.folder / local_path(place, "the folder of links to results") if place else None
         for place in (graph.output_dir, graph.dataset_prepared_path)
     )
     made = Pipeline(name, document, tuple(nodes), output_dir, prepared_path, prepares_only(graph))
