@@ -6,10 +6,11 @@ pipeline needs to know of a stage stands in its `Stage`; nothing here imports an
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidatorFunctionWrapHandler, field_validator
 from pydantic.fields import FieldInfo
 
 from tunemill.stages.artifacts import Artifact
@@ -132,10 +133,35 @@ def is_whole(name: str) -> bool:
     return "://" in name or Path(name).is_absolute()
 
 
+# The largest seed that NumPy takes; no count, length or rank comes near.
+LARGEST_NUMBER = 2**32 - 1
+
+
 class Settings(BaseModel):
     """A frozen group of settings; unknown names are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _numbers_are_numbers(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        """Python takes true for 1, and numbers of any size."""
+        read = handler(value)
+        if _was_boolean(value, read):
+            raise ValueError("input should be a number, not true or false")
+        for number in read if isinstance(read, list | tuple) else (read,):
+            if isinstance(number, int | float) and abs(number) > LARGEST_NUMBER:
+                raise ValueError(f"input should be a number of at most {LARGEST_NUMBER}")
+        return read
+
+
+def _was_boolean(given: Any, read: Any) -> bool:
+    """Whether a number was made of a boolean, here or anywhere inside."""
+    if isinstance(given, dict) and isinstance(read, dict):
+        return any(_was_boolean(item, read.get(key)) for key, item in given.items())
+    if isinstance(given, list | tuple) and isinstance(read, list | tuple):
+        return any(_was_boolean(*pair) for pair in zip(given, read, strict=False))
+    return isinstance(given, bool) and isinstance(read, int | float) and not isinstance(read, bool)
 
 
 class StageConfig(Settings):
@@ -144,6 +170,7 @@ class StageConfig(Settings):
     entry_lists: ClassVar[tuple[str, ...]] = ("datasets", "test_datasets")
 
     @classmethod
+    @cache
     def marked(cls, mark: type) -> dict[str, Any]:
         """Field name -> mark, for the fields that carry a mark of this class."""
         return {
@@ -160,6 +187,7 @@ class StageConfig(Settings):
         return {name: field for name, field in cls.model_fields.items() if name not in own}
 
     @classmethod
+    @cache
     def top_keys(cls) -> dict[str, str]:
         """The keys that are read of the YAML's top level (or, with dots, below it), each with its field."""
         entries, elsewhere = cls.marked(EntryMark), cls.marked(YamlMark)
@@ -170,6 +198,7 @@ class StageConfig(Settings):
         }
 
     @classmethod
+    @cache
     def entry_keys(cls, group: str) -> dict[str, str]:
         """The keys that are read of an entry of the list `group`, each with its field."""
         read = [name for name in cls.yaml_keys() if name in cls.marked(EntryMark)]

@@ -1,70 +1,135 @@
 """Every YAML of a folder as a group of Dagster assets."""
 
+import itertools
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
-import yaml
 
 from tunemill.pipelines.assets.assets import asset_key, build_assets
+from tunemill.pipelines.assets.clashes import circles, name_clash, step_names
 from tunemill.pipelines.config.graph_config import GraphConfig
-from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.config.problems import ConfigError, Problem
+from tunemill.pipelines.config.yaml_text import YamlError, nodes_of, text_of_file
+from tunemill.pipelines.config.yaml_values import values_of
 from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.places import plain_name
 from tunemill.pipelines.run.materialize import Session
+from tunemill.resources.errors import StoreError
 from tunemill.resources.launcher import Launcher, in_child
+from tunemill.resources.local import local_path
 from tunemill.resources.store import Store
+
+CONFIG_ERROR = "config_error"
+LONGEST_NAME = 100
+LINES_SHOWN = 20
 
 
 def build_definitions(folder: Path, state: Path | None = None, launch: Launcher = in_child) -> dg.Definitions:
     """Definitions of every pipeline below a folder, to serve alone or to merge into a project's own.
 
-    `state` is where results live (default: `.tunemill` in the folder). A YAML with problems becomes one
-    asset that shows them, so that it cannot take the other pipelines down.
+    `state` is where results live (default: `.tunemill` in the folder). A YAML with problems, or one that does not
+    get on with the others, becomes one asset that shows them, so that it cannot take the other pipelines down.
     """
-    store = Store(state or folder / ".tunemill")
+    store = Store(local_path(state or folder / ".tunemill", "the state folder"))
+    pipelines, broken = load_folder(folder)
     assets: list[dg.AssetsDefinition] = []
-    names: dict[str, Path] = {}
-    for path in pipeline_files(folder):
+    for path, pipeline in list(pipelines.items()):
         try:
-            pipeline = load_pipeline(path)
-        except ConfigError as error:
-            warnings.warn(str(error), stacklevel=1)
-            assets.append(_broken(str(path.relative_to(folder).with_suffix("")), error))
-            continue
-        if pipeline.name in names:
-            raise ValueError(
-                f"{path}: the pipeline's name {pipeline.name!r} is taken by {names[pipeline.name]}; give one of them "
-                f"another `pipeline.name`"
-            )
-        names[pipeline.name] = path
-        assets += build_assets(Session(pipeline, store, launch))
+            assets += build_assets(Session(pipeline, store, launch))
+        except (ConfigError, StoreError, OSError) as error:
+            broken[path] = f"{path}: {error}"
+            del pipelines[path]
+    taken = {step for pipeline in pipelines.values() for step in step_names(pipeline)}
+    for path, message in broken.items():
+        warnings.warn(message, stacklevel=1)
+        name = _own_name(path.relative_to(folder), taken)
+        assets.append(_broken(name, message))
     return dg.Definitions(assets=assets, executor=dg.in_process_executor)
 
 
-def pipeline_files(folder: Path) -> Iterator[Path]:
-    """The YAMLs below a folder that look like pipelines: a mapping with the keys that every graph needs."""
-    needed = {key for key, field in GraphConfig.model_fields.items() if field.is_required()}
-    for path in sorted([*folder.rglob("*.yml"), *folder.rglob("*.yaml")]):
-        if any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
+def load_folder(folder: Path) -> tuple[dict[Path, Pipeline], dict[Path, str]]:
+    """The pipelines below a folder that can be shown together, and what is wrong with each of the others.
+
+    Of two with one name the one that lies less deep counts, then the first by name.
+    """
+    pipelines: dict[Path, Pipeline] = {}
+    broken: dict[Path, str] = {}
+    for path in pipeline_files(folder):
         try:
-            data: Any = yaml.safe_load(path.read_text())
-        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            pipeline = _load(path)
+        except ConfigError as error:
+            broken[path] = "\n".join(_first(error.lines()))
             continue
-        if isinstance(data, dict) and needed <= data.keys():
+        clash = name_clash(pipeline, path, pipelines)
+        if clash is None:
+            pipelines[path] = pipeline
+        else:
+            broken[path] = clash
+    waiting = circles(pipelines)
+    return {path: made for path, made in pipelines.items() if path not in waiting}, broken | waiting
+
+
+def pipeline_files(folder: Path) -> Iterator[Path]:
+    """The YAMLs below a folder that look like pipelines, or cannot be read; those that lie less deep come first."""
+    files = [path for path in (*folder.rglob("*.yml"), *folder.rglob("*.yaml")) if not path.is_dir()]
+    for path in sorted(files, key=lambda path: (len(path.parts), path)):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and _looks_like_pipeline(path):
             yield path
 
 
-def _broken(name: str, error: ConfigError) -> dg.AssetsDefinition:
+def _looks_like_pipeline(path: Path) -> bool:
+    """Whether a file is a mapping with the keys that every graph needs; also if it cannot be told."""
+    needed = {key for key, field in GraphConfig.model_fields.items() if field.is_required()}
+    if _blocks(path):
+        return True
+    try:
+        documents = [values_of(node).data for node in nodes_of(text_of_file(path))]
+    except (OSError, YamlError):
+        return True
+    return any(isinstance(data, dict) and needed <= data.keys() for data in documents)
+
+
+def _load(path: Path) -> Pipeline:
+    if _blocks(path):
+        raise ConfigError(path, [Problem("", 1, 1, "value", "cannot be read: it is no regular file")])
+    return load_pipeline(path)
+
+
+def _blocks(path: Path) -> bool:
+    """Whether reading a file might wait for ever: a pipe, a socket."""
+    return path.exists() and not path.is_file()
+
+
+def _own_name(file: Path, taken: set[str]) -> str:
+    """A plain name for what is wrong with a file, and taken from now on."""
+    plain = plain_name(str(file.with_suffix("")))[:LONGEST_NAME]
+    numbered = (f"{plain}_{count}" for count in itertools.count(2))
+    name = next(
+        name for name in itertools.chain((plain,), numbered) if f"{name}__{CONFIG_ERROR}" not in taken
+    )
+    taken.add(f"{name}__{CONFIG_ERROR}")
+    return name
+
+
+def _first(lines: list[str]) -> list[str]:
+    more = len(lines) - LINES_SHOWN
+    return [*lines[:LINES_SHOWN], f"and {more} more"] if more > 0 else lines
+
+
+def _broken(name: str, message: str) -> dg.AssetsDefinition:
+    # Names of files may hold bytes that are no text.
+    shown = message.encode("utf-8", "backslashreplace").decode()
+
     @dg.asset(
-        key=asset_key(plain_name(name), "config_error"),
-        description=f"This pipeline's YAML has problems:\n\n{error}",
+        key=asset_key(name, CONFIG_ERROR),
+        description=f"This pipeline's YAML has problems:\n\n{shown}",
         group_name="config_errors",
     )
     def broken() -> None:
-        raise dg.Failure(description=str(error), allow_retries=False)
+        raise dg.Failure(description=shown, allow_retries=False)
 
     return broken

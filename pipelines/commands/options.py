@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunemill.pipelines.graph.nodes import Pipeline
+from tunemill.resources.local import local_path
 from tunemill.resources.store import Store, open_store
 
 
@@ -29,7 +30,7 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
 def add_state(parser: argparse.ArgumentParser) -> None:
     """Where store and Dagster instance live."""
     parser.add_argument(
-        "--state", type=Path, metavar="DIR", help="where results live (default: TUNEMILL_HOME or .tunemill)"
+        "--state", metavar="DIR", help="where results live (default: TUNEMILL_HOME or .tunemill)"
     )
 
 
@@ -39,8 +40,12 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def state_folder(options: argparse.Namespace) -> Path:
-    """The folder that --state or TUNEMILL_HOME names; by default `.tunemill` where the command runs."""
-    return Path(options.state or os.environ.get("TUNEMILL_HOME") or ".tunemill").absolute()
+    """The folder that --state or TUNEMILL_HOME names; by default `.tunemill` where the command runs.
+
+    Raises StoreError if it is not local.
+    """
+    named = options.state or os.environ.get("TUNEMILL_HOME") or ".tunemill"
+    return local_path(named, "the state folder").absolute()
 
 
 def store_of(options: argparse.Namespace, make: bool = False) -> Store:

@@ -25,6 +25,7 @@ from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.run.finished import Finished
 from tunemill.pipelines.run.progress import show_progress
+from tunemill.resources.local import local_path
 from tunemill.stages.artifacts import Artifact, Tokenizer
 from tunemill.stages.declaration import Stage
 
@@ -44,7 +45,6 @@ def add_to(commands: Any) -> None:
     add_json(parser)
     parser.add_argument(
         "--export",
-        type=Path,
         metavar="FILE.parquet",
         help="write the prepared training rows, in training order",
     )
@@ -62,6 +62,7 @@ def add_to(commands: Any) -> None:
 def preprocess(options: argparse.Namespace) -> int:
     """Run the pipeline up to its training data; 1 if a node failed."""
     pipeline = load_pipeline(options.pipeline, options.overrides).data()
+    target = None if options.export is None else local_path(options.export, "the file to export to")
     store = store_of(options, make=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with show_progress() as observe:
@@ -69,8 +70,8 @@ def preprocess(options: argparse.Namespace) -> int:
     failed = any(item.state in ("failed", "skipped") for item in finished)
     examples = [] if failed else list(_examples(options, pipeline, finished))
     exported = None
-    if options.export is not None and not failed:
-        exported = _export(pipeline, finished, options.export)
+    if target is not None and not failed:
+        exported = _export(pipeline, finished, target)
     if options.json:
         _print_json(options, pipeline, finished, examples, exported)
     else:

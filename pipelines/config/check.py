@@ -4,35 +4,56 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
-from tunemill.pipelines.config.document import Document, KeyPath, spell
+from tunemill.pipelines.config.document import Document
 from tunemill.pipelines.config.graph_config import ENTRY_LISTS
 from tunemill.pipelines.config.idle_keys import is_idle
-from tunemill.pipelines.config.problems import Problem
+from tunemill.pipelines.config.key_paths import KeyPath, spell
+from tunemill.pipelines.config.problems import Problem, given
 from tunemill.pipelines.config.renamed_keys import REMOVED
-from tunemill.pipelines.config.schema import KeyTree, axolotl_keys, key_tree, off_when_false
+from tunemill.pipelines.config.schema import KeyTree, axolotl_keys, grouping_keys, key_tree, off_when_false
+
+# So many unknown keys are compared with the known ones; a file with more is no config with a typo.
+SUGGESTIONS = 20
 
 
 def unknown_keys(document: Document) -> Iterator[Problem]:
-    """Keys that no stage reads, wherever in the document they stand."""
-    yield from _walk(document.raw, (), key_tree(), document)
+    """Keys that no stage reads, wherever in the document they stand, and what is no mapping where one must be."""
+    unknown = 0
+    for key, place, tree in _walk(document.raw, (), key_tree()):
+        problem = _foreign(key, place, document)
+        if problem is None:
+            unknown += 1
+            near = _nearest(key, place, tree) if unknown <= SUGGESTIONS else None
+            problem = Problem(spell(place), *document.position(place), "unknown", "unknown key", near)
+        yield problem
+    yield from _no_mappings(document)
 
 
-def _walk(value: Any, place: KeyPath, tree: KeyTree | None, document: Document) -> Iterator[Problem]:
+def _walk(value: Any, place: KeyPath, tree: KeyTree | None) -> Iterator[tuple[str, KeyPath, KeyTree]]:
+    """Each unknown key, where it stands, and the keys that are known there."""
     if tree is None:
         return
     if isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _walk(item, (*place, index), tree, document)
-    elif place == ("pipeline",) and not isinstance(value, dict) and value is not None:
-        message = f"input should be a mapping (given: {value!r})"
-        yield Problem("pipeline", *document.position(place), "value", message)
+            yield from _walk(item, (*place, index), tree)
     elif isinstance(value, dict):
         for key, item in value.items():
             here = (*place, key)
             if key in tree:
-                yield from _walk(item, here, tree[key], document)
+                yield from _walk(item, here, tree[key])
             elif not _asks_for_nothing(key, here, item):
-                yield _unknown(str(key), here, tree, document)
+                yield key, here, tree
+
+
+def _no_mappings(document: Document) -> Iterator[Problem]:
+    """Whatever stands where the keys of `pipeline` and of what is below it should."""
+    for place in grouping_keys():
+        value: Any = document.raw
+        for part in place:
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None and not isinstance(value, dict):
+            message = f"input should be a mapping of keys to values (given: {given(value)})"
+            yield Problem(spell(place), *document.position(place), "value", message)
 
 
 def _asks_for_nothing(key: str, place: KeyPath, value: Any) -> bool:
@@ -48,7 +69,8 @@ def _is_axolotls(place: KeyPath) -> bool:
     return _pattern(place) in axolotl_keys() or _pattern(place[:-1]) + ".*" in axolotl_keys()
 
 
-def _unknown(key: str, place: KeyPath, tree: KeyTree, document: Document) -> Problem:
+def _foreign(key: str, place: KeyPath, document: Document) -> Problem | None:
+    """What is said of a key that is known elsewhere, or to Axolotl."""
     line, column = document.position(place)
     elsewhere = [name for name in ENTRY_LISTS if key in (key_tree()[name] or ())]
     if len(place) == 3 and place[0] in ENTRY_LISTS and elsewhere:
@@ -57,10 +79,14 @@ def _unknown(key: str, place: KeyPath, tree: KeyTree, document: Document) -> Pro
     if _is_axolotls(place):
         message = "a key of Axolotl that Tunemill does not support yet; take it out or set it to null"
         return Problem(spell(place), line, column, "unsupported", message)
+    return None
+
+
+def _nearest(key: str, place: KeyPath, tree: KeyTree) -> str | None:
     near = difflib.get_close_matches(key, list(tree), n=1, cutoff=0.6) or difflib.get_close_matches(
         key, _axolotl_siblings(place), n=1, cutoff=0.6
     )
-    return Problem(spell(place), line, column, "unknown", "unknown key", near[0] if near else None)
+    return near[0] if near else None
 
 
 def _pattern(place: KeyPath) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tunemill.pipelines.config.slices import ASSET_SCHEME
+from tunemill.resources.local import local_path
 from tunemill.stages.declaration import ConflictError, StageConfig, YamlMark, not_yet
 
 # The lists of which each item is a dataset entry.
@@ -71,6 +72,13 @@ class GraphConfig(StageConfig):
     def _names_a_node(cls, value: str) -> str:
         if value.startswith(ASSET_SCHEME) and not re.fullmatch(r"asset://\w+/\w+(/\w+)?", value):
             raise ValueError("write asset://<pipeline>/<node>, for example asset://sft/merged")
+        return value
+
+    @field_validator("output_dir", "dataset_prepared_path")
+    @classmethod
+    def _links_are_local(cls, value: str | None) -> str | None:
+        if value is not None:
+            local_path(value, "the folder of links to results")
         return value
 
     @model_validator(mode="after")

@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tunemill.pipelines.config.document import Document, KeyPath
+from tunemill.pipelines.config.document import Document
+from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.slices import problem_at
 from tunemill.stages.declaration import GpuMark, StageConfig

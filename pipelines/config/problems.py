@@ -6,9 +6,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["unknown", "unsupported", "removed", "unread", "conflict", "value", "idle", "renamed"]
-# These stop nobody: a setting that asks for nothing here, and a key that was read under another name.
-NOTES: frozenset[Kind] = frozenset({"idle", "renamed"})
+Kind = Literal[
+    "unknown", "unsupported", "removed", "unread", "conflict", "value", "idle", "renamed", "ambiguous"
+]
+# These stop nobody: a setting that asks for nothing here, a key that was read under another name, and a value that
+# other readers of YAML take for something else.
+NOTES: frozenset[Kind] = frozenset({"idle", "renamed", "ambiguous"})
+
+
+LONGEST_GIVEN = 200
+
+
+def given(value: Any) -> str:
+    """What was given, as a message shows it: cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_GIVEN else f"{text[: LONGEST_GIVEN - 3]}..."
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,8 @@ def _accumulation(data: Mapping[str, Any]) -> Meant:
     """Axolotl's `batch_size` counts the sequences of a step; what is wrong with it as text."""
     size, micro = data["batch_size"], data.get("micro_batch_size")
     steps = data.get("gradient_accumulation_steps")
-    if not all(isinstance(number, int) and number > 0 for number in (size, micro or 1, steps or 1)):
+    counts = [size, *(number for number in (micro, steps) if number is not None)]
+    if not all(type(number) is int and number > 0 for number in counts):
         return "must be a whole number of sequences of a step, as must micro_batch_size"
     if micro is None and steps is None:
         return "says how many sequences a step has; give micro_batch_size, how many of them at a time, too"

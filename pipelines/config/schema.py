@@ -9,6 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from tunemill.pipelines.config.graph_config import ENTRY_LISTS, GraphConfig
+from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.stages.declaration import StageConfig
 from tunemill.stages.registry import STAGES
 
@@ -48,6 +49,13 @@ def key_tree() -> KeyTree:
             for key, name in config.entry_keys(group).items():
                 tree.merge((group, key), keys_below(config.model_fields[name].annotation))
     return tree
+
+
+@cache
+def grouping_keys() -> frozenset[KeyPath]:
+    """What is no key of a config but holds some: `pipeline`, and `pipeline.evaluation`."""
+    dotted = [key.split(".") for config in config_classes() for key in config.top_keys()]
+    return frozenset(tuple(parts[:length]) for parts in dotted for length in range(1, len(parts)))
 
 
 def keys_below(annotation: Any) -> KeyTree | None:

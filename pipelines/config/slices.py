@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from tunemill.pipelines.config.document import Document, KeyPath, spell
+from tunemill.pipelines.config.document import Document
+from tunemill.pipelines.config.key_paths import KeyPath, spell
 from tunemill.pipelines.config.problems import Kind, Problem
+from tunemill.pipelines.config.problems import given as given_as
 from tunemill.pipelines.config.user_code import code_files
+from tunemill.resources.local import absolute, is_file, is_folder, is_there
 from tunemill.resources.protocols import HUB_DATASETS
 from tunemill.stages.data.sources.names import BUILDERS, COMPRESSED, EXTENSIONS
 from tunemill.stages.declaration import (
@@ -33,10 +36,14 @@ FILE_ENDINGS = (*EXTENSIONS, *COMPRESSED)
 
 @dataclass(frozen=True)
 class Slice:
-    """The values of one config class, and for each field the key that fed it (or would have)."""
+    """The values of one config class, and for each field the key that fed it (or would have).
+
+    `unreadable`: what is wrong with fields whose file cannot be read.
+    """
 
     values: dict[str, Any]
     places: dict[str, KeyPath]
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 def cut(
@@ -55,6 +62,7 @@ def cut(
     sources, texts, code = config.marked(SourceMark), config.marked(TextMark), config.marked(CodeMark)
     values: dict[str, Any] = {}
     places: dict[str, KeyPath] = {}
+    unreadable: dict[str, str] = {}
     for name in config.model_fields:
         candidates = _candidates(config, code[name].of if name in code else name, entry)
         found = [place for place in candidates if _has(document.data, place)]
@@ -66,14 +74,19 @@ def cut(
             value = code_files(value, document.folder)
         elif name in sources:
             within = sources[name].within
-            around = _get(document.data, (*found[0][:-1], within)) if within else None
+            beside = (*found[0][:-1], within) if within else ()
+            around = _get(document.data, beside) if beside and _has(document.data, beside) else None
             value = whole_name(value, document.folder, sources[name].remote, around)
         elif name in texts:
-            value = text_of(value, document.folder)
+            try:
+                value = text_of(value, document.folder)
+            except (OSError, ValueError) as error:
+                unreadable[name] = f"{given_as(value)} is a file that cannot be read as text: {error}"
+                continue
         if value is not None:
             values[name] = value
     values |= {name: value for name, value in (given or {}).items() if name in config.marked(GraphMark)}
-    return Slice(values, places)
+    return Slice(values, places, unreadable)
 
 
 def _candidates(config: type[StageConfig], name: str, entry: KeyPath | None) -> list[KeyPath]:
@@ -108,14 +121,14 @@ def whole_name(value: Any, folder: Path, remote: bool, around: Any = None) -> An
         outer = whole_name(around, folder, True)
         if "://" in outer:
             return value
-        inside, beside = (Path(outer) / value).resolve(), (folder / Path(value).expanduser()).resolve()
-        return str(beside if beside.exists() and not inside.exists() else inside)
-    local = (folder / Path(value).expanduser()).resolve()
-    if not remote or around is not None or local.exists():
-        return str(local)
+        inside, beside = absolute(value, Path(outer)), absolute(value, folder)
+        return beside if is_there(beside) and not is_there(inside) else inside
+    local = absolute(value, folder)
+    if not remote or around is not None or is_there(local):
+        return local
     if value in BUILDERS:
         return value
-    return f"{HUB_DATASETS}{value}" if may_be_on_hub(value, folder) else str(local)
+    return f"{HUB_DATASETS}{value}" if may_be_on_hub(value, folder) else local
 
 
 def may_be_on_hub(name: str, folder: Path) -> bool:
@@ -123,22 +136,26 @@ def may_be_on_hub(name: str, folder: Path) -> bool:
     if name.lower().endswith(FILE_ENDINGS) or not HUB_NAME.fullmatch(name):
         return False
     owner, slash, _ = name.partition("/")
-    return not (slash and (folder / owner).is_dir())
+    return not (slash and is_folder(folder / owner))
 
 
 def text_of(value: Any, folder: Path) -> Any:
-    """The text of a file where `value` is the path of one, else `value`."""
+    """The text of a file where `value` is the path of one, else `value`. Raises OSError, UnicodeDecodeError."""
     if not isinstance(value, str) or "\n" in value or "{" in value:
         return value
-    path = folder / Path(value).expanduser()
-    return path.read_text(encoding="utf-8") if path.is_file() else value
+    path = absolute(value, folder)
+    return Path(path).read_text(encoding="utf-8") if is_file(path) else value
 
 
 def validate(config: type[StageConfig], piece: Slice, document: Document) -> StageConfig | list[Problem]:
     """The typed slice, or every problem in it."""
+    problems = [
+        problem_at(piece.places[name], document, "value", text) for name, text in piece.unreadable.items()
+    ]
     found = _validated(config, piece.values)
     if isinstance(found, StageConfig):
-        return found
+        return problems or found
+    found = [item for item in found if not _is_of(item, set(piece.unreadable))]
     wrong = {item["loc"][0] for item in found if item["loc"]}
     if wrong:
         # Conflicts are only looked for among valid values: look again without the wrong ones. A conflict with one of
@@ -148,7 +165,7 @@ def validate(config: type[StageConfig], piece: Slice, document: Document) -> Sta
         found += (
             [] if isinstance(again, StageConfig) else [item for item in again if not _follows(item, wrong)]
         )
-    return [problem_of(item, piece.places, document) for item in found]
+    return problems + [problem_of(item, piece.places, document) for item in found]
 
 
 def _validated(config: type[StageConfig], values: Mapping[str, Any]) -> StageConfig | list[ErrorDetails]:
@@ -156,6 +173,12 @@ def _validated(config: type[StageConfig], values: Mapping[str, Any]) -> StageCon
         return config.model_validate(values)
     except ValidationError as error:
         return error.errors(include_url=False)
+
+
+def _is_of(item: ErrorDetails, fields: set[int | str]) -> bool:
+    """Whether an error is one of these fields, or compares one of them with others."""
+    cause = item.get("ctx", {}).get("error")
+    return bool(fields & set(cause.keys if isinstance(cause, ConflictError) else item["loc"][:1]))
 
 
 def _follows(item: ErrorDetails, wrong: set[int | str]) -> bool:
@@ -181,9 +204,9 @@ def problem_of(item: ErrorDetails, places: Mapping[str, KeyPath], document: Docu
     if item["type"] == "missing":
         message = "this key is required and is not given"
     elif cause is not None:
-        message = f"{cause} (given: {item['input']!r})"
+        message = f"{cause} (given: {given_as(item['input'])})"
     else:
-        message = f"{item['msg'][0].lower()}{item['msg'][1:]} (given: {item['input']!r})"
+        message = f"{item['msg'][0].lower()}{item['msg'][1:]} (given: {given_as(item['input'])})"
     return problem_at(place, document, "value", message)
 
 

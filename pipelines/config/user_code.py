@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tunemill.resources.local import absolute, is_file
+
 DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -29,9 +31,9 @@ def code_files(name: Any, folder: Path) -> list[str] | None:
 
 
 def _module_file(folder: Path, parts: list[str]) -> Path | None:
-    place = folder.joinpath(*parts).resolve()
+    place = Path(absolute("/".join(parts), folder))
     for file in (place.with_suffix(".py"), place / "__init__.py"):
-        if file.is_file():
+        if is_file(file):
             return file
     return None
 
@@ -49,7 +51,7 @@ def _imported(file: Path, folder: Path) -> Iterator[Path]:
     """Local modules that a file imports, wherever in it; a file that does not parse imports nothing."""
     try:
         tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -7,7 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tunemill.pipelines.config.document import Document, spell
+from tunemill.pipelines.config.document import Document
+from tunemill.pipelines.config.key_paths import spell
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.resources.canonical import SCHEMA

@@ -1,13 +1,15 @@
 """From a YAML to a pipeline: everything that can be said about a config without touching a source."""
 
+import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tunemill.pipelines.config.check import unknown_keys
-from tunemill.pipelines.config.document import Document, KeyPath, read_document
+from tunemill.pipelines.config.document import Document, read_document
 from tunemill.pipelines.config.graph_config import GraphConfig
 from tunemill.pipelines.config.idle_keys import idle_keys
+from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.machine import has_gpu, meant_without_gpu
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.config.readers import unread_keys, wrong_values
@@ -15,6 +17,7 @@ from tunemill.pipelines.config.renamed_keys import with_todays_names
 from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, problem_at, validate
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.places import Place, later_configs, places, plain_name, prepares_only
+from tunemill.resources.local import local_path
 from tunemill.stages.declaration import StageConfig
 from tunemill.stages.registry import STAGES
 
@@ -22,6 +25,7 @@ from tunemill.stages.registry import STAGES
 def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     """Read and check a pipeline's YAML. Raises ConfigError with every problem found."""
     document, problems = with_todays_names(spelled_out(read_document(path, overrides)))
+    problems += document.notes
     problems += unknown_keys(document)
     problems += idle_keys(document)
     pipeline, more = build(document)
@@ -46,7 +50,7 @@ def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
     if not all(problem.is_note for problem in problems):
         return None, problems
     output_dir, prepared_path = (
-        document.folder / Path(place).expanduser() if place else None
+        document.folder / local_path(place, "the folder of links to results") if place else None
         for place in (graph.output_dir, graph.dataset_prepared_path)
     )
     made = Pipeline(name, document, tuple(nodes), output_dir, prepared_path, prepares_only(graph))
@@ -57,6 +61,7 @@ def nodes_of(found: Sequence[Place], document: Document) -> tuple[list[Node], li
     """The nodes whose slices are right, and the problems and notes of all."""
     nodes: list[Node] = []
     problems: list[Problem] = []
+    without_gpu = not has_gpu()
     for place in found:
         piece = cut(place.stage.config, document, place.entry, place.given)
         config = validate(place.stage.config, piece, document)
@@ -68,7 +73,7 @@ def nodes_of(found: Sequence[Place], document: Document) -> tuple[list[Node], li
             problem_at(piece.places[item.key], document, "idle", f"asks for nothing: {item.reason}")
             for item in config.idle()
         ]
-        if not has_gpu():
+        if without_gpu:
             problems += meant_without_gpu(config, piece.places, document)
     return nodes, problems
 
@@ -98,18 +103,27 @@ def once(problems: Sequence[Problem]) -> list[Problem]:
     that it is none of the other things that might stand there.
     """
     found: list[Problem] = []
+    said: set[str] = set()
+    paths = sorted({problem.path for problem in problems})
     for problem in dict.fromkeys(problems):
-        if problem.kind == "unread" and problem.path in {other.path for other in found}:
+        if problem.kind == "unread" and problem.path in said:
             continue
-        if problem.kind == "value" and any(lies_in(other.path, problem.path) for other in problems):
+        if problem.kind == "value" and has_inside(paths, problem.path):
             continue
         found.append(problem)
+        if problem.kind != "ambiguous":
+            said.add(problem.path)
     return found
 
 
-def lies_in(path: str, outer: str) -> bool:
-    """Whether a key's path leads into another's value."""
-    return path != outer and path.startswith((f"{outer}.", f"{outer}["))
+def has_inside(paths: Sequence[str], outer: str) -> bool:
+    """Whether one of the sorted paths leads into the value of another."""
+    starts = (f"{outer}.", f"{outer}[")
+    after = (bisect.bisect_left(paths, start) for start in starts)
+    return any(
+        index < len(paths) and paths[index].startswith(start)
+        for index, start in zip(after, starts, strict=True)
+    )
 
 
 def spelled_out(document: Document) -> Document:

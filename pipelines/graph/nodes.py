@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tunemill.pipelines.config.document import Document, KeyPath
+from tunemill.pipelines.config.document import Document
+from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.problems import Problem
 from tunemill.stages.declaration import Stage, StageConfig, is_whole, listed
 

@@ -2,14 +2,14 @@
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tunemill.pipelines.config.document import KeyPath
 from tunemill.pipelines.config.graph_config import SYNTHETIC_TYPE, GraphConfig
+from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.stages.artifacts import Adapter
 from tunemill.stages.data.dataset.stage import DATASET
@@ -156,13 +156,16 @@ def evaluation_of(what: str) -> Stage:
 
 def unique_names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     """A short name for each dataset entry: the stem of its path, numbered where two are alike."""
-    names: list[str] = []
+    names: dict[str, None] = {}
+    counts: dict[str, Iterator[int]] = {}
     for entry in entries:
         stem = Path(str(entry.get("path", "dataset"))).name.split(".")[0]
         name = plain_name(stem)
-        numbered = (f"{name}_{count}" for count in itertools.count(2))
-        names.append(name if name not in names else next(item for item in numbered if item not in names))
-    return names
+        numbers = counts.setdefault(name, itertools.count(2))
+        while name in names:
+            name = f"{plain_name(stem)}_{next(numbers)}"
+        names[name] = None
+    return list(names)
 
 
 def plain_name(text: str) -> str:

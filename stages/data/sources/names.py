@@ -87,7 +87,13 @@ def labels(names: list[str]) -> list[str]:
 def matches(pattern: str) -> list[str]:
     """The local files that a pattern of absolute paths names, sorted; the pattern itself where there are none."""
     place = Path(pattern)
-    if place.exists() or not place.is_absolute() or not WILDCARDS.search(pattern):
+    if not place.is_absolute() or not WILDCARDS.search(pattern):
         return [pattern]
-    found = Path(place.anchor).glob(str(place.relative_to(place.anchor)))
-    return sorted(str(item) for item in found if item.is_file()) or [pattern]
+    try:
+        if place.exists():
+            return [pattern]
+        found = Path(place.anchor).glob(str(place.relative_to(place.anchor)))
+        return sorted(str(item) for item in found if item.is_file()) or [pattern]
+    except OSError:
+        # It is too long for a path; reading it will say so.
+        return [pattern]

@@ -72,9 +72,3 @@ def test_a_broken_yaml_shows_its_problems_and_leaves_the_others_alone(project):
         and "pipeline/trained" in keys
         and not any("notes" in key for key in keys)
     )
-
-
-def test_two_pipelines_of_one_name_are_refused(project):
-    (project.folder / "again.yml").write_text(project.yaml.read_text() + "pipeline: {name: pipeline}\n")
-    with pytest.raises(ValueError, match=r"the pipeline's name 'pipeline' is taken by .*again.yml"):
-        build_definitions(project.folder, project.state, in_this_process)
