@@ -115,7 +115,17 @@ def test_any_value_of_any_key_of_an_entry(file):
 
 
 @pytest.mark.parametrize(
-    "name", ["/" + "a/" * 3000, "a" * 3000, "~nobody/x", "~nobody/*", "a" * 3000 + "*", "loop", "loop/*"]
+    "name",
+    [
+        "/" + "a/" * 3000,
+        "a" * 3000,
+        "~nobody/x",
+        "~nobody/*",
+        "a" * 3000 + "*",
+        "/" + "a/" * 3000 + "*",
+        "loop",
+        "loop/*",
+    ],
 )
 @pytest.mark.parametrize("key", ["path", "data_files", "type", "chat_template_jinja", "split"])
 def test_names_that_can_be_no_path(file, key, name):
