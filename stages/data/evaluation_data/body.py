@@ -32,7 +32,7 @@ def evaluation_data(
     rows = choose(rows, config, training_data if tokenized else None, tally)
     if len(rows) == 0:
         raise RowError(describe_empty(tally, config))
-    write_token_rows(rows, out.data / "rows.arrow")
+    write_token_rows(rows, out.data / "rows.arrow", with_roles=True)
     say(tally, config, report)
 
 

@@ -45,7 +45,9 @@ def test_rows_of_test_datasets(tmp_path):
         "tokens": 9,
         "trained_tokens": 6,
     }
-    assert read_arrow(data.rows)[1] == {"input_ids": [2, 2], "labels": [-100, 2]}
+    assert read_arrow(data.rows)[1] == {
+        "input_ids": [2, 2], "labels": [-100, 2], "roles": ["assistant"], "role_ends": [2],
+    }  # fmt: skip
 
 
 def test_eval_sequence_len_wins(tmp_path):
@@ -62,6 +64,19 @@ def test_long_rows_of_a_completion_dataset_are_split(tmp_path):
     given = [write_tokenized(tmp_path / "a", [(list(range(5)), list(range(5)))], splits=True)]
     data, _ = prepare(tmp_path, tokenized=given, sequence_len=3)
     assert [row["input_ids"] for row in read_arrow(data.rows)] == [[0, 1, 2], [3, 4]]
+
+
+def test_the_pieces_of_a_row_know_whose_their_tokens_are(tmp_path):
+    rows = [(list(range(8)), list(range(8)))] * 2
+    given = [write_tokenized(tmp_path / "a", rows, splits=True, user_tokens=4)]
+    data, _ = prepare(tmp_path, tokenized=given, sequence_len=3)
+    found = [(row["input_ids"], row["roles"], row["role_ends"]) for row in read_arrow(data.rows)]
+    pieces = [
+        ([0, 1, 2], ["user"], [3]),
+        ([3, 4, 5], ["user", "assistant"], [1, 3]),
+        ([6, 7], ["assistant"], [2]),
+    ]
+    assert found == pieces * 2
 
 
 def test_nothing_was_set_aside(tmp_path):
