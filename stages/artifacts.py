@@ -79,7 +79,7 @@ class TrainingData(Artifact):
 
     `rows.arrow`: `input_ids`, `labels`. `packs.arrow`: one row per sequence, `rows` (list of int32) are the
     indices of the rows in it; with packing off each sequence holds one row. `held_out.arrow`: the rows that
-    `val_set_size` set aside, same columns as `rows.arrow`; absent without it.
+    `val_set_size` set aside, with the columns of EvaluationData; absent without it.
     """
 
     @property
@@ -96,7 +96,10 @@ class TrainingData(Artifact):
 
 
 class EvaluationData(Artifact):
-    """Rows never trained on. `rows.arrow`: `input_ids`, `labels`."""
+    """Rows never trained on. `rows.arrow`: `input_ids`, `labels`, and `roles` and `role_ends` as in TokenizedDataset.
+
+    `roles` is empty where it is not known whose the tokens are.
+    """
 
     @property
     def rows(self) -> Path:
@@ -127,6 +130,9 @@ class QuantizedModel(Model):
 
 class EvaluationReport(Artifact):
     """`metrics.json` (a flat object) and `predictions.jsonl` (one object per held-out row).
+
+    A prediction has `row` and `loss`, and where an answer was generated `prompt`, `reference` and `prediction` (text),
+    `exact_match`, and `ended`: whether the answer ends, where the reference does.
 
     `columns` are the metrics that a comparison shows.
     """

@@ -13,8 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from tunemill.stages.artifacts import Adapter, EvaluationData, Model
 from tunemill.stages.data.rows.mapped import Rows
 from tunemill.stages.errors import UserError
-from tunemill.stages.evaluation.answers_body import Question, answer, question_of
+from tunemill.stages.evaluation.answers_body import answer
+from tunemill.stages.evaluation.batching_body import Batching, batching_of
+from tunemill.stages.evaluation.comparison import is_right, reader_of, special_ids
 from tunemill.stages.evaluation.config import EvaluationConfig
+from tunemill.stages.evaluation.questions import Question, question_of
 from tunemill.stages.models.loss_body import RowLoss, mean_loss, row_losses
 from tunemill.stages.models.packed_loss_body import packed_row_losses
 from tunemill.stages.models.quiet_body import be_quiet
@@ -26,7 +29,11 @@ TEXT_SHOWN = 300
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row of predictions.jsonl. The last four are None where the row has no answer to generate."""
+    """One row of predictions.jsonl. All but the first two are None where the row has no answer to generate.
+
+    `reference` and `prediction` are without the model's end token. `ended`: whether the answer ends with a stop
+    token; None where the reference does not.
+    """
 
     row: int
     loss: float | None
@@ -34,6 +41,7 @@ class Prediction:
     reference: str | None = None
     prediction: str | None = None
     exact_match: bool | None = None
+    ended: bool | None = None
 
 
 def evaluate(
@@ -68,11 +76,12 @@ def evaluate(
     answers = answer(
         loaded,
         questions,
+        batching=_batching(loaded, questions, config.eval_batch_size, report),
         batch_size=config.eval_batch_size,
         max_new_tokens=config.eval_max_new_tokens,
         on_batch=lambda done: report.progress(done, len(questions), "rows"),
     )
-    predictions = _predictions(losses, questions, answers, words)
+    predictions = _predictions(losses, questions, answers, words, config.eval_max_new_tokens)
     if questions:
         metrics["exact_match"] = sum(p.exact_match is True for p in predictions) / len(questions)
         metrics["answers"] = len(questions)
@@ -104,7 +113,7 @@ def _questions(
     if not config.evaluation.exact_match:
         return []
     ends = end_ids | ({words.eos_token_id} - {None})
-    special = frozenset(words.all_special_ids) | frozenset(words.added_tokens_decoder)
+    special = special_ids(words)
     found = [question_of(rows, row, frozenset(ends), special) for row in numbers]
     questions = [question for question in found if question is not None]
     if len(questions) < len(numbers):
@@ -119,10 +128,28 @@ def _questions(
     return questions
 
 
+def _batching(model: Any, questions: Sequence[Question], batch_size: int, report: Report) -> Batching:
+    """How questions share batches; nothing is tried where there are none to share."""
+    if batch_size == 1 or len(questions) < 2:
+        return "padded"
+    batching = batching_of(model)
+    name = type(model.get_base_model() if isinstance(model, PeftModel) else model).__name__
+    if batching == "one length":
+        report.log(f"{name}: padding changes its answers. Prompts of one length are answered together")
+    if batching == "alone":
+        report.log(f"{name}: other prompts in a batch change its answers. Prompts are answered one by one")
+    return batching
+
+
 def _predictions(
-    losses: Sequence[RowLoss], questions: Sequence[Question], answers: Mapping[int, list[int]], words: Any
+    losses: Sequence[RowLoss],
+    questions: Sequence[Question],
+    answers: Mapping[int, list[int]],
+    words: Any,
+    max_new_tokens: int,
 ) -> list[Prediction]:
     by_row = {question.row: question for question in questions}
+    reader = reader_of(words)
     predictions = []
     for row, loss in enumerate(losses):
         mean = loss.total / loss.tokens if loss.tokens else None
@@ -130,10 +157,19 @@ def _predictions(
         if question is None:
             predictions.append(Prediction(row=row, loss=mean))
             continue
-        reference = words.decode(question.reference, skip_special_tokens=True).strip()
-        predicted = words.decode(answers[row], skip_special_tokens=True).strip()
-        prompt = words.decode(question.prompt)
-        predictions.append(Prediction(row, mean, prompt, reference, predicted, predicted == reference))
+        tokens = answers[row]
+        fits = len(question.reference) <= max_new_tokens
+        predictions.append(
+            Prediction(
+                row=row,
+                loss=mean,
+                prompt=reader.text(question.prompt),
+                reference=reader.text(question.without_end(question.reference)),
+                prediction=reader.text(question.without_end(tokens)),
+                exact_match=fits and is_right(question, tokens, reader),
+                ended=bool(tokens) and tokens[-1] in question.stops if question.stopped else None,
+            )
+        )
     return predictions
 
 
@@ -149,9 +185,13 @@ def _show_wrong(predictions: Sequence[Prediction], report: Report) -> None:
     wrong = [prediction for prediction in predictions if prediction.exact_match is False]
     if wrong:
         shown: list[list[Scalar]] = [
-            [p.row, _short(p.prompt), _short(p.reference), _short(p.prediction)] for p in wrong[:WRONG_SHOWN]
+            [p.row, _short(p.prompt), _short(p.reference), _answer(p)] for p in wrong[:WRONG_SHOWN]
         ]
         report.table(f"Wrong answers ({len(wrong)})", ["row", "prompt", "reference", "prediction"], shown)
+
+
+def _answer(prediction: Prediction) -> str:
+    return _short(prediction.prediction) + (" (does not end)" if prediction.ended is False else "")
 
 
 def _short(text: str | None) -> str:

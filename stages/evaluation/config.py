@@ -11,7 +11,7 @@ class EvaluationSettings(Settings):
     """`pipeline.evaluation`: which figures to compute."""
 
     exact_match: bool = Field(
-        True, description="generate an answer to each held-out row and compare it as text"
+        True, description="generate an answer to each held-out row and compare all of it, its end too"
     )
     max_rows: PositiveInt | None = Field(None, description="look at the first rows only; unset: all of them")
 

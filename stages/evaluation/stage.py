@@ -6,7 +6,7 @@ from tunemill.stages.evaluation.config import EvaluationConfig
 
 EVALUATION = Stage(
     name="evaluation",
-    version=1,
+    version=2,
     config=EvaluationConfig,
     inputs={
         "model": Input(Model),

@@ -38,6 +38,7 @@ def rows_of(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_every_kernel_has_a_row_and_none_failed(tmp_path: Path) -> None:
     done = run(ROOT, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

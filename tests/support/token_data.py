@@ -15,9 +15,18 @@ from tunemill.stages.data.rows.token_rows import (
 
 
 def write_tokenized(
-    folder: Path, rows: list[tuple[list[int], list[int]]], *, splits: bool = False, batch: int = 3
+    folder: Path,
+    rows: list[tuple[list[int], list[int]]],
+    *,
+    splits: bool = False,
+    batch: int = 3,
+    user_tokens: int = 0,
 ) -> TokenizedDataset:
-    """A tokenized dataset of (input ids, labels), `batch` rows in each Arrow batch."""
+    """A tokenized dataset of (input ids, labels), `batch` rows in each Arrow batch.
+
+    The first `user_tokens` of each row are the user's, the others the assistant's.
+    """
+    roles = ["user", "assistant"] if user_tokens else ["assistant"]
     folder.mkdir(parents=True)
     schema = NUMBERED_SCHEMA.with_metadata({LONG_ROWS: SPLIT}) if splits else NUMBERED_SCHEMA
     with open_writer(folder / "rows.arrow", schema) as writer:
@@ -28,8 +37,8 @@ def write_tokenized(
                 list_array([ids for ids, _ in part]),
                 list_array([labels for _, labels in part]),
                 numbers,
-                pa.array([["assistant"]] * len(part)),
-                list_array([[len(ids)] for ids, _ in part]),
+                pa.array([roles] * len(part)),
+                list_array([[user_tokens, len(ids)][-len(roles) :] for ids, _ in part]),
             ]
             writer.write_batch(pa.record_batch(columns, schema=schema))
     return TokenizedDataset(folder)

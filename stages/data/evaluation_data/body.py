@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import TokenizedDataset, TrainingData
 from tunemill.stages.data.evaluation_data.config import EvaluationDataConfig
+from tunemill.stages.data.evaluation_data.overlap import trained_on
 from tunemill.stages.data.rows.duplicates import first_of_each
 from tunemill.stages.data.rows.fitting import fit
 from tunemill.stages.data.rows.tally import Tally, dataset_names, plot_lengths
@@ -19,8 +20,8 @@ def evaluation_data(
 ) -> None:
     """Write `rows.arrow`: the rows of test_datasets, or those that training held out.
 
-    Training data beside test_datasets is what `dataset_exact_deduplication` compares with. Raises SettingError
-    when nothing was set aside, RowError when nothing fits.
+    Training data is also what `dataset_exact_deduplication` compares with. Raises SettingError when nothing was set
+    aside, RowError when nothing fits.
     """
     gathered, names = gather(config, tokenized or [], training_data)
     tally = Tally(names)
@@ -29,10 +30,10 @@ def evaluation_data(
     if len(rows) != len(gathered):
         tally.count("pieces", rows)
     plot_lengths(rows.length, config.limits.longest, config.limits.key, report)
-    rows = choose(rows, config, training_data if tokenized else None, tally)
+    rows = choose(rows, gathered, config, training_data, tally)
     if len(rows) == 0:
         raise RowError(describe_empty(tally, config))
-    write_token_rows(rows, out.data / "rows.arrow")
+    write_token_rows(rows, out.data / "rows.arrow", with_roles=True)
     say(tally, config, report)
 
 
@@ -49,9 +50,16 @@ def gather(
 
 
 def choose(
-    rows: TokenRows, config: EvaluationDataConfig, trained_on: TrainingData | None, tally: Tally
+    rows: TokenRows,
+    whole: TokenRows,
+    config: EvaluationDataConfig,
+    training_data: TrainingData | None,
+    tally: Tally,
 ) -> TokenRows:
-    """The rows that fit, have something to score, and occur neither twice nor in the training data."""
+    """The rows that fit, have something to score, and occur neither twice nor in the training data.
+
+    `rows` are those of `whole`, or pieces of them.
+    """
     fitted = fit(rows, config.limits, tally.names)
     tally.count("too long", fitted.too_long)
     tally.count("too short", fitted.too_short)
@@ -63,11 +71,11 @@ def choose(
         first = first_of_each(rows)
         tally.count("duplicates", rows.take(~first))
         rows = rows.take(first)
-        if trained_on is not None:
-            others = read_token_rows(trained_on.rows)
-            unseen = first_of_each(concatenated([others, rows]))[len(others) :]
-            tally.count("trained on", rows.take(~unseen))
-            rows = rows.take(unseen)
+        if training_data is not None:
+            others = read_token_rows(training_data.rows)
+            seen = trained_on(rows, whole, others, config.limits.longest, config.sequence_len)
+            tally.count("trained on", rows.take(seen))
+            rows = rows.take(~seen)
     tally.keep(rows)
     return rows
 

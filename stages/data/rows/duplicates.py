@@ -1,12 +1,13 @@
-"""Rows with the same tokens and labels: only the first of them is kept."""
+"""Rows that occur twice: of those with the same tokens and labels the first is kept; and rows among others."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
 
-from tunemill.stages.data.rows.token_rows import Bools, TokenRows
+from tunemill.stages.data.rows.token_rows import Bools, Int32s, TokenRows
 
 
 def first_of_each(rows: TokenRows) -> Bools:
@@ -29,6 +30,29 @@ def first_of_equal(hashes: npt.NDArray[np.uint64], equal: Callable[[int, int], b
         else:
             kept.append(item)
     return first
+
+
+def occurs_in(rows: TokenRows, others: TokenRows) -> Bools:
+    """Where a row has the tokens of one of the others, whatever their labels."""
+    hashes = np.fromiter((_hash_of(others.ids(row)) for row in range(len(others))), np.uint64, len(others))
+    order = np.argsort(hashes, kind="stable")
+    hashes = hashes[order]
+    found = np.zeros(len(rows), np.bool_)
+    for row in range(len(rows)):
+        ids = rows.ids(row)
+        own = np.uint64(_hash_of(ids))
+        first, end = (int(np.searchsorted(hashes, own, side)) for side in ("left", "right"))
+        found[row] = any(np.array_equal(ids, others.ids(int(other))) for other in order[first:end])
+    return found
+
+
+def cut_at(length: int, rows: TokenRows) -> TokenRows:
+    """The first `length` tokens of each row. Counts of trained tokens stay those of the whole rows."""
+    return replace(rows, length=np.minimum(rows.length, length))
+
+
+def _hash_of(ids: Int32s) -> int:
+    return int.from_bytes(blake2b(ids.tobytes(), digest_size=8).digest(), "little")
 
 
 def _hashes(rows: TokenRows) -> npt.NDArray[np.uint64]:

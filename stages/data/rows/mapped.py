@@ -8,16 +8,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tunemill.stages.data.rows.token_rows import ROLE_COLUMNS
+
 Tokens = npt.NDArray[np.int32]
 
 
 class Rows:
-    """`input_ids` and `labels` of an Arrow file (IPC), by row number."""
+    """`input_ids` and `labels` of an Arrow file (IPC), by row number; and `roles`, where it has them."""
 
     def __init__(self, path: Path) -> None:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         self._ids = table["input_ids"]
         self._labels = table["labels"]
+        self._roles = [table[name] for name in ROLE_COLUMNS if name in table.column_names]
         self.lengths: npt.NDArray[np.int64] = pc.list_value_length(self._ids).to_numpy().astype(np.int64)
         """Tokens of each row."""
 
@@ -31,6 +34,10 @@ class Rows:
     def labels(self, row: int) -> Tokens:
         """Labels of one row: [tokens], int32, -100 where not trained."""
         return np.asarray(self._labels[row].values, dtype=np.int32)
+
+    def roles(self, row: int) -> list[tuple[str, int]]:
+        """Whose the tokens are: roles, each with the token that it ends before; none where that is unknown."""
+        return list(zip(*(column[row].as_py() for column in self._roles), strict=True))
 
 
 def batches_by_length(

@@ -14,6 +14,7 @@ import pyarrow as pa
 from tunemill.stages.data.rows.labels import IGNORED
 
 TOKEN_COLUMNS = [("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))]
+ROLE_COLUMNS = ("roles", "role_ends")
 SCHEMA = pa.schema(TOKEN_COLUMNS)
 # Tokenized data also says which row of the source each row came from, counted from 1, and where roles begin.
 NUMBERED_SCHEMA = pa.schema(
@@ -23,6 +24,10 @@ NUMBERED_SCHEMA = pa.schema(
         ("roles", pa.list_(pa.string())),
         ("role_ends", pa.list_(pa.int32())),
     ]
+)
+# Rows to evaluate on also say which tokens are whose: that tells an answer from what else is trained on.
+ROLE_SCHEMA = pa.schema(
+    [*TOKEN_COLUMNS, *((name, NUMBERED_SCHEMA.field(name).type) for name in ROLE_COLUMNS)]
 )
 # Metadata of a dataset whose too long rows are cut into several, or lose their end, whatever the config says.
 LONG_ROWS, SPLIT, CUT = b"long_rows", b"split", b"cut"
@@ -54,17 +59,32 @@ def list_array(rows: Sequence[Sequence[int] | Int32s]) -> pa.ListArray:
 
 
 @dataclass(frozen=True)
+class Chunk:
+    """One batch of a file, flat. Row i has the tokens `offsets[i]` to `offsets[i + 1]`.
+
+    `roles` and `role_ends` are its columns of these names, None where the file does not have them.
+    """
+
+    ids: Int32s
+    labels: Int32s
+    offsets: Int64s
+    roles: pa.ListArray | None
+    role_ends: pa.ListArray | None
+
+
+@dataclass(frozen=True)
 class TokenRows:
     """Rows of tokens on disk, memory mapped: the files' batches, and of each row where it lies.
 
-    `files` are the mapped files, `chunks` (input ids, labels) of one batch, flat. The arrays have one element per
-    row: which chunk, where in it, how many tokens, how many of them trained; the number of the dataset and of the
-    row in it (both from 1, 0 where unknown); and whether a row that is too long becomes several, or loses its end.
+    `files` are the mapped files. The arrays have one element per row: which chunk, which row of it, the first token
+    in it, how many tokens, how many of them trained; the number of the dataset and of the row in it (both from 1, 0
+    where unknown); and whether a row that is too long becomes several, or loses its end.
     """
 
     files: tuple[mmap.mmap, ...]
-    chunks: tuple[tuple[Int32s, Int32s], ...]
+    chunks: tuple[Chunk, ...]
     chunk: Int64s
+    place: Int64s
     start: Int64s
     length: Int64s
     trained: Int64s
@@ -77,19 +97,34 @@ class TokenRows:
         return len(self.length)
 
     def ids(self, row: int) -> Int32s:
-        values: Int32s = self.chunks[self.chunk[row]][0]
-        return values[self._place(row)]
+        values: Int32s = self.chunks[self.chunk[row]].ids[self._tokens(row)]
+        return values
 
     def labels(self, row: int) -> Int32s:
-        values: Int32s = self.chunks[self.chunk[row]][1]
-        return values[self._place(row)]
+        values: Int32s = self.chunks[self.chunk[row]].labels[self._tokens(row)]
+        return values
+
+    def roles(self, row: int) -> list[tuple[str, int]]:
+        """Whose the tokens are: roles, each with the token that it ends before; none where that is unknown."""
+        chunk, place = self.chunks[self.chunk[row]], int(self.place[row])
+        if chunk.roles is None or chunk.role_ends is None:
+            return []
+        # A piece of a row begins behind the row's first token.
+        before = int(self.start[row] - chunk.offsets[place])
+        length = int(self.length[row])
+        found: list[tuple[str, int]] = []
+        for role, end in zip(chunk.roles[place].as_py(), chunk.role_ends[place].as_py(), strict=True):
+            last = found[-1][1] if found else 0
+            if last < min(end - before, length):
+                found.append((role, min(end - before, length)))
+        return found
 
     def release(self) -> None:
         """Take the files' pages out of this process's memory; reading on brings back those that are needed."""
         for file in self.files:
             file.madvise(mmap.MADV_DONTNEED)
 
-    def _place(self, row: int) -> slice:
+    def _tokens(self, row: int) -> slice:
         start = int(self.start[row])
         return slice(start, start + int(self.length[row]))
 
@@ -126,7 +161,7 @@ class TokenRows:
         return replace(rows, trained=trained)
 
 
-ROW_ARRAYS = ("chunk", "start", "length", "trained", "dataset", "source_row", "splits", "cuts")
+ROW_ARRAYS = ("chunk", "place", "start", "length", "trained", "dataset", "source_row", "splits", "cuts")
 
 
 def read_token_rows(path: Path, dataset: int = 0) -> TokenRows:
@@ -148,11 +183,14 @@ def _batch_rows(batch: pa.RecordBatch, dataset: int, long_rows: bytes | None) ->
     offsets = ids.offsets.to_numpy().astype(np.int64)
     flat_labels = labels.values.to_numpy()
     rows = batch.num_rows
-    numbered = "source_row" in batch.schema.names
+    names = batch.schema.names
+    numbered, with_roles = "source_row" in names, set(ROLE_COLUMNS) <= set(names)
+    roles, role_ends = (batch.column(name) if with_roles else None for name in ROLE_COLUMNS)
     return TokenRows(
         files=(),
-        chunks=((ids.values.to_numpy(), flat_labels),),
+        chunks=(Chunk(ids.values.to_numpy(), flat_labels, offsets, roles, role_ends),),
         chunk=np.zeros(rows, np.int64),
+        place=np.arange(rows),
         start=offsets[:-1],
         length=np.diff(offsets),
         trained=count_trained(flat_labels, offsets),
@@ -185,12 +223,17 @@ def count_trained(labels: Int32s, offsets: Int64s) -> Int64s:
     return counts
 
 
-def write_token_rows(rows: TokenRows, path: Path) -> None:
-    """Write `rows.arrow` in the rows' order, a batch at a time."""
-    with open_writer(path, SCHEMA) as writer:
+def write_token_rows(rows: TokenRows, path: Path, *, with_roles: bool = False) -> None:
+    """Write `rows.arrow` in the rows' order, a batch at a time; `with_roles`, also whose the tokens are."""
+    schema = ROLE_SCHEMA if with_roles else SCHEMA
+    with open_writer(path, schema) as writer:
         for first in range(0, len(rows), BATCH_ROWS):
             batch = range(first, min(first + BATCH_ROWS, len(rows)))
             columns = [list_array([rows.ids(r) for r in batch]), list_array([rows.labels(r) for r in batch])]
-            writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+            if with_roles:
+                roles = [rows.roles(r) for r in batch]
+                columns.append(pa.array([[role for role, _ in row] for row in roles], pa.list_(pa.string())))
+                columns.append(list_array([[end for _, end in row] for row in roles]))
+            writer.write_batch(pa.record_batch(columns, schema=schema))
             # Shuffled rows touch pages all over the files.
             rows.release()

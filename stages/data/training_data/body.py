@@ -41,7 +41,7 @@ def training_data(
     write_token_rows(rows, out.data / "rows.arrow")
     write_packs(packs, out.data / "packs.arrow")
     if held_out is not None:
-        write_token_rows(held_out, out.data / "held_out.arrow")
+        write_token_rows(held_out, out.data / "held_out.arrow", with_roles=True)
         report.summary(held_out_rows=len(held_out))
     say(tally, config, len(packs), report)
 

@@ -10,6 +10,7 @@ from tunemill.kernels.functions.entropy import entropy, reference
 from tunemill.kernels.functions.logit_rows import logit_rows
 
 
+@pytest.mark.slow
 def test_under_the_interpreter():
     run_interpreted("entropy", at_least=31)
 

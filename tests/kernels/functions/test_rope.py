@@ -10,6 +10,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from tunemill.kernels.functions.rope import reference, rope
 
 
+@pytest.mark.slow
 def test_under_the_interpreter():
     run_interpreted("rope", at_least=37)
 

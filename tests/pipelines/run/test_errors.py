@@ -75,6 +75,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_clear_error_and_publishes_nothing(fresh_project, small_disk):
     rows = fresh_project.folder / "data" / "sums.jsonl"
     rows.write_text("".join(chat_row(f"{n} + 1", str(n + 1) + "x" * 400) for n in range(12_000)))

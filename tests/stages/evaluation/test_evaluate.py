@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from support.evaluated import run
 from support.tiny_model import (
     Heard,
     evaluation_data,
@@ -20,12 +21,11 @@ from support.tiny_model import (
 from support.tiny_tokenizer import make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tunemill.stages.artifacts import Adapter, EvaluationData, Model
+from tunemill.stages.artifacts import Model
 from tunemill.stages.data.rows.mapped import Rows, batches_by_length
 from tunemill.stages.errors import UserError
-from tunemill.stages.evaluation.answers_body import last_trained_span, question_of
-from tunemill.stages.evaluation.body import evaluate
 from tunemill.stages.evaluation.config import EvaluationConfig
+from tunemill.stages.evaluation.questions import question_of
 from tunemill.stages.models.quantized.body import quantize
 from tunemill.stages.models.quantized.config import QuantizedConfig
 from tunemill.stages.training.sft.body import sft
@@ -48,22 +48,6 @@ def chat_rows(folder: Path) -> list[tuple[list[int], list[int]]]:
         reply, tail = words.encode(f"{answer}<|im_end|>"), words.encode("\n")
         rows.append((prompt + reply + tail, [-100] * len(prompt) + reply + [-100] * len(tail)))
     return rows
-
-
-def run(
-    folder: Path, model: Path, data: EvaluationData, adapter: Path | None = None, **settings: Any
-) -> tuple[dict[str, Any], list[dict[str, Any]], Heard]:
-    out, heard = workspace(folder), Heard()
-    evaluate(
-        EvaluationConfig(**settings),
-        model=Model(model),
-        adapter=None if adapter is None else Adapter(adapter),
-        evaluation_data=data,
-        out=out,
-        report=heard.report,
-    )
-    lines = (out.data / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    return json.loads((out.data / "metrics.json").read_text()), [json.loads(line) for line in lines], heard
 
 
 def own_loss(model: Any, rows: list[tuple[list[int], list[int]]]) -> tuple[float, list[float]]:
@@ -211,26 +195,12 @@ def test_rows_without_a_prompt_or_labels_have_a_loss_but_no_answer(
         run(tmp_path / "b", full, nothing)
 
 
-@pytest.mark.parametrize(
-    ("labels", "span"),
-    [
-        ([-100, -100, 3, 4, -100], (2, 4)),
-        ([1, -100, 3, 4], (2, 4)),
-        ([1, 2], (0, 2)),
-        ([-100], None),
-        ([], None),
-    ],
-)
-def test_the_last_span(labels: list[int], span: tuple[int, int] | None) -> None:
-    assert last_trained_span(labels) == span
-
-
 def test_stop_tokens_of_a_question(tmp_path: Path) -> None:
     rows = [([5, 6, 8, 1], [-100, 6, 8, 1]), ([5, 2, 7, 2], [-100, 2, 7, 2]), ([5, 6, 7], [-100, 6, 7])]
     data = Rows(evaluation_data(tmp_path, rows).rows)
     questions = [question_of(data, row, frozenset({2}), frozenset({0, 1, 2})) for row in range(3)]
     assert [sorted(q.stops) for q in questions if q] == [[1, 2], [], [2]]
-    assert [q.ends for q in questions if q] == [True, False, False]
+    assert [q.stopped for q in questions if q] == [True, False, False]
 
 
 def test_batches_stay_within_their_tokens(tmp_path: Path) -> None:

@@ -131,9 +131,22 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 
 
+RARE = sorted(LAYOUTS.keys() - {"padded", "packed"})
+
+
 # GPT-OSS keeps rows apart by their positions in flash attention only.
 @pytest.mark.parametrize(
-    ("family", "layout"), [*(("mixtral", layout) for layout in LAYOUTS), ("gpt_oss", "padded")]
+    ("family", "layout"),
+    [
+        ("mixtral", "padded"),
+        ("mixtral", "packed"),
+        ("gpt_oss", "padded"),
+        *(
+            pytest.param("mixtral", name, marks=pytest.mark.slow)
+            for name in LAYOUTS
+            if name not in ("padded", "packed")
+        ),
+    ],
 )
 def test_the_loss_of_a_step_is_that_of_a_plain_loop(tmp_path: Path, family: str, layout: str) -> None:
     settings = LAYOUTS[layout]

@@ -74,6 +74,7 @@ def test_killed_before_the_seal(killed_run: ModuleType, tmp_path: Path) -> None:
     compare(killed_run, "full", tmp_path, "seal-15", resumes_from=10)
 
 
+@pytest.mark.slow
 def test_killed_at_a_random_step_orpo(killed_run: ModuleType, tmp_path: Path) -> None:
     step = random.SystemRandom().randint(7, 20)
     compare(killed_run, "orpo", tmp_path, f"step-{step}", resumes_from=(step - 1) // 3 * 3)

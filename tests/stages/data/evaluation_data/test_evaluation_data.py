@@ -45,7 +45,9 @@ def test_rows_of_test_datasets(tmp_path):
         "tokens": 9,
         "trained_tokens": 6,
     }
-    assert read_arrow(data.rows)[1] == {"input_ids": [2, 2], "labels": [-100, 2]}
+    assert read_arrow(data.rows)[1] == {
+        "input_ids": [2, 2], "labels": [-100, 2], "roles": ["assistant"], "role_ends": [2],
+    }  # fmt: skip
 
 
 def test_eval_sequence_len_wins(tmp_path):
@@ -62,6 +64,19 @@ def test_long_rows_of_a_completion_dataset_are_split(tmp_path):
     given = [write_tokenized(tmp_path / "a", [(list(range(5)), list(range(5)))], splits=True)]
     data, _ = prepare(tmp_path, tokenized=given, sequence_len=3)
     assert [row["input_ids"] for row in read_arrow(data.rows)] == [[0, 1, 2], [3, 4]]
+
+
+def test_the_pieces_of_a_row_know_whose_their_tokens_are(tmp_path):
+    rows = [(list(range(8)), list(range(8)))] * 2
+    given = [write_tokenized(tmp_path / "a", rows, splits=True, user_tokens=4)]
+    data, _ = prepare(tmp_path, tokenized=given, sequence_len=3)
+    found = [(row["input_ids"], row["roles"], row["role_ends"]) for row in read_arrow(data.rows)]
+    pieces = [
+        ([0, 1, 2], ["user"], [3]),
+        ([3, 4, 5], ["user", "assistant"], [1, 3]),
+        ([6, 7], ["assistant"], [2]),
+    ]
+    assert found == pieces * 2
 
 
 def test_nothing_was_set_aside(tmp_path):
@@ -114,6 +129,83 @@ def test_rows_that_are_trained_on_are_dropped_when_asked(tmp_path):
             tmp_path / "3", tokenized=[write_tokenized(tmp_path / "b", counted([3]))], training_data=trained,
             dataset_exact_deduplication=True,
         )  # fmt: skip
+
+
+LINE = list(range(20, 40))
+
+
+def masked(ids, count):
+    """A row whose first `count` tokens are not trained."""
+    return ids, [-100] * count + ids[count:]
+
+
+def left(tmp_path, rows, trained_rows, *, splits=False, strategy="truncate", trained_len=512, **settings):
+    """The rows that are evaluated on beside rows that are trained on."""
+    lengths = {"excess_length_strategy": strategy, "sequence_len": trained_len}
+    data = trained_on(tmp_path, trained_rows, **lengths)
+    given = [write_tokenized(tmp_path / "test", [*rows, ([7, 8], [-100, 8])], splits=splits)]
+    prepared, _ = prepare(
+        tmp_path, tokenized=given, training_data=data, dataset_exact_deduplication=True, **lengths, **settings
+    )
+    found = [row["input_ids"] for row in read_arrow(prepared.rows)]
+    assert found.pop() == [7, 8]
+    return found
+
+
+def test_a_row_with_other_labels_is_trained_on_all_the_same(tmp_path):
+    other = [50, 51, 52]
+    assert left(tmp_path, [masked(LINE, 3), masked(other, 1)], [masked(LINE, 1)]) == [other]
+
+
+@pytest.mark.parametrize(("trained_len", "tested_len"), [(20, 6), (9, 6), (6, 9), (6, 20), (6, 6)])
+def test_a_row_that_lost_its_end_is_trained_on_all_the_same(tmp_path, trained_len, tested_len):
+    other = [*LINE[:4], 90, *LINE[5:]]
+    rows = left(
+        tmp_path, [masked(LINE, 1), masked(other, 1)], [masked(LINE, 1)],
+        trained_len=trained_len, eval_sequence_len=tested_len,
+    )  # fmt: skip
+    assert rows == [other[:tested_len]]
+
+
+def test_what_is_left_of_a_row_is_trained_on_where_a_trained_row_goes_on_otherwise(tmp_path):
+    rows = [masked([*LINE[:6], 90, 91], 1), masked([*LINE[:5], 90, 91], 1)]
+    assert left(tmp_path, rows, [masked(LINE, 1)], eval_sequence_len=6) == [[*LINE[:5], 90]]
+
+
+@pytest.mark.parametrize("tested_len", [6, 12])
+def test_the_beginning_of_a_row_is_another_row_where_nothing_was_cut(tmp_path, tested_len):
+    short, long = masked(LINE[:6], 1), masked([*range(60, 72)], 1)
+    rows = left(
+        tmp_path, [short, long], [masked(LINE, 1), masked(long[0][:5], 1)], eval_sequence_len=tested_len
+    )
+    assert rows == [short[0], long[0][:tested_len]]
+
+
+def test_a_piece_that_is_trained_on_as_another_rows_is_left_out(tmp_path):
+    rows = left(
+        tmp_path, [masked([1, 2, 3, *LINE[:3]], 0)], [masked(LINE[:3], 0)], splits=True, trained_len=3
+    )
+    assert rows == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize(("trained_len", "tested_len"), [(8, 5), (5, 8), (20, 5), (8, 20)])
+def test_all_pieces_of_a_row_are_trained_on(tmp_path, trained_len, tested_len):
+    other = list(range(60, 80))
+    rows = left(
+        tmp_path, [masked(other, 0), masked(LINE, 0)], [masked(LINE, 0)], splits=True,
+        trained_len=trained_len, eval_sequence_len=tested_len,
+    )  # fmt: skip
+    assert [token for row in rows for token in row] == other
+
+
+def test_held_out_rows_are_compared_with_those_that_are_trained_on(tmp_path):
+    other = [50, 51, 52]
+    rows = [masked(LINE, 1), masked(other, 1), masked(LINE, 3)]
+    trained = trained_on(tmp_path, rows, val_set_size=2, dataset_exact_deduplication=True)
+    data, events = prepare(tmp_path / "1", training_data=trained, dataset_exact_deduplication=True)
+    assert [row["input_ids"] for row in read_arrow(data.rows)] == [other]
+    assert events.summary["dropped_duplicates"] == 1
+    assert len(read_arrow(prepare(tmp_path / "2", training_data=trained)[0].rows)) == 2
 
 
 def test_a_shortest_row_longer_than_the_longest_is_refused():
