@@ -41,11 +41,8 @@ STAND_INS = {
 }
 TRAINING = "stages/training"
 FLASH = "only flash attention makes a difference, and that runs on a GPU"
-REENTRANT = (
-    TRAINING + "/loop_body.py",
-    'if config.gradient_checkpointing and (config.gradient_checkpointing_kwargs or {}).get("use_reentrant"):',
-)
-AGAIN = "transformers lets the gradient reach the embedding itself, for every kind of checkpointing"
+MACHINE = TRAINING + "/keys/machine.py"
+AGAIN = "transformers lets the gradient reach the embedding itself; the refusal is read by test_added_loss.py"
 # Key, file and line of the single reads whose cut no case can see, and why.
 UNSEEN_READS: dict[tuple[str, str, str], str] = {
     (
@@ -68,8 +65,12 @@ UNSEEN_READS: dict[tuple[str, str, str], str] = {
         TRAINING + "/loop_body.py",
         "num_train_epochs=config.num_epochs,",
     ): "the Trainer is told the steps too, which go before it",
-    ("gradient_checkpointing", *REENTRANT): AGAIN,
-    ("gradient_checkpointing_kwargs", *REENTRANT): AGAIN,
+    (
+        "gradient_checkpointing",
+        MACHINE,
+        'return bool(self.gradient_checkpointing and arguments and arguments.get("use_reentrant", True))',
+    ): AGAIN,
+    ("gradient_checkpointing_kwargs", MACHINE, "arguments = self.gradient_checkpointing_kwargs"): AGAIN,
     (
         "optim_args",
         TRAINING + "/keys/optimizer.py",

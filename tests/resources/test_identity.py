@@ -11,8 +11,17 @@ from types import SimpleNamespace
 
 import pytest
 
+from tunemill.resources import identity
 from tunemill.resources.errors import StoreError
-from tunemill.resources.identity import SETTLED_NANOSECONDS, StatCache, identify
+from tunemill.resources.identity import StatCache, identify
+
+SETTLED_NANOSECONDS = 200_000_000
+
+
+@pytest.fixture
+def quickly_settled(monkeypatch):
+    """A file system of nanoseconds does with less than is waited for, and these tests are sooner done."""
+    monkeypatch.setattr(identity, "SETTLED_NANOSECONDS", SETTLED_NANOSECONDS)
 
 
 @pytest.fixture
@@ -33,6 +42,7 @@ def test_a_file_is_its_contents_not_its_name_or_time(tmp_path, cache):
     assert identify(one, cache)["sha256"] == hashlib.sha256(b"same").hexdigest()
 
 
+@pytest.mark.usefixtures("quickly_settled")
 def test_an_edit_with_the_same_size_and_mtime_is_seen(tmp_path, cache):
     path = tmp_path / "rows.jsonl"
     path.write_text("aaaa")
@@ -45,6 +55,7 @@ def test_an_edit_with_the_same_size_and_mtime_is_seen(tmp_path, cache):
     assert identify(path, cache) != before
 
 
+@pytest.mark.usefixtures("quickly_settled")
 def test_an_unchanged_file_is_not_read_again(tmp_path, cache):
     path = tmp_path / "rows.jsonl"
     path.write_text("aaaa")
@@ -85,6 +96,7 @@ def test_nothing_there_is_an_error(tmp_path, cache):
         identify(tmp_path / "nowhere", cache)
 
 
+@pytest.mark.usefixtures("quickly_settled")
 def test_writes_through_one_memory_map_are_seen_although_a_look_lay_between(tmp_path, cache):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"a" * 5000)
@@ -96,6 +108,7 @@ def test_writes_through_one_memory_map_are_seen_although_a_look_lay_between(tmp_
                 assert cache.hash(path) == hashlib.sha256(mapped[:]).hexdigest(), letter
 
 
+@pytest.mark.usefixtures("quickly_settled")
 def test_files_in_memory_are_read_each_time(cache):
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
         path = Path(file.name)

@@ -7,6 +7,7 @@ from support.interpreter import run_interpreted
 from tunemill.kernels.functions.geglu import geglu, reference
 
 
+@pytest.mark.slow
 def test_under_the_interpreter():
     run_interpreted("geglu", at_least=46)
 

@@ -7,6 +7,7 @@ from support.interpreter import run_interpreted
 from tunemill.kernels.functions.rms_norm import reference, rms_norm
 
 
+@pytest.mark.slow
 def test_under_the_interpreter():
     run_interpreted("rms_norm", at_least=57)
 

@@ -45,8 +45,8 @@ def counted(applied: Any) -> dict[str, int]:
     return {name: len(places) for name, places in applied.places.items()}
 
 
-# A family beyond these two adds nothing but its own norm and activation, which kernels are tested with alone too.
-FAMILIES = [family if family in ("llama", "gemma2") else pytest.param(family, marks=slow) for family in NORMS]
+# Another family adds nothing but its own norm and activation, which kernels are tested with alone too.
+FAMILIES = [family if family == "llama" else pytest.param(family, marks=slow) for family in NORMS]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -48,6 +48,7 @@ def test_an_edit_and_a_reload_show_unsynced_and_materializing_syncs_it(served):
     assert {n["staleStatus"] for n in ui.assets().values() if n["groupName"] == "pipeline"} == {"FRESH"}
 
 
+@pytest.mark.slow
 def test_cancelling_a_run_ends_the_whole_process_group_and_publishes_nothing(served):
     project, ui = served
     nodes = [name.split("/") for name, node in ui.assets().items() if node["groupName"] == "long"]

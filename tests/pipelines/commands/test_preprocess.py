@@ -159,6 +159,7 @@ def test_a_custom_function_is_part_of_the_key(project, preprocess):
     assert "shaping.py changed" in plan["tokenized/sums"].reasons[0]
 
 
+@pytest.mark.slow
 def test_a_template_file_is_part_of_the_key(project, preprocess):
     template = project.folder / "template.jinja"
     template.write_text("{% for m in messages %}{{ m['role'] + m['content'] + eos_token }}{% endfor %}")

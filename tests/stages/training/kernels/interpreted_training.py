@@ -194,8 +194,8 @@ def test_a_kernel_that_fits_nothing_is_refused(
     ("settings", "kernels"),
     [
         ({"liger_rope": True, "liger_rms_norm": True}, {"rope", "rms_norm"}),
-        ({"liger_glu_activation": True}, {"swiglu"}),
-        ({"liger_cross_entropy": True}, {"cross_entropy"}),
+        pytest.param({"liger_glu_activation": True}, {"swiglu"}, marks=pytest.mark.slow),
+        pytest.param({"liger_cross_entropy": True}, {"cross_entropy"}, marks=pytest.mark.slow),
         ({"liger_fused_linear_cross_entropy": True}, {"linear_cross_entropy"}),
     ],
 )
