@@ -20,6 +20,7 @@ BATCH = packed_batch(5, 4)
 HEAD = "base_model.model.lm_head"
 
 
+@pytest.mark.slow
 def test_whole_models_under_the_interpreter() -> None:
     run_interpreted("apply", at_least=8, seconds=400)
 

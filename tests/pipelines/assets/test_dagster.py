@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 DAGSTER = [sys.executable, "-m", "dagster"]
 
 
+@pytest.mark.slow
 def test_materializing_by_dagster_is_a_run(tmp_path, finished_project):
     project = make_project(tmp_path / "project")
     environment = {

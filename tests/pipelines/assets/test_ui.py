@@ -35,6 +35,7 @@ def test_every_yaml_is_a_group_and_a_finished_pipeline_is_synced(served):
     assert labels >= {"digest", "key", "state", "seconds", "datasets", "train_loss", "steps"}
 
 
+@pytest.mark.slow
 def test_an_edit_and_a_reload_show_unsynced_and_materializing_syncs_it(served):
     project, ui = served
     project.edit(eval_max_new_tokens=6, pipeline={"evaluate": ["base"]})

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from support.project import Project, make_project
 
 from tunemill.pipelines.assets.run import run_pipeline
@@ -36,6 +37,7 @@ def finish(process):
     return json.loads(out)["nodes"], err
 
 
+@pytest.mark.slow
 def test_two_processes_compute_each_stage_once(tmp_path):
     one_dataset = [{"path": "data/sums.jsonl", "type": "chat_template"}]
     keys = dict.fromkeys(("adapter", "quantization", "test_datasets"))
