@@ -1,6 +1,5 @@
 """Training on a GPU: kernels change nothing, and a run that is killed ends like one that is not."""
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.gpu import needs_gpu
+from support.modules import load_module
 from support.tiny_model import Heard, make_model, packs_of, random_rows, training_data, workspace
 
 from tunemill.stages.artifacts import Model
@@ -36,11 +36,7 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture
 def killed_run() -> Any:
-    spec = importlib.util.spec_from_file_location("killed_run", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module(SCRIPT)
 
 
 @pytest.mark.parametrize("case", ["lora", "full", "orpo"])

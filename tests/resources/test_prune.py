@@ -1,6 +1,5 @@
 """Pruning: never what a ref names or is about to name, and nothing at all where that cannot be told."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.modules import load_module
 
 from tunemill.resources.building import lease_of
 from tunemill.resources.errors import StoreError
@@ -21,10 +21,7 @@ NOBODY = 65534
 
 @pytest.fixture(scope="module")
 def publishing():
-    spec = importlib.util.spec_from_file_location("publishing", PUBLISHING)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module(PUBLISHING)
 
 
 @pytest.fixture

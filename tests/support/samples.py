@@ -1,11 +1,11 @@
 """Valid configs of a stage, from `samples.py` in the folder of its tests, or in that of its chapter."""
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support.modules import load_module
 from tunemill.stages.declaration import Stage
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -45,9 +45,5 @@ def samples_of(stage: Stage) -> Samples:
 
 def load(file: Path) -> Samples:
     """`SAMPLES` of a file."""
-    spec = importlib.util.spec_from_file_location(f"samples_of_{file.parent.name}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: Samples = module.SAMPLES
+    found: Samples = load_module(file).SAMPLES
     return found

@@ -1,6 +1,5 @@
 """A run killed by SIGKILL and started again ends with the same bytes as one that was never interrupted."""
 
-import importlib.util
 import os
 import random
 import signal
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.modules import load_module
 from support.tiny_model import Heard, folder_bytes
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
@@ -20,10 +20,7 @@ TESTS = Path(__file__).parents[2]
 
 @pytest.fixture
 def killed_run() -> Any:
-    spec = importlib.util.spec_from_file_location("killed_run", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_module(SCRIPT)
     threads = torch.get_num_threads()
     yield module
     torch.set_num_threads(threads)
