@@ -1,10 +1,10 @@
 """A run that a person watches: progress on stderr, and a word on what can be resumed when it is cut short."""
 
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 
 from tunemill.pipelines.assets.run import run_pipeline
+from tunemill.pipelines.commands.signals import end_on_interrupt_and_term
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.run.activity import Activity
 from tunemill.pipelines.run.finished import Finished
@@ -19,7 +19,7 @@ class Interrupted(KeyboardInterrupt):
 def watched_run(pipeline: Pipeline, store: Store, refresh: Sequence[str] = ()) -> list[Finished]:
     """Run what the plan says. Raises Interrupted."""
     # A scheduler's TERM ends a run as orderly as Ctrl-C: the stage's process group goes, nothing is published.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_on_interrupt_and_term()
     with show_progress() as display:
         try:
             finished = run_pipeline(pipeline, store, display, refresh)
