@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from tunemill import __version__
@@ -42,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
-        return _complain(options, f"{error.filename or 'the system'}: {error.strerror or error}", [])
+        from tunemill.resources.storage_errors import storage_message
+
+        said = storage_message(error, Path(getattr(options, "state", None) or "."))
+        return _complain(options, said or f"{error.filename or 'the system'}: {error.strerror or error}", [])
     except KeyboardInterrupt as error:
         return _complain(options, str(error) or "interrupted; nothing half-done was published", []) + 129
 

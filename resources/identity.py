@@ -10,12 +10,13 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 
 from tunemill.resources.canonical import hash_listing
 from tunemill.resources.errors import StoreError
+from tunemill.resources.storage_errors import storage_message
 
 CHUNK_BYTES = 1 << 20
 # A file changed less than this before it was hashed may change again within one clock tick of the file system and keep
@@ -39,38 +40,49 @@ class StatCache:
 
     def hash(self, path: Path) -> str:
         """SHA-256 of the file, from memory if its stat has not moved since it was last hashed."""
-        try:
-            return self._hash(path)
-        except sqlite3.DatabaseError:
-            # The cache only saves time: a damaged one is thrown away.
-            self.path.unlink(missing_ok=True)
-            return self._hash(path)
-
-    def _hash(self, path: Path) -> str:
         state = path.stat()
-        stamp = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-        with closing(self._connect()) as connection:
-            row = connection.execute("SELECT sha256 FROM files WHERE stamp = ?", (repr(stamp),)).fetchone()
-            if row is not None:
-                return str(row[0])
-            digest, is_settled = _hash_settled(path, state)
-            if is_settled:
-                with connection:
-                    connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (repr(stamp), digest))
-            return digest
+        stamp = repr((state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+        known = self._ask("SELECT sha256 FROM files WHERE stamp = ?", stamp)
+        if known is not None:
+            return known
+        digest, is_settled = _hash_settled(path, state)
+        if is_settled:
+            self._write("INSERT OR REPLACE INTO files VALUES (?, ?)", stamp, digest)
+        return digest
 
     def remember(self, name: str, identity: Mapping[str, str]) -> None:
         """Record what a remote name was when it was last reached."""
-        with closing(self._connect()) as connection, connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO remote VALUES (?, ?)", (name, json.dumps(dict(identity)))
-            )
+        self._write("INSERT OR REPLACE INTO remote VALUES (?, ?)", name, json.dumps(dict(identity)))
 
     def recall(self, name: str) -> dict[str, str] | None:
         """What `remember` recorded of a name."""
-        with closing(self._connect()) as connection:
-            row = connection.execute("SELECT identity FROM remote WHERE name = ?", (name,)).fetchone()
-        return None if row is None else dict(json.loads(row[0]))
+        known = self._ask("SELECT identity FROM remote WHERE name = ?", name)
+        return None if known is None else dict(json.loads(known))
+
+    def _ask(self, question: str, name: str) -> str | None:
+        """The one answer; None where there is none, or the cache cannot be read."""
+        try:
+            with closing(self._connect()) as connection:
+                row = connection.execute(question, (name,)).fetchone()
+        except (sqlite3.DatabaseError, OSError) as error:
+            self._give_up(error)
+            return None
+        return None if row is None else str(row[0])
+
+    def _write(self, statement: str, *values: str) -> None:
+        """Remember something, if the disk takes it: a full or read-only one costs time, and no answer."""
+        try:
+            with closing(self._connect()) as connection, connection:
+                connection.execute(statement, values)
+        except (sqlite3.DatabaseError, OSError) as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """The cache only saves time: a damaged one is thrown away, one that cannot be reached now is left alone."""
+        if isinstance(error, OSError) or storage_message(error, self.path) is not None:
+            return
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from tunemill.pipelines.graph.code_version import code_version
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.pipelines.run.materialize import Session, materialize
 from tunemill.resources.errors import LaunchError, StoreError
+from tunemill.resources.storage_errors import one_storage_error
 from tunemill.stages.errors import UserError
 
 
@@ -44,7 +45,8 @@ def _asset(session: Session, node: Node) -> dg.AssetsDefinition:
                 context.log.info(event.get("message") or f"step {event['step']}: {event['metrics']}")
 
         try:
-            result = materialize(session, node, context.run.run_id, observe)
+            with one_storage_error(session.store.root):
+                result = materialize(session, node, context.run.run_id, observe)
             metadata = materialization_metadata(result.published, result.reasons, result.seconds)
         except (ConfigError, LaunchError, StoreError, UserError) as error:
             observe({"type": "failure", "message": str(error)})

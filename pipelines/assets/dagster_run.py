@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
+from sqlalchemy.exc import DBAPIError
 
 from tunemill.pipelines.assets.assets import asset_key, build_assets
 from tunemill.pipelines.assets.instance import open_instance
@@ -13,6 +14,7 @@ from tunemill.pipelines.run.finished import Finished, State
 from tunemill.pipelines.run.materialize import Session
 from tunemill.pipelines.run.observer import Observer
 from tunemill.resources.launcher import Launcher
+from tunemill.resources.storage_errors import one_storage_error
 from tunemill.resources.store import Store
 
 # Dagster's own console lines would drown ours; they are all in the instance.
@@ -37,7 +39,8 @@ def materialize_nodes(
         observe(node, event)
 
     session = Session(pipeline, store, launch, watch, refresh)
-    with open_instance(store.root) as instance:
+    # Dagster's own database may meet the full disk first.
+    with one_storage_error(store.root, DBAPIError), open_instance(store.root) as instance:
         outcome = dg.materialize(
             build_assets(session),
             instance=instance,

@@ -32,11 +32,14 @@ def ui(options: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise StoreError(f"{folder}: there is no such folder of pipelines; give one that is there")
     _check_port(options.port)
+    home = dagster_home(state)
+    if not os.access(home, os.W_OK):
+        raise StoreError(f"{home} may not be written, and Dagster keeps its runs there; give another --state")
     environment = {
         **os.environ,
         "TUNEMILL_HOME": str(state),
         "TUNEMILL_PIPELINES": str(folder),
-        "DAGSTER_HOME": str(dagster_home(state)),
+        "DAGSTER_HOME": str(home),
     }
     module = ["-m", "tunemill.pipelines.assets.definitions"]
     end_on_interrupt_and_term()

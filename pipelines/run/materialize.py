@@ -1,9 +1,7 @@
 """A node becomes an artifact: find inputs, ask the store, launch, publish. Knows no Dagster."""
 
-import errno
 import os
 import re
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -188,25 +186,16 @@ def _compute(
         "seconds": round(time.monotonic() - started, 3),
         **display,
     }
-    try:
-        ready = session.store.prepare(
-            building,
-            resolved.document,
-            facts,
-            lambda digest: lineage_of(node, resolved, digest, facts, inputs),
-        )
-        with session.store.unpruned():
-            published = session.store.publish(building, ready)
-            point(session, node, published)
-        return published
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        free = shutil.disk_usage(session.store.root).free
-        raise StoreError(
-            f"the disk is full: {node.name} could not be published below {session.store.root} ({free} bytes free); "
-            f"free some space, or prune the store with `tunemill cache prune`, and run again"
-        ) from error
+    ready = session.store.prepare(
+        building,
+        resolved.document,
+        facts,
+        lambda digest: lineage_of(node, resolved, digest, facts, inputs),
+    )
+    with session.store.unpruned():
+        published = session.store.publish(building, ready)
+        point(session, node, published)
+    return published
 
 
 @contextmanager

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from support.project import Project, chat_row
@@ -12,9 +14,9 @@ from support.project import Project, chat_row
 CLI = [sys.executable, "-m", "tunemill.pipelines.cli"]
 
 
-def run(project: Project, *arguments: str):
+def run(project: Project, *arguments: str, command: str = "run"):
     return subprocess.run(
-        [*CLI, "run", str(project.yaml), "--state", str(project.state), *arguments],
+        [*CLI, command, str(project.yaml), "--state", str(project.state), *arguments],
         capture_output=True,
         text=True,
     )
@@ -65,14 +67,71 @@ def test_a_wrong_config_stops_before_anything_runs(fresh_project, override):
     assert not (fresh_project.state / "artifacts").exists()
 
 
+@contextmanager
+def disk(folder: Path, options: str):
+    """A file system of its own."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of its own with 3 MB of space."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with disk(tmp_path / "disk", "size=3m") as folder:
+        yield folder
+
+
+# What is met first: the cache of hashes, Dagster's schema, its events, and a stage's own files.
+@pytest.mark.parametrize("size", ["8k", "200k", pytest.param("500k", marks=pytest.mark.slow)])
+def test_a_disk_that_fills_up_under_dagster_is_one_error_and_what_is_finished_is_kept(
+    fresh_project, tmp_path, size
+):
+    with disk(tmp_path / "disk", f"size={size}") as folder:
+        project = Project(fresh_project.folder, folder / "state")
+        done = run(project, command="preprocess")
+        assert done.returncode == 1
+        assert "Traceback" not in done.stdout + done.stderr
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("the disk is full: ") and "cache prune" in last
+        finished = {name for name, item in project.plan().items() if item.state == "cached"}
+        told = {line.split(":")[0] for line in done.stderr.splitlines() if ": computed in" in line}
+        assert finished == told
+        if size != "500k":
+            return
+        subprocess.run(["mount", "-o", "remount,size=30m", str(folder)], check=True)
+        again = run(project, "--json", command="preprocess")
+        assert again.returncode == 0, again.stderr
+        states = {node["node"]: node["state"] for node in json.loads(again.stdout)["nodes"]}
+        assert {name for name, state in states.items() if state == "cached"} == finished
+
+
+def test_a_read_only_store_can_be_looked_at_and_says_why_nothing_is_added(finished_project, tmp_path):
+    store = tmp_path / "store"
+    store.mkdir()
+    subprocess.run(["mount", "--bind", str(finished_project.state), str(store)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(store)], check=True)
+        project = Project(finished_project.folder, store)
+        for command in (["plan", str(project.yaml)], ["status"], ["cache", "ls"], ["run", str(project.yaml)]):
+            done = subprocess.run(
+                [*CLI, *command, "--state", str(store)], capture_output=True, text=True, cwd=tmp_path
+            )
+            assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+        for command in (
+            ["run", str(project.yaml), "--learning_rate=0.5"],
+            ["cache", "prune"],
+            ["ui", str(project.folder)],
+        ):
+            done = subprocess.run(
+                [*CLI, *command, "--state", str(store)], capture_output=True, text=True, cwd=tmp_path
+            )
+            assert done.returncode == 1 and "may not be written" in done.stderr, done.stderr
+            assert "--state" in done.stderr and "Traceback" not in done.stderr
+    finally:
+        subprocess.run(["umount", "-l", str(store)], check=True)
 
 
 @pytest.mark.slow
