@@ -23,10 +23,10 @@ def build_assets(session: Session) -> list[dg.AssetsDefinition]:
 
 
 def asset_key(pipeline: str, node: str) -> dg.AssetKey:
-    """`[pipeline, *node]`; an `asset://` name is already whole."""
+    """`[pipeline, node]`; an `asset://` name is already whole."""
     if node.startswith(ASSET_SCHEME):
         return dg.AssetKey(node.removeprefix(ASSET_SCHEME).split("/"))
-    return dg.AssetKey([pipeline, *node.split("/")])
+    return dg.AssetKey([pipeline, node])
 
 
 def _asset(session: Session, node: Node, *, early: bool) -> dg.AssetsDefinition:

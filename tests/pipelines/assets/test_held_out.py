@@ -10,7 +10,7 @@ from tunemill.pipelines.assets.folder import build_definitions
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.resources.launcher import in_this_process
 
-HELD_OUT = {"dataset/held_out", "tokenized/held_out", "evaluation_data"}
+HELD_OUT = {"dataset_held_out", "tokenized_held_out", "evaluation_data"}
 MODELS = ("trained", "merged", "quantized")
 
 
@@ -21,23 +21,23 @@ def definitions_of(project):
 def upstream_of(project, node):
     """Every node of the pipeline that Dagster shows before this one."""
     graph = definitions_of(project).resolve_asset_graph()
-    found, pending = set(), [dg.AssetKey(["pipeline", *node.split("/")])]
+    found, pending = set(), [dg.AssetKey(["pipeline", node])]
     while pending:
         parents = graph.get(pending.pop()).parent_keys - found
         found |= parents
         pending += parents
-    return {"/".join(key.path[1:]) for key in found}
+    return {key.path[1] for key in found}
 
 
 def materialize(project, *nodes):
     """The materialize button over some nodes: which of them ran in which order, and their metadata."""
-    keys = [dg.AssetKey(["pipeline", *node.split("/")]) for node in nodes]
+    keys = [dg.AssetKey(["pipeline", node]) for node in nodes]
     with dg.DagsterInstance.ephemeral() as instance:
         outcome = dg.materialize(
             list(definitions_of(project).assets), instance=instance, selection=keys, raise_on_error=False
         )
     events = outcome.get_asset_materialization_events()
-    return outcome, {"/".join(event.asset_key.path[1:]): event.materialization.metadata for event in events}
+    return outcome, {event.asset_key.path[1]: event.materialization.metadata for event in events}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_no_model_is_downstream_of_held_out_rows(tmp_path, settings):
     for model in nodes & {*MODELS}:
         before = upstream_of(project, model)
         assert "training_data" in before and not before & HELD_OUT
-        assert "evaluation_data" in upstream_of(project, f"evaluation/{model}")
+        assert "evaluation_data" in upstream_of(project, f"evaluation_of_{model}")
 
 
 def test_training_alone_makes_the_rows_that_it_looks_at(fresh_project):
@@ -83,7 +83,7 @@ def test_other_held_out_rows_are_read_anew_and_nothing_upstream_of_the_model_is(
     newest = project.store.refs.read("pipeline", "evaluation_data")
     assert project.store.lookup(newest.stage, newest.key).manifest["metrics"]["rows"] == 1
     # By hand, one asset takes what is there of its inputs: that is Dagster's way.
-    assert project.plan()["dataset/sums"].state == "run"
+    assert project.plan()["dataset_sums"].state == "run"
 
 
 def test_a_run_makes_them_in_steps_of_their_own_and_once(project):
@@ -111,9 +111,9 @@ def test_without_monitoring_they_are_not_needed(fresh_project):
 def test_rows_that_cannot_be_read_are_named_and_nothing_is_trained(fresh_project):
     (fresh_project.folder / "data" / "held_out.jsonl").write_text("no json\n")
     finished = fresh_project.run("eval_steps=2")
-    assert finished["dataset/held_out"].state == finished["trained"].state == "failed"
+    assert finished["dataset_held_out"].state == finished["trained"].state == "failed"
     message = finished["trained"].message
-    assert message.startswith("trained looks at dataset/held_out while it runs, which failed: ")
+    assert message.startswith("trained looks at dataset_held_out while it runs, which failed: ")
     assert "held_out.jsonl" in message
     assert finished["merged"].state == "skipped" and finished["training_data"].state == "computed"
 
