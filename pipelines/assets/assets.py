@@ -50,7 +50,9 @@ def _asset(session: Session, node: Node, *, early: bool) -> dg.AssetsDefinition:
 
         try:
             result = materialize(session, node, context.run.run_id, observe)
-            metadata = materialization_metadata(result.published, result.reasons, result.seconds)
+            metadata = materialization_metadata(
+                session.pipeline, node, result.published, result.reasons, result.seconds
+            )
         except (ConfigError, LaunchError, StoreError, UserError) as error:
             observe({"type": "failure", "message": str(error)})
             raise dg.Failure(

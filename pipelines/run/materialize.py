@@ -234,7 +234,7 @@ def _compute(
             building,
             resolved.document,
             facts,
-            lambda digest: lineage_of(node, resolved, digest, facts, inputs),
+            lambda digest: lineage_of(session.pipeline, node, resolved, digest, facts, inputs),
         )
         with session.store.unpruned():
             published = session.store.publish(building, ready)

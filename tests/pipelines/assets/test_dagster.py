@@ -1,6 +1,7 @@
 """Dagster's own command line over the same graph gives the same keys and the same artifacts."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,4 +83,22 @@ def test_a_broken_yaml_shows_its_problems_and_leaves_the_others_alone(project):
         "broken/config_error" in keys
         and "pipeline/trained" in keys
         and not any("notes" in key for key in keys)
+    )
+
+
+def test_datasets_are_called_as_in_the_pipeline_whoever_read_them_first(project):
+    shutil.copy(project.folder / "data" / "sums.jsonl", project.folder / "data" / "totals.jsonl")
+    entries = [{"path": f"data/{name}.jsonl", "type": "chat_template"} for name in ("totals", "echoes")]
+    project.edit(datasets=entries, pipeline={"name": "other"})
+    project.run()
+    definitions = build_definitions(project.folder, project.state, in_this_process)
+    with dg.DagsterInstance.ephemeral() as instance:
+        outcome = dg.materialize(
+            list(definitions.assets), instance=instance, selection=[dg.AssetKey(["other", "merged"])]
+        )
+    (event,) = outcome.get_asset_materialization_events()
+    metadata = event.step_materialization_data.materialization.metadata
+    assert metadata["state"].value == "cached"
+    assert (
+        "other/dataset_totals" in metadata["datasets"].value and "pipeline/" not in metadata["datasets"].value
     )
