@@ -101,6 +101,24 @@ def test_a_run_makes_them_in_steps_of_their_own_and_once(project):
     assert len(started) == len(set(started)) and started.index("evaluation_data") < started.index("trained")
 
 
+@pytest.mark.parametrize(
+    ("settings", "are_asked_for"),
+    [
+        ({}, False),
+        ({"eval_steps": 0.5}, True),
+        ({"evals_per_epoch": 2}, True),
+        ({"eval_strategy": "epoch"}, True),
+        ({"eval_strategy": "steps", "eval_steps": 2}, True),
+        ({"eval_strategy": "no"}, False),
+        ({"eval_steps": 0, "evals_per_epoch": 0}, False),
+    ],
+)
+def test_they_are_asked_for_where_they_are_scored(fresh_project, settings, are_asked_for):
+    fresh_project.edit(**settings)
+    inputs = load_pipeline(fresh_project.yaml).node("trained").inputs
+    assert inputs.get("evaluation_data") == (("evaluation_data",) if are_asked_for else None)
+
+
 def test_without_monitoring_they_are_not_needed(fresh_project):
     (fresh_project.folder / "data" / "held_out.jsonl").write_text("no json\n")
     outcome, made = materialize(fresh_project, "trained", *upstream_of(fresh_project, "trained"))
