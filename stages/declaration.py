@@ -217,6 +217,10 @@ class StageConfig(Settings):
         """The settings that ask for nothing beside the others."""
         return iter(())
 
+    def unused_inputs(self) -> frozenset[str]:
+        """The runtime inputs that nothing would be done with under these settings."""
+        return frozenset()
+
     def used_libraries(self) -> tuple[str, ...]:
         """Distributions that shape the result because of these settings, beside those of the stage."""
         return ()
@@ -249,7 +253,8 @@ class Input:
     """One named input of a stage.
 
     `many` takes a list of artifacts; `optional` may be absent (`None`). `runtime` gives the reason why
-    this input cannot change the result (it is then left out of the key).
+    this input cannot change the result: then it is no part of the key, the lineage and the graph, and is brought up
+    to date only when the stage runs. What decides the result, if only by when training stops, is no runtime input.
     """
 
     artifact: type[Artifact]

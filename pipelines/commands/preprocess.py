@@ -96,8 +96,7 @@ def _examples(
     for node in pipeline.nodes:
         if node.stage.shown_as == "tokens":
             tokenizer = _published(finished, _upstream(node, Tokenizer))
-            name = node.name.partition("/")[2]
-            shown += shown_rows(name, _published(finished, node.name), tokenizer, count)
+            shown += shown_rows(node.about or node.name, _published(finished, node.name), tokenizer, count)
     return shown
 
 

@@ -56,7 +56,7 @@ def evaluation_table(pipeline: Pipeline, finished: Sequence[Finished]) -> Table 
         assert item.published is not None
         metrics = item.published.manifest["metrics"]
         table.add_row(
-            item.node.partition("/")[2], *(_figure(metrics.get(name)) for name in EvaluationReport.columns)
+            pipeline.node(item.node).about, *(_figure(metrics.get(name)) for name in EvaluationReport.columns)
         )
     return table
 
