@@ -140,7 +140,7 @@ LARGEST_NUMBER = 2**32 - 1
 class Settings(BaseModel):
     """A frozen group of settings; unknown names are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     @field_validator("*", mode="wrap")
     @classmethod

@@ -6,18 +6,18 @@ from typing import Any
 
 from rich.tree import Tree
 
+from tunemill.pipelines.commands.listing import listing, stdout
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
-from tunemill.pipelines.commands.tables import listing, stdout
-from tunemill.pipelines.graph.differences import SHORT
 from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, read_lineage
 from tunemill.pipelines.graph.plan import upstream_asset
+from tunemill.resources.canonical import SHORT
 from tunemill.resources.errors import StoreError
 from tunemill.resources.store import Absent, Published
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: Any, text: str) -> None:
     """Add the command."""
-    parser = add_command(commands, "lineage", lineage, "show which data and settings made a model")
+    parser = add_command(commands, "lineage", lineage, text)
     parser.add_argument("what", metavar="MODEL_DIR | PIPELINE/NODE")
     add_state(parser)
     add_json(parser)

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from tunemill.pipelines.commands.listing import stdout
 from tunemill.pipelines.commands.options import (
     add_command,
     add_json,
@@ -12,16 +13,14 @@ from tunemill.pipelines.commands.options import (
     print_json,
     store_of,
 )
-from tunemill.pipelines.commands.tables import plan_table, stdout
+from tunemill.pipelines.commands.tables import plan_table
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.plan import make_plan
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: Any, text: str) -> None:
     """Add the command."""
-    parser = add_command(
-        commands, "plan", plan, "show what is cached, what will run and why; changes nothing"
-    )
+    parser = add_command(commands, "plan", plan, text)
     add_pipeline(parser)
     add_state(parser)
     add_json(parser)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tunemill.pipelines.assets.run import run_pipeline
+from tunemill.pipelines.commands.listing import stdout
 from tunemill.pipelines.commands.options import (
     add_command,
     add_json,
@@ -16,7 +17,7 @@ from tunemill.pipelines.commands.options import (
     print_json,
     store_of,
 )
-from tunemill.pipelines.commands.tables import evaluation_table, is_evaluation, run_table, stdout
+from tunemill.pipelines.commands.tables import evaluation_table, is_evaluation, run_table
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.nodes import Pipeline
@@ -24,9 +25,9 @@ from tunemill.pipelines.run.finished import Finished
 from tunemill.pipelines.run.progress import show_progress
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: Any, text: str) -> None:
     """Add the command."""
-    parser = add_command(commands, "run", run, "compute what is not in the store yet, and nothing else")
+    parser = add_command(commands, "run", run, text)
     add_pipeline(parser)
     add_state(parser)
     add_json(parser)

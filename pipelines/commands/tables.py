@@ -1,17 +1,17 @@
-"""Tables for people: plan, run, status, store."""
+"""Tables for people: plan, run, what of a run is shown."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tunemill.pipelines.graph.differences import SHORT
+from tunemill.pipelines.commands.listing import Listing, figure, listing
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.plan import Planned
 from tunemill.pipelines.run.finished import Finished
+from tunemill.resources.canonical import SHORT
 from tunemill.stages.artifacts import EvaluationReport
 from tunemill.stages.declaration import Stage
 
@@ -19,12 +19,6 @@ COLOURS = {"cached": "green", "computed": "cyan", "run": "yellow", "failed": "re
 # The table of a stage that shows whole rows.
 EXAMPLES = "Examples"
 PLOT_LINES, PLOT_WIDTH = 12, 40
-
-
-def stdout() -> Console:
-    """Tables go to stdout; in a pipe they keep their full width."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
 
 
 def plan_table(plan: Sequence[Planned]) -> Table:
@@ -56,12 +50,12 @@ def evaluation_table(pipeline: Pipeline, finished: Sequence[Finished]) -> Table 
         assert item.published is not None
         metrics = item.published.manifest["metrics"]
         table.add_row(
-            item.node.partition("/")[2], *(_figure(metrics.get(name)) for name in EvaluationReport.columns)
+            item.node.partition("/")[2], *(figure(metrics.get(name)) for name in EvaluationReport.columns)
         )
     return table
 
 
-def data_tables(item: Finished, stage: Stage, *, show_examples: bool) -> Iterator[tuple[str, Table | Text]]:
+def data_tables(item: Finished, stage: Stage, *, show_examples: bool) -> Iterator[tuple[str, Listing | Text]]:
     """Figures, tables and plots of a node that prepares data, each with a title.
 
     Rows that are shown token by token are not shown as a table too.
@@ -98,14 +92,6 @@ def is_evaluation(pipeline: Pipeline, item: Finished) -> bool:
     return issubclass(pipeline.node(item.node).stage.output, EvaluationReport)
 
 
-def listing(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    """Any rows under the given headings."""
-    table = _table(*columns)
-    for row in rows:
-        table.add_row(*(_figure(cell) for cell in row))
-    return table
-
-
 def _table(*columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
@@ -115,9 +101,3 @@ def _table(*columns: str) -> Table:
 
 def _state(state: str) -> str:
     return f"[{COLOURS[state]}]{state}[/]"
-
-
-def _figure(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4f}" if isinstance(value, float) else escape(str(value))

@@ -10,9 +10,9 @@ from tunemill.resources.errors import StoreError
 from tunemill.resources.local import local_path
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: Any, text: str) -> None:
     """Add the command."""
-    parser = add_command(commands, "ui", ui, "open Dagster on 127.0.0.1 over the pipelines of a folder")
+    parser = add_command(commands, "ui", ui, text)
     parser.add_argument("folder", nargs="?", default=None, help="where the YAMLs are (default: here)")
     parser.add_argument("--port", type=int, default=3000)
     add_state(parser)
