@@ -57,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
     except OSError as error:
         return _complain(options, f"{error.filename or 'the system'}: {error.strerror or error}", [])
-    except KeyboardInterrupt:
-        return _complain(options, "interrupted; nothing half-done was published", []) + 129
+    except KeyboardInterrupt as error:
+        return _complain(options, str(error) or "interrupted; nothing half-done was published", []) + 129
 
 
 def make_parser(with_options: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:

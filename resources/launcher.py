@@ -149,7 +149,7 @@ def _explain(returncode: int, failure: list[dict[str, Any]], output: Path) -> La
         name = signal.Signals(-returncode).name
         hint = " (often the machine ran out of memory)" if name == "SIGKILL" else ""
         return LaunchError(
-            f"the stage's process was ended by {name}{hint}; run again to go on from its last checkpoint"
+            f"the stage's process was ended by {name}{hint}; run again to go on from its last checkpoint, if any"
         )
     return LaunchError(f"the stage's process ended with exit code {returncode}; the end of {output}:\n{tail}")
 

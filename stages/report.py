@@ -35,6 +35,10 @@ class Report:
         """Metrics of one training step."""
         self.emit({"type": "step", "step": step, "metrics": metrics})
 
+    def checkpoint(self, at: str) -> None:
+        """A killed run can go on from here: `step 120 of 480`."""
+        self.emit({"type": "checkpoint", "at": at})
+
     def summary(self, **metrics: Scalar) -> None:
         """Figures of the whole stage: kept in the manifest and printed by `run --json`. Later calls add."""
         self.emit({"type": "summary", "metrics": metrics})

@@ -5,11 +5,20 @@ import os
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.instance.ref import InstanceRef
 
 SETTINGS = """\
 telemetry:
   enabled: false
 """
+# Dagster's capture puts a file in the place of descriptor 2 while a step runs: the progress display would freeze, and
+# the processes that copy the file back outlive Ctrl-C by two tracebacks. A stage's own output is in its logs.
+NO_CAPTURE = {
+    "compute_logs": {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    }
+}
 
 
 def dagster_home(state: Path) -> Path:
@@ -27,11 +36,14 @@ def dagster_home(state: Path) -> Path:
 
 
 def open_instance(state: Path) -> dg.DagsterInstance:
-    """Open the instance that `dagster_home` names; one process at a time makes its databases."""
+    """Open the instance that `dagster_home` names, for a run in this process, whose output stays in the terminal.
+
+    One process at a time makes its databases.
+    """
     home = dagster_home(state)
     with (home / ".tunemill.lock").open("a") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        instance = dg.DagsterInstance.from_config(str(home))
+        instance = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=NO_CAPTURE))
         # The databases are made on first use, and two processes that make them at once fail.
         instance.get_run_records(limit=1)
         instance.get_latest_materialization_event(dg.AssetKey("none"))

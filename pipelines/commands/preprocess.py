@@ -1,7 +1,6 @@
 """`tunemill preprocess`: prepare the data of a pipeline, look at it, take it away."""
 
 import argparse
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from tunemill.pipelines.assets.run import run_pipeline
 from tunemill.pipelines.commands.examples import ShownRow, shown_rows
 from tunemill.pipelines.commands.export import export_rows
 from tunemill.pipelines.commands.listing import stdout
@@ -22,10 +20,10 @@ from tunemill.pipelines.commands.options import (
     store_of,
 )
 from tunemill.pipelines.commands.tables import data_tables, run_table
+from tunemill.pipelines.commands.watched import watched_run
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.run.finished import Finished
-from tunemill.pipelines.run.progress import show_progress
 from tunemill.resources.local import local_path
 from tunemill.stages.artifacts import Artifact, Tokenizer
 from tunemill.stages.declaration import Stage
@@ -60,9 +58,7 @@ def preprocess(options: argparse.Namespace) -> int:
     pipeline = load_pipeline(options.pipeline, options.overrides).data()
     target = None if options.export is None else local_path(options.export, "the file to export to")
     store = store_of(options, make=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with show_progress() as observe:
-        finished = run_pipeline(pipeline, store, observe)
+    finished = watched_run(pipeline, store)
     failed = any(item.state in ("failed", "skipped") for item in finished)
     examples = [] if failed else list(_examples(options, pipeline, finished))
     exported = None

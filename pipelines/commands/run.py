@@ -1,12 +1,10 @@
 """`tunemill run`: bring a pipeline up to date."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tunemill.pipelines.assets.run import run_pipeline
 from tunemill.pipelines.commands.listing import stdout
 from tunemill.pipelines.commands.options import (
     add_command,
@@ -18,11 +16,11 @@ from tunemill.pipelines.commands.options import (
     store_of,
 )
 from tunemill.pipelines.commands.tables import evaluation_table, is_evaluation, run_table
+from tunemill.pipelines.commands.watched import watched_run
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.run.finished import Finished
-from tunemill.pipelines.run.progress import show_progress
 
 
 def add_to(commands: Any, text: str) -> None:
@@ -49,10 +47,7 @@ def run(options: argparse.Namespace) -> int:
     for line in note_lines(pipeline):
         print(line, file=sys.stderr)
     store = store_of(options, make=True)
-    # A scheduler's TERM ends a run as orderly as Ctrl-C: the stage's process group goes, nothing is published.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with show_progress() as observe:
-        finished = run_pipeline(pipeline, store, observe, options.refresh)
+    finished = watched_run(pipeline, store, options.refresh)
     for item in finished:
         if item.note is not None and item.state == "cached":
             # What has run has said so itself.

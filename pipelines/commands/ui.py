@@ -2,19 +2,23 @@
 
 import argparse
 import os
+import socket
 import sys
 from typing import Any
 
 from tunemill.pipelines.commands.options import add_command, add_state, state_folder
+from tunemill.pipelines.commands.signals import end_on_interrupt_and_term
 from tunemill.resources.errors import StoreError
 from tunemill.resources.local import local_path
+
+HOST = "127.0.0.1"
 
 
 def add_to(commands: Any, text: str) -> None:
     """Add the command."""
     parser = add_command(commands, "ui", ui, text)
     parser.add_argument("folder", nargs="?", default=None, help="where the YAMLs are (default: here)")
-    parser.add_argument("--port", type=int, default=3000)
+    parser.add_argument("--port", type=_port, default=3000, help="1 to 65535 (default: 3000)")
     add_state(parser)
 
 
@@ -27,6 +31,7 @@ def ui(options: argparse.Namespace) -> int:
     folder = local_path(options.folder or ".", "the folder of pipelines").absolute()
     if not folder.is_dir():
         raise StoreError(f"{folder}: there is no such folder of pipelines; give one that is there")
+    _check_port(options.port)
     environment = {
         **os.environ,
         "TUNEMILL_HOME": str(state),
@@ -34,5 +39,25 @@ def ui(options: argparse.Namespace) -> int:
         "DAGSTER_HOME": str(dagster_home(state)),
     }
     module = ["-m", "tunemill.pipelines.assets.definitions"]
-    command = ["dagster", "dev", *module, "-h", "127.0.0.1", "-p", str(options.port)]
+    end_on_interrupt_and_term()
+    command = ["dagster", "dev", *module, "-h", HOST, "-p", str(options.port)]
     os.execve(sys.executable, [sys.executable, "-m", *command], environment)  # noqa: S606  becomes Dagster
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number from 1 to 65535")
+    return int(text)
+
+
+def _check_port(port: int) -> None:
+    """Raises StoreError if the port cannot be had: Dagster would say so only after it has loaded everything."""
+    with socket.socket() as trial:
+        # As the server does: connections of an earlier one that are still closing are no obstacle.
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((HOST, port))
+        except OSError as error:
+            raise StoreError(
+                f"port {port} on {HOST}: {error.strerror}; give another one with --port"
+            ) from error

@@ -20,6 +20,8 @@ from tunemill.stages.training.schedule import Schedule
 
 # What the Trainer logs of a step; everything else is the method's.
 TRAINERS_OWN = frozenset({"loss", "grad_norm", "learning_rate", "epoch", "step"})
+# Fast steps do not flood the pipe, and a bar still moves with every slow one.
+PROGRESS_SECONDS = 0.25
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
@@ -35,6 +37,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._own: dict[str, list[float]] = {}
         self._tokens = 0
         self._since = time.monotonic()
+        self._progress_at = -math.inf
         self.tokens = 0
         """Tokens without padding, trained by this process."""
         self.own_metrics: set[str] = set()
@@ -42,9 +45,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self.seconds = 0.0
         """Time of this process in steps, without evaluations and checkpoints."""
 
-    def on_train_begin(self, _args: Any, _state: Any, _control: Any, **_kwargs: Any) -> None:
-        """Start the clock."""
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
+        """Start the clock; a resumed run begins at its checkpoint's step."""
         self._since = time.monotonic()
+        self._report.progress(state.global_step, self._schedule.total, "steps")
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any], **_kwargs: Any) -> None:
         """Called after every step with its loss, before a checkpoint can be written."""
@@ -63,6 +67,9 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._tokens += self._tokens_of(step)
         if step % self._interval == 0 or step == self._schedule.total:
             self._tell(step, logs)
+        if time.monotonic() - self._progress_at >= PROGRESS_SECONDS or step == self._schedule.total:
+            self._report.progress(step, self._schedule.total, "steps")
+            self._progress_at = time.monotonic()
 
     def _tell(self, step: int, logs: dict[str, Any]) -> None:
         seconds = time.monotonic() - self._since
@@ -75,7 +82,6 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             **grad_norm,
             **{name: sum(values) / len(values) for name, values in sorted(self._own.items())},
         )
-        self._report.progress(step, self._schedule.total, "steps")
         self.tokens += self._tokens
         self.seconds += seconds
         self._losses, self._own, self._tokens, self._since = [], {}, 0, time.monotonic()
@@ -94,7 +100,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 class Checkpoints(TrainerCallback):  # type: ignore[misc]
     """Asks for a checkpoint at the due steps, seals it, and removes older ones only then."""
 
-    def __init__(self, root: Path, due: frozenset[int], limit: int) -> None:
+    def __init__(self, report: Report, root: Path, due: frozenset[int], limit: int) -> None:
+        self._report = report
         self._root = root
         self._due = due
         self._limit = limit
@@ -106,6 +113,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
     def on_save(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
         """Called when the Trainer has written its files."""
         seal(self._root / f"checkpoint-{state.global_step}")
+        self._report.checkpoint(f"step {state.global_step} of {state.max_steps}")
         keep_last(self._root, self._limit)
 
 

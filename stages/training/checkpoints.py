@@ -33,7 +33,12 @@ def is_complete(folder: Path) -> bool:
 
 def checkpoint_folders(root: Path) -> list[Path]:
     """Checkpoints of a run, complete or not, oldest first."""
-    return sorted(root.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
+    return sorted(root.glob("checkpoint-*"), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint was written after."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def last_complete(root: Path) -> Path | None:

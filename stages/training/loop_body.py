@@ -21,7 +21,7 @@ from tunemill.stages.training.added_loss_body import (
     probe_loss,
 )
 from tunemill.stages.training.callbacks_body import Checkpoints, Monitor, Reporter
-from tunemill.stages.training.checkpoints import last_complete
+from tunemill.stages.training.checkpoints import last_complete, step_of
 from tunemill.stages.training.kernels.insert_body import add_kernels, check_kernels_here
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.machine_body import Precision, check_attention, choose_precision
@@ -116,7 +116,7 @@ def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspac
     reporter = Reporter(report, schedule, method.examples, interval)
     monitor = monitor_of(config, schedule, method, report, reporter)
     monitors = [] if monitor is None else [monitor]
-    checkpoints = Checkpoints(out.checkpoints, save_steps(config, schedule), config.save_total_limit)
+    checkpoints = Checkpoints(report, out.checkpoints, save_steps(config, schedule), config.save_total_limit)
     collator = method.collator(model)
     trainer = LoopTrainer(
         own_loss=method.own_loss,
@@ -134,6 +134,7 @@ def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspac
     checkpoint = last_complete(out.checkpoints)
     if checkpoint is not None:
         report.log(f"resuming from {checkpoint.name} of {schedule.total} steps")
+        report.checkpoint(f"step {step_of(checkpoint)} of {schedule.total}")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     kernels.undo()
     save(config, trainer.model, stored_config, base_model, out)
