@@ -60,9 +60,14 @@ def summaries(store: Store, places: Iterable[Place]) -> dict[Place, Summary | Ab
         if entry is not None and entry.stamp == stamp and _is_whole(folder, entry.summary.sizes):
             found[place] = entry.summary
             continue
+        # Before the manifest is read: what changes from here on has another stamp.
+        is_settled = _is_settled(stamp)
         looked_up = store.lookup(*place)
-        found[place] = _summary(looked_up) if isinstance(looked_up, Published) else looked_up
-        if isinstance(summary := found[place], Summary) and stamp == _stamp(folder) and _is_settled(stamp):
+        if isinstance(looked_up, Absent):
+            found[place] = looked_up
+            continue
+        found[place] = summary = _summary(looked_up)
+        if is_settled:
             new[place] = _Entry(stamp, summary)
     if new:
         _write(store, known | new)

@@ -67,11 +67,11 @@ def looked_up(store):
 
 
 def first(store):
+    """An artifact whose data can be changed; its manifest is untouched, as its `stat` would tell."""
     folder = store.artifacts()[0]
-    folder.chmod(0o755)
-    (folder / "data").chmod(0o755)
-    for path in (folder / "manifest.json", folder / "data" / "rows.txt"):
-        path.chmod(0o644)
+    for path in (folder, folder / "data"):
+        path.chmod(0o755)
+    (folder / "data" / "rows.txt").chmod(0o644)
     return folder
 
 
@@ -100,6 +100,7 @@ def one_byte_of_the_manifest(folder):
     """Of the same size, and with its old time."""
     path = folder / "manifest.json"
     state, text = path.stat(), path.read_text()
+    path.chmod(0o644)
     path.write_text(text.replace('"seconds": 1.0', '"seconds": 7.0'))
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert path.stat().st_size == state.st_size and path.stat().st_mtime_ns == state.st_mtime_ns
@@ -108,6 +109,7 @@ def one_byte_of_the_manifest(folder):
 def other_manifest(folder):
     """Whole, but of another artifact: it has another stamp."""
     other = next(path for path in folder.parent.iterdir() if path != folder)
+    (folder / "manifest.json").unlink()
     (folder / "manifest.json").write_bytes((other / "manifest.json").read_bytes())
 
 
@@ -150,6 +152,27 @@ def test_an_artifact_that_came_back_is_read_anew(store):
     assert isinstance(summaries(store, [("stage", folder.name)])["stage", folder.name], Absent)
     move(aside, folder)
     assert listed(store) == looked_up(store)
+
+
+class Edited(Store):
+    """A store in which somebody replaces each manifest when it has just been read."""
+
+    def lookup(self, stage, key):
+        found = super().lookup(stage, key)
+        path = self.folder(stage, key) / "manifest.json"
+        text = path.read_text()
+        path.unlink()
+        path.write_text(text.replace("1.0", "2.0"))
+        return found
+
+
+def test_a_manifest_that_changes_while_it_is_read_is_not_remembered(store):
+    (store.root / INDEX_FILE).unlink()
+    for folder in store.artifacts():
+        folder.chmod(0o755)
+    edited = Edited(store.root)
+    assert all(isinstance(found, Summary) for found in listed(edited).values())
+    assert all(isinstance(found, Absent) for found in listed(store).values())
 
 
 def flipped(index):
