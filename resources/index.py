@@ -84,7 +84,7 @@ def _stamp(folder: str) -> tuple[int, ...]:
     """Moves with every change of a manifest's file; empty where there is none."""
     try:
         state = os.stat(f"{folder}/manifest.json")  # noqa: PTH116  thousands of them
-    except OSError:
+    except (OSError, ValueError):
         return ()
     return (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from tunemill.pipelines.commands.listing import listing, stdout
+from tunemill.pipelines.commands.listing import listing, show
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
 from tunemill.resources.canonical import SHORT
 from tunemill.resources.index import Place, Summary, summaries
@@ -52,7 +52,7 @@ def ls(options: argparse.Namespace) -> int:
         ]
         for i in items
     ]
-    stdout().print(listing(columns, rows))
+    show(listing(columns, rows))
     return 0
 
 
@@ -90,10 +90,9 @@ def prune(options: argparse.Namespace) -> int:
 
 def _print_garbage(store: Store, garbage: list[Garbage], dry_run: bool) -> None:
     rows = [[item.folder.relative_to(store.root), item.bytes, item.why] for item in garbage]
-    console = stdout()
-    console.print(listing(("folder", "bytes", "why"), rows))
+    show(listing(("folder", "bytes", "why"), rows))
     verb = "would be deleted" if dry_run else "deleted"
-    console.print(f"{sum(item.bytes for item in garbage)} bytes in {len(garbage)} folders {verb}")
+    show(f"{sum(item.bytes for item in garbage)} bytes in {len(garbage)} folders {verb}")
 
 
 def _describe(store: Store, place: Place, found: Summary | Absent) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from tunemill.pipelines.commands.listing import stdout
+from tunemill.pipelines.commands.listing import show
 from tunemill.pipelines.commands.options import (
     add_command,
     add_json,
@@ -39,10 +39,9 @@ def plan(options: argparse.Namespace) -> int:
             }
         )
         return 0
-    console = stdout()
     for line in note_lines(pipeline):
-        console.print(line, markup=False, soft_wrap=True)
-    console.print(plan_table(planned))
+        show(line)
+    show(plan_table(planned))
     to_run = sum(item.state == "run" for item in planned)
-    console.print(f"\n{to_run} of {len(planned)} nodes to run" if to_run else "\nnothing to run")
+    show(f"\n{to_run} of {len(planned)} nodes to run" if to_run else "\nnothing to run")
     return 0

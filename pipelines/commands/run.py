@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tunemill.pipelines.commands.listing import stdout
+from tunemill.pipelines.commands.listing import show
 from tunemill.pipelines.commands.options import (
     add_command,
     add_json,
@@ -76,14 +76,13 @@ def _check_nodes(pipeline: Pipeline, names: Sequence[str]) -> None:
 
 
 def _print(pipeline: Pipeline, finished: Sequence[Finished], state: str) -> None:
-    console = stdout()
-    console.print(run_table(finished))
+    show(run_table(finished))
     if evaluations := evaluation_table(pipeline, finished):
-        console.print()
-        console.print(evaluations)
-    console.print()
+        show()
+        show(evaluations)
+    show()
     for item in finished:
         exported = pipeline.node(item.node).stage.output.exported
         if item.published and exported and not is_evaluation(pipeline, item):
-            console.print(f"{item.node}: {item.published.data}", soft_wrap=True)
-    console.print(f"browse it: tunemill ui {pipeline.document.path.parent} --state {state}", soft_wrap=True)
+            show(f"{item.node}: {item.published.data}")
+    show(f"browse it: tunemill ui {pipeline.document.path.parent} --state {state}")

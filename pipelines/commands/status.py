@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from tunemill.pipelines.commands.listing import listing, stdout
+from tunemill.pipelines.commands.listing import listing, show
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
 from tunemill.resources.canonical import SHORT
 from tunemill.resources.index import Summary, summaries
@@ -33,9 +33,7 @@ def status(options: argparse.Namespace) -> int:
     else:
         columns = ("pipeline", "node", "state", "started", "seconds", "digest")
         rows = [[*(str(node[c] or "") for c in columns[:-1]), node["digest"][:SHORT]] for node in nodes]
-        stdout().print(
-            listing(columns, rows) if rows else f"{store.root}: nothing has been computed here yet"
-        )
+        show(listing(columns, rows) if rows else f"{store.root}: nothing has been computed here yet")
     return 1 if any(node["state"] != "present" for node in nodes) else 0
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tunemill.pipelines.commands.listing import listing, narrowed
+from tunemill.pipelines.commands.listing import FORCES_A_TERMINAL, listing, narrowed, show
 
 COLUMNS = ("stage", "a longer heading", "n")
 WORDS = [
@@ -87,3 +87,22 @@ def test_the_widest_columns_lose_first():
 def test_figures_are_short():
     shown = printed(listing(("a", "b", "c"), [[None, 1.23456, 7]]), 80)
     assert shown.splitlines()[1].split() == ["1.2346", "7"]
+
+
+def test_words_of_the_state_have_colours_on_a_terminal_and_nothing_else_has(monkeypatch, capsys):
+    made = listing(("state", "why"), [["cached", "cached"], ["run", ":x: [b]"]], {"cached": "green"})
+    for name in FORCES_A_TERMINAL:
+        monkeypatch.delenv(name, raising=False)
+    show(made)
+    assert capsys.readouterr().out == "state   why    \ncached  cached \nrun     :x: [b]\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    show(made)
+    show("[b] :x:")
+    assert capsys.readouterr().out.splitlines() == [
+        "\x1b[1mstate   why    \x1b[0m",
+        "\x1b[32mcached\x1b[0m  cached ",
+        "run     :x: [b]",
+        "[b] :x:",
+    ]
