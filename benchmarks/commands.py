@@ -64,14 +64,15 @@ def make_project(folder: Path) -> None:
 def make_folder(project: Path, folder: Path) -> None:
     """A project with copies of its YAML, each a pipeline of its own that has run."""
     shutil.copytree(project, folder, symlinks=True)
+    text, refs = (folder / "pipeline.yml").read_text(), folder / ".tunemill" / "refs"
     for number in range(PIPELINES):
-        shutil.copy(folder / "pipeline.yml", folder / f"p{number}.yml")
-        refs = folder / ".tunemill" / "refs"
-        shutil.copytree(refs / "pipeline", refs / f"p{number}")
+        assert "name: quickstart\n" in text
+        (folder / f"p{number}.yml").write_text(text.replace("name: quickstart\n", f"name: p{number}\n"))
+        shutil.copytree(refs / "quickstart", refs / f"p{number}")
 
 
 def make_large(project: Path, folder: Path, artifacts: int) -> None:
-    """A store with so many artifacts, each with a node that points to it: those of a project under other keys."""
+    """A store with so many artifacts, each with a node that points to it: a project's under other keys, by links."""
     from_store, store = Store(project / ".tunemill"), Store(folder / ".tunemill")
     originals = from_store.artifacts()
     for number in range(artifacts):
@@ -80,11 +81,12 @@ def make_large(project: Path, folder: Path, artifacts: int) -> None:
         document = json.loads((original / "key.json").read_text()) | {"version": f"copy {copies}"}
         key = hash_document(document)
         made = store.folder(stage, key)
-        shutil.copytree(original, made)
-        for part in (made, made / "manifest.json", made / "key.json"):
-            part.chmod(0o755)
+        shutil.copytree(original, made, copy_function=os.link)
+        made.chmod(0o755)
+        for name in ("manifest.json", "key.json"):
+            (made / name).unlink()
         (made / "key.json").write_text(json.dumps(document, indent=1))
-        manifest = json.loads((made / "manifest.json").read_text()) | {"key": key}
+        manifest = json.loads((original / "manifest.json").read_text()) | {"key": key}
         node, digest = manifest["node"], manifest["digest"]
         del manifest["sha256"]
         sealed = {**manifest, "sha256": hash_document(manifest)}
