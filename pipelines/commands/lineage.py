@@ -9,19 +9,19 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from tunemill.pipelines.commands.find_artifact import Found, find_lineage
+from tunemill.pipelines.commands.listing import listing, stdout
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
-from tunemill.pipelines.commands.tables import listing, stdout
-from tunemill.pipelines.graph.differences import SHORT
 from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, settings_of
 from tunemill.pipelines.graph.lineage_names import full_name
+from tunemill.resources.canonical import SHORT
 from tunemill.resources.store import Absent, Store
 
 VALUE_SHOWN = 100
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: Any, text: str) -> None:
     """Add the command."""
-    parser = add_command(commands, "lineage", lineage, "show which data and settings made a model")
+    parser = add_command(commands, "lineage", lineage, text)
     parser.add_argument("what", metavar="PIPELINE/NODE | PATH | DIGEST")
     add_state(parser)
     add_json(parser)

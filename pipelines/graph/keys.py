@@ -1,9 +1,10 @@
 """The key of a node: one document of everything that goes into its result, and the hash of it."""
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,13 @@ def with_upstream(pipeline: Pipeline, names: Iterable[str]) -> set[str]:
 def minor_version(library: str) -> str:
     """`5.19` for an installed 5.19.2; what is not installed has none, and the stage will say that it needs it."""
     try:
-        return ".".join(version(library).split("+")[0].split(".")[:2])
+        found = distribution(library)
     except PackageNotFoundError:
         return "not installed"
+    # `version` parses all of a distribution's metadata, which often holds its whole documentation.
+    line = re.search(r"^Version: *(\S+)", found.read_text("METADATA") or "", re.MULTILINE)
+    version = line[1] if line else found.version
+    return ".".join(version.split("+")[0].split(".")[:2])
 
 
 def _missing_source(node: Node, field: str, document: Document, reason: str) -> Problem:

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tunemill.pipelines.graph.differences import SHORT
 from tunemill.pipelines.graph.keys import key_inputs
 from tunemill.pipelines.graph.lineage_names import named_by_graph
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.plan import Resolved
+from tunemill.resources.canonical import SHORT
 from tunemill.resources.errors import StoreError
 from tunemill.resources.folders import read_json
 from tunemill.resources.protocols import LINEAGE_FILE
