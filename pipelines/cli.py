@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except ConfigError as error:
-        return _complain(options, "\n".join(error.lines()), [problem.as_json() for problem in error.problems])
+        shown = "\n".join(error.shown(shutil.get_terminal_size().columns))
+        return _complain(options, shown, [problem.as_json() for problem in error.ordered()])
     except (LaunchError, StoreError, UserError) as error:
         return _complain(options, str(error), [])
     except BrokenPipeError:

@@ -24,7 +24,7 @@ def check(options: argparse.Namespace) -> int:
     except ConfigError as error:
         if not options.json:
             raise
-        print_json([problem.as_json() for problem in error.problems])
+        print_json([problem.as_json() for problem in error.ordered()])
         return 1
     if options.json:
         print_json([note.as_json() for note in pipeline.notes])

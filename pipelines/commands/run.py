@@ -17,6 +17,7 @@ from tunemill.pipelines.commands.options import (
     store_of,
 )
 from tunemill.pipelines.commands.tables import evaluation_table, is_evaluation, run_table, stdout
+from tunemill.pipelines.config.document import problem_at
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.nodes import Pipeline
@@ -68,7 +69,7 @@ def _not_trained(pipeline: Pipeline) -> Problem:
     place = (setting.split(":")[0],)
     file = pipeline.document.path.name
     message = f"{setting} is not trained yet, only its data can be prepared: tunemill preprocess {file}"
-    return Problem(place[0], *pipeline.document.position(place), "unsupported", message)
+    return problem_at(place, pipeline.document, "unsupported", message)
 
 
 def _check_nodes(pipeline: Pipeline, names: Sequence[str]) -> None:

@@ -4,10 +4,10 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
-from tunemill.pipelines.config.document import Document
+from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.graph_config import ENTRY_LISTS
 from tunemill.pipelines.config.idle_keys import is_idle
-from tunemill.pipelines.config.key_paths import KeyPath, spell
+from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.problems import Problem, given
 from tunemill.pipelines.config.renamed_keys import REMOVED
 from tunemill.pipelines.config.schema import KeyTree, axolotl_keys, grouping_keys, key_tree, off_when_false
@@ -24,7 +24,7 @@ def unknown_keys(document: Document) -> Iterator[Problem]:
         if problem is None:
             unknown += 1
             near = _nearest(key, place, tree) if unknown <= SUGGESTIONS else None
-            problem = Problem(spell(place), *document.position(place), "unknown", "unknown key", near)
+            problem = problem_at(place, document, "unknown", "unknown key", near)
         yield problem
     yield from _no_mappings(document)
 
@@ -52,8 +52,8 @@ def _no_mappings(document: Document) -> Iterator[Problem]:
         for part in place:
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None and not isinstance(value, dict):
-            message = f"input should be a mapping of keys to values (given: {given(value)})"
-            yield Problem(spell(place), *document.position(place), "value", message)
+            message = f"must be a mapping of keys to values (given: {given(value)})"
+            yield problem_at(place, document, "value", message)
 
 
 def _asks_for_nothing(key: str, place: KeyPath, value: Any) -> bool:
@@ -71,14 +71,13 @@ def _is_axolotls(place: KeyPath) -> bool:
 
 def _foreign(key: str, place: KeyPath, document: Document) -> Problem | None:
     """What is said of a key that is known elsewhere, or to Axolotl."""
-    line, column = document.position(place)
     elsewhere = [name for name in ENTRY_LISTS if key in (key_tree()[name] or ())]
     if len(place) == 3 and place[0] in ENTRY_LISTS and elsewhere:
         message = f"is a key of {' and '.join(elsewhere)}, and is not read under {place[0]}; take it out"
-        return Problem(spell(place), line, column, "unread", message)
+        return problem_at(place, document, "unread", message)
     if _is_axolotls(place):
         message = "a key of Axolotl that Tunemill does not support yet; take it out or set it to null"
-        return Problem(spell(place), line, column, "unsupported", message)
+        return problem_at(place, document, "unsupported", message)
     return None
 
 

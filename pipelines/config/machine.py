@@ -4,10 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tunemill.pipelines.config.document import Document
+from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.problems import Problem
-from tunemill.pipelines.config.slices import problem_at
 from tunemill.stages.declaration import GpuMark, StageConfig
 
 DEVICES = ("nvidia[0-9]*", "kfd", "dxg")

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from tunemill.pipelines.config.document import Document
-from tunemill.pipelines.config.key_paths import KeyPath, spell
-from tunemill.pipelines.config.problems import Kind, Problem
+from tunemill.pipelines.config.document import Document, problem_at
+from tunemill.pipelines.config.key_paths import KeyPath
+from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.problems import given as given_as
 from tunemill.pipelines.config.user_code import code_files
 from tunemill.resources.local import absolute, is_file, is_folder, is_there
@@ -208,11 +208,6 @@ def problem_of(item: ErrorDetails, places: Mapping[str, KeyPath], document: Docu
     else:
         message = f"{item['msg'][0].lower()}{item['msg'][1:]} (given: {given_as(item['input'])})"
     return problem_at(place, document, "value", message)
-
-
-def problem_at(place: KeyPath, document: Document, kind: Kind, message: str) -> Problem:
-    """A problem with the key at `place`; a message that begins with the key and a colon loses them."""
-    return Problem(spell(place), *document.position(place), kind, message.removeprefix(f"{place[-1]}: "))
 
 
 def _has(data: Any, place: KeyPath) -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from tunemill.pipelines.config.spans import lines_of
+
 # A pipeline's YAML has some hundred values. Reading takes time and memory for each, so a file made to take
 # much of both, or some other YAML taken for a pipeline, is refused within a second.
 MAX_BYTES = 256 * 1024
@@ -104,4 +106,5 @@ def _problem(error: yaml.YAMLError, text: str) -> YamlError:
 
 def _place(before: str) -> tuple[int, int]:
     """Line and column of what follows a text."""
-    return before.count("\n") + 1, len(before) - before.rfind("\n")
+    lines = lines_of(before)
+    return len(lines), len(lines[-1]) + 1

@@ -7,8 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tunemill.pipelines.config.document import Document
-from tunemill.pipelines.config.key_paths import spell
+from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.resources.canonical import SCHEMA
@@ -104,4 +103,4 @@ def _missing_source(node: Node, field: str, document: Document, reason: str) -> 
     place = node.places[field]
     if not node.config.marked(SourceMark).get(field, SourceMark()).remote:
         reason += ". Models on the Hugging Face Hub are not resolved yet: fetch what you need and give its local path"
-    return Problem(spell(place), *document.position(place), "value", reason)
+    return problem_at(place, document, "value", reason)

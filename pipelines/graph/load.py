@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tunemill.pipelines.config.check import unknown_keys
-from tunemill.pipelines.config.document import Document, read_document
+from tunemill.pipelines.config.document import Document, problem_at, read_document
 from tunemill.pipelines.config.graph_config import GraphConfig
 from tunemill.pipelines.config.idle_keys import idle_keys
 from tunemill.pipelines.config.key_paths import KeyPath
@@ -14,7 +14,7 @@ from tunemill.pipelines.config.machine import has_gpu, meant_without_gpu
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.config.readers import unread_keys, wrong_values
 from tunemill.pipelines.config.renamed_keys import with_todays_names
-from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, problem_at, validate
+from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, validate
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.places import Place, later_configs, places, plain_name, prepares_only
 from tunemill.resources.local import local_path
