@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import shutil
 import signal
 import sys
@@ -11,24 +10,19 @@ from typing import Any
 
 from tunemill import __version__
 from tunemill.pipelines.commands import cache, check, lineage, plan, preprocess, run, schema, status, ui
+from tunemill.pipelines.commands.arguments import EPILOG, parse
 from tunemill.pipelines.commands.options import print_json
 from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.config.spans import escaped
 from tunemill.resources.errors import LaunchError, StoreError
 from tunemill.stages.errors import UserError
 
 Command = Callable[[argparse.Namespace], int]
 
-EPILOG = "Any key of the YAML can be overridden: --learning_rate=1e-4, --datasets[0].path=rows.jsonl."
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 failed, 2 wrong usage."""
-    parser = make_parser()
-    options, extra = parser.parse_known_args(arguments)
-    overrides = [item.removeprefix("--") for item in extra if re.match(r"--[^=]+=", item)]
-    if len(overrides) != len(extra) or (extra and not options.takes_overrides):
-        parser.error(f"unrecognized arguments: {' '.join(extra)}")
-    options.overrides = overrides
+    options = parse(make_parser(), sys.argv[1:] if arguments is None else arguments)
     command: Command = options.command
     try:
         code = command(options)
@@ -65,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _complain(options: argparse.Namespace, message: str, problems: list[dict[str, Any]]) -> int:
-    print(message, file=sys.stderr)
+    print(escaped(message, keep="\n"), file=sys.stderr)
     if getattr(options, "json", False):
         print_json({"error": message, "problems": problems})
     return 1

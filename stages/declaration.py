@@ -93,12 +93,13 @@ EntryOrTop = Annotated[T, EntryMark(falls_back=True)]
 class ConflictError(ValueError):
     """Two settings of one slice exclude each other; `keys` are the names of all fields that were compared.
 
-    The first of them that is given is the one at fault.
+    The first of them that is given is the one at fault; `suggestion` is the value that may have been meant.
     """
 
-    def __init__(self, message: str, *keys: str) -> None:
+    def __init__(self, message: str, *keys: str, suggestion: str | None = None) -> None:
         super().__init__(message)
         self.keys = keys
+        self.suggestion = suggestion
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def not_yet(key: str, *values: str) -> Any:
 
     def refuse(value: object) -> object:
         if isinstance(value, str) and value in values:
-            raise ValueError(f"{value} is not supported yet")
+            raise ValueError(f"{value} is not supported yet; choose another value, or take the key out")
         return value
 
     return field_validator(key, mode="before")(refuse)
@@ -148,10 +149,10 @@ class Settings(BaseModel):
         """Python takes true for 1, and numbers of any size."""
         read = handler(value)
         if _was_boolean(value, read):
-            raise ValueError("input should be a number, not true or false")
+            raise ValueError("must be a number, not true or false")
         for number in read if isinstance(read, list | tuple) else (read,):
             if isinstance(number, int | float) and abs(number) > LARGEST_NUMBER:
-                raise ValueError(f"input should be a number of at most {LARGEST_NUMBER}")
+                raise ValueError(f"must be a number of at most {LARGEST_NUMBER}")
         return read
 
 

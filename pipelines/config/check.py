@@ -1,6 +1,5 @@
 """Keys that no stage knows: typos, and keys of Axolotl that are not supported yet. Touches no source."""
 
-import difflib
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,9 +10,11 @@ from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.problems import Problem, given
 from tunemill.pipelines.config.renamed_keys import REMOVED
 from tunemill.pipelines.config.schema import KeyTree, axolotl_keys, grouping_keys, key_tree, off_when_false
+from tunemill.stages.choices import nearest
 
 # So many unknown keys are compared with the known ones; a file with more is no config with a typo.
 SUGGESTIONS = 20
+WHERE_KEYS_ARE = "`tunemill schema --markdown` lists the keys that there are"
 
 
 def unknown_keys(document: Document) -> Iterator[Problem]:
@@ -23,8 +24,9 @@ def unknown_keys(document: Document) -> Iterator[Problem]:
         problem = _foreign(key, place, document)
         if problem is None:
             unknown += 1
-            near = _nearest(key, place, tree) if unknown <= SUGGESTIONS else None
-            problem = problem_at(place, document, "unknown", "unknown key", near)
+            near = _nearest(key, place, tree, document) if unknown <= SUGGESTIONS else None
+            message = "unknown key" if near else f"unknown key; take it out. {WHERE_KEYS_ARE}"
+            problem = problem_at(place, document, "unknown", message, near)
         yield problem
     yield from _no_mappings(document)
 
@@ -81,11 +83,14 @@ def _foreign(key: str, place: KeyPath, document: Document) -> Problem | None:
     return None
 
 
-def _nearest(key: str, place: KeyPath, tree: KeyTree) -> str | None:
-    near = difflib.get_close_matches(key, list(tree), n=1, cutoff=0.6) or difflib.get_close_matches(
-        key, _axolotl_siblings(place), n=1, cutoff=0.6
-    )
-    return near[0] if near else None
+def _nearest(key: str, place: KeyPath, tree: KeyTree, document: Document) -> str | None:
+    """The known key that may be meant; in an override also an option of the command."""
+    override = document.override_at(place)
+    options: dict[str, str] = {}
+    if override is not None and override.text.startswith("--") and len(place) == 1:
+        options = {option.removeprefix("--"): option for option in override.options}
+    near = nearest(key, [*tree, *options]) or nearest(key, _axolotl_siblings(place))
+    return options.get(near[0], near[0]) if near else None
 
 
 def _pattern(place: KeyPath) -> str:

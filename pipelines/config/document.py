@@ -24,8 +24,8 @@ OF_VALUES: frozenset[Kind] = frozenset({"value", "ambiguous"})
 class Document:
     """`data` is the file's mapping without null keys, `raw` with them; `keys` and `values` say where they stand.
 
-    `notes` are on values that other readers of YAML take for something else, `overrides` what replaced values of the
-    file.
+    `problems` are of values that could not be read: they are null in the data. `notes` are on values that other
+    readers of YAML take for something else, `overrides` what replaced values of the file.
     """
 
     path: Path
@@ -35,6 +35,12 @@ class Document:
     values: dict[KeyPath, Span]
     notes: tuple[Problem, ...] = ()
     overrides: dict[KeyPath, Override] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def broken(self) -> frozenset[str]:
+        """The keys whose values could not be read."""
+        return frozenset(problem.path for problem in self.problems)
 
     @property
     def folder(self) -> Path:
@@ -62,32 +68,39 @@ class Document:
 
 
 def problem_at(
-    place: KeyPath, document: Document, kind: Kind, message: str, suggestion: str | None = None
+    place: KeyPath,
+    document: Document,
+    kind: Kind,
+    message: str,
+    suggestion: str | None = None,
+    *,
+    of_value: bool = False,
 ) -> Problem:
-    """A problem with the key at `place`; a message that begins with the key and a colon loses them."""
-    span = document.span(place, of_value=kind in OF_VALUES)
+    """A problem with the key at `place`, or with its value; a message loses the key and a colon at its beginning."""
+    span = document.span(place, of_value=of_value or kind in OF_VALUES)
     plain = message.removeprefix(f"{place[-1]}: ") if place else message
     return problem_of_span(spell(place), span, kind, plain, suggestion)
 
 
 def read_document(path: Path, overrides: Sequence[str | Override] = ()) -> Document:
-    """Read a pipeline's YAML and apply overrides of its keys. Raises ConfigError with every problem found."""
+    """Read a pipeline's YAML and apply overrides of its keys. Raises ConfigError where it is no YAML of keys."""
     read = _read(path)
-    data = {} if read.data is None else read.data
-    problems = list(read.problems)
-    if not problems and not isinstance(data, dict):
+    data = {} if read.data is None and not read.problems else read.data
+    if not isinstance(data, dict):
         span = read.values.get((), WHOLE_FILE)
-        problems.append(problem_of_span("", span, "value", "the file must hold a mapping of keys to values"))
-    if isinstance(data, dict):
-        given = [item if isinstance(item, Override) else override_of(item) for item in overrides]
-        problems += [problem for override in given for problem in _override(read, data, override)]
-    else:
-        given = []
-    if problems:
-        raise ConfigError(path, problems)
-    applied = {override.parts: override for override in given}
+        no_mapping = problem_of_span("", span, "value", "the file must hold a mapping of keys to values")
+        raise ConfigError(path, read.problems or [no_mapping])
+    given = [item if isinstance(item, Override) else override_of(item) for item in overrides]
+    problems = [problem for override in given for problem in _override(read, data, override)]
     return Document(
-        path.resolve(), _without_nulls(data), data, read.keys, read.values, tuple(read.notes), applied
+        path.resolve(),
+        _without_nulls(data),
+        data,
+        read.keys,
+        read.values,
+        tuple(read.notes),
+        {override.parts: override for override in given},
+        (*read.problems, *problems),
     )
 
 
@@ -118,7 +131,7 @@ def _override(read: Values, data: dict[str, Any], override: Override) -> list[Pr
     def locate(node: yaml.Node) -> Span:
         begin = override.value[0]
         first, last = begin + node.start_mark.index, begin + node.end_mark.index
-        return override.span(first, max(last, first + 1))
+        return override.span(first, last)
 
     try:
         found = values_of(node_of(override.value_text), locate, override.parts)
@@ -154,7 +167,7 @@ def _set(data: dict[str, Any], parts: KeyPath, value: Any) -> KeyPath | str:
             part = int(part)
         if isinstance(target, list) and isinstance(part, int):
             if part >= len(target):
-                return _no_place(path, f"has {len(target)} items, the first of which is number 0")
+                return _no_place(path, f"has {_items(len(target))}")
         elif isinstance(target, list):
             return _no_place(path, "is a list, whose items are chosen by number")
         elif not isinstance(target, dict) or not isinstance(part, str):
@@ -167,6 +180,10 @@ def _set(data: dict[str, Any], parts: KeyPath, value: Any) -> KeyPath | str:
                 target[part] = {}
             target = target[part]
     return path
+
+
+def _items(count: int) -> str:
+    return f"{count} item{'' if count == 1 else 's'}, and the first is number 0"
 
 
 def _no_place(path: KeyPath, why: str) -> str:

@@ -51,15 +51,13 @@ def values_of(node: yaml.Node | None, locate: Locate, path: KeyPath = ()) -> Val
 
 
 def in_file(text: str) -> Locate:
-    """Where the nodes of a file's text stand. Of what takes several lines, the first character."""
+    """Where the nodes of a file's text stand. What is empty, or takes several lines, has no width."""
     lines = lines_of(text)
 
     def locate(node: yaml.Node) -> Span:
         start, end = node.start_mark, node.end_mark
         stop = end.column if end.line == start.line else start.column
-        return Span(
-            start.line + 1, start.column + 1, max(stop, start.column + 1) + 1, line_at(lines, start.line + 1)
-        )
+        return Span(start.line + 1, start.column + 1, stop + 1, line_at(lines, start.line + 1))
 
     return locate
 

@@ -11,6 +11,7 @@ from tunemill.pipelines.config.graph_config import GraphConfig
 from tunemill.pipelines.config.idle_keys import idle_keys
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.machine import has_gpu, meant_without_gpu
+from tunemill.pipelines.config.overrides import Override
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.config.readers import unread_keys, wrong_values
 from tunemill.pipelines.config.renamed_keys import with_todays_names
@@ -22,15 +23,15 @@ from tunemill.stages.declaration import StageConfig
 from tunemill.stages.registry import STAGES
 
 
-def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
+def load_pipeline(path: Path, overrides: Sequence[str | Override] = ()) -> Pipeline:
     """Read and check a pipeline's YAML. Raises ConfigError with every problem found."""
     document, problems = with_todays_names(spelled_out(read_document(path, overrides)))
-    problems += document.notes
+    problems = [*document.problems, *problems, *document.notes]
     problems += unknown_keys(document)
     problems += idle_keys(document)
     pipeline, more = build(document)
     problems = once([*problems, *more])
-    if pipeline is None or not all(problem.is_note for problem in problems):
+    if pipeline is None or document.problems or not all(problem.is_note for problem in problems):
         raise ConfigError(document.path, problems)
     return replace(pipeline, notes=tuple(problems))
 
@@ -39,7 +40,7 @@ def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
     """The graph of a document with its notes; or None and every problem that stands in its way."""
     graph = validate(GraphConfig, cut(GraphConfig, document), document)
     if isinstance(graph, list):
-        return None, graph
+        return None, [*graph, *_of_guess(document, graph)]
     assert isinstance(graph, GraphConfig)
     nodes, problems = nodes_of(places(graph), document)
     problems += problems_of_keys(graph, document)
@@ -55,6 +56,17 @@ def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
     )
     made = Pipeline(name, document, tuple(nodes), output_dir, prepared_path, prepares_only(graph))
     return made, problems
+
+
+def _of_guess(document: Document, wrong: Sequence[Problem]) -> Iterator[Problem]:
+    """Wrong values of the nodes that there would be without the keys that are wrong for the graph."""
+    said = {problem.path for problem in wrong} | document.broken
+    kept = {key: value for key, value in document.data.items() if key not in said}
+    guess = replace(document, data={"base_model": ".", **kept}, problems=())
+    graph = validate(GraphConfig, cut(GraphConfig, guess), guess)
+    if isinstance(graph, GraphConfig):
+        _, problems = nodes_of(places(graph), document)
+        yield from (problem for problem in problems if problem.kind == "value")
 
 
 def nodes_of(found: Sequence[Place], document: Document) -> tuple[list[Node], list[Problem]]:

@@ -1,6 +1,5 @@
 """Which chat template a config chooses. A named one is the file of that name in `templates/`."""
 
-import difflib
 import re
 from functools import cache
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, WithJsonSchema
 
+from tunemill.stages.choices import ChoiceError
 from tunemill.stages.errors import SettingError
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -21,14 +21,9 @@ INCLUDE = re.compile(r"\{% include '([\w/]+\.jinja)' %\}\n")
 
 
 def known_choice(choice: str) -> str:
-    """Raises ValueError, naming the nearest, for a choice that there is not."""
+    """Raises ChoiceError for a choice that there is not."""
     if choice not in CHOICES:
-        near = difflib.get_close_matches(choice, CHOICES, n=1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(
-            f"there is no chat template of this name{meant} There are tokenizer_default, jinja, {', '.join(NAMES)}, "
-            f"and {FALLBACK}<one of these names>"
-        )
+        raise ChoiceError(choice, CHOICES)
     return choice
 
 

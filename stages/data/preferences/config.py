@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from tunemill.stages.choices import nearest
 from tunemill.stages.data.conversations.chat_template import TemplateName, check_template_keys
 from tunemill.stages.data.conversations.format_strings import check_format_strings
 from tunemill.stages.data.preferences.type_table import (
@@ -202,10 +203,12 @@ class PreferencesConfig(StageConfig):
         if (name not in TYPES[self.kind] and not own) or orpo_only:
             method = "reward_model: true" if self.reward_model else f"rl: {self.rl}"
             names = sorted(n for n in TYPES[self.kind] if self.rl == "orpo" or n not in ORPO_ONLY)
+            meant = nearest(name, names)
             raise ConflictError(
                 f"type: {self.type} is not a format for {method}; choose one of {', '.join(names)}, "
                 "or the function of a Python file beside the YAML (my_module.my_function)",
                 "type",
+                suggestion=meant[0] if meant else None,
             )
 
     def _spelt_type(self) -> str:

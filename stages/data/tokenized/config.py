@@ -154,7 +154,7 @@ class TokenizedConfig(ConversationKeys):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.is_code and not self.type_code:
-            raise ConflictError(unknown(str(self.type)), "type")
+            raise unknown(str(self.type))
         self._check_belonging("chat_template", CHAT_KEYS)
         self._check_belonging("completion", COMPLETION_KEYS)
         self._check_belonging("alpaca_chat", ALPACA_CHAT_KEYS)
