@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,13 @@ class Document:
     overrides: dict[KeyPath, Override] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
-    @property
+    @cached_property
     def broken(self) -> frozenset[str]:
-        """The keys whose values could not be read."""
-        return frozenset(problem.path for problem in self.problems)
+        """The keys whose values could not be read, as a whole or somewhere inside."""
+        found: set[str] = set()
+        for path in {problem.path for problem in self.problems}:
+            found |= {path, *(path[: end.start()] for end in re.finditer(r"[.\[]", path))}
+        return frozenset(found)
 
     @property
     def folder(self) -> Path:

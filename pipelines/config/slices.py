@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tunemill.pipelines.config.document import Document, problem_at
-from tunemill.pipelines.config.key_paths import KeyPath, lies_in, spell
+from tunemill.pipelines.config.key_paths import KeyPath, spell
 from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.problems import given as given_as
 from tunemill.pipelines.config.user_code import code_files
@@ -68,7 +68,7 @@ def cut(
         candidates = _candidates(config, code[name].of if name in code else name, entry)
         found = [place for place in candidates if _has(document.data, place)]
         places[name] = (found or candidates)[0]
-        if any(_is_broken(place, document) for place in candidates):
+        if document.broken and any(spell(place) in document.broken for place in candidates):
             unreadable[name] = None
             continue
         if not found:
@@ -91,12 +91,6 @@ def cut(
             values[name] = value
     values |= {name: value for name, value in (given or {}).items() if name in config.marked(GraphMark)}
     return Slice(values, places, unreadable)
-
-
-def _is_broken(place: KeyPath, document: Document) -> bool:
-    """Whether reading the file found something wrong with a value, or inside it."""
-    spelled = spell(place)
-    return any(path == spelled or lies_in(path, spelled) for path in document.broken)
 
 
 def _candidates(config: type[StageConfig], name: str, entry: KeyPath | None) -> list[KeyPath]:

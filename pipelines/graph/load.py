@@ -60,7 +60,7 @@ def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
 
 def _of_guess(document: Document, wrong: Sequence[Problem]) -> Iterator[Problem]:
     """Wrong values of the nodes that there would be without the keys that are wrong for the graph."""
-    said = {problem.path for problem in wrong} | document.broken
+    said = {problem.path for problem in (*wrong, *document.problems)}
     kept = {key: value for key, value in document.data.items() if key not in said}
     guess = replace(document, data={"base_model": ".", **kept}, problems=())
     graph = validate(GraphConfig, cut(GraphConfig, guess), guess)

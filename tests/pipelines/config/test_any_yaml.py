@@ -226,6 +226,5 @@ def test_in_a_process_of_its_own_it_ends_with_1_and_the_line_at_fault(file):
     command = [sys.executable, "-m", "tunemill.pipelines.cli", "check", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and not done.stdout
-    assert done.stderr.startswith(
-        f"{file}:1:4: a: the tag !!timestamp has no meaning here; take it out\na: !!timestamp x\n   ^~~~~~~~~~~~~\n"
-    )
+    said = f"{file}:1:4: a: the tag !!timestamp has no meaning here; take it out\na: !!timestamp x\n   ^~~~~~~~~~~~~\n"
+    assert said in done.stderr
