@@ -110,6 +110,14 @@ class Idle:
     reason: str
 
 
+@dataclass(frozen=True)
+class Fault:
+    """Why what the field `key` names on this machine cannot be used: refused before anything runs."""
+
+    key: str
+    reason: str
+
+
 def not_yet(key: str, *values: str) -> Any:
     """A validator of the field `key` for values of Axolotl's that do not run here yet.
 
@@ -216,6 +224,17 @@ class StageConfig(Settings):
 
     def idle(self) -> Iterator[Idle]:
         """The settings that ask for nothing beside the others."""
+        return iter(())
+
+    def faults(self) -> Iterator[Fault]:
+        """What is wrong with the local files and folders that the config names and that are there.
+
+        Goes by names, sizes, first bytes and small files of settings: `check` asks for it, and must be fast.
+        """
+        return iter(())
+
+    def needs_gpu(self) -> Iterator[Idle]:
+        """The settings that only a machine with a GPU can honour, and why."""
         return iter(())
 
     def used_libraries(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""`tunemill check`: is this YAML right? Touches no source and no network."""
+"""`tunemill check`: is this YAML right, and what it names on this machine there? Reads no rows, asks no network."""
 
 import argparse
 from typing import Any
@@ -6,12 +6,16 @@ from typing import Any
 from tunemill.pipelines.commands.options import add_command, add_json, add_pipeline, note_lines, print_json
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.looks import everything
 
 
 def add_to(commands: Any) -> None:
     """Add the command."""
     parser = add_command(
-        commands, "check", check, "check a YAML without touching data, models or the network"
+        commands,
+        "check",
+        check,
+        "check a YAML and that the files it names are there; reads no rows, asks no network",
     )
     add_pipeline(parser)
     add_json(parser)
@@ -20,7 +24,7 @@ def add_to(commands: Any) -> None:
 def check(options: argparse.Namespace) -> int:
     """Print every problem and every note; 1 if there is any problem."""
     try:
-        pipeline = load_pipeline(options.pipeline, options.overrides)
+        pipeline = load_pipeline(options.pipeline, options.overrides, everything)
     except ConfigError as error:
         if not options.json:
             raise

@@ -20,6 +20,7 @@ from tunemill.pipelines.commands.tables import evaluation_table, is_evaluation, 
 from tunemill.pipelines.config.document import problem_at
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.looks import everything
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.run.finished import Finished
 from tunemill.pipelines.run.progress import show_progress
@@ -42,7 +43,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the pipeline; 1 if a node failed."""
-    pipeline = load_pipeline(options.pipeline, options.overrides)
+    pipeline = load_pipeline(options.pipeline, options.overrides, everything)
     if pipeline.prepares_only:
         raise ConfigError(pipeline.document.path, [_not_trained(pipeline)])
     _check_nodes(pipeline, options.refresh)

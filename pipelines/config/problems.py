@@ -10,11 +10,20 @@ from typing import Any, Literal
 from tunemill.pipelines.config.spans import Span, escaped, pointer
 
 Kind = Literal[
-    "unknown", "unsupported", "removed", "unread", "conflict", "value", "idle", "renamed", "ambiguous"
+    "unknown",
+    "unsupported",
+    "removed",
+    "unread",
+    "conflict",
+    "value",
+    "idle",
+    "renamed",
+    "ambiguous",
+    "elsewhere",
 ]
-# These stop nobody: a setting that asks for nothing here, a key that was read under another name, and a value that
-# other readers of YAML take for something else.
-NOTES: frozenset[Kind] = frozenset({"idle", "renamed", "ambiguous"})
+# These stop nobody: a setting that asks for nothing here, a key that was read under another name, a value that other
+# readers of YAML take for something else, and what this machine lacks and another may have.
+NOTES: frozenset[Kind] = frozenset({"idle", "renamed", "ambiguous", "elsewhere"})
 
 
 LONGEST_GIVEN = 200

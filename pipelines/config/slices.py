@@ -15,7 +15,7 @@ from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.problems import given as given_as
 from tunemill.pipelines.config.user_code import code_files
 from tunemill.pipelines.config.wording import missing, unread, words_of
-from tunemill.resources.local import absolute, is_file, is_folder, is_there
+from tunemill.resources.local import URL, absolute, is_file, is_folder, is_there
 from tunemill.resources.protocols import HUB_DATASETS
 from tunemill.stages.data.sources.names import BUILDERS, COMPRESSED, EXTENSIONS
 from tunemill.stages.declaration import (
@@ -80,6 +80,12 @@ def cut(
             within = sources[name].within
             beside = (*found[0][:-1], within) if within else ()
             around = _get(document.data, beside) if beside and _has(document.data, beside) else None
+            if not sources[name].remote and isinstance(value, str) and is_elsewhere(value):
+                unreadable[name] = (
+                    f"{value} is a URL, and {places[name][-1]} must be on this machine; fetch it, and give its local "
+                    "path"
+                )
+                continue
             value = whole_name(value, document.folder, sources[name].remote, around)
         elif name in texts:
             try:
@@ -103,6 +109,11 @@ def _candidates(config: type[StageConfig], name: str, entry: KeyPath | None) -> 
     if name not in entries or entries[name].falls_back:
         found.append(tuple(elsewhere[name].path.split(".")) if name in elsewhere else (name,))
     return found
+
+
+def is_elsewhere(name: str) -> bool:
+    """Whether a name is a URL, and not that of another pipeline's result."""
+    return URL.match(name) is not None and not name.startswith(ASSET_SCHEME)
 
 
 def whole_name(value: Any, folder: Path, remote: bool, around: Any = None) -> Any:

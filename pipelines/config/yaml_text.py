@@ -101,6 +101,8 @@ def _problem(error: yaml.YAMLError, text: str) -> YamlError:
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     reason = error.problem or str(error)
     remedy = "; indent with spaces" if "'\\t'" in reason else ""
+    if "alphabetic or numeric" in reason:
+        remedy = "; put a text that begins with * or & in quotes"
     return YamlError(f"not valid YAML: {reason}{remedy}", line, column)
 
 

@@ -7,8 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tunemill.pipelines.config.document import Document, problem_at
-from tunemill.pipelines.config.problems import ConfigError, Problem
+from tunemill.pipelines.config.document import Document
+from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.graph.looks import missing_source
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.resources.canonical import SCHEMA
 from tunemill.resources.errors import StoreError
@@ -42,7 +43,7 @@ def identify_sources(node: Node, document: Document, cache: StatCache) -> dict[s
         try:
             found[field] = [identify_source(name, revision_of(node, field), cache) for name in names]
         except StoreError as error:
-            raise ConfigError(document.path, [_missing_source(node, field, document, str(error))]) from error
+            raise ConfigError(document.path, [missing_source(node, field, document, str(error))]) from error
     return found
 
 
@@ -97,10 +98,3 @@ def minor_version(library: str) -> str:
         return ".".join(version(library).split("+")[0].split(".")[:2])
     except PackageNotFoundError:
         return "not installed"
-
-
-def _missing_source(node: Node, field: str, document: Document, reason: str) -> Problem:
-    place = node.places[field]
-    if not node.config.marked(SourceMark).get(field, SourceMark()).remote:
-        reason += ". Models on the Hugging Face Hub are not resolved yet: fetch what you need and give its local path"
-    return problem_at(place, document, "value", reason)

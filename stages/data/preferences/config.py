@@ -162,9 +162,7 @@ class PreferencesConfig(StageConfig):
     def _check(self) -> Self:
         self._check_method()
         self._check_type()
-        problem = check_template_keys(self.chat_template, self.chat_template_jinja)
-        if problem:
-            raise ConflictError(problem, "chat_template", "chat_template_jinja")
+        check_template_keys(self.chat_template, self.chat_template_jinja)
         given = [
             key for key in FORMAT_KEYS if key in self.model_fields_set and key not in self.chosen_type.keys
         ]

@@ -165,9 +165,7 @@ class TokenizedConfig(ConversationKeys):
                 "train_on_inputs",
                 "type",
             )
-        problem = check_template_keys(self.chat_template, self.chat_template_jinja)
-        if problem:
-            raise ConflictError(problem, "chat_template", "chat_template_jinja")
+        check_template_keys(self.chat_template, self.chat_template_jinja)
         return self
 
     def _check_belonging(self, owner: str, keys: tuple[str, ...]) -> None:

@@ -58,9 +58,11 @@ def unknown(kind: str) -> ConflictError:
     if family in REMEDIES:
         return ConflictError(f"type: {kind} {REMEDIES[family]}", "type")
     meant = nearest(kind, [*FORMATS, "_synthetic"])
+    module = kind.rpartition(".")[0].replace(".", "/")
+    own = f", and there is no {module}.py with a function of your own beside this file" if module else ""
     return ConflictError(
-        f"type: {kind!r} is no known format. Known are {', '.join(FAMILIES)}, a mapping of fields and format strings, "
-        "and functions of your own: module.function, in a file beside this one",
+        f"type: {kind!r} is no known format{own}. Known are {', '.join(FAMILIES)}, a mapping of fields and "
+        "format strings, and functions of your own: module.function, in a file beside this one",
         "type",
         suggestion=meant[0] if meant else None,
     )
