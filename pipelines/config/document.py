@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ OF_VALUES: frozenset[Kind] = frozenset({"value", "ambiguous"})
 class Document:
     """`data` is the file's mapping without null keys, `raw` with them; `keys` and `values` say where they stand.
 
-    `problems` are of values that could not be read: they are null in the data. `notes` are on values that other
-    readers of YAML take for something else, `overrides` what replaced values of the file.
+    `problems` are of what could not be read; values that are null for that are `broken`, as is what holds them. `notes`
+    are on values that other readers of YAML take for something else, `overrides` what replaced values of the file.
     """
 
     path: Path
@@ -37,14 +36,7 @@ class Document:
     notes: tuple[Problem, ...] = ()
     overrides: dict[KeyPath, Override] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
-
-    @cached_property
-    def broken(self) -> frozenset[str]:
-        """The keys whose values could not be read, as a whole or somewhere inside."""
-        found: set[str] = set()
-        for path in {problem.path for problem in self.problems}:
-            found |= {path, *(path[: end.start()] for end in re.finditer(r"[.\[]", path))}
-        return frozenset(found)
+    broken: frozenset[KeyPath] = frozenset()
 
     @property
     def folder(self) -> Path:
@@ -105,6 +97,7 @@ def read_document(path: Path, overrides: Sequence[str | Override] = ()) -> Docum
         tuple(read.notes),
         {override.parts: override for override in given},
         (*read.problems, *problems),
+        frozenset(path[:length] for path in read.broken for length in range(1, len(path) + 1)),
     )
 
 
@@ -141,8 +134,10 @@ def _override(read: Values, data: dict[str, Any], override: Override) -> list[Pr
         found = values_of(node_of(override.value_text), locate, override.parts)
     except YamlError as error:
         begin = override.value[0] + (error.column - 1 if error.line == 1 else 0)
+        read.broken.add(override.parts)
         return [problem_of_span(spelled, override.span(begin, begin + 1), "value", str(error))]
     if found.problems:
+        read.broken.add(tuple(int(part) if INDEX.fullmatch(str(part)) else part for part in override.parts))
         return found.problems
     path = _set(data, override.parts, found.data)
     if isinstance(path, str):

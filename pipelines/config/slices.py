@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tunemill.pipelines.config.document import Document, problem_at
-from tunemill.pipelines.config.key_paths import KeyPath, spell
+from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.problems import given as given_as
 from tunemill.pipelines.config.user_code import code_files
@@ -68,7 +68,7 @@ def cut(
         candidates = _candidates(config, code[name].of if name in code else name, entry)
         found = [place for place in candidates if _has(document.data, place)]
         places[name] = (found or candidates)[0]
-        if document.broken and any(spell(place) in document.broken for place in candidates):
+        if document.broken and any(place in document.broken for place in candidates):
             unreadable[name] = None
             continue
         if not found:

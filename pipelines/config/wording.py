@@ -91,7 +91,7 @@ def words_of(items: Sequence[ErrorDetails]) -> Words:
             accepted += ["true", "false"]
             rules = [rule for rule in rules if rule != BOOLEAN]
         return _choice(given, list(dict.fromkeys(accepted)), rules)
-    rules = list(dict.fromkeys(rules))
+    rules = list(dict.fromkeys(rules)) or ["one of the accepted values"]
     if rules == [BOOLEAN] and isinstance(given, str):
         near = nearest(given, ["true", "false", "yes", "no", "on", "off"])
         return Words(f"must be {BOOLEAN}{_given(given)}", near[0] if near else None)
@@ -126,7 +126,7 @@ def _rule(item: ErrorDetails) -> str:
     found = RULES.get(item["type"])
     if found is None:
         # No field of ours makes such an error now; its name says more than nothing.
-        return f"another kind of value ({item['type'].replace('_', ' ')})"
+        return f"another kind of value ({item['type']})"
     return found if isinstance(found, str) else found(item.get("ctx", {}))
 
 

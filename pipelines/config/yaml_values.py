@@ -30,9 +30,9 @@ Locate = Callable[[yaml.Node], Span]
 
 @dataclass
 class Values:
-    """Plain data; `keys` and `values`: key path -> where they stand. With problems, the data lack what is wrong.
+    """Plain data; `keys` and `values`: key path -> where they stand. Items of lists stand in both.
 
-    Items of lists stand in both.
+    What cannot be read is null in the data, and `broken`.
     """
 
     data: Any = None
@@ -40,6 +40,7 @@ class Values:
     values: dict[KeyPath, Span] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
+    broken: set[KeyPath] = field(default_factory=set)
 
 
 def values_of(node: yaml.Node | None, locate: Locate, path: KeyPath = ()) -> Values:
@@ -117,7 +118,7 @@ class _Walk:
             if name in own:
                 first = self.values.keys[below].line
                 message = f"the key is given twice, first in line {first}; keep one of them"
-                self.say("value", message, key, below)
+                self.values.problems.append(problem_of_span(spell(below), self.locate(key), "value", message))
             self.values.keys[below] = self.locate(key)
             self.values.values.pop(below, None)
             own[name] = self.value(item, below)
@@ -180,7 +181,11 @@ class _Walk:
     def say(self, kind: Kind, message: str, node: yaml.Node, path: KeyPath) -> Any:
         """Say something at a node's place; the value is None."""
         problem = problem_of_span(spell(path), self.locate(node), kind, message)
-        (self.values.notes if problem.is_note else self.values.problems).append(problem)
+        if problem.is_note:
+            self.values.notes.append(problem)
+        else:
+            self.values.problems.append(problem)
+            self.values.broken.add(path)
 
 
 def _is_merge(key: yaml.Node) -> bool:

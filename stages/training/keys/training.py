@@ -40,7 +40,7 @@ class TrainingKeys(AdapterKeys, BatchKeys, ScheduleKeys, OptimizerKeys, MachineK
         yield from super().needs_gpu()
         for asked in self.kernel_choice.needing_gpu():
             key, _, setting = asked.partition(": ")
-            given = key if key in type(self).model_fields else "plugins"
+            given = key if key in self.model_fields_set else "plugins"
             yield Idle(given, f"{setting}: needs a GPU; without one remove it, or use kernels: auto")
 
     def idle(self) -> Iterator[Idle]:

@@ -125,12 +125,6 @@ def test_every_problem_is_reported_at_once_and_as_json(yaml_file, capsys):
         assert set(problem) == {"path", "line", "column", "kind", "message", "suggestion", "end", "override"}
 
 
-def test_a_source_that_is_missing_is_no_problem_of_check(yaml_file):
-    (yaml_file.parent / "data" / "sums.jsonl").unlink()
-    assert main(["check", str(yaml_file)]) == 0
-    assert main(["plan", str(yaml_file), "--state", str(yaml_file.parent / "state")]) == 1
-
-
 def test_a_missing_source_is_named_with_its_line(yaml_file, capsys):
     (yaml_file.parent / "data" / "sums.jsonl").unlink()
     assert main(["run", str(yaml_file), "--state", str(yaml_file.parent / "state")]) == 1
