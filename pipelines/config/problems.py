@@ -68,7 +68,7 @@ class Problem:
         return self.override is not None, self.line, self.column
 
     def line_in(self, file: Path) -> str:
-        """`file:line:column: key: message`; a message that begins with its key says it once."""
+        """`file:line:column: key: message`, or `file: in the override ...`; a key that begins the message is said once."""
         key = re.split(r"[.\]]", self.path)[-1] or self.path
         begins = key and re.match(rf"{re.escape(key)}\b", self.message)
         text = self.message if begins or not self.path else f"{self.path}: {self.message}"
@@ -76,7 +76,7 @@ class Problem:
         meant = f"; did you mean `{self.suggestion}`?" if self.suggestion else ""
         place = f"{file}:{self.line}:{self.column}"
         if self.override is not None:
-            place = f"in the override `{self.override}`"
+            place = f"{file}: in the override `{self.override}`"
         return escaped(f"{place}: {note}{text}{meant}")
 
     def shown_in(self, file: Path, width: int) -> list[str]:
