@@ -3,7 +3,7 @@
 import argparse
 import gc
 import os
-import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tunemill import __version__
+from tunemill.pipelines.commands.arguments import EPILOG, parse
 from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.config.spans import escaped
 from tunemill.resources.errors import LaunchError, StoreError
 from tunemill.stages.errors import UserError
 
@@ -20,7 +22,7 @@ Command = Callable[[argparse.Namespace], int]
 
 # The module of each in `commands/` has its name.
 COMMANDS = {
-    "check": "check a YAML without touching data, models or the network",
+    "check": "check a YAML and that the files it names are there; reads no rows, asks no network",
     "plan": "show what is cached, what will run and why; changes nothing",
     "preprocess": "prepare the data and nothing else; show it, or write it to a file",
     "run": "compute what is not in the store yet, and nothing else",
@@ -31,25 +33,20 @@ COMMANDS = {
     "ui": "open Dagster on 127.0.0.1 over the pipelines of a folder",
 }
 
-EPILOG = "Any key of the YAML can be overridden: --learning_rate=1e-4, --datasets[0].path=rows.jsonl."
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 failed, 2 wrong usage."""
     given = sys.argv[1:] if arguments is None else arguments
-    parser = make_parser([word for word in given if word in COMMANDS][:1])
-    options, extra = parser.parse_known_args(given)
-    overrides = [item.removeprefix("--") for item in extra if re.match(r"--[^=]+=", item)]
-    if len(overrides) != len(extra) or (extra and not options.takes_overrides):
-        parser.error(f"unrecognized arguments: {' '.join(extra)}")
-    options.overrides = overrides
+    command_name = next((word for word in given if not word.startswith("-")), "")
+    options = parse(make_parser([command_name]), given)
     command: Command = options.command
     try:
         code = command(options)
         sys.stdout.flush()
         return code
     except ConfigError as error:
-        return _complain(options, "\n".join(error.lines()), [problem.as_json() for problem in error.problems])
+        shown = "\n".join(error.shown(shutil.get_terminal_size().columns))
+        return _complain(options, shown, [problem.as_json() for problem in error.ordered()])
     except (LaunchError, StoreError, UserError) as error:
         return _complain(options, str(error), [])
     except BrokenPipeError:
@@ -95,7 +92,7 @@ def _module(command: str) -> Any:
 
 
 def _complain(options: argparse.Namespace, message: str, problems: list[dict[str, Any]]) -> int:
-    print(message, file=sys.stderr)
+    print(escaped(message, keep="\n"), file=sys.stderr)
     if getattr(options, "json", False):
         from tunemill.pipelines.commands.options import print_json
 

@@ -12,7 +12,7 @@ from tunemill.pipelines.assets.clashes import circles, name_clash, step_names
 from tunemill.pipelines.config.graph_config import GraphConfig
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.config.yaml_text import YamlError, nodes_of, text_of_file
-from tunemill.pipelines.config.yaml_values import values_of
+from tunemill.pipelines.config.yaml_values import in_file, values_of
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.places import plain_name
@@ -87,7 +87,8 @@ def _looks_like_pipeline(path: Path) -> bool:
     if _blocks(path):
         return True
     try:
-        documents = [values_of(node).data for node in nodes_of(text_of_file(path))]
+        text = text_of_file(path)
+        documents = [values_of(node, in_file(text)).data for node in nodes_of(text)]
     except (OSError, YamlError):
         return True
     return any(isinstance(data, dict) and needed <= data.keys() for data in documents)

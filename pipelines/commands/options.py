@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunemill.pipelines.commands.arguments import EPILOG
 from tunemill.resources.local import local_path
 from tunemill.resources.store import Store, open_store
 
@@ -27,6 +28,7 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
     """The YAML, and overrides of its keys."""
     parser.add_argument("pipeline", type=Path, metavar="PIPELINE.YML")
     parser.set_defaults(takes_overrides=True)
+    parser.epilog = EPILOG
 
 
 def add_state(parser: argparse.ArgumentParser) -> None:
@@ -63,5 +65,5 @@ def print_json(document: Any) -> None:
 
 def note_lines(pipeline: "Pipeline") -> list[str]:
     """The notes on a pipeline's keys, in the order of the file."""
-    ordered = sorted(pipeline.notes, key=lambda note: (note.line, note.column))
+    ordered = sorted(pipeline.notes, key=lambda note: note.order)
     return [note.line_in(pipeline.document.path) for note in ordered]

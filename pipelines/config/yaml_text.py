@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from tunemill.pipelines.config.spans import lines_of
+
 # A pipeline's YAML has some hundred values. Reading takes time and memory for each, so a file made to take
 # much of both, or some other YAML taken for a pipeline, is refused within a second.
 MAX_BYTES = 256 * 1024
@@ -99,9 +101,12 @@ def _problem(error: yaml.YAMLError, text: str) -> YamlError:
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     reason = error.problem or str(error)
     remedy = "; indent with spaces" if "'\\t'" in reason else ""
+    if "alphabetic or numeric" in reason:
+        remedy = "; put a text that begins with * or & in quotes"
     return YamlError(f"not valid YAML: {reason}{remedy}", line, column)
 
 
 def _place(before: str) -> tuple[int, int]:
     """Line and column of what follows a text."""
-    return before.count("\n") + 1, len(before) - before.rfind("\n")
+    lines = lines_of(before)
+    return len(lines), len(lines[-1]) + 1

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tunemill.pipelines.config.document import Document
-from tunemill.pipelines.config.key_paths import spell
-from tunemill.pipelines.config.problems import ConfigError, Problem
+from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.graph.looks import missing_source
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.resources.canonical import SCHEMA
 from tunemill.resources.errors import StoreError
@@ -44,7 +44,7 @@ def identify_sources(node: Node, document: Document, cache: StatCache) -> dict[s
         try:
             found[field] = [identify_source(name, revision_of(node, field), cache) for name in names]
         except StoreError as error:
-            raise ConfigError(document.path, [_missing_source(node, field, document, str(error))]) from error
+            raise ConfigError(document.path, [missing_source(node, field, document, str(error))]) from error
     return found
 
 
@@ -126,10 +126,3 @@ def minor_version(library: str) -> str:
     line = re.search(r"^Version: *(\S+)", found.read_text("METADATA") or "", re.MULTILINE)
     version = line[1] if line else found.version
     return ".".join(version.split("+")[0].split(".")[:2])
-
-
-def _missing_source(node: Node, field: str, document: Document, reason: str) -> Problem:
-    place = node.places[field]
-    if not node.config.marked(SourceMark).get(field, SourceMark()).remote:
-        reason += ". Models on the Hugging Face Hub are not resolved yet: fetch what you need and give its local path"
-    return Problem(spell(place), *document.position(place), "value", reason)

@@ -1,4 +1,4 @@
-"""From a YAML to a pipeline: everything that can be said about a config without touching a source."""
+"""From a YAML to a pipeline: everything that can be said about a config without reading a row or asking the network."""
 
 import bisect
 from collections.abc import Iterator, Sequence
@@ -6,15 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from tunemill.pipelines.config.check import unknown_keys
-from tunemill.pipelines.config.document import Document, read_document
+from tunemill.pipelines.config.document import Document, problem_at, read_document
 from tunemill.pipelines.config.graph_config import GraphConfig
 from tunemill.pipelines.config.idle_keys import idle_keys
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.machine import has_gpu, meant_without_gpu
+from tunemill.pipelines.config.overrides import Override
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.config.readers import unread_keys, wrong_values
 from tunemill.pipelines.config.renamed_keys import with_todays_names
-from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, problem_at, validate
+from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, validate
+from tunemill.pipelines.graph.looks import LookAt, looked_at, nothing
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.places import Place, later_configs, places, plain_name, prepares_only
 from tunemill.resources.local import local_path
@@ -22,26 +24,31 @@ from tunemill.stages.declaration import StageConfig
 from tunemill.stages.registry import STAGES
 
 
-def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
-    """Read and check a pipeline's YAML. Raises ConfigError with every problem found."""
+def load_pipeline(
+    path: Path, overrides: Sequence[str | Override] = (), look_at: LookAt = nothing
+) -> Pipeline:
+    """Read and check a pipeline's YAML, and the files that the nodes of `look_at` name on this machine.
+
+    Raises ConfigError with every problem found.
+    """
     document, problems = with_todays_names(spelled_out(read_document(path, overrides)))
-    problems += document.notes
+    problems = [*document.problems, *problems, *document.notes]
     problems += unknown_keys(document)
     problems += idle_keys(document)
-    pipeline, more = build(document)
+    pipeline, more = build(document, look_at)
     problems = once([*problems, *more])
-    if pipeline is None or not all(problem.is_note for problem in problems):
+    if pipeline is None or document.problems or not all(problem.is_note for problem in problems):
         raise ConfigError(document.path, problems)
     return replace(pipeline, notes=tuple(problems))
 
 
-def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
+def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | None, list[Problem]]:
     """The graph of a document with its notes; or None and every problem that stands in its way."""
     graph = validate(GraphConfig, cut(GraphConfig, document), document)
     if isinstance(graph, list):
-        return None, graph
+        return None, [*graph, *_of_guess(document, graph, look_at)]
     assert isinstance(graph, GraphConfig)
-    nodes, problems = nodes_of(places(graph), document)
+    nodes, problems = nodes_of(places(graph), document, look_at)
     problems += problems_of_keys(graph, document)
     name = graph.name or plain_name(document.path.stem)
     if graph.base_model.startswith(f"{ASSET_SCHEME}{name}/"):
@@ -57,7 +64,18 @@ def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
     return made, problems
 
 
-def nodes_of(found: Sequence[Place], document: Document) -> tuple[list[Node], list[Problem]]:
+def _of_guess(document: Document, wrong: Sequence[Problem], look_at: LookAt) -> Iterator[Problem]:
+    """Wrong values of the nodes that there would be without the keys that are wrong for the graph."""
+    said = {problem.path for problem in (*wrong, *document.problems)}
+    kept = {key: value for key, value in document.data.items() if key not in said}
+    guess = replace(document, data={"base_model": ".", **kept}, problems=())
+    graph = validate(GraphConfig, cut(GraphConfig, guess), guess)
+    if isinstance(graph, GraphConfig):
+        _, problems = nodes_of(places(graph), document, look_at)
+        yield from (problem for problem in problems if problem.kind == "value")
+
+
+def nodes_of(found: Sequence[Place], document: Document, look_at: LookAt) -> tuple[list[Node], list[Problem]]:
     """The nodes whose slices are right, and the problems and notes of all."""
     nodes: list[Node] = []
     problems: list[Problem] = []
@@ -77,6 +95,8 @@ def nodes_of(found: Sequence[Place], document: Document) -> tuple[list[Node], li
         ]
         if without_gpu:
             problems += meant_without_gpu(config, piece.places, document)
+        if look_at(nodes[-1]):
+            problems += looked_at(nodes[-1], document)
     return nodes, problems
 
 

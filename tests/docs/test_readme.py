@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from support.configs import provide
 from support.examples import copy_examples
 from support.preference_rows import prepare, texts
 
@@ -96,7 +97,7 @@ def test_the_yaml_of_the_readme_is_valid(tmp_path):
     text = (ROOT / "examples" / "quickstart" / "pipeline.yml").read_text()
     without = re.sub(r"^pipeline:\n(?:[ ].*\n)*", "", text, flags=re.M)
     (tmp_path / "x.yml").write_text(f"{without}\n{block}")
-    command = [sys.executable, "-m", "tunemill.pipelines.cli", "check", str(tmp_path / "x.yml")]
+    command = [sys.executable, "-m", "tunemill.pipelines.cli", "check", str(provide(tmp_path / "x.yml"))]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -113,7 +114,7 @@ def test_the_yaml_of_the_page_on_data_is_valid(tmp_path, number):
     blocks = re.findall(r"^```yaml\n(.*?)^```", DATA_PAGE, re.M | re.S)
     assert len(blocks) == 3
     (tmp_path / "x.yml").write_text(f"{DATA_BASE}\n{blocks[number]}")
-    command = [sys.executable, "-m", "tunemill.pipelines.cli", "check", str(tmp_path / "x.yml")]
+    command = [sys.executable, "-m", "tunemill.pipelines.cli", "check", str(provide(tmp_path / "x.yml"))]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -131,7 +132,7 @@ def test_the_yaml_of_the_page_on_kernels_is_valid(tmp_path, number):
     assert len(blocks) == 4
     dataset = "datasets: [{path: rows.jsonl, type: chat_template}]"
     (tmp_path / "x.yml").write_text(f"{DATA_BASE}\n{dataset}\n{blocks[number]}")
-    command = [sys.executable, "-m", "tunemill.pipelines.cli", "check", str(tmp_path / "x.yml")]
+    command = [sys.executable, "-m", "tunemill.pipelines.cli", "check", str(provide(tmp_path / "x.yml"))]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
