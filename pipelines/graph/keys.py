@@ -14,6 +14,7 @@ from tunemill.pipelines.graph.nodes import Node
 from tunemill.resources.canonical import SCHEMA
 from tunemill.resources.errors import StoreError
 from tunemill.resources.identity import StatCache, identify
+from tunemill.resources.local import is_there
 from tunemill.resources.protocols import HUB_DATASETS
 from tunemill.resources.store import KEY_PARTS
 from tunemill.stages.declaration import SourceMark
@@ -102,6 +103,7 @@ def minor_version(library: str) -> str:
 
 def _missing_source(node: Node, field: str, document: Document, reason: str) -> Problem:
     place = node.places[field]
-    if not node.config.marked(SourceMark).get(field, SourceMark()).remote:
+    is_remote = node.config.marked(SourceMark).get(field, SourceMark()).remote
+    if not is_remote and not all(is_there(name) for name in node.sources[field]):
         reason += ". Models on the Hugging Face Hub are not resolved yet: fetch what you need and give its local path"
     return Problem(spell(place), *document.position(place), "value", reason)

@@ -11,6 +11,7 @@ from typing import Any
 from tunemill.pipelines.config.graph_config import SYNTHETIC_TYPE, GraphConfig
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.slices import ASSET_SCHEME
+from tunemill.resources.local import LONGEST_NAME, short_name
 from tunemill.stages.artifacts import Adapter
 from tunemill.stages.data.dataset.stage import DATASET
 from tunemill.stages.data.evaluation_data.stage import EVALUATION_DATA
@@ -169,5 +170,9 @@ def unique_names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def plain_name(text: str) -> str:
-    """A name that Dagster takes: letters, digits and underscores of ASCII."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", text) or "unnamed"
+    """A name that Dagster and file systems take: letters, digits and underscores of ASCII, and not too many.
+
+    Two long ones stay apart.
+    """
+    shortened = short_name(text, LONGEST_NAME)
+    return re.sub(r"[^A-Za-z0-9_]", "_", shortened) or "unnamed"

@@ -24,6 +24,7 @@ from tunemill.resources.environment import recorded_environment
 from tunemill.resources.errors import StoreError
 from tunemill.resources.launcher import Call, Launcher, in_child, name_of
 from tunemill.resources.lease import lease
+from tunemill.resources.local import LONGEST_NAME, short_name
 from tunemill.resources.refs import Ref
 from tunemill.resources.store import Absent, Published, Store
 from tunemill.stages.artifacts import Artifact
@@ -220,7 +221,7 @@ def device(session: Session, node: Node, observe: Callable[[dict[str, Any]], Non
         yield
         return
     visible = re.sub(r"[^0-9A-Za-z]+", "-", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
-    path = session.store.root / "devices" / f"gpu-{visible}.lease"
+    path = session.store.root / "devices" / f"{short_name(f'gpu-{visible}', LONGEST_NAME)}.lease"
     with lease(path, lambda message: observe({"type": "log", "message": f"for the GPU: {message}"})):
         yield
 

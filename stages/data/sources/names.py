@@ -85,7 +85,7 @@ def labels(names: list[str]) -> list[str]:
 
 
 def matches(pattern: str) -> list[str]:
-    """The local files that a pattern of absolute paths names, sorted; the pattern itself where there are none."""
+    """What a pattern of absolute paths names and is no folder, sorted; the pattern itself where there is nothing."""
     place = Path(pattern)
     if not place.is_absolute() or not WILDCARDS.search(pattern):
         return [pattern]
@@ -93,7 +93,7 @@ def matches(pattern: str) -> list[str]:
         if place.exists():
             return [pattern]
         found = Path(place.anchor).glob(str(place.relative_to(place.anchor)))
-        return sorted(str(item) for item in found if item.is_file()) or [pattern]
+        return sorted(str(item) for item in found if not item.is_dir()) or [pattern]
     except OSError:
         # It is too long for a path; reading it will say so.
         return [pattern]
