@@ -13,8 +13,10 @@ from tunemill.pipelines.commands import cache, check, lineage, plan, preprocess,
 from tunemill.pipelines.commands.options import print_json
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.resources.errors import LaunchError, StoreError
+from tunemill.resources.redaction import hidden_in_errors, redacted, secrets_in
 from tunemill.stages.errors import UserError
 
+EXPECTED = (ConfigError, LaunchError, StoreError, UserError)
 Command = Callable[[argparse.Namespace], int]
 
 EPILOG = "Any key of the YAML can be overridden: --learning_rate=1e-4, --datasets[0].path=rows.jsonl."
@@ -26,16 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, extra = parser.parse_known_args(arguments)
     overrides = [item.removeprefix("--") for item in extra if re.match(r"--[^=]+=", item)]
     if len(overrides) != len(extra) or (extra and not options.takes_overrides):
-        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+        parser.error(f"unrecognized arguments: {redacted(' '.join(extra))}")
     options.overrides = overrides
     command: Command = options.command
     try:
-        code = command(options)
+        with hidden_in_errors(secrets_in(overrides, os.environ), *EXPECTED, OSError):
+            code = command(options)
         sys.stdout.flush()
         return code
     except ConfigError as error:
         return _complain(options, "\n".join(error.lines()), [problem.as_json() for problem in error.problems])
-    except (LaunchError, StoreError, UserError) as error:
+    except EXPECTED as error:
         return _complain(options, str(error), [])
     except BrokenPipeError:
         # Whoever reads the output has seen enough, and nothing is left to say to them when Python ends.
@@ -63,6 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _complain(options: argparse.Namespace, message: str, problems: list[dict[str, Any]]) -> int:
+    message = redacted(message, secrets_in(options.overrides, os.environ))
     print(message, file=sys.stderr)
     if getattr(options, "json", False):
         print_json({"error": message, "problems": problems})

@@ -13,6 +13,7 @@ import stat
 import unicodedata
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tunemill.resources.errors import StoreError
 
@@ -121,6 +122,15 @@ def odd_characters(text: str) -> str | None:
     if kinds & {"Cc", "Zl", "Zp"}:
         return "its name has a line break or another control character; rename it"
     return _not_text(text)
+
+
+def odd_url(url: str) -> str | None:
+    """What is wrong with a URL, going by its text; nothing of it is told, for it may hold a password."""
+    try:
+        urlsplit(url).port  # noqa: B018  raises
+    except ValueError:
+        return "it is no URL: what stands before its path cannot be read; percent-encode a / ? # or [ of a password"
+    return odd_characters(url)
 
 
 def _not_text(name: str) -> str | None:

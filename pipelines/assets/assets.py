@@ -1,5 +1,6 @@
 """Nodes as Dagster assets: find inputs, ask the store, launch, report. No work of a stage is done here."""
 
+import os
 from typing import Any
 
 import dagster as dg
@@ -11,7 +12,10 @@ from tunemill.pipelines.graph.code_version import code_version
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.pipelines.run.materialize import Session, materialize
 from tunemill.resources.errors import LaunchError, StoreError
+from tunemill.resources.redaction import hidden_in_errors, redacted, secrets_in
 from tunemill.stages.errors import UserError
+
+EXPECTED = (ConfigError, LaunchError, StoreError, UserError)
 
 
 def build_assets(session: Session) -> list[dg.AssetsDefinition]:
@@ -38,19 +42,22 @@ def _asset(session: Session, node: Node) -> dg.AssetsDefinition:
         kinds={node.stage.name, *node.stage.kinds},
     )
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        secrets = secrets_in(node.config.model_dump(mode="json"), os.environ)
+
         def observe(event: dict[str, Any]) -> None:
             session.observe(node.name, event)
             if event["type"] in ("log", "step"):
                 context.log.info(event.get("message") or f"step {event['step']}: {event['metrics']}")
 
         try:
-            result = materialize(session, node, context.run.run_id, observe)
-            metadata = materialization_metadata(result.published, result.reasons, result.seconds)
-        except (ConfigError, LaunchError, StoreError, UserError) as error:
-            observe({"type": "failure", "message": str(error)})
-            raise dg.Failure(
-                description=str(error), allow_retries=not getattr(error, "user", True)
-            ) from error
+            with hidden_in_errors(secrets, *EXPECTED):
+                result = materialize(session, node, context.run.run_id, observe)
+                metadata = materialization_metadata(result.published, result.reasons, result.seconds)
+        except EXPECTED as error:
+            message = redacted(str(error), secrets)
+            observe({"type": "failure", "message": message})
+            # Dagster keeps what caused it too, and there may be whole URLs in that.
+            raise dg.Failure(description=message, allow_retries=not getattr(error, "user", True)) from None
         session.results[context.run.run_id, node.name] = result
         return dg.MaterializeResult(data_version=dg.DataVersion(result.published.digest), metadata=metadata)
 

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from tunemill.resources.redaction import redacted
 
 Kind = Literal[
     "unknown", "unsupported", "removed", "unread", "conflict", "value", "idle", "renamed", "ambiguous"
@@ -19,7 +21,7 @@ LONGEST_GIVEN = 200
 
 def given(value: Any) -> str:
     """What was given, as a message shows it: cut where it is long."""
-    text = repr(value)
+    text = redacted(repr(value))
     return text if len(text) <= LONGEST_GIVEN else f"{text[: LONGEST_GIVEN - 3]}..."
 
 
@@ -42,13 +44,14 @@ class Problem:
         """`file:line:column: key: message`; a message that begins with its key says it once."""
         key = re.split(r"[.\]]", self.path)[-1] or self.path
         begins = key and re.match(rf"{re.escape(key)}\b", self.message)
-        text = self.message if begins or not self.path else f"{self.path}: {self.message}"
+        message = redacted(self.message)
+        text = message if begins or not self.path else f"{self.path}: {message}"
         note = "note: " if self.is_note else ""
         meant = f"; did you mean `{self.suggestion}`?" if self.suggestion else ""
         return f"{file}:{self.line}:{self.column}: {note}{text}{meant}"
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(replace(self, message=redacted(self.message)))
 
 
 class ConfigError(ValueError):

@@ -17,7 +17,7 @@ from tunemill.pipelines.config.renamed_keys import with_todays_names
 from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, problem_at, validate
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.places import Place, later_configs, places, plain_name, prepares_only
-from tunemill.resources.local import local_path, odd_characters, refusal, shown, unusable
+from tunemill.resources.local import local_path, odd_url, refusal, shown, unusable
 from tunemill.stages.declaration import StageConfig
 from tunemill.stages.registry import STAGES
 
@@ -86,7 +86,7 @@ def nodes_of(found: Sequence[Place], document: Document) -> tuple[list[Node], li
 def refused_sources(node: Node, document: Document) -> Iterator[Problem]:
     """Sources that can be none, going by their names and by what lies there. None is opened, and none must be there."""
     for name, sources in node.sources.items():
-        reasons = [odd_characters(source) if "://" in source else refusal(source) for source in sources]
+        reasons = [odd_url(source) if "://" in source else refusal(source) for source in sources]
         refused = [
             f"{shown(source)}: {reason}" for source, reason in zip(sources, reasons, strict=True) if reason
         ]
