@@ -18,6 +18,7 @@ from tunemill.pipelines.config.spans import escaped
 from tunemill.resources.errors import LaunchError, StoreError
 from tunemill.stages.errors import UserError
 
+EXPECTED = (ConfigError, LaunchError, StoreError, UserError)
 Command = Callable[[argparse.Namespace], int]
 
 # The module of each in `commands/` has its name.
@@ -39,15 +40,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     command_name = next((word for word in given if not word.startswith("-")), "")
     options = parse(make_parser([command_name]), given)
+    from tunemill.resources.redaction import hidden_in_errors
+
     command: Command = options.command
     try:
-        code = command(options)
+        with hidden_in_errors(_secrets(options), *EXPECTED, OSError):
+            code = command(options)
         sys.stdout.flush()
         return code
     except ConfigError as error:
         shown = "\n".join(error.shown(shutil.get_terminal_size().columns))
         return _complain(options, shown, [problem.as_json() for problem in error.ordered()])
-    except (LaunchError, StoreError, UserError) as error:
+    except EXPECTED as error:
         return _complain(options, str(error), [])
     except BrokenPipeError:
         # Whoever reads the output has seen enough, and nothing is left to say to them when Python ends.
@@ -92,12 +96,21 @@ def _module(command: str) -> Any:
 
 
 def _complain(options: argparse.Namespace, message: str, problems: list[dict[str, Any]]) -> int:
+    from tunemill.resources.redaction import redacted
+
+    message = redacted(message, _secrets(options))
     print(escaped(message, keep="\n"), file=sys.stderr)
     if getattr(options, "json", False):
         from tunemill.pipelines.commands.options import print_json
 
         print_json({"error": message, "problems": problems})
     return 1
+
+
+def _secrets(options: argparse.Namespace) -> tuple[str, ...]:
+    from tunemill.resources.redaction import secrets_in
+
+    return secrets_in([override.text for override in options.overrides], os.environ)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidatorFunctionWrapHandler, field_validator
 from pydantic.fields import FieldInfo
 
+from tunemill.resources.protocols import without_credentials
 from tunemill.stages.artifacts import Artifact
 
 T = TypeVar("T")
@@ -265,7 +266,7 @@ class StageConfig(Settings):
         left_out = {*self.marked(RuntimeMark), *self.sources(), *(item.key for item in self.idle())}
         slice_values = self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
         plain = {
-            field: [name for name in listed(getattr(self, field)) if not is_whole(name)]
+            field: [without_credentials(name) for name in listed(getattr(self, field)) if not is_whole(name)]
             for field in self.sources()
         }
         return slice_values | {field: names for field, names in plain.items() if names}

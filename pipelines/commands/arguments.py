@@ -34,7 +34,9 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     options, extra = parser.parse_known_args([*arguments[: command + 1], *own])
     if extra:
         assert chosen is not None, "argparse refuses an unknown command"
-        chosen.error("; ".join(_unrecognized(item, chosen) for item in extra))
+        from tunemill.resources.redaction import redacted
+
+        chosen.error(redacted("; ".join(_unrecognized(item, chosen) for item in extra)))
     options.overrides = overrides
     return options
 

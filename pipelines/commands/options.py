@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunemill.pipelines.commands.arguments import EPILOG
-from tunemill.resources.local import local_path
+from tunemill.resources.errors import StoreError
+from tunemill.resources.local import local_path, refusal, shown
 from tunemill.resources.store import Store, open_store
 
 if TYPE_CHECKING:
     from tunemill.pipelines.graph.nodes import Pipeline
+
+# In bytes, for the names of artifacts and of what libraries put below them.
+ROOM_FOR_STORE = 1000
 
 
 def add_command(
@@ -49,7 +53,12 @@ def state_folder(options: argparse.Namespace) -> Path:
     Raises StoreError if it is not local.
     """
     named = options.state or os.environ.get("TUNEMILL_HOME") or ".tunemill"
-    return local_path(named, "the state folder").absolute()
+    state = local_path(named, "the state folder").absolute()
+    # What the path may have lost by being seen from here.
+    local_path(state, "the state folder", ROOM_FOR_STORE)
+    if reason := refusal(state):
+        raise StoreError(f"the state folder: {shown(state)}: {reason}")
+    return state
 
 
 def store_of(options: argparse.Namespace, make: bool = False) -> Store:

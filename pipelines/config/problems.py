@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunemill.pipelines.config.spans import Span, escaped, pointer
+from tunemill.resources.redaction import redacted, redacted_document
 
 Kind = Literal[
     "unknown",
@@ -30,7 +31,7 @@ LONGEST_GIVEN = 200
 
 
 def given(value: Any) -> str:
-    """What was given, as a message shows it: as in a YAML, escaped, and cut where it is long."""
+    """What was given, as a message shows it: as in a YAML, escaped, redacted, and cut where it is long."""
     if isinstance(value, str):
         text = repr(value)
     else:
@@ -38,6 +39,7 @@ def given(value: Any) -> str:
             text = json.dumps(value, ensure_ascii=False)
         except (TypeError, ValueError):
             text = repr(value)
+    text = redacted(text)
     return text if len(text) <= LONGEST_GIVEN else f"{text[: LONGEST_GIVEN - 3]}..."
 
 
@@ -77,16 +79,23 @@ class Problem:
         place = f"{file}:{self.line}:{self.column}"
         if self.override is not None:
             place = f"{file}: in the override `{self.override}`"
-        return escaped(f"{place}: {note}{text}{meant}")
+        return escaped(redacted(f"{place}: {note}{text}{meant}"))
 
     def shown_in(self, file: Path, width: int) -> list[str]:
-        """`line_in`, then the line at fault with marks under the fault, as far as `width` goes."""
+        """`line_in`, then the line at fault with marks under the fault, as far as `width` goes.
+
+        A line that holds a secret is not shown.
+        """
+        if redacted(self.source) != self.source:
+            return [self.line_in(file)]
         span = Span(self.line, self.column, self.end or self.column + 1, self.source)
         return [self.line_in(file), *pointer(span, width)]
 
     def as_json(self) -> dict[str, Any]:
         """Without the line, which may be long, and which the file has."""
-        return {name: value for name, value in asdict(self).items() if name != "source"}
+        document: dict[str, Any] = redacted_document(asdict(self))
+        del document["source"]
+        return document
 
 
 def problem_of_span(

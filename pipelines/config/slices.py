@@ -15,7 +15,7 @@ from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.problems import given as given_as
 from tunemill.pipelines.config.user_code import code_files
 from tunemill.pipelines.config.wording import missing, unread, words_of
-from tunemill.resources.local import URL, absolute, is_file, is_folder, is_there
+from tunemill.resources.local import URL, absolute, is_file, is_folder, is_named, is_there, refusal
 from tunemill.resources.protocols import HUB_DATASETS
 from tunemill.stages.data.sources.names import BUILDERS, COMPRESSED, EXTENSIONS
 from tunemill.stages.declaration import (
@@ -32,6 +32,7 @@ from tunemill.stages.declaration import (
 ASSET_SCHEME = "asset://"
 # `owner/name`, or an old name without owner.
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*|[A-Za-z0-9][\w-]*")
+LONGEST_HUB_NAME = 96
 FILE_ENDINGS = (*EXTENSIONS, *COMPRESSED)
 
 
@@ -139,7 +140,7 @@ def whole_name(value: Any, folder: Path, remote: bool, around: Any = None) -> An
         inside, beside = absolute(value, Path(outer)), absolute(value, folder)
         return beside if is_there(beside) and not is_there(inside) else inside
     local = absolute(value, folder)
-    if not remote or around is not None or is_there(local):
+    if not remote or around is not None or is_named(value, folder):
         return local
     if value in BUILDERS:
         return value
@@ -148,17 +149,24 @@ def whole_name(value: Any, folder: Path, remote: bool, around: Any = None) -> An
 
 def may_be_on_hub(name: str, folder: Path) -> bool:
     """Whether a name that is no local path may be one of the Hub, and not that of a missing file."""
-    if name.lower().endswith(FILE_ENDINGS) or not HUB_NAME.fullmatch(name):
+    if name.lower().endswith(FILE_ENDINGS) or len(name) > LONGEST_HUB_NAME or not HUB_NAME.fullmatch(name):
         return False
     owner, slash, _ = name.partition("/")
     return not (slash and is_folder(folder / owner))
 
 
 def text_of(value: Any, folder: Path) -> Any:
-    """The text of a file where `value` is the path of one, else `value`. Raises OSError, UnicodeDecodeError."""
+    """The text of a file where `value` is the path of one, else `value`.
+
+    Raises OSError, UnicodeDecodeError, and ValueError for what is there and is no file that ends.
+    """
     if not isinstance(value, str) or "\n" in value or "{" in value:
         return value
     path = absolute(value, folder)
+    if not is_there(path):
+        return value
+    if reason := refusal(path):
+        raise ValueError(reason)
     return Path(path).read_text(encoding="utf-8") if is_file(path) else value
 
 

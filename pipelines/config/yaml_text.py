@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from tunemill.pipelines.config.spans import lines_of
+from tunemill.resources.local import refusal
 
 # A pipeline's YAML has some hundred values. Reading takes time and memory for each, so a file made to take
 # much of both, or some other YAML taken for a pipeline, is refused within a second.
@@ -56,7 +57,12 @@ class _Loader(yaml.SafeLoader):
 
 
 def text_of_file(path: Path) -> str:
-    """A file's text: UTF-8, or UTF-16 that begins with its mark. Raises OSError, YamlError."""
+    """A file's text: UTF-8, or UTF-16 that begins with its mark. Raises OSError, YamlError.
+
+    What is no regular file is not opened.
+    """
+    if reason := refusal(path):
+        raise YamlError(f"cannot be read: {reason}")
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:

@@ -1,5 +1,6 @@
 """The key of a node: one document of everything that goes into its result, and the hash of it."""
 
+import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,8 @@ from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.resources.canonical import SCHEMA
 from tunemill.resources.errors import StoreError
 from tunemill.resources.identity import StatCache, identify
-from tunemill.resources.protocols import HUB_DATASETS
+from tunemill.resources.protocols import HUB_DATASETS, without_credentials
+from tunemill.resources.redaction import redacted, secrets_in
 from tunemill.resources.store import KEY_PARTS
 from tunemill.stages.declaration import SourceMark
 
@@ -55,14 +57,16 @@ def identify_source(name: str, revision: str | None, cache: StatCache) -> dict[s
     # Only remote sources need the libraries that reach them.
     from tunemill.resources.remote import identify_remote
 
-    remembered = f"{name}@{revision or 'main'}"
+    remembered = f"{without_credentials(name)}@{revision or 'main'}"
     try:
         identity = identify_remote(name, revision)
     except StoreError as error:
+        reason = redacted(str(error), secrets_in(name, os.environ))
         last = cache.recall(remembered) if name.startswith(HUB_DATASETS) else None
         if last is None:
-            raise
-        warnings.warn(f"{error}; going on with what it was when last reached: {last}", stacklevel=2)
+            # Without what caused it: the libraries' messages hold the whole URL.
+            raise StoreError(reason) from None
+        warnings.warn(f"{reason}; going on with what it was when last reached: {last}", stacklevel=2)
         return last
     cache.remember(remembered, identity)
     return identity

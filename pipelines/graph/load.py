@@ -19,9 +19,12 @@ from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, validate
 from tunemill.pipelines.graph.looks import LookAt, looked_at, nothing
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.places import Place, later_configs, places, plain_name, prepares_only
-from tunemill.resources.local import local_path
+from tunemill.resources.local import local_path, odd_url, refusal, shown, unusable
 from tunemill.stages.declaration import StageConfig
 from tunemill.stages.registry import STAGES
+
+# In bytes, for the names of a node and of a link that is not in its place yet.
+ROOM_FOR_LINKS = 80
 
 
 def load_pipeline(
@@ -50,6 +53,7 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
     assert isinstance(graph, GraphConfig)
     nodes, problems = nodes_of(places(graph), document, look_at)
     problems += problems_of_keys(graph, document)
+    problems += refused_places(graph, document)
     name = graph.name or plain_name(document.path.stem)
     if graph.base_model.startswith(f"{ASSET_SCHEME}{name}/"):
         message = f"{graph.base_model} is this pipeline's own result; name another pipeline's"
@@ -89,6 +93,8 @@ def nodes_of(found: Sequence[Place], document: Document, look_at: LookAt) -> tup
         unused = config.unused_inputs()
         inputs = {name: upstream for name, upstream in place.inputs.items() if name not in unused}
         nodes.append(Node(place.name, place.stage, config, inputs, piece.places, place.about))
+        refused = list(refused_sources(nodes[-1], document))
+        problems += refused
         problems += [
             problem_at(piece.places[item.key], document, "idle", f"asks for nothing: {item.reason}")
             for item in config.idle()
@@ -96,8 +102,33 @@ def nodes_of(found: Sequence[Place], document: Document, look_at: LookAt) -> tup
         if without_gpu:
             problems += meant_without_gpu(config, piece.places, document)
         if look_at(nodes[-1]):
-            problems += looked_at(nodes[-1], document)
+            said = {problem.path for problem in refused}
+            problems += [item for item in looked_at(nodes[-1], document) if item.path not in said]
     return nodes, problems
+
+
+def refused_sources(node: Node, document: Document) -> Iterator[Problem]:
+    """Sources that can be none, going by their names and by what lies there. None is opened, and none must be there."""
+    for name, sources in node.sources.items():
+        reasons = [odd_url(source) if "://" in source else refusal(source) for source in sources]
+        refused = [
+            f"{shown(source)}: {reason}" for source, reason in zip(sources, reasons, strict=True) if reason
+        ]
+        if refused:
+            # A pattern may name thousands.
+            more = f"; and {len(refused) - 1} more cannot be read" if len(refused) > 1 else ""
+            yield problem_at(node.places[name], document, "value", f"{refused[0]}{more}")
+
+
+def refused_places(graph: GraphConfig, document: Document) -> Iterator[Problem]:
+    """Folders of links in which no link could be made."""
+    for key in ("output_dir", "dataset_prepared_path"):
+        place = getattr(graph, key)
+        if place is not None:
+            folder = document.folder / local_path(place, "the folder of links to results")
+            reason = unusable(folder, ROOM_FOR_LINKS)
+            if reason:
+                yield problem_at((key,), document, "value", f"{shown(folder)}: {reason}")
 
 
 def problems_of_keys(graph: GraphConfig, document: Document) -> Iterator[Problem]:

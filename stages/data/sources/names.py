@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import urlsplit
 
-from tunemill.resources.protocols import HUB_DATASETS, WILDCARDS, protocol_of
+from tunemill.resources.protocols import HUB_DATASETS, WILDCARDS, protocol_of, without_credentials
 
 Kind = Literal["hub", "url", "builder", "local"]
 
@@ -59,13 +59,13 @@ def has_wildcards(name: str) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """A name without the query and the fragment of a URL of the web."""
-    return urlsplit(name).path if is_web(name) else name
+    """A name without the query and the fragment of a URL of the web, and without passwords of any URL."""
+    return urlsplit(name).path if is_web(name) else without_credentials(name)
 
 
 def last_part(name: str) -> str:
     """What a person calls the source: the last part of its name."""
-    return PurePosixPath(plain_name(name)).name or name
+    return PurePosixPath(plain_name(name)).name or without_credentials(name)
 
 
 def type_of(name: str) -> str | None:

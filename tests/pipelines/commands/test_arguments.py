@@ -55,7 +55,7 @@ def test_values_are_yaml(project, arguments, key, value):
 def test_what_lies_in_a_list_is_reached_by_its_number(project, form):
     _, pipeline = config(project, *form.split())
     assert pipeline.node("dataset_echoes").config.shards == 3
-    assert pipeline.node("dataset/sums").config.shards is None
+    assert pipeline.node("dataset_sums").config.shards is None
 
 
 def test_overrides_may_stand_before_the_file(project):
