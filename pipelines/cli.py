@@ -1,30 +1,44 @@
-"""The command line: one table from a command's name to its function."""
+"""The command line: one table of commands. Only of the command that is given the module is imported."""
 
 import argparse
+import gc
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from tunemill import __version__
-from tunemill.pipelines.commands import cache, check, lineage, plan, preprocess, run, schema, status, ui
-from tunemill.pipelines.commands.options import print_json
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.resources.errors import LaunchError, StoreError
 from tunemill.stages.errors import UserError
 
 Command = Callable[[argparse.Namespace], int]
 
+# The module of each in `commands/` has its name.
+COMMANDS = {
+    "check": "check a YAML without touching data, models or the network",
+    "plan": "show what is cached, what will run and why; changes nothing",
+    "preprocess": "prepare the data and nothing else; show it, or write it to a file",
+    "run": "compute what is not in the store yet, and nothing else",
+    "status": "show what every node of every pipeline points to now",
+    "lineage": "show which data and settings made a model",
+    "cache": "look after the store: ls, verify, prune",
+    "schema": "print a JSON schema of the YAML, for editors",
+    "ui": "open Dagster on 127.0.0.1 over the pipelines of a folder",
+}
+
 EPILOG = "Any key of the YAML can be overridden: --learning_rate=1e-4, --datasets[0].path=rows.jsonl."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 failed, 2 wrong usage."""
-    parser = make_parser()
-    options, extra = parser.parse_known_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = make_parser([word for word in given if word in COMMANDS][:1])
+    options, extra = parser.parse_known_args(given)
     overrides = [item.removeprefix("--") for item in extra if re.match(r"--[^=]+=", item)]
     if len(overrides) != len(extra) or (extra and not options.takes_overrides):
         parser.error(f"unrecognized arguments: {' '.join(extra)}")
@@ -51,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(options, str(error) or "interrupted; nothing half-done was published", []) + 129
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Every command with its options."""
+def make_parser(with_options: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """Every command; only those `with_options` can be parsed further than to their names."""
     parser = argparse.ArgumentParser(
         prog="tunemill",
         description="LLM post-training as a graph of cached stages.",
@@ -61,14 +75,30 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tunemill {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (check, plan, preprocess, run, status, lineage, cache, schema, ui):
-        module.add_to(commands)
+    for name, text in COMMANDS.items():
+        if name in with_options:
+            _module(name).add_to(commands, text)
+        else:
+            commands.add_parser(name, help=text)
     return parser
+
+
+def _module(command: str) -> Any:
+    """The module of a command. What it imports stays, so to look for garbage meanwhile is a tenth more for nothing."""
+    # Looking for plugins of pydantic means to read the metadata of every distribution that is installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    gc.disable()
+    try:
+        return import_module(f"tunemill.pipelines.commands.{command}")
+    finally:
+        gc.enable()
 
 
 def _complain(options: argparse.Namespace, message: str, problems: list[dict[str, Any]]) -> int:
     print(message, file=sys.stderr)
     if getattr(options, "json", False):
+        from tunemill.pipelines.commands.options import print_json
+
         print_json({"error": message, "problems": problems})
     return 1
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 SCHEMA = 1
+# So many letters of a hash are shown to people.
+SHORT = 12
 
 
 def canonical_json(document: Any) -> str:

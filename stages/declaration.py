@@ -4,9 +4,10 @@ A stage is a function from (its own config, its input artifacts) to one artifact
 pipeline needs to know of a stage stands in its `Stage`; nothing here imports anything heavy.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -16,6 +17,7 @@ from pydantic.fields import FieldInfo
 from tunemill.stages.artifacts import Artifact
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -137,13 +139,21 @@ def is_whole(name: str) -> bool:
 LARGEST_NUMBER = 2**32 - 1
 
 
+def _with_signature(function: F) -> F:
+    """The function, with what it takes written down: pydantic asks for that once for every field of every model."""
+    vars(function)["__signature__"] = signature(function)
+    return function
+
+
 class Settings(BaseModel):
     """A frozen group of settings; unknown names are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # A model is built when it is used first: a graph has half of all stages, and groups of keys are never used alone.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     @field_validator("*", mode="wrap")
     @classmethod
+    @_with_signature
     def _numbers_are_numbers(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         """Python takes true for 1, and numbers of any size."""
         read = handler(value)
@@ -217,6 +227,10 @@ class StageConfig(Settings):
         """The settings that ask for nothing beside the others."""
         return iter(())
 
+    def unused_inputs(self) -> frozenset[str]:
+        """The runtime inputs that nothing would be done with under these settings."""
+        return frozenset()
+
     def used_libraries(self) -> tuple[str, ...]:
         """Distributions that shape the result because of these settings, beside those of the stage."""
         return ()
@@ -249,7 +263,8 @@ class Input:
     """One named input of a stage.
 
     `many` takes a list of artifacts; `optional` may be absent (`None`). `runtime` gives the reason why
-    this input cannot change the result (it is then left out of the key).
+    this input cannot change the result: then it is no part of the key, the lineage and the graph, and is brought up
+    to date only when the stage runs. What decides the result, if only by when training stops, is no runtime input.
     """
 
     artifact: type[Artifact]

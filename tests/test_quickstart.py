@@ -29,7 +29,7 @@ def quickstart(state):
 
 
 def exact_match(nodes, what):
-    return nodes[f"evaluation/{what}"]["metrics"]["exact_match"]
+    return nodes[f"evaluation_of_{what}"]["metrics"]["exact_match"]
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from tunemill.pipelines.assets.metadata import materialization_metadata
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.code_version import code_version
+from tunemill.pipelines.graph.keys import looked_at_by, upstream_of, with_upstream
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.pipelines.run.materialize import Session, materialize
 from tunemill.resources.errors import LaunchError, StoreError
@@ -17,26 +18,30 @@ from tunemill.stages.errors import UserError
 
 def build_assets(session: Session) -> list[dg.AssetsDefinition]:
     """One asset for each node of the pipeline."""
-    return [_asset(session, node) for node in session.pipeline.nodes]
+    nodes = session.pipeline.nodes
+    early = with_upstream(session.pipeline, [name for node in nodes for name in looked_at_by(node)])
+    return [_asset(session, node, early=node.name in early) for node in nodes]
 
 
 def asset_key(pipeline: str, node: str) -> dg.AssetKey:
-    """`[pipeline, *node]`; an `asset://` name is already whole."""
+    """`[pipeline, node]`; an `asset://` name is already whole."""
     if node.startswith(ASSET_SCHEME):
         return dg.AssetKey(node.removeprefix(ASSET_SCHEME).split("/"))
-    return dg.AssetKey([pipeline, *node.split("/")])
+    return dg.AssetKey([pipeline, node])
 
 
-def _asset(session: Session, node: Node) -> dg.AssetsDefinition:
+def _asset(session: Session, node: Node, *, early: bool) -> dg.AssetsDefinition:
     name = session.pipeline.name
 
     @dg.asset(
         key=asset_key(name, node.name),
-        deps=list(dict.fromkeys(asset_key(name, up) for ups in node.inputs.values() for up in ups)),
+        deps=[asset_key(name, up) for up in upstream_of(node)],
         group_name=name,
         description=node.stage.description,
         code_version=code_version(node, session.pipeline.document, session.store),
         kinds={node.stage.name, *node.stage.kinds},
+        # What others look at goes before them, so that a run shows it as a step of its own; nothing waits for it.
+        op_tags={"dagster/priority": "1"} if early else None,
     )
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         def observe(event: dict[str, Any]) -> None:
@@ -47,7 +52,9 @@ def _asset(session: Session, node: Node) -> dg.AssetsDefinition:
         try:
             with one_storage_error(session.store.root):
                 result = materialize(session, node, context.run.run_id, observe)
-            metadata = materialization_metadata(result.published, result.reasons, result.seconds)
+            metadata = materialization_metadata(
+                session.pipeline, node, result.published, result.reasons, result.seconds
+            )
         except (ConfigError, LaunchError, StoreError, UserError) as error:
             observe({"type": "failure", "message": str(error)})
             raise dg.Failure(

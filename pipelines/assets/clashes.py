@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tunemill.pipelines.assets.assets import asset_key
+from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 
 
@@ -55,4 +56,4 @@ def _circle(pipelines: Mapping[Path, Pipeline]) -> Sequence[Path]:
 
 
 def _upstream(pipeline: Pipeline, node: Node) -> list[str]:
-    return [asset_key(pipeline.name, up).to_user_string() for ups in node.inputs.values() for up in ups]
+    return [asset_key(pipeline.name, up).to_user_string() for up in upstream_of(node)]

@@ -8,14 +8,18 @@ from typing import Any
 import dagster as dg
 
 from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, lineage_in
+from tunemill.pipelines.graph.lineage_names import named_by_graph
+from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.resources.protocols import LINEAGE_FILE
 from tunemill.resources.store import Published
 
 
-def materialization_metadata(published: Published, reasons: Sequence[str], seconds: float) -> dict[str, Any]:
+def materialization_metadata(
+    pipeline: Pipeline, node: Node, published: Published, reasons: Sequence[str], seconds: float
+) -> dict[str, Any]:
     """Metadata of one materialization. `reasons` say why it was computed; there are none for a cached one."""
     manifest = published.manifest
-    lineage = lineage_in(published.data / LINEAGE_FILE)
+    lineage = named_by_graph(pipeline, node, lineage_in(published.data / LINEAGE_FILE))
     # What people look for comes first, what identifies it last.
     metadata: dict[str, Any] = {
         name: value for name, value in manifest["metrics"].items() if value is not None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.plan import Planned, make_plan
 from tunemill.pipelines.run.finished import Finished
@@ -33,8 +34,8 @@ def not_in_place(plan: Sequence[Planned]) -> list[str]:
     """The nodes to hand to Dagster: those that must run or whose ref must move, and all downstream of them."""
     names: list[str] = []
     for item in plan:
-        upstream = [name for ups in item.node.inputs.values() for name in ups]
-        if not item.cached or not item.ref_is_current or any(name in names for name in upstream):
+        downstream = any(name in names for name in upstream_of(item.node))
+        if not item.cached or not item.ref_is_current or downstream:
             names.append(item.node.name)
     return names
 

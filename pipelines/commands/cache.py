@@ -1,27 +1,27 @@
 """`tunemill cache ls | verify | prune`: look after the store."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from tunemill.pipelines.commands.listing import listing, show
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
-from tunemill.pipelines.commands.tables import listing, stdout
-from tunemill.pipelines.graph.differences import SHORT
+from tunemill.resources.canonical import SHORT
+from tunemill.resources.index import Place, Summary, summaries
 from tunemill.resources.prune import Garbage, find_garbage
 from tunemill.resources.prune import prune as delete_garbage
-from tunemill.resources.store import Published, Store
+from tunemill.resources.store import Absent, Store
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: Any, text: str) -> None:
     """Add the commands."""
-    parser = add_command(commands, "cache", ls, "look after the store: ls, verify, prune")
+    parser = add_command(commands, "cache", ls, text)
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    for name, function, text in (
+    for name, function, what in (
         ("ls", ls, "list every artifact"),
         ("verify", verify, "hash every file again; set damaged artifacts aside"),
         ("prune", prune, "delete what no node points to any more"),
     ):
-        action = add_command(actions, name, function, text)
+        action = add_command(actions, name, function, what)
         add_state(action)
         add_json(action)
         if name == "prune":
@@ -34,7 +34,8 @@ def add_to(commands: Any) -> None:
 def ls(options: argparse.Namespace) -> int:
     """List the artifacts of the store."""
     store = store_of(options)
-    items = [_describe(store, folder) for folder in store.artifacts()]
+    places = [(folder.parent.name, folder.name) for folder in store.artifacts()]
+    items = [_describe(store, place, found) for place, found in summaries(store, places).items()]
     if options.json:
         print_json({"state": str(store.root), "artifacts": items})
         return 0
@@ -51,7 +52,7 @@ def ls(options: argparse.Namespace) -> int:
         ]
         for i in items
     ]
-    stdout().print(listing(columns, rows))
+    show(listing(columns, rows))
     return 0
 
 
@@ -89,23 +90,20 @@ def prune(options: argparse.Namespace) -> int:
 
 def _print_garbage(store: Store, garbage: list[Garbage], dry_run: bool) -> None:
     rows = [[item.folder.relative_to(store.root), item.bytes, item.why] for item in garbage]
-    console = stdout()
-    console.print(listing(("folder", "bytes", "why"), rows))
+    show(listing(("folder", "bytes", "why"), rows))
     verb = "would be deleted" if dry_run else "deleted"
-    console.print(f"{sum(item.bytes for item in garbage)} bytes in {len(garbage)} folders {verb}")
+    show(f"{sum(item.bytes for item in garbage)} bytes in {len(garbage)} folders {verb}")
 
 
-def _describe(store: Store, folder: Path) -> dict[str, Any]:
-    found = store.lookup(folder.parent.name, folder.name)
-    manifest = found.manifest if isinstance(found, Published) else {}
-    size = sum(entry["bytes"] for entry in manifest.get("files", {}).values())
+def _describe(store: Store, place: Place, found: Summary | Absent) -> dict[str, Any]:
+    facts = found.facts if isinstance(found, Summary) else {}
     return {
-        "stage": folder.parent.name,
-        "key": folder.name,
-        "path": str(folder),
-        "node": f"{manifest.get('pipeline')}/{manifest.get('node')}",
-        "digest": manifest.get("digest"),
-        "bytes": size,
-        "seconds": manifest.get("seconds"),
-        "started": manifest.get("started"),
+        "stage": place[0],
+        "key": place[1],
+        "path": str(store.folder(*place)),
+        "node": f"{facts.get('pipeline')}/{facts.get('node')}",
+        "digest": found.digest if isinstance(found, Summary) else None,
+        "bytes": sum(found.sizes.values()) if isinstance(found, Summary) else 0,
+        "seconds": facts.get("seconds"),
+        "started": facts.get("started"),
     }

@@ -8,11 +8,9 @@ from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.load import load_pipeline
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: Any, text: str) -> None:
     """Add the command."""
-    parser = add_command(
-        commands, "check", check, "check a YAML without touching data, models or the network"
-    )
+    parser = add_command(commands, "check", check, text)
     add_pipeline(parser)
     add_json(parser)
 

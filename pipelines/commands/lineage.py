@@ -1,64 +1,121 @@
 """`tunemill lineage`: which data and which settings made this model."""
 
 import argparse
-from pathlib import Path
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rich.markup import escape
 from rich.tree import Tree
 
+from tunemill.pipelines.commands.find_artifact import Found, find_lineage
+from tunemill.pipelines.commands.listing import listing, stdout
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
-from tunemill.pipelines.commands.tables import listing, stdout
-from tunemill.pipelines.graph.differences import SHORT
-from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, read_lineage
-from tunemill.pipelines.graph.plan import upstream_asset
-from tunemill.resources.errors import StoreError
-from tunemill.resources.store import Absent, Published
+from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, settings_of
+from tunemill.pipelines.graph.lineage_names import full_name
+from tunemill.resources.canonical import SHORT
+from tunemill.resources.store import Absent, Store
+
+VALUE_SHOWN = 100
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: Any, text: str) -> None:
     """Add the command."""
-    parser = add_command(commands, "lineage", lineage, "show which data and settings made a model")
-    parser.add_argument("what", metavar="MODEL_DIR | PIPELINE/NODE")
+    parser = add_command(commands, "lineage", lineage, text)
+    parser.add_argument("what", metavar="PIPELINE/NODE | PATH | DIGEST")
     add_state(parser)
     add_json(parser)
 
 
 def lineage(options: argparse.Namespace) -> int:
-    """Print the chain behind an artifact, from the artifact alone."""
-    try:
-        found = read_lineage(_folder(options))
-    except FileNotFoundError as error:
-        raise StoreError(str(error)) from error
+    """Print the chain behind an artifact, from the artifact alone; what the store knows of its parts beside it."""
+    found = find_lineage(options.what, store_of(options))
     if options.json:
-        print_json({**found, "datasets": list(datasets_behind(found))})
+        print_json(as_json(found))
         return 0
+    root = found.lineage
     console = stdout()
-    tree = Tree(_label(found))
-    _grow(tree, found, found["ancestors"], set())
+    tree = Tree(_label(root["node"], root, found.store))
+    if found.also:
+        tree.add(f"[dim]the same as {escape(', '.join(found.also))}[/]")
+    _grow(tree, root, found, {root["key"]})
     console.print(tree)
     console.print()
-    rows = [[d["node"], d["rows"], contents_of(d), d["path"]] for d in datasets_behind(found)]
+    rows = [[d["node"], d["rows"], contents_of(d), d["path"]] for d in datasets_behind(root)]
     console.print(listing(("dataset", "rows", "contents", "file"), rows))
     return 0
 
 
-def _folder(options: argparse.Namespace) -> Path:
-    if (folder := Path(options.what)).is_dir():
-        return folder
-    match upstream_asset(f"asset://{options.what}", store_of(options)):
-        case Published() as published:
-            return published.data
-        case Absent(reason=reason):
-            raise StoreError(f"{options.what}: neither a folder nor a node with an artifact ({reason})")
+def as_json(found: Found) -> dict[str, Any]:
+    """The lineage with what is told of each artifact beside what it says itself."""
+    root = found.lineage
+    ancestors = {key: {**item, **_told(item, found.store)} for key, item in root["ancestors"].items()}
+    return {
+        **root,
+        **_told(root, found.store),
+        "ancestors": ancestors,
+        "also": list(found.also),
+        "not_recorded_ancestors": sorted(_unknown(root)),
+        "datasets": list(datasets_behind(root)),
+    }
 
 
-def _label(item: dict[str, Any]) -> str:
-    return f"[bold]{item['node']}[/]  {item['digest'][:SHORT]}  {item['started']}  {item['seconds']:.1f} s"
+def _told(item: Mapping[str, Any], store: Store | None) -> dict[str, Any]:
+    return {"settings": settings_of(item), "problem": _problem(item, store)}
 
 
-def _grow(tree: Tree, item: dict[str, Any], ancestors: dict[str, Any], seen: set[str]) -> None:
-    for upstream in (ancestors[its["key"]] for upstreams in item["inputs"].values() for its in upstreams):
-        branch = tree.add(_label(upstream))
-        if upstream["key"] not in seen:
-            seen.add(upstream["key"])
-            _grow(branch, upstream, ancestors, seen)
+def _unknown(root: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of inputs of which there is no lineage."""
+    for item in (root, *root["ancestors"].values()):
+        keys = [edge["key"] for edges in item["inputs"].values() for edge in edges]
+        yield from (key for key in keys if key not in root["ancestors"])
+
+
+def _problem(item: Mapping[str, Any], store: Store | None) -> str | None:
+    """What is wrong with an artifact, or with what is known of it; None where nothing is, or no store is known."""
+    said = []
+    if missing := item.get("not_recorded"):
+        said.append(f"not recorded: {', '.join(missing)}")
+    if store is not None and item["stage"]:
+        match store.lookup(item["stage"], item["key"]):
+            case Absent(damage=()):
+                said.append("no longer in the store")
+            case Absent(reason=reason):
+                said.append(reason)
+    return "; ".join(said) or None
+
+
+def _label(name: str, item: Mapping[str, Any], store: Store | None) -> str:
+    by = f"  computed by {item['computed_by']}" if "computed_by" in item else ""
+    facts = f"{item['digest'][:SHORT]}  {item['started']}  {item['seconds']:.1f} s{by}"
+    problem = _problem(item, store)
+    return f"[bold]{escape(name)}[/]  {escape(facts)}" + (f"  [red]{escape(problem)}[/]" if problem else "")
+
+
+def _grow(tree: Tree, item: Mapping[str, Any], found: Found, seen: set[str]) -> None:
+    """Settings and sources of an artifact, then what it was made from; of what occurs twice only at the first time."""
+    for line in _settings(item):
+        tree.add(f"[dim]{escape(line)}[/]")
+    for edge in (edge for edges in item["inputs"].values() for edge in edges):
+        upstream = found.lineage["ancestors"].get(edge["key"])
+        name = full_name(item["node"], edge["node"])
+        if upstream is None:
+            tree.add(
+                f"[bold]{escape(name)}[/]  [red]nothing is recorded of it[/] ({escape(edge['key'][:SHORT])})"
+            )
+            continue
+        is_own = upstream["node"].partition("/")[0] == name.partition("/")[0]
+        branch = tree.add(_label(name if is_own else upstream["node"], upstream, found.store))
+        if edge["key"] not in seen:
+            seen.add(edge["key"])
+            _grow(branch, upstream, found, seen)
+
+
+def _settings(item: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in settings_of(item).items():
+        text = (
+            value if isinstance(value, str) and value.isprintable() else json.dumps(value, ensure_ascii=False)
+        )
+        yield f"{key}: {text}" if len(text) <= VALUE_SHOWN else f"{key}: {text[: VALUE_SHOWN - 3]}..."
+    for field, sources in item["sources"].items():
+        yield from (f"{field}: {source['path']} ({contents_of(source)})" for source in sources)

@@ -5,11 +5,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.resources.local import local_path
 from tunemill.resources.store import Store, open_store
+
+if TYPE_CHECKING:
+    from tunemill.pipelines.graph.nodes import Pipeline
 
 
 def add_command(
@@ -59,7 +61,7 @@ def print_json(document: Any) -> None:
     print()
 
 
-def note_lines(pipeline: Pipeline) -> list[str]:
+def note_lines(pipeline: "Pipeline") -> list[str]:
     """The notes on a pipeline's keys, in the order of the file."""
     ordered = sorted(pipeline.notes, key=lambda note: (note.line, note.column))
     return [note.line_in(pipeline.document.path) for note in ordered]

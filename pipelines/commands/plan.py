@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from tunemill.pipelines.commands.listing import show
 from tunemill.pipelines.commands.options import (
     add_command,
     add_json,
@@ -12,16 +13,14 @@ from tunemill.pipelines.commands.options import (
     print_json,
     store_of,
 )
-from tunemill.pipelines.commands.tables import plan_table, stdout
+from tunemill.pipelines.commands.tables import plan_table
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.plan import make_plan
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: Any, text: str) -> None:
     """Add the command."""
-    parser = add_command(
-        commands, "plan", plan, "show what is cached, what will run and why; changes nothing"
-    )
+    parser = add_command(commands, "plan", plan, text)
     add_pipeline(parser)
     add_state(parser)
     add_json(parser)
@@ -40,10 +39,9 @@ def plan(options: argparse.Namespace) -> int:
             }
         )
         return 0
-    console = stdout()
     for line in note_lines(pipeline):
-        console.print(line, markup=False, soft_wrap=True)
-    console.print(plan_table(planned))
+        show(line)
+    show(plan_table(planned))
     to_run = sum(item.state == "run" for item in planned)
-    console.print(f"\n{to_run} of {len(planned)} nodes to run" if to_run else "\nnothing to run")
+    show(f"\n{to_run} of {len(planned)} nodes to run" if to_run else "\nnothing to run")
     return 0

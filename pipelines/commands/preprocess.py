@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tunemill.pipelines.commands.examples import ShownRow, shown_rows
 from tunemill.pipelines.commands.export import export_rows
+from tunemill.pipelines.commands.listing import stdout
 from tunemill.pipelines.commands.options import (
     add_command,
     add_json,
@@ -18,7 +19,7 @@ from tunemill.pipelines.commands.options import (
     print_json,
     store_of,
 )
-from tunemill.pipelines.commands.tables import data_tables, run_table, stdout
+from tunemill.pipelines.commands.tables import data_tables, run_table
 from tunemill.pipelines.commands.watched import watched_run
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.nodes import Node, Pipeline
@@ -30,14 +31,9 @@ from tunemill.stages.declaration import Stage
 DEBUG_EXAMPLES = 5
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: Any, text: str) -> None:
     """Add the command."""
-    parser = add_command(
-        commands,
-        "preprocess",
-        preprocess,
-        "prepare the data and nothing else; show it, or write it to a file",
-    )
+    parser = add_command(commands, "preprocess", preprocess, text)
     add_pipeline(parser)
     add_state(parser)
     add_json(parser)
@@ -96,8 +92,7 @@ def _examples(
     for node in pipeline.nodes:
         if node.stage.shown_as == "tokens":
             tokenizer = _published(finished, _upstream(node, Tokenizer))
-            name = node.name.partition("/")[2]
-            shown += shown_rows(name, _published(finished, node.name), tokenizer, count)
+            shown += shown_rows(node.about or node.name, _published(finished, node.name), tokenizer, count)
     return shown
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from tunemill.pipelines.commands.listing import show
 from tunemill.pipelines.commands.options import (
     add_command,
     add_json,
@@ -14,7 +15,7 @@ from tunemill.pipelines.commands.options import (
     print_json,
     store_of,
 )
-from tunemill.pipelines.commands.tables import evaluation_table, is_evaluation, run_table, stdout
+from tunemill.pipelines.commands.tables import evaluation_table, is_evaluation, run_table
 from tunemill.pipelines.commands.watched import watched_run
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.graph.load import load_pipeline
@@ -22,9 +23,9 @@ from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.run.finished import Finished
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: Any, text: str) -> None:
     """Add the command."""
-    parser = add_command(commands, "run", run, "compute what is not in the store yet, and nothing else")
+    parser = add_command(commands, "run", run, text)
     add_pipeline(parser)
     add_state(parser)
     add_json(parser)
@@ -75,14 +76,13 @@ def _check_nodes(pipeline: Pipeline, names: Sequence[str]) -> None:
 
 
 def _print(pipeline: Pipeline, finished: Sequence[Finished], state: str) -> None:
-    console = stdout()
-    console.print(run_table(finished))
+    show(run_table(finished))
     if evaluations := evaluation_table(pipeline, finished):
-        console.print()
-        console.print(evaluations)
-    console.print()
+        show()
+        show(evaluations)
+    show()
     for item in finished:
         exported = pipeline.node(item.node).stage.output.exported
         if item.published and exported and not is_evaluation(pipeline, item):
-            console.print(f"{item.node}: {item.published.data}", soft_wrap=True)
-    console.print(f"browse it: tunemill ui {pipeline.document.path.parent} --state {state}", soft_wrap=True)
+            show(f"{item.node}: {item.published.data}")
+    show(f"browse it: tunemill ui {pipeline.document.path.parent} --state {state}")

@@ -8,9 +8,9 @@ from tunemill.pipelines.config.key_table import key_table
 from tunemill.pipelines.config.schema import json_schema
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: Any, text: str) -> None:
     """Add the command."""
-    parser = add_command(commands, "schema", schema, "print a JSON schema of the YAML, for editors")
+    parser = add_command(commands, "schema", schema, text)
     parser.add_argument("--markdown", action="store_true", help="print a table of the keys instead")
 
 

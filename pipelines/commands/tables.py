@@ -1,19 +1,18 @@
-"""Tables for people: plan, run, status, store."""
+"""Tables for people: plan, run, what of a run is shown."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
-
-from tunemill.pipelines.graph.differences import SHORT
+from tunemill.pipelines.commands.listing import Listing, listing
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.plan import Planned
 from tunemill.pipelines.run.finished import Finished
+from tunemill.resources.canonical import SHORT
 from tunemill.stages.artifacts import EvaluationReport
 from tunemill.stages.declaration import Stage
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 COLOURS = {"cached": "green", "computed": "cyan", "run": "yellow", "failed": "red", "skipped": "dim"}
 # The table of a stage that shows whole rows.
@@ -21,47 +20,49 @@ EXAMPLES = "Examples"
 PLOT_LINES, PLOT_WIDTH = 12, 40
 
 
-def stdout() -> Console:
-    """Tables go to stdout; in a pipe they keep their full width."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
-
-
-def plan_table(plan: Sequence[Planned]) -> Table:
+def plan_table(plan: Sequence[Planned]) -> Listing:
     """Every node, whether it runs, why, and how long it took last time."""
-    table = _table("node", "state", "why", "last time")
-    for item in plan:
-        last = f"{item.last_seconds:.1f} s" if item.last_seconds is not None else ""
-        table.add_row(item.node.name, _state(item.state), escape("; ".join(item.reasons)), last)
-    return table
-
-
-def run_table(finished: Sequence[Finished]) -> Table:
-    """What ran, what was cached, seconds, digests."""
-    table = _table("node", "state", "seconds", "digest", "why")
-    for item in finished:
-        digest = item.published.digest[:SHORT] if item.published else ""
-        why = item.message or "; ".join(item.reasons)
-        table.add_row(item.node, _state(item.state), f"{item.seconds:.1f}", digest, escape(why))
-    return table
-
-
-def evaluation_table(pipeline: Pipeline, finished: Sequence[Finished]) -> Table | None:
-    """The evaluations of a run side by side, None if there are none."""
-    rows = [item for item in finished if is_evaluation(pipeline, item) and item.published]
-    if not rows:
-        return None
-    table = _table("model", *EvaluationReport.columns)
-    for item in rows:
-        assert item.published is not None
-        metrics = item.published.manifest["metrics"]
-        table.add_row(
-            item.node.partition("/")[2], *(_figure(metrics.get(name)) for name in EvaluationReport.columns)
+    rows = [
+        (
+            item.node.name,
+            item.state,
+            "; ".join(item.reasons),
+            f"{item.last_seconds:.1f} s" if item.last_seconds is not None else "",
         )
-    return table
+        for item in plan
+    ]
+    return listing(("node", "state", "why", "last time"), rows, COLOURS)
 
 
-def data_tables(item: Finished, stage: Stage, *, show_examples: bool) -> Iterator[tuple[str, Table | Text]]:
+def run_table(finished: Sequence[Finished]) -> Listing:
+    """What ran, what was cached, seconds, digests."""
+    rows = [
+        (
+            item.node,
+            item.state,
+            f"{item.seconds:.1f}",
+            item.published.digest[:SHORT] if item.published else "",
+            item.message or "; ".join(item.reasons),
+        )
+        for item in finished
+    ]
+    return listing(("node", "state", "seconds", "digest", "why"), rows, COLOURS)
+
+
+def evaluation_table(pipeline: Pipeline, finished: Sequence[Finished]) -> Listing | None:
+    """The evaluations of a run side by side, None if there are none."""
+    rows = []
+    for item in finished:
+        if is_evaluation(pipeline, item) and item.published:
+            metrics = item.published.manifest["metrics"]
+            figures = (metrics.get(name) for name in EvaluationReport.columns)
+            rows.append((pipeline.node(item.node).about, *figures))
+    return listing(("model", *EvaluationReport.columns), rows) if rows else None
+
+
+def data_tables(
+    item: Finished, stage: Stage, *, show_examples: bool
+) -> Iterator["tuple[str, Listing | Text]"]:
     """Figures, tables and plots of a node that prepares data, each with a title.
 
     Rows that are shown token by token are not shown as a table too.
@@ -80,8 +81,10 @@ def data_tables(item: Finished, stage: Stage, *, show_examples: bool) -> Iterato
             yield f"{item.node}: {plot['title']} ({plot['y_label']} by {plot['x_label']})", bar_plot(plot)
 
 
-def bar_plot(plot: Mapping[str, Any]) -> Text:
+def bar_plot(plot: Mapping[str, Any]) -> "Text":
     """A histogram as lines of blocks, neighbouring bars put together so that at most a dozen are left."""
+    from rich.text import Text
+
     together = max(1, -(-len(plot["x"]) // PLOT_LINES))
     starts = plot["x"][::together]
     heights = [sum(plot["y"][first : first + together]) for first in range(0, len(plot["y"]), together)]
@@ -96,28 +99,3 @@ def bar_plot(plot: Mapping[str, Any]) -> Text:
 def is_evaluation(pipeline: Pipeline, item: Finished) -> bool:
     """Whether the node's result is a report and not a thing to take away."""
     return issubclass(pipeline.node(item.node).stage.output, EvaluationReport)
-
-
-def listing(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    """Any rows under the given headings."""
-    table = _table(*columns)
-    for row in rows:
-        table.add_row(*(_figure(cell) for cell in row))
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _state(state: str) -> str:
-    return f"[{COLOURS[state]}]{state}[/]"
-
-
-def _figure(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4f}" if isinstance(value, float) else escape(str(value))

@@ -14,9 +14,9 @@ from tunemill.resources.local import local_path
 HOST = "127.0.0.1"
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: Any, text: str) -> None:
     """Add the command."""
-    parser = add_command(commands, "ui", ui, "open Dagster on 127.0.0.1 over the pipelines of a folder")
+    parser = add_command(commands, "ui", ui, text)
     parser.add_argument("folder", nargs="?", default=None, help="where the YAMLs are (default: here)")
     parser.add_argument("--port", type=_port, default=3000, help="1 to 65535 (default: 3000)")
     add_state(parser)

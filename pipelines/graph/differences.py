@@ -6,8 +6,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from tunemill.pipelines.graph.nodes import Node
-
-SHORT = 12
+from tunemill.resources.canonical import SHORT
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], node: Node) -> list[str]:

@@ -1,16 +1,17 @@
 """The key of a node: one document of everything that goes into its result, and the hash of it."""
 
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 from tunemill.pipelines.config.document import Document
 from tunemill.pipelines.config.key_paths import spell
 from tunemill.pipelines.config.problems import ConfigError, Problem
-from tunemill.pipelines.graph.nodes import Node
+from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.resources.canonical import SCHEMA
 from tunemill.resources.errors import StoreError
 from tunemill.resources.identity import StatCache, identify
@@ -87,17 +88,44 @@ def comparable(sources: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, 
 
 
 def key_inputs(node: Node) -> dict[str, tuple[str, ...]]:
-    """The upstream names of the inputs that enter the key."""
+    """The upstream names of the inputs that enter the key: what the node's result is made from."""
     return {name: ups for name, ups in node.inputs.items() if node.stage.inputs[name].runtime is None}
+
+
+def upstream_of(node: Node) -> list[str]:
+    """The nodes (or `asset://` names) that the node's result is made from, each once."""
+    return list(dict.fromkeys(up for ups in key_inputs(node).values() for up in ups))
+
+
+def looked_at_by(node: Node) -> list[str]:
+    """The nodes that the node only looks at while it runs, such as held-out rows that are scored beside training.
+
+    They change no result, so that the node neither waits for them nor is downstream of them.
+    """
+    others = [ups for name, ups in node.inputs.items() if name not in key_inputs(node)]
+    return list(dict.fromkeys(up for ups in others for up in ups))
+
+
+def with_upstream(pipeline: Pipeline, names: Iterable[str]) -> set[str]:
+    """These nodes of a pipeline, and all of its nodes that they are made from."""
+    found = set(names)
+    for node in reversed(pipeline.nodes):
+        if node.name in found:
+            found.update(upstream_of(node))
+    return found & {node.name for node in pipeline.nodes}
 
 
 @cache
 def minor_version(library: str) -> str:
     """`5.19` for an installed 5.19.2; what is not installed has none, and the stage will say that it needs it."""
     try:
-        return ".".join(version(library).split("+")[0].split(".")[:2])
+        found = distribution(library)
     except PackageNotFoundError:
         return "not installed"
+    # `version` parses all of a distribution's metadata, which often holds its whole documentation.
+    line = re.search(r"^Version: *(\S+)", found.read_text("METADATA") or "", re.MULTILINE)
+    version = line[1] if line else found.version
+    return ".".join(version.split("+")[0].split(".")[:2])
 
 
 def _missing_source(node: Node, field: str, document: Document, reason: str) -> Problem:

@@ -68,7 +68,9 @@ def nodes_of(found: Sequence[Place], document: Document) -> tuple[list[Node], li
         if isinstance(config, list):
             problems += config
             continue
-        nodes.append(Node(place.name, place.stage, config, place.inputs, piece.places))
+        unused = config.unused_inputs()
+        inputs = {name: upstream for name, upstream in place.inputs.items() if name not in unused}
+        nodes.append(Node(place.name, place.stage, config, inputs, piece.places, place.about))
         problems += [
             problem_at(piece.places[item.key], document, "idle", f"asks for nothing: {item.reason}")
             for item in config.idle()

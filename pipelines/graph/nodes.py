@@ -15,7 +15,8 @@ class Node:
     """One stage in one pipeline.
 
     `inputs` maps an input's name to upstream nodes (or `asset://` names), `places` a field of the config to
-    the key that fed it.
+    the key that fed it. `about` is the dataset or the model of which the pipeline has one such node each. A name
+    stands alone: Dagster shows it without its group.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Node:
     config: StageConfig
     inputs: Mapping[str, tuple[str, ...]]
     places: Mapping[str, KeyPath]
+    about: str | None = None
 
     @property
     def sources(self) -> dict[str, list[str]]:

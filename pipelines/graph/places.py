@@ -31,13 +31,17 @@ from tunemill.stages.registry import METHODS
 
 @dataclass(frozen=True)
 class Place:
-    """A node whose slice has not been cut yet. `given` are the values of fields that are no keys."""
+    """A node whose slice has not been cut yet. `given` are the values of fields that are no keys.
+
+    `about` is the dataset or the model of which a pipeline has one such node each.
+    """
 
     name: str
     stage: Stage
     inputs: Mapping[str, tuple[str, ...]]
     entry: KeyPath | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
+    about: str | None = None
 
 
 def places(graph: GraphConfig) -> list[Place]:
@@ -95,12 +99,12 @@ def row_places(name: str, entry: KeyPath, settings: Mapping[str, Any], preferenc
     tokenizer = {"tokenizer": ("tokenizer",)}
     given = {"held_out": entry[0] == "test_datasets", "today": date.today().isoformat()}
     if settings.get("type") == SYNTHETIC_TYPE:
-        return [Place(f"tokenized/{name}", SYNTHETIC, tokenizer, entry, given)]
-    inputs = {"dataset": (f"dataset/{name}",), **tokenizer}
+        return [Place(f"tokenized_{name}", SYNTHETIC, tokenizer, entry, given, name)]
+    inputs = {"dataset": (f"dataset_{name}",), **tokenizer}
     stage = PREFERENCES if preferences else TOKENIZED
     return [
-        Place(f"dataset/{name}", DATASET, {}, entry, given),
-        Place(f"tokenized/{name}", stage, inputs, entry, given),
+        Place(f"dataset_{name}", DATASET, {}, entry, given, name),
+        Place(f"tokenized_{name}", stage, inputs, entry, given, name),
     ]
 
 
@@ -142,7 +146,8 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
     if graph.evaluates:
         asked: Sequence[str] = list(models) if graph.evaluate is None else graph.evaluate
         found += [
-            Place(f"evaluation/{what}", evaluation_of(what), {**models[what], **held_out}) for what in asked
+            Place(f"evaluation_of_{what}", evaluation_of(what), {**models[what], **held_out}, about=what)
+            for what in asked
         ]
     return found
 

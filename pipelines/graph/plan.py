@@ -87,7 +87,6 @@ def _plan_node(
     pipeline: Pipeline, node: Node, store: Store, done: dict[str, Published], refresh: bool
 ) -> Planned:
     ref = node_ref(pipeline, node, store)
-    last_seconds = _seconds(store, ref)
     absent = []
     for upstream in (name for ups in key_inputs(node).values() for name in ups):
         if upstream.startswith(ASSET_SCHEME) and upstream not in done:
@@ -100,8 +99,9 @@ def _plan_node(
             absent.append(f"waits on upstream {upstream}")
     if absent:
         identify_sources(node, pipeline.document, store.stat_cache)
-        return Planned(node, None, None, tuple(absent), last_seconds, False)
+        return Planned(node, None, None, tuple(absent), _seconds(store, ref), False)
     resolved = resolve(node, pipeline.document, store, done)
+    last_seconds = _seconds(store, ref, resolved.found)
     if isinstance(resolved.found, Published) and not refresh:
         current = ref is not None and ref.key == resolved.key
         return Planned(node, resolved.key, resolved.found, (), last_seconds, current)
@@ -122,8 +122,10 @@ def explain(store: Store, ref: Ref | None, resolved: Resolved, node: Node) -> tu
     return tuple(differences(before, dict(resolved.document), node)) or (resolved.found.reason,)
 
 
-def _seconds(store: Store, ref: Ref | None) -> float | None:
+def _seconds(store: Store, ref: Ref | None, found: Published | Absent | None = None) -> float | None:
+    """How long the last artifact took; often it is the one that was `found` just now."""
     if ref is None:
         return None
-    found = store.lookup(ref.stage, ref.key)
+    if not isinstance(found, Published) or (found.stage, found.key) != (ref.stage, ref.key):
+        found = store.lookup(ref.stage, ref.key)
     return float(found.manifest["seconds"]) if isinstance(found, Published) else None

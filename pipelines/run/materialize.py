@@ -10,8 +10,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.config.slices import ASSET_SCHEME
-from tunemill.pipelines.graph.keys import comparable, identify_sources
+from tunemill.pipelines.graph.keys import (
+    comparable,
+    identify_sources,
+    looked_at_by,
+    upstream_of,
+    with_upstream,
+)
 from tunemill.pipelines.graph.lineage import lineage_of
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.plan import Resolved, explain, node_ref, resolve, upstream_asset
@@ -19,7 +26,7 @@ from tunemill.pipelines.run.links import link_result
 from tunemill.pipelines.run.observer import Observer, unobserved
 from tunemill.resources.building import Building
 from tunemill.resources.environment import recorded_environment
-from tunemill.resources.errors import StoreError
+from tunemill.resources.errors import LaunchError, StoreError
 from tunemill.resources.launcher import Call, Launcher, in_child, name_of
 from tunemill.resources.lease import lease
 from tunemill.resources.refs import Ref
@@ -64,7 +71,10 @@ class Session:
 def materialize(
     session: Session, node: Node, run_id: str, observe: Callable[[dict[str, Any]], None]
 ) -> Result:
-    """Find the inputs, ask the store, launch on a miss, point the node's ref to the artifact."""
+    """Find the inputs, ask the store, launch on a miss, point the node's ref to the artifact.
+
+    What the node only looks at is brought up to date on a miss: nothing else has waited for it.
+    """
     started = time.monotonic()
     store, stage = session.store, node.stage
 
@@ -77,6 +87,7 @@ def materialize(
     found = resolved.found if refresh else take(session, node, resolved)
     if isinstance(found, Absent) or refresh:
         why = why_compute(session, node, replace(resolved, found=found))
+        inputs |= looked_at(session, node, run_id)
         with store.building(stage.name, resolved.key, say, inputs.values()) as building:
             # Another process may have computed it while this one waited.
             found = resolved.found if refresh else take(session, node, resolved)
@@ -118,7 +129,7 @@ def why_compute(session: Session, node: Node, resolved: Resolved) -> tuple[str, 
 def find_inputs(session: Session, node: Node, run_id: str) -> dict[str, Published]:
     """The artifact of every upstream node: from this run, or else what its ref points to now."""
     found: dict[str, Published] = {}
-    for upstream in (name for ups in node.inputs.values() for name in ups):
+    for upstream in upstream_of(node):
         if (run_id, upstream) in session.results:
             found[upstream] = session.results[run_id, upstream].published
             continue
@@ -132,6 +143,36 @@ def find_inputs(session: Session, node: Node, run_id: str) -> dict[str, Publishe
                 reason = "it has no artifact yet, or a damaged one; materialize it first" if own else reason
                 raise StoreError(f"{node.name} needs {upstream}: {reason}")
     return found
+
+
+def looked_at(session: Session, node: Node, run_id: str) -> dict[str, Published]:
+    """The artifacts that a node only looks at, made from what they are made from now.
+
+    What the node itself is made from stays as it has read it. Raises StoreError where one cannot be made.
+    """
+    pipeline, names = session.pipeline, looked_at_by(node)
+    needed = with_upstream(pipeline, names) - with_upstream(pipeline, upstream_of(node))
+    for other in pipeline.nodes:
+        if other.name in needed:
+            _bring_up_to_date(session, other, node, run_id)
+    return {name: session.results[run_id, name].published for name in names}
+
+
+def _bring_up_to_date(session: Session, other: Node, beside: Node, run_id: str) -> None:
+    if (run_id, other.name) in session.results:
+        return
+
+    def observe(event: dict[str, Any]) -> None:
+        if event["type"] != "done" or event["state"] != "cached":
+            session.observe(other.name, event)
+
+    try:
+        session.results[run_id, other.name] = materialize(session, other, run_id, observe)
+    except (ConfigError, LaunchError, StoreError, UserError) as error:
+        observe({"type": "failure", "message": str(error)})
+        raise StoreError(
+            f"{beside.name} looks at {other.name} while it runs, which failed: {error}"
+        ) from error
 
 
 def check_type(node: Node, upstream: str, published: Published) -> None:
@@ -190,7 +231,7 @@ def _compute(
         building,
         resolved.document,
         facts,
-        lambda digest: lineage_of(node, resolved, digest, facts, inputs),
+        lambda digest: lineage_of(session.pipeline, node, resolved, digest, facts, inputs),
     )
     with session.store.unpruned():
         published = session.store.publish(building, ready)

@@ -24,7 +24,8 @@ from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.report import Report, Scalar, Workspace
 
 WRONG_SHOWN = 20
-TEXT_SHOWN = 300
+PROMPT_SHOWN = 200
+ANSWER_SHOWN = 600
 
 
 @dataclass(frozen=True)
@@ -185,14 +186,21 @@ def _show_wrong(predictions: Sequence[Prediction], report: Report) -> None:
     wrong = [prediction for prediction in predictions if prediction.exact_match is False]
     if wrong:
         shown: list[list[Scalar]] = [
-            [p.row, _short(p.prompt), _short(p.reference), _answer(p)] for p in wrong[:WRONG_SHOWN]
+            [p.row, _end(p.prompt), _start(p.reference), _answer(p)] for p in wrong[:WRONG_SHOWN]
         ]
         report.table(f"Wrong answers ({len(wrong)})", ["row", "prompt", "reference", "prediction"], shown)
 
 
 def _answer(prediction: Prediction) -> str:
-    return _short(prediction.prediction) + (" (does not end)" if prediction.ended is False else "")
+    return _start(prediction.prediction) + (" (does not end)" if prediction.ended is False else "")
 
 
-def _short(text: str | None) -> str:
-    return "" if text is None else text if len(text) <= TEXT_SHOWN else "..." + text[-TEXT_SHOWN:]
+def _end(prompt: str | None) -> str:
+    """The end of a prompt, where the question stands."""
+    text = prompt or ""
+    return text if len(text) <= PROMPT_SHOWN else "..." + text[-PROMPT_SHOWN:]
+
+
+def _start(answer: str | None) -> str:
+    text = answer or ""
+    return text if len(text) <= ANSWER_SHOWN else text[:ANSWER_SHOWN] + "..."

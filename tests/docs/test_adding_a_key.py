@@ -22,10 +22,10 @@ def test_the_key_works_and_the_plan_names_it(copy, tmp_path):
         )
     )
     assert {name: node["reasons"] for name, node in planned.items() if node["state"] == "run"} == {
-        "evaluation/base": ["wrong_answers 20 -> 3"]
+        "evaluation_of_base": ["wrong_answers 20 -> 3"]
     }
-    assert [name for name, node in second.items() if node["state"] == "computed"] == ["evaluation/base"]
-    before, after = first["evaluation/base"], second["evaluation/base"]
+    assert [name for name, node in second.items() if node["state"] == "computed"] == ["evaluation_of_base"]
+    before, after = first["evaluation_of_base"], second["evaluation_of_base"]
     assert wrong_answers_of(before) == (4, 4) and wrong_answers_of(after) == (4, 3)
     assert before["digest"] == after["digest"]
 

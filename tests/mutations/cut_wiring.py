@@ -3,9 +3,10 @@
     python tests/mutations/cut_wiring.py [--each-read] [FIELD ...]
 
 In a copy of the project every place of stages/training that reads the key is given the key's default instead, and the
-key's cases of tests/stages/training/keys/cases.py run on the copy: each of them must fail. Checks of a config and notes
-of idle keys stay whole, unless nothing else reads the key. With --each-read one read is cut at a time, and at least one
-case must fail, but for the reads that are named below with a reason. The exit status is 1 where a cut goes unnoticed.
+key's cases of tests/stages/training/keys/cases.py run on the copy: each of them must fail. Checks of a config, notes of
+idle keys and what is said of unused inputs stay whole, unless nothing else reads the key. With --each-read one read is
+cut at a time, and at least one case must fail, but for the reads that are named below with a reason. The exit status is
+1 where a cut goes unnoticed.
 """
 
 import argparse
@@ -96,7 +97,7 @@ class Read:
 
 @dataclass
 class Reads:
-    """The reads of one key, and those in checks of the config and in its notes of idle keys."""
+    """The reads of one key, and those in checks of the config and in what it says of idle keys and unused inputs."""
 
     wiring: list[Read] = field(default_factory=list)
     checks: list[Read] = field(default_factory=list)
@@ -150,9 +151,10 @@ def reads_of(sources: dict[str, str]) -> dict[str, Reads]:
 
 
 def _attributes(node: ast.AST, in_check: bool) -> Iterator[tuple[ast.Attribute, bool]]:
-    """Every attribute that is read, and whether that is in a validator or in `idle`."""
+    """Every attribute that is read, and whether that is in a validator, in `idle` or in `unused_inputs`."""
     if isinstance(node, ast.FunctionDef):
-        in_check = node.name == "idle" or any("validator" in ast.unparse(d) for d in node.decorator_list)
+        validates = any("validator" in ast.unparse(d) for d in node.decorator_list)
+        in_check = validates or node.name in ("idle", "unused_inputs")
     if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
         yield node, in_check
     for child in ast.iter_child_nodes(node):

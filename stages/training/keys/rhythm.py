@@ -83,6 +83,11 @@ class RhythmKeys(StageConfig):
                 raise ConflictError(f"{strategy_key}: steps needs {steps_key}", strategy_key, steps_key)
         return self
 
+    def unused_inputs(self) -> frozenset[str]:
+        """Held-out rows that are never scored while training."""
+        asked = self.eval_steps or self.evals_per_epoch or self.eval_strategy == "epoch"
+        return frozenset() if asked else frozenset({"evaluation_data"})
+
     def idle(self) -> Iterator[Idle]:
         """Zeros, and evaluations of nothing."""
         yield from super().idle()

@@ -149,13 +149,12 @@ def test_pipelines_that_wait_for_each_other_are_errors(project):
 
 
 def test_steps_that_dagster_would_call_alike_are_an_error(project):
-    dataset = project.yaml.read_text().replace("data/sums.jsonl", "data/tokenizer.jsonl")
-    write(project, "pipeline__dataset.yml", project.yaml.read_text())
+    dataset = project.yaml.read_text().replace("data/sums.jsonl", "data/a__tokenizer.jsonl")
+    write(project, "pipeline__dataset_a.yml", project.yaml.read_text())
     write(project, "pipeline.yml", dataset)
     groups, errors = shown(project)
-    assert (
-        groups == {"pipeline"} and "pipeline__dataset__tokenizer" in errors["pipeline__dataset/config_error"]
-    )
+    message = errors["pipeline__dataset_a/config_error"]
+    assert groups == {"pipeline"} and "'pipeline__dataset_a__tokenizer'" in message
 
 
 def test_a_pipeline_with_a_source_that_cannot_be_is_no_danger(project):

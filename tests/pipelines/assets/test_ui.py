@@ -42,7 +42,7 @@ def test_an_edit_and_a_reload_show_unsynced_and_materializing_syncs_it(served):
     ui.reload()
     stale = {name for name, node in ui.assets().items() if node["staleStatus"] == "STALE"}
     planned = {f"pipeline/{name}" for name, item in project.plan().items() if item.state == "run"}
-    assert stale == planned == {f"pipeline/evaluation/{what}" for what in ("base",)}
+    assert stale == planned == {f"pipeline/evaluation_of_{what}" for what in ("base",)}
     run_id = ui.launch([name.split("/") for name in sorted(stale)])
     assert ui.wait(run_id) == "SUCCESS"
     assert {item.state for item in project.plan().values()} == {"cached"}

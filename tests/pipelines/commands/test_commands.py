@@ -33,7 +33,7 @@ def test_run_as_json_has_paths_digests_and_flat_metrics(tunemill, project):
     document = json.loads(tunemill("run", str(project.yaml), "--json"))
     nodes = {node["node"]: node for node in document["nodes"]}
     assert {node["state"] for node in nodes.values()} == {"cached"}
-    assert {"eval_loss", "perplexity", "exact_match"} <= set(nodes["evaluation/merged"]["metrics"])
+    assert {"eval_loss", "perplexity", "exact_match"} <= set(nodes["evaluation_of_merged"]["metrics"])
     assert {"train_loss", "steps", "tokens_per_second"} <= set(nodes["trained"]["metrics"])
     assert 0.5 < nodes["training_data"]["metrics"]["packing_efficiency"] <= 1
     for node in nodes.values():
@@ -52,7 +52,7 @@ def test_status_shows_every_node(tunemill, project):
     assert {node["node"] for node in nodes} == set(project.plan()) and {n["state"] for n in nodes} == {
         "present"
     }
-    assert "evaluation/quantized" in tunemill("status")
+    assert "evaluation_of_quantized" in tunemill("status")
     shutil.rmtree(project.plan()["merged"].cached.folder)
     nodes = json.loads(tunemill("status", "--json", code=1))["nodes"]
     assert next(node for node in nodes if node["node"] == "merged")["state"] == "missing or damaged"
@@ -65,9 +65,9 @@ def test_lineage_names_the_datasets_from_a_copy_of_the_model_alone(project, tmp_
     assert main(["lineage", str(copy), "--json", "--state", str(tmp_path / "empty")]) == 0
     document = json.loads(capsys.readouterr().out)
     datasets = {item["node"]: item for item in document["datasets"]}
-    assert set(datasets) == {"pipeline/dataset/sums", "pipeline/dataset/echoes"}
-    assert datasets["pipeline/dataset/sums"]["rows"] == 20
-    assert datasets["pipeline/dataset/sums"]["path"].endswith("sums.jsonl")
+    assert set(datasets) == {"pipeline/dataset_sums", "pipeline/dataset_echoes"}
+    assert datasets["pipeline/dataset_sums"]["rows"] == 20
+    assert datasets["pipeline/dataset_sums"]["path"].endswith("sums.jsonl")
     assert document["stage"] == "quantized" and document["inputs"]["model"][0]["node"] == "merged"
     assert main(["lineage", str(copy)]) == 0
     assert "sums.jsonl" in capsys.readouterr().out
@@ -118,7 +118,7 @@ def test_json_output_is_one_document_and_nothing_else(project):
         check=True,
     )
     assert json.loads(done.stdout)["pipeline"] == "pipeline"
-    assert "evaluation/base: computed" in done.stderr
+    assert "evaluation_of_base: computed" in done.stderr
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():

@@ -11,7 +11,7 @@ from support.rows import read_arrow, write_lines
 from tunemill.pipelines.cli import main
 
 DATA_NODES = {"tokenizer", "training_data", "evaluation_data"} | {
-    f"{stage}/{name}" for stage in ("dataset", "tokenized") for name in ("sums", "echoes", "held_out")
+    f"{stage}_{name}" for stage in ("dataset", "tokenized") for name in ("sums", "echoes", "held_out")
 }
 PAIR = {"question": "1 + 1", "chosen": "2", "rejected": "3", "system": "Add."}
 
@@ -92,7 +92,7 @@ def test_the_shown_tokens_are_the_rows_tokens(preprocess):
 
 def test_figures_tables_and_plots_are_printed(preprocess):
     said = preprocess()
-    assert "tokenized/sums: Tokens by role" in said and "rows by tokens" in said and "█" in said
+    assert "tokenized_sums: Tokens by role" in said and "rows by tokens" in said and "█" in said
     assert "training_data" in said and "packing_efficiency" in said
 
 
@@ -107,15 +107,15 @@ def test_bad_rows_stop_it_or_are_set_aside(project, preprocess):
     assert "sums.jsonl:3:" in said
     document = json.loads(preprocess("--json", "--pipeline.bad_rows=skip"))
     nodes = {node["node"]: node for node in document["nodes"]}
-    assert nodes["dataset/sums"]["metrics"]["rejected"] == 1
+    assert nodes["dataset_sums"]["metrics"]["rejected"] == 1
     assert (
-        nodes["tokenized/sums"]["metrics"]["rejected"] == 1
-        and nodes["tokenized/sums"]["metrics"]["rows"] == 18
+        nodes["tokenized_sums"]["metrics"]["rejected"] == 1
+        and nodes["tokenized_sums"]["metrics"]["rows"] == 18
     )
     plan = project.plan("pipeline.bad_rows=skip")
     (entry,) = [
         json.loads(line)
-        for line in (plan["tokenized/sums"].cached.data / "rejected.jsonl").read_text().splitlines()
+        for line in (plan["tokenized_sums"].cached.data / "rejected.jsonl").read_text().splitlines()
     ]
     assert entry["line"] == 5 and "messages" in entry["reason"] and "wizard" in entry["row"]
 
@@ -155,8 +155,8 @@ def test_a_custom_function_is_part_of_the_key(project, preprocess):
     assert nodes_in_state(project.plan(), "run") & DATA_NODES == set()
     code.write_text(code.read_text().replace("'a'", "'b'"))
     plan = project.plan()
-    assert plan["tokenized/sums"].state == "run" and plan["dataset/sums"].state == "cached"
-    assert "shaping.py changed" in plan["tokenized/sums"].reasons[0]
+    assert plan["tokenized_sums"].state == "run" and plan["dataset_sums"].state == "cached"
+    assert "shaping.py changed" in plan["tokenized_sums"].reasons[0]
 
 
 @pytest.mark.slow
@@ -170,6 +170,6 @@ def test_a_template_file_is_part_of_the_key(project, preprocess):
     preprocess()
     template.write_text(template.read_text().replace("m['role'] +", "m['role'] + ' ' +"))
     plan = project.plan()
-    assert plan["tokenizer"].state == "run" and plan["dataset/sums"].state == "cached"
+    assert plan["tokenizer"].state == "run" and plan["dataset_sums"].state == "cached"
     template.unlink()
     assert "template.jinja" in preprocess(code=1)

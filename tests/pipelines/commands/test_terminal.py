@@ -44,17 +44,17 @@ def drawn(width: int, *nodes: str) -> str:
 
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_a_frame_says_node_place_loss_and_time_left_on_one_line(width):
-    line, second = drawn(width, "trained", "evaluation/a_model_with_a_long_name_of_its_own").splitlines()
+    line, second = drawn(width, "trained", "evaluation_of_a_model_with_a_long_name_of_its_own").splitlines()
     for words in ("trained", "240/48000 steps", "loss 1.235", "6:38:00 left"):
         assert words in line
-    assert "evaluation/" in second and "6:38:00 left" in second
+    assert "evaluation_of" in second and "6:38:00 left" in second
     assert len(line.rstrip()) <= width and len(second.rstrip()) <= width
     # The other figures only where there is room for them.
     assert ("learning_rate" in line) == (width == 200)
 
 
 def test_a_very_narrow_terminal_cuts_and_never_wraps():
-    assert len(drawn(30, "trained", "evaluation/merged").splitlines()) == 2
+    assert len(drawn(30, "trained", "evaluation_of_merged").splitlines()) == 2
 
 
 def test_the_time_left_is_unknown_until_two_samples_and_follows_the_pace():

@@ -19,7 +19,7 @@ HELD_OUT = {"val_set_size": 2}
         ({"model_config": {"rope_theta": 10}}, "base_model.overrides_of_model_config", {"rope_theta": 10}),
         ({"evaluation_strategy": "epoch", **HELD_OUT}, "trained.eval_strategy", "epoch"),
         ({"noisy_embedding_alpha": 5}, "trained.neftune_noise_alpha", 5.0),
-        ({"dataset_processes": 3}, "tokenized/rows.dataset_num_proc", 3),
+        ({"dataset_processes": 3}, "tokenized_rows.dataset_num_proc", 3),
         ({"liger_swiglu": True}, "trained.liger_glu_activation", True),
         ({"torch_dtype": "bfloat16"}, "trained.bf16", True),
         ({"torch_dtype": "torch.float16", "bf16": "auto"}, "trained.fp16", True),

@@ -15,8 +15,13 @@ from support.project import Project, chat_row, make_project, nodes_in_state
 from tunemill.resources.canonical import hash_document
 from tunemill.resources.folders import move
 
-EVALUATIONS = {"evaluation/base", "evaluation/trained", "evaluation/merged", "evaluation/quantized"}
-FROM_TRAINED = {"trained", "merged", "quantized", *(EVALUATIONS - {"evaluation/base"})}
+EVALUATIONS = {
+    "evaluation_of_base",
+    "evaluation_of_trained",
+    "evaluation_of_merged",
+    "evaluation_of_quantized",
+}
+FROM_TRAINED = {"trained", "merged", "quantized", *(EVALUATIONS - {"evaluation_of_base"})}
 
 
 def to_run(project, *overrides):
@@ -98,14 +103,14 @@ def test_one_changed_row_runs_that_dataset_and_what_follows(project):
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (state.st_size, state.st_mtime_ns)
     plan = project.plan()
-    assert plan["dataset/sums"].reasons == (f"path: the contents of {path} changed",)
-    assert plan["tokenized/sums"].reasons == ("waits on upstream dataset/sums",)
+    assert plan["dataset_sums"].reasons == (f"path: the contents of {path} changed",)
+    assert plan["tokenized_sums"].reasons == ("waits on upstream dataset_sums",)
     finished = project.run()
-    (why,) = finished["tokenized/sums"].reasons
-    assert why.startswith("input dataset (dataset/sums) changed: ")
+    (why,) = finished["tokenized_sums"].reasons
+    assert why.startswith("input dataset (dataset_sums) changed: ")
     untouched = {
-        "tokenizer", "dataset/echoes", "tokenized/echoes", "dataset/held_out", "tokenized/held_out",
-        "evaluation_data", "base_model", "evaluation/base",
+        "tokenizer", "dataset_echoes", "tokenized_echoes", "dataset_held_out", "tokenized_held_out",
+        "evaluation_data", "base_model", "evaluation_of_base",
     }  # fmt: skip
     assert nodes_in_state(finished, "cached") == untouched
     assert nodes_in_state(finished, "computed") == set(finished) - untouched
@@ -116,7 +121,7 @@ def test_an_upstream_that_gives_the_same_bytes_stops_there(project):
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(row, indent=None, separators=(" , ", " : ")) + "\n" for row in rows))
     finished = project.run()
-    assert nodes_in_state(finished, "computed") == {"dataset/sums"}
+    assert nodes_in_state(finished, "computed") == {"dataset_sums"}
     assert to_run(project) == set()
 
 
@@ -132,21 +137,21 @@ def test_changing_the_held_out_rows_does_not_train_again(project):
         file.write(chat_row("8 + 1", "9"))
     finished = project.run()
     assert nodes_in_state(finished, "computed") == {
-        "dataset/held_out", "tokenized/held_out", "evaluation_data", *EVALUATIONS
+        "dataset_held_out", "tokenized_held_out", "evaluation_data", *EVALUATIONS
     }  # fmt: skip
 
 
 def test_a_missing_or_short_file_of_an_artifact_is_noticed_and_computed_again(project):
-    rows = project.plan()["tokenized/sums"].cached.data / "rows.arrow"
+    rows = project.plan()["tokenized_sums"].cached.data / "rows.arrow"
     rows.chmod(0o644)
     os.truncate(rows, 10)
     plan = project.plan()
-    assert nodes_in_state(plan, "run") >= {"tokenized/sums"}
-    assert plan["tokenized/sums"].reasons == ("a stored file is missing or cut short: data/rows.arrow",)
+    assert nodes_in_state(plan, "run") >= {"tokenized_sums"}
+    assert plan["tokenized_sums"].reasons == ("a stored file is missing or cut short: data/rows.arrow",)
     said = []
     finished = project.run(observe=lambda node, event: said.append((node, event.get("message"))))
-    assert nodes_in_state(finished, "computed") == {"tokenized/sums"}
-    assert any(node == "tokenized/sums" and message and "cache miss" in message for node, message in said)
+    assert nodes_in_state(finished, "computed") == {"tokenized_sums"}
+    assert any(node == "tokenized_sums" and message and "cache miss" in message for node, message in said)
     assert to_run(project) == set()
 
 
@@ -168,9 +173,9 @@ def test_a_raised_stage_version_is_the_reason(project):
 def test_an_empty_store_says_never_computed(fresh_project):
     plan = fresh_project.plan()
     assert nodes_in_state(plan, "run") == set(plan)
-    assert plan["dataset/sums"].reasons == ("never computed",)
-    assert "waits on upstream tokenizer" in plan["tokenized/sums"].reasons
-    assert plan["dataset/sums"].key and plan["tokenized/sums"].key is None
+    assert plan["dataset_sums"].reasons == ("never computed",)
+    assert "waits on upstream tokenizer" in plan["tokenized_sums"].reasons
+    assert plan["dataset_sums"].key and plan["tokenized_sums"].key is None
 
 
 def test_a_deleted_artifact_says_it_is_gone(project):
@@ -185,8 +190,8 @@ def test_another_pipeline_shares_what_it_has_in_common(project):
 
 def test_links_in_output_dir_lead_to_the_models(project):
     outputs = project.folder / "outputs"
-    assert sorted(path.name for path in outputs.iterdir()) == ["evaluation", "merged", "quantized", "trained"]
-    for name in ("merged", "quantized", "trained", "evaluation/base"):
+    assert {path.name for path in outputs.iterdir()} == {"merged", "quantized", "trained", *EVALUATIONS}
+    for name in ("merged", "quantized", "trained", "evaluation_of_base"):
         assert (outputs / name).is_symlink() and any(Path(outputs / name).iterdir())
     assert (project.folder / "prepared" / "training_data" / "packs.arrow").exists()
 
@@ -230,7 +235,7 @@ def test_a_reason_names_the_default_where_a_key_was_unset(project):
 
 def test_a_setting_inside_of_a_setting_is_the_only_reason(project):
     project.edit(pipeline={"evaluation": {"max_rows": 5}})
-    assert project.plan()["evaluation/trained"].reasons == ("evaluation.max_rows unset -> 5",)
+    assert project.plan()["evaluation_of_trained"].reasons == ("evaluation.max_rows unset -> 5",)
     project.run()
     project.edit(pipeline={"evaluation": {"max_rows": 5, "exact_match": False}})
-    assert project.plan()["evaluation/trained"].reasons == ("evaluation.exact_match True -> False",)
+    assert project.plan()["evaluation_of_trained"].reasons == ("evaluation.exact_match True -> False",)

@@ -44,7 +44,7 @@ def test_two_processes_compute_each_stage_once(tmp_path):
     project = make_project(tmp_path / "project", datasets=one_dataset, **keys)
     # The rows are there already; sequences, model and training are what both are after.
     pipeline = load_pipeline(project.yaml)
-    made = [node for node in pipeline.nodes if node.name.startswith(("tokenizer", "dataset/", "tokenized/"))]
+    made = [node for node in pipeline.nodes if node.name.startswith(("tokenizer", "dataset_", "tokenized_"))]
     run_pipeline(replace(pipeline, nodes=tuple(made)), project.store, launch=in_this_process)
     (one, said_by_one), (other, said_by_other) = [
         finish(process) for process in [start(project), start(project)]

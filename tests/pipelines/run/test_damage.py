@@ -67,7 +67,7 @@ def test_a_failure_behind_a_result_is_told(project):
     finished = project.run()
     assert finished["tokenizer"].state == "failed"
     assert finished["tokenizer"].message.startswith(f"{lineage} is damaged; `tunemill cache verify`")
-    assert finished["tokenized/sums"].state == "skipped"
+    assert finished["tokenized_sums"].state == "skipped"
 
 
 def test_a_source_that_changes_while_it_is_read_is_not_published(project):
@@ -80,8 +80,8 @@ def test_a_source_that_changes_while_it_is_read_is_not_published(project):
         in_this_process(call, sink)
 
     finished = project.run(launch=edit_then_launch)
-    assert finished["dataset/sums"].state == "failed"
-    assert "changed while it was read; nothing was published" in finished["dataset/sums"].message
+    assert finished["dataset_sums"].state == "failed"
+    assert "changed while it was read; nothing was published" in finished["dataset_sums"].message
 
 
 def test_an_adapter_is_no_base_model(project):

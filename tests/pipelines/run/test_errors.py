@@ -47,7 +47,7 @@ def test_bad_rows_are_named_with_file_and_line(project, text, messages):
     for message in messages:
         assert message in said, said
     assert artifacts_of(project, "sft") == before
-    assert project.plan()["dataset/echoes"].state == "cached"
+    assert project.plan()["dataset_echoes"].state == "cached"
 
 
 def test_a_failure_is_in_the_json_and_what_follows_is_skipped(project):
@@ -55,9 +55,9 @@ def test_a_failure_is_in_the_json_and_what_follows_is_skipped(project):
     done = run(project, "--json")
     assert done.returncode == 1
     nodes = {node["node"]: node for node in json.loads(done.stdout)["nodes"]}
-    assert nodes["dataset/sums"]["state"] == "failed" and "sums.jsonl" in nodes["dataset/sums"]["message"]
-    assert nodes["tokenized/sums"]["state"] == nodes["quantized"]["state"] == "skipped"
-    assert nodes["dataset/echoes"]["state"] == nodes["evaluation/base"]["state"] == "cached"
+    assert nodes["dataset_sums"]["state"] == "failed" and "sums.jsonl" in nodes["dataset_sums"]["message"]
+    assert nodes["tokenized_sums"]["state"] == nodes["quantized"]["state"] == "skipped"
+    assert nodes["dataset_echoes"]["state"] == nodes["evaluation_of_base"]["state"] == "cached"
 
 
 @pytest.mark.parametrize("override", ["sequence_len=-1", "learnin_rate=1", "datasets[0].path=nowhere.jsonl"])
@@ -146,7 +146,7 @@ def test_a_full_disk_is_one_clear_error_and_publishes_nothing(fresh_project, sma
     )  # fmt: skip
     assert done.returncode == 1
     assert "disk is full" in done.stderr and "cache prune" in done.stderr, done.stderr
-    assert not artifacts_of(project, "dataset") or project.plan()["dataset/sums"].state == "run"
+    assert not artifacts_of(project, "dataset") or project.plan()["dataset_sums"].state == "run"
 
 
 def test_a_flipped_byte_is_found_set_aside_and_computed_again(project):
@@ -172,7 +172,7 @@ def test_an_interrupt_ends_the_run_and_says_so(fresh_project):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     for line in process.stderr:
-        if line.startswith("dataset/sums: started"):
+        if line.startswith("dataset_sums: started"):
             process.send_signal(signal.SIGTERM)
             break
     _, err = process.communicate(timeout=60)

@@ -41,7 +41,9 @@ def finished(tmp_path_factory):
 def test_every_node_runs_and_training_is_orpos(finished):
     project, nodes = finished
     assert nodes_in_state(nodes, "computed") == set(nodes) >= AFTER | {"training_data", "evaluation_data"}
-    assert nodes["trained"].stage == "orpo" and not [name for name in nodes if name.startswith("evaluation/")]
+    assert nodes["trained"].stage == "orpo" and not [
+        name for name in nodes if name.startswith("evaluation_of_")
+    ]
     metrics = nodes["trained"].published.manifest["metrics"]
     assert metrics["steps"] == 4 and 0 <= metrics["last_eval_rewards/accuracies"] <= 1
     assert {item.state for item in project.plan().values()} == {"cached"}

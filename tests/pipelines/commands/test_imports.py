@@ -1,0 +1,109 @@
+"""What a command imports, and what not: what nobody needs for it would cost more than the command itself."""
+
+import subprocess
+import sys
+from ast import literal_eval
+
+import pytest
+from support.project import make_project
+from test_layout import ROOT
+
+from tunemill.pipelines.cli import COMMANDS, make_parser
+
+CALL = """
+import sys
+from tunemill.pipelines.cli import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as ended:
+    code = ended.code
+print(repr((code, sorted(sys.modules))), file=sys.stderr)
+"""
+# What stages compute with, and what shows their results in a browser.
+HEAVY = {
+    "accelerate", "aiohttp", "bitsandbytes", "dagster", "datasets", "fsspec", "httpx", "huggingface_hub", "jinja2",
+    "matplotlib", "numpy", "pandas", "peft", "pyarrow", "requests", "safetensors", "sqlalchemy", "tokenizers", "torch",
+    "torchao", "transformers", "triton", "trl",
+}  # fmt: skip
+NOT_TO_LIST = HEAVY | {"pydantic", "yaml", "importlib.metadata", "rich.console"}
+NOT_TO_HELP = NOT_TO_LIST | {"sqlite3", "hashlib", "json", "tunemill.resources.store"}
+
+
+def imported(arguments, folder):
+    done = subprocess.run(
+        [sys.executable, "-c", CALL, *arguments], cwd=folder, capture_output=True, text=True, check=True
+    )
+    code, modules = literal_eval(done.stderr.splitlines()[-1])
+    assert code in (0, None), done.stderr
+    return set(modules)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_project(tmp_path_factory.mktemp("imports") / "project").folder
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_imports_nothing_but_the_command_line(option, folder):
+    modules = imported([option], folder)
+    assert modules.isdisjoint(NOT_TO_HELP), modules & NOT_TO_HELP
+    assert not [name for name in modules if name.startswith("tunemill.pipelines.commands")]
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["status", "--json"], ["cache", "ls"], ["cache", "verify"], ["cache"]]
+)
+def test_a_listing_of_the_store_imports_no_configs(command, folder):
+    arguments = [*command, "--help"] if command == ["cache"] else command
+    modules = imported(arguments, folder)
+    assert modules.isdisjoint(NOT_TO_LIST), modules & NOT_TO_LIST
+    assert not [
+        name for name in modules if name.startswith("tunemill.stages.") and name != "tunemill.stages.errors"
+    ]
+
+
+@pytest.mark.parametrize("command", ["check", "plan"])
+def test_a_plan_imports_nothing_to_compute_with(command, folder):
+    modules = imported([command, "pipeline.yml"], folder)
+    assert modules.isdisjoint(HEAVY), modules & HEAVY
+    bodies = [name for name in modules if name.startswith("tunemill.stages") and name.endswith("body")]
+    assert "pydantic" in modules and "rich.console" not in modules and not bodies
+    assert not modules & {f"tunemill.pipelines.commands.{name}" for name in COMMANDS if name != command}
+
+
+def test_a_run_with_nothing_to_do_imports_nothing_to_compute_with(project):
+    assert not imported(["run", "pipeline.yml", "--json"], project.folder) & HEAVY
+
+
+BUILT = """
+import sys
+from pathlib import Path
+from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.stages.registry import STAGES
+load_pipeline(Path("pipeline.yml"))
+print(*sorted(stage.name for stage in STAGES if stage.config.__pydantic_complete__))
+"""
+
+
+def test_a_check_builds_the_models_of_this_graph_alone(folder):
+    done = subprocess.run(
+        [sys.executable, "-c", BUILT], cwd=folder, capture_output=True, text=True, check=True
+    )
+    built = set(done.stdout.split())
+    assert built >= {"dataset", "tokenized", "sft", "merged"}
+    assert not built & {"orpo", "preferences", "preference_data", "pretraining_data", "synthetic"}
+
+
+def test_every_command_is_there_and_says_what_it_does(capsys):
+    assert {file.stem for file in (ROOT / "pipelines" / "commands").glob("*.py")} >= set(COMMANDS)
+    with pytest.raises(SystemExit):
+        make_parser([]).parse_args(["--help"])
+    brief = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["--help"])
+    assert capsys.readouterr().out == brief
+    for command in COMMANDS:
+        with pytest.raises(SystemExit) as ended:
+            make_parser([command]).parse_args([command, "--help"])
+        shown = " ".join(capsys.readouterr().out.split())
+        assert ended.value.code == 0 and COMMANDS[command] in shown
