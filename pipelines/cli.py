@@ -20,6 +20,7 @@ Command = Callable[[argparse.Namespace], int]
 
 # The module of each in `commands/` has its name.
 COMMANDS = {
+    "init": "look at rows and write a YAML that trains on them",
     "check": "check a YAML without touching data, models or the network",
     "plan": "show what is cached, what will run and why; changes nothing",
     "preprocess": "prepare the data and nothing else; show it, or write it to a file",

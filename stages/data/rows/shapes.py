@@ -58,6 +58,11 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
+def is_string(value: Any) -> bool:
+    """Text, and no number."""
+    return isinstance(value, str)
+
+
 def is_flag(value: Any) -> bool:
     """True or false, also as a number or a word."""
     return value in (0, 1) or (
@@ -167,14 +172,15 @@ class Shape:
 def renamed_roles(given: Sequence[str]) -> dict[str, list[str]]:
     """`roles:` for these names of roles; nothing where all are known without it."""
     known = {"human", "gpt", *ROLE_NAMES}
-    meant = {name: _role_of(name) for name in given}
+    meant = {name: role_of(name) for name in given}
     if all(name in known or meant[name] is None for name in given):
         return {}
     used = {role: [name for name in given if meant[name] == role] for role in ROLE_NAMES}
     return {role: names for role, names in used.items() if names}
 
 
-def _role_of(name: str) -> str | None:
+def role_of(name: str) -> str | None:
+    """Whose role a name in the data means: user, assistant, system or tool; None where that is unknown."""
     plain = name.strip().lower()
     return next((role for role, names in ROLE_NAMES.items() if plain in names), None)
 
@@ -278,7 +284,7 @@ def completion(name: str) -> Shape:
     """Rows of which one field is the text to learn."""
     return Shape(
         "tokens",
-        {name: lambda value: isinstance(value, str)},
+        {name: is_string},
         {"type": "completion", **_named("field", name, "text")},
     )
 
