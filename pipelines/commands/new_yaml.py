@@ -148,7 +148,7 @@ def _sequences(kinds: Sequence[Kind], limit: int, *, renders: bool, packs: bool)
         "" if "input_ids" in kinds[0].shape.fields else f", at {BYTES_PER_TOKEN} bytes of text a token"
     )
     lines = [
-        f"# Tokens of a sequence: a power of two from {SHORTEST}, and {limit:,} at most. The longest row looked at has",
+        f"# Tokens of a sequence: a power of two from {min(SHORTEST, limit)} to {limit}. The longest row looked at has",
         f"# about {longest:,}{bytes_each}; longer rows are {beyond}.",
         f"sequence_len: {length}",
     ]

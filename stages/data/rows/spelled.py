@@ -5,9 +5,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")
+PLAIN = re.compile(r"(?:[A-Za-z_/]|\.{1,2}/)[A-Za-z0-9_./-]*")
 # Words that YAML, in any version, reads as something else than text.
-TAKEN = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n", ".inf", ".nan"})
+TAKEN = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 # What JSON leaves as it is and YAML does not take, or takes for the end of a line.
 UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
