@@ -3,7 +3,7 @@
 import argparse
 import gc
 import os
-import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from tunemill import __version__
+from tunemill.pipelines.commands.arguments import EPILOG, parse
 from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.config.spans import escaped
 from tunemill.resources.errors import LaunchError, StoreError
 from tunemill.stages.errors import UserError
 
+EXPECTED = (ConfigError, LaunchError, StoreError, UserError)
 Command = Callable[[argparse.Namespace], int]
 
 # The module of each in `commands/` has its name.
 COMMANDS = {
     "init": "look at rows and write a YAML that trains on them",
-    "check": "check a YAML without touching data, models or the network",
+    "check": "check a YAML and that the files it names are there; reads no rows, asks no network",
     "plan": "show what is cached, what will run and why; changes nothing",
     "preprocess": "prepare the data and nothing else; show it, or write it to a file",
     "run": "compute what is not in the store yet, and nothing else",
@@ -32,26 +35,24 @@ COMMANDS = {
     "ui": "open Dagster on 127.0.0.1 over the pipelines of a folder",
 }
 
-EPILOG = "Any key of the YAML can be overridden: --learning_rate=1e-4, --datasets[0].path=rows.jsonl."
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 failed, 2 wrong usage."""
     given = sys.argv[1:] if arguments is None else arguments
-    parser = make_parser([word for word in given if word in COMMANDS][:1])
-    options, extra = parser.parse_known_args(given)
-    overrides = [item.removeprefix("--") for item in extra if re.match(r"--[^=]+=", item)]
-    if len(overrides) != len(extra) or (extra and not options.takes_overrides):
-        parser.error(f"unrecognized arguments: {' '.join(extra)}")
-    options.overrides = overrides
+    command_name = next((word for word in given if not word.startswith("-")), "")
+    options = parse(make_parser([command_name]), given)
+    from tunemill.resources.redaction import hidden_in_errors
+
     command: Command = options.command
     try:
-        code = command(options)
+        with hidden_in_errors(_secrets(options), *EXPECTED, OSError):
+            code = command(options)
         sys.stdout.flush()
         return code
     except ConfigError as error:
-        return _complain(options, "\n".join(error.lines()), [problem.as_json() for problem in error.problems])
-    except (LaunchError, StoreError, UserError) as error:
+        shown = "\n".join(error.shown(shutil.get_terminal_size().columns))
+        return _complain(options, shown, [problem.as_json() for problem in error.ordered()])
+    except EXPECTED as error:
         return _complain(options, str(error), [])
     except BrokenPipeError:
         # Whoever reads the output has seen enough, and nothing is left to say to them when Python ends.
@@ -96,12 +97,21 @@ def _module(command: str) -> Any:
 
 
 def _complain(options: argparse.Namespace, message: str, problems: list[dict[str, Any]]) -> int:
-    print(message, file=sys.stderr)
+    from tunemill.resources.redaction import redacted
+
+    message = redacted(message, _secrets(options))
+    print(escaped(message, keep="\n"), file=sys.stderr)
     if getattr(options, "json", False):
         from tunemill.pipelines.commands.options import print_json
 
         print_json({"error": message, "problems": problems})
     return 1
+
+
+def _secrets(options: argparse.Namespace) -> tuple[str, ...]:
+    from tunemill.resources.redaction import secrets_in
+
+    return secrets_in([override.text for override in options.overrides], os.environ)
 
 
 if __name__ == "__main__":

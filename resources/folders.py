@@ -29,8 +29,10 @@ def listed(folder: Path) -> list[Path]:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; None where it cannot be read."""
+    """What a JSON file holds; None where it cannot be read, or is no regular file, which might never end."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return None
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None

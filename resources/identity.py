@@ -11,11 +11,11 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
-from functools import cache
 from pathlib import Path
 
 from tunemill.resources.canonical import hash_listing
 from tunemill.resources.errors import StoreError
+from tunemill.resources.local import file_system_of, is_file, is_folder, refusal, refusal_inside, shown
 from tunemill.resources.storage_errors import storage_message
 
 CHUNK_BYTES = 1 << 20
@@ -23,7 +23,7 @@ CHUNK_BYTES = 1 << 20
 # its ctime, so its hash is not remembered. Some file systems count in seconds, and FAT in two of them.
 SETTLED_NANOSECONDS = 2_500_000_000
 # They never tell of a write through a memory map after the first one, and a look at their files costs little.
-FORGETFUL = ("tmpfs", "ramfs")
+FORGETFUL = frozenset({"tmpfs", "ramfs"})
 
 
 def hash_file(path: Path) -> str:
@@ -100,7 +100,8 @@ def _hash_settled(path: Path, state: os.stat_result) -> tuple[str, bool]:
     A write through a memory map moves the times only if the page was written back since the last one; `fsync` does
     that, so the next write shows.
     """
-    is_settled = time.time_ns() - state.st_ctime_ns > SETTLED_NANOSECONDS and not _forgets(state.st_dev)
+    is_settled = time.time_ns() - state.st_ctime_ns > SETTLED_NANOSECONDS
+    is_settled = is_settled and not file_system_of(state.st_dev) & FORGETFUL
     with path.open("rb") as file:
         if is_settled:
             try:
@@ -109,18 +110,6 @@ def _hash_settled(path: Path, state: os.stat_result) -> tuple[str, bool]:
                 is_settled = False
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return digest, is_settled and os.fstat(file.fileno()).st_ctime_ns == state.st_ctime_ns
-
-
-@cache
-def _forgets(device: int) -> bool:
-    """Whether a device is of a file system in memory, as far as this machine says."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:
-        return False
-    number = f"{os.major(device)}:{os.minor(device)}"
-    kinds = [line.partition(" - ")[2].split()[0] for line in mounts if line.split()[2] == number]
-    return any(kind in FORGETFUL for kind in kinds)
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -132,16 +121,43 @@ def files_below(folder: Path) -> Iterator[Path]:
                 yield Path(parent) / name
 
 
+def source_files(folder: Path) -> Iterator[Path]:
+    """Every file below a folder of the user's; hidden files and folders are left out.
+
+    Raises StoreError for what is neither a file nor a folder, and for a link to a folder around it, which has no end;
+    OSError for a folder that cannot be listed.
+    """
+    pending = [(folder, frozenset[tuple[int, int]]())]
+    while pending:
+        place, around = pending.pop()
+        state = place.stat()
+        itself = (state.st_dev, state.st_ino)
+        if itself in around:
+            raise StoreError(f"{shown(place)}: it is a link to a folder around it; remove it")
+        for name in sorted(name for name in os.listdir(place) if not name.startswith(".")):  # noqa: PTH208  a string
+            path = place / name
+            if reason := refusal_inside(path):
+                raise StoreError(f"{shown(path)}: {reason}")
+            if is_folder(path):
+                pending.append((path, around | {itself}))
+            else:
+                yield path
+
+
 def identify(path: Path, stat_cache: StatCache) -> dict[str, str]:
     """The identity of a source that enters a key: kind and content hash, never its name.
 
-    Raises StoreError when there is nothing at the path, or something in it cannot be read.
+    Raises StoreError when there is nothing at the path, or something in it cannot be read or is no regular file.
     """
+    if reason := refusal(path):
+        raise StoreError(f"{shown(path)}: {reason}")
     try:
-        if path.is_file():
+        if is_file(path):
             return {"kind": "file", "sha256": stat_cache.hash(path)}
-        if path.is_dir():
-            listing = {file.relative_to(path).as_posix(): stat_cache.hash(file) for file in files_below(path)}
+        if is_folder(path):
+            listing = {
+                file.relative_to(path).as_posix(): stat_cache.hash(file) for file in source_files(path)
+            }
             return {"kind": "folder", "sha256": hash_listing(listing)}
     except OSError as error:
         raise StoreError(f"{error.filename or path}: {error.strerror}") from error

@@ -1,32 +1,38 @@
 """Where a stage's body runs: in this process, or in a child process of its own group.
 
 A call is one JSON document (body, config slice, input folders, workspace), so every launcher runs the same
-thing. `python -m tunemill.resources.launcher REQUEST` is the child's side. Events come back as JSON lines
-on a pipe; a second pipe is the child's lifeline: when the parent is gone, so is the child's whole group.
+thing. `python -m tunemill.resources.launcher REQUEST EVENTS LIFELINE` is the child's side. It reads the call from its
+standard input, for URLs in it may hold passwords, which no file keeps: the file REQUEST is a redacted copy, for people.
+Events come back as JSON lines on a pipe; a second pipe is the child's lifeline: when the parent is gone, so is the
+child's whole group. What the child prints goes through the parent into output.log, redacted as well.
 """
 
 import errno
 import importlib
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from tunemill.resources.environment import child_environment
 from tunemill.resources.errors import LaunchError
+from tunemill.resources.redaction import redacted, redacted_document, secrets_in
 
 Sink = Callable[[dict[str, Any]], None]
 POLL_SECONDS = 0.2
 GRACE_SECONDS = {signal.SIGINT: 3.0, signal.SIGTERM: 2.0, signal.SIGKILL: 5.0}
 TAIL_LINES = 30
+# In bytes: what has no end by then is written as it is. No secret is as long, but one may be cut in two.
+LONGEST_LINE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -60,66 +66,121 @@ def name_of(item: Any) -> str:
 def in_this_process(call: Call, sink: Sink) -> None:
     """Run the body here: no isolation, no import cost. For tests and for debugging."""
     user_error = _named(call.user_error)
+    secrets = secrets_in(call.config, os.environ)
     try:
-        _execute(call, sink)
+        _execute(call, lambda event: sink(redacted_document(event, secrets)))
     except user_error as error:
-        raise LaunchError(str(error), user=True) from error
+        raise LaunchError(redacted(str(error), secrets), user=True) from None
 
 
 def in_child(call: Call, sink: Sink) -> None:
     """Run the body in a child process with its own process group; stop the whole group on any exception."""
     logs = Path(call.workspace["logs"])
-    request = logs / "request.json"
-    request.write_text(json.dumps(asdict(call), indent=1))
+    secrets = secrets_in(call.config, os.environ)
+    document, request = asdict(call), logs / "request.json"
+    request.write_text(json.dumps(redacted_document(document, secrets), indent=1))
+    failure: list[dict[str, Any]] = []
+
+    def take(event: dict[str, Any]) -> None:
+        (failure.append if event["type"] == "failed" else sink)(redacted_document(event, secrets))
+
     with ExitStack() as descriptors:
         events_read, events_write, lifeline_read, lifeline_write = (*os.pipe(), *os.pipe())
         for descriptor in (events_read, lifeline_write):
             descriptors.callback(os.close, descriptor)
+        output = descriptors.enter_context((logs / "output.log").open("a", encoding="utf-8"))
+
+        def write(line: str) -> None:
+            output.write(redacted(line, secrets))
+            output.flush()
+
         try:
-            child = _start(request, events_write, lifeline_read, logs / "output.log")
+            child = _start(request, events_write, lifeline_read)
         finally:
             os.close(events_write)
             os.close(lifeline_read)
-        failure: list[dict[str, Any]] = []
+        assert child.stdin is not None and child.stdout is not None, "both are pipes"
+        descriptors.callback(child.stdout.close)
         try:
-            _forward(events_read, child, sink, failure)
+            _hand_over(json.dumps(document), child)
+            _forward({events_read: Lines(lambda line: take(json.loads(line))),
+                      child.stdout.fileno(): Lines(write, keep_ends=True)}, child)  # fmt: skip
         finally:
             _stop_group(child)
     if child.returncode != 0:
         raise _explain(child.returncode, failure, logs / "output.log")
 
 
-def _start(request: Path, events: int, lifeline: int, output: Path) -> subprocess.Popen[bytes]:
-    with output.open("ab") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tunemill.resources.launcher", str(request), str(events), str(lifeline)],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=child_environment(os.environ),
-            pass_fds=(events, lifeline),
-            start_new_session=True,
-        )
+def _start(request: Path, events: int, lifeline: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tunemill.resources.launcher", str(request), str(events), str(lifeline)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=child_environment(os.environ),
+        pass_fds=(events, lifeline),
+        start_new_session=True,
+    )
 
 
-def _forward(events: int, child: subprocess.Popen[bytes], sink: Sink, failure: list[dict[str, Any]]) -> None:
-    """Pass events on until the child has ended and its pipe is empty."""
-    pending = b""
+def _hand_over(request: str, child: subprocess.Popen[bytes]) -> None:
+    """Give the child its call. One that is gone already will be explained by how it ended."""
+    assert child.stdin is not None
+    with suppress(BrokenPipeError), child.stdin as pipe:
+        pipe.write(request.encode())
+
+
+class Lines:
+    """Cuts what comes through a pipe into lines, each for `take` as soon as it has ended, and not far beyond.
+
+    With `keep_ends` with their ends, of which a carriage return is one: progress bars write no other.
+    """
+
+    def __init__(self, take: Callable[[str], None], *, keep_ends: bool = False) -> None:
+        self._take = take
+        self._end = re.compile(rb"[\r\n]" if keep_ends else rb"\n")
+        self._keep_ends = keep_ends
+        self._pending = b""
+
+    def add(self, chunk: bytes) -> None:
+        """More has come."""
+        self._pending += chunk
+        start = 0
+        for end in self._end.finditer(self._pending):
+            self._give(self._pending[start : end.end() if self._keep_ends else end.start()])
+            start = end.end()
+        self._pending = self._pending[start:]
+        if self._keep_ends and len(self._pending) > LONGEST_LINE:
+            self.finish()
+
+    def finish(self) -> None:
+        """Nothing more will come."""
+        if self._pending and self._keep_ends:
+            self._give(self._pending)
+            self._pending = b""
+
+    def _give(self, line: bytes) -> None:
+        self._take(line.decode(errors="replace"))
+
+
+def _forward(pipes: Mapping[int, Lines], child: subprocess.Popen[bytes]) -> None:
+    """Pass on what comes through the pipes until the child has ended and they are empty."""
     with selectors.DefaultSelector() as selector:
-        selector.register(events, selectors.EVENT_READ)
-        while True:
+        for pipe in pipes:
+            selector.register(pipe, selectors.EVENT_READ)
+        while selector.get_map():
             ended = child.poll() is not None
-            if selector.select(0 if ended else POLL_SECONDS):
-                chunk = os.read(events, 1 << 16)
+            ready = selector.select(0 if ended else POLL_SECONDS)
+            if ended and not ready:
+                break
+            for key, _ in ready:
+                chunk = os.read(key.fd, 1 << 16)
                 if not chunk:
-                    child.wait()
-                    return
-                *lines, pending = (pending + chunk).split(b"\n")
-                for line in lines:
-                    event = json.loads(line)
-                    (failure.append if event["type"] == "failed" else sink)(event)
-            elif ended:
-                return
+                    selector.unregister(key.fd)
+                pipes[key.fd].add(chunk)
+    for lines in pipes.values():
+        lines.finish()
+    child.wait()
 
 
 def _stop_group(child: subprocess.Popen[bytes]) -> None:
@@ -189,9 +250,9 @@ def _die_with_parent(lifeline: int) -> None:
 
 
 def main(request: str, events: int, lifeline: int) -> int:
-    """The child's side: run the call of a request file."""
+    """The child's side: run the call that comes through standard input."""
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
-    call = Call(**json.loads(Path(request).read_text()))
+    call = Call(**json.loads(sys.stdin.buffer.read()))
     pipe = os.fdopen(events, "w", buffering=1)
 
     def sink(event: dict[str, Any]) -> None:

@@ -1,10 +1,13 @@
-"""What stages and the store must know alike: names of files, schemes, packages behind protocols. Imports nothing heavy.
+"""What stages and the store must know alike: names of files, schemes, packages behind protocols, credentials.
+
+Imports nothing heavy.
 
 The one file of `resources/` that stages may import.
 """
 
 import re
 from importlib import import_module
+from urllib.parse import unquote_plus
 
 LINEAGE_FILE = "tunemill_lineage.json"
 HUB_DATASETS = "hf://datasets/"
@@ -30,6 +33,91 @@ FAILURES = {
     "ocifs": ("oci.exceptions:ClientError", "oci.exceptions:ServiceError"),
     "aiohttp": ("aiohttp:ClientError",),
 }
+# `scheme://`, then who one is, then the rest. A path made of a URL has lost slashes.
+USER_IN_URL = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]+):(?P<slashes>/{1,3})(?P<user>[^\s/?#\"<>]+)@")
+# A password with a slash in it: what stands behind the colon is no port.
+ODD_USER_IN_URL = re.compile(
+    r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]+):(?P<slashes>/{1,3})"
+    r"(?P<user>[^\s/?#\[\"<>:@]+:(?!\d*(?:[/?#\s'\")\]]|$))[^\s\"<>@]*)@"
+)
+# What ends a sentence is no part of the value.
+PARAMETER = re.compile(
+    r"""(?P<before>[?&;#])(?P<name>[^\s=&;?#'"<>]+)=(?P<value>[^\s&;#'"<>]*?)(?=[:,.)\]]*(?:[\s&;#'"<>]|$))"""
+)
+# Here a name before the @ is that of a container.
+CONTAINERS = frozenset({"abfs", "abfss", "adl", "az", "oci", "wasb", "wasbs"})
+SECRET_PARTS = (
+    "accesskey", "apikey", "auth", "credential", "passphrase", "passwd", "password", "secret", "sessionid", "signature",
+    "token",
+)  # fmt: skip
+SECRET_WORDS = frozenset({"hmac", "jwt", "key", "pass", "pwd", "sas", "session", "sig", "ticket"})
+OTHER_WORDS = ("author", "tokeniz")
+# They hold nothing secret, and change with every new signature.
+SIGNED_WORDS = frozenset({"expires", "expiry", "expiration", "policy"})
+SIGNED_BEGIN = (
+    "x-amz-",
+    "x-goog-",
+    "x-oss-",
+    "x-cos-",
+    "x-ms-",
+    "q-sign-",
+    "q-ak",
+    "q-key",
+    "q-header",
+    "q-url-param",
+)
+# What belongs to a signature of Azure, where there is a `sig`.
+AZURE_SIGNED = frozenset({
+    "saoid", "scid", "sdd", "se", "ses", "sip", "ske", "skoid", "sks", "skt", "sktid", "skv", "sp", "spr", "sr", "srt",
+    "ss", "st", "suoid", "sv",
+})  # fmt: skip
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a parameter, key or variable of this name holds what lets one in: `api_key`, `X-Amz-Signature`."""
+    words = {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", name)}
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    for other in OTHER_WORDS:
+        plain = plain.replace(other, "") if "authoriz" not in plain else plain
+    return bool(words & SECRET_WORDS) or any(part in plain for part in SECRET_PARTS)
+
+
+def without_credentials(url: str) -> str:
+    """A URL without who one is, and without the parameters that let one in or belong to a signature.
+
+    What is left is the same for everybody who may read it. A name that is no URL loses such parameters too.
+    """
+    bare = ODD_USER_IN_URL.sub(_without_user, url)
+    bare = USER_IN_URL.sub(_without_user, bare)
+    place, mark, rest = bare.partition("?")
+    if not mark:
+        place, mark, rest = bare.partition("#")
+    if not mark:
+        return place
+    parts = re.split(r"([&;#])", rest)
+    names = [unquote_plus(part.partition("=")[0]) for part in parts]
+    kept = ""
+    for index in range(0, len(parts), 2):
+        if not _lets_in(names[index], names):
+            kept += (parts[index - 1] if kept else mark) + parts[index]
+    return place + kept
+
+
+def _without_user(found: re.Match[str]) -> str:
+    if is_container(found):
+        return found.group()
+    return f"{found['scheme']}:{found['slashes']}"
+
+
+def is_container(found: re.Match[str]) -> bool:
+    """Whether what stands before the @ of a URL names no user."""
+    return found["scheme"].lower() in CONTAINERS and ":" not in found["user"]
+
+
+def _lets_in(name: str, others: list[str]) -> bool:
+    lower = name.lower()
+    with_signature = lower in AZURE_SIGNED and "sig" in (other.lower() for other in others)
+    return is_secret_name(name) or lower in SIGNED_WORDS or lower.startswith(SIGNED_BEGIN) or with_signature
 
 
 def protocol_of(url: str) -> str:

@@ -33,7 +33,7 @@ class Refs:
         """Point a node to an artifact; readers see the old ref or the new one, never half of one."""
         path = self._path(pipeline, node)
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        beside = path.with_name(f".{uuid.uuid4().hex}")
         with beside.open("w") as file:
             file.write(json.dumps(asdict(ref)))
             file.flush()

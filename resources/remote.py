@@ -12,7 +12,14 @@ from typing import Any
 
 from tunemill.resources.canonical import hash_document, hash_listing
 from tunemill.resources.errors import StoreError
-from tunemill.resources.protocols import HUB_DATASETS, WILDCARDS, failures_of, package_hint, protocol_of
+from tunemill.resources.protocols import (
+    HUB_DATASETS,
+    WILDCARDS,
+    failures_of,
+    package_hint,
+    protocol_of,
+    without_credentials,
+)
 
 HUB_SECONDS = 30
 # Protocols whose objects are hashed: they cost no transfer.
@@ -110,7 +117,8 @@ def _file_system(url: str, protocol: str) -> tuple[Any, str]:
 
 def _objects(url: str, protocol: str, files: Any, path: str) -> dict[str, str]:
     if protocol in ("http", "https"):
-        return _object(protocol, files, files.info(path))
+        # A server may mark everything that a path answers alike, whatever it is asked for.
+        return _object(protocol, files, files.info(path), without_credentials(url).partition("?")[2])
     if WILDCARDS.search(path):
         listing = files.glob(path, detail=True)
         base = "/".join(path.split("/")[: _first_wildcard(path)])
@@ -132,8 +140,8 @@ def _objects(url: str, protocol: str, files: Any, path: str) -> dict[str, str]:
     return {"kind": "objects", "sha256": hash_listing(marks)}
 
 
-def _object(protocol: str, files: Any, info: Mapping[str, Any]) -> dict[str, str]:
-    """The identity of one object, from what its file system knows of it."""
+def _object(protocol: str, files: Any, info: Mapping[str, Any], query: str = "") -> dict[str, str]:
+    """The identity of one object, from what its file system knows of it, and what it was asked for."""
     if protocol in HASHED:
         with files.open(info["name"], "rb") as file:
             return {"kind": "object", "checksum": hashlib.file_digest(file, "sha256").hexdigest()}
@@ -148,7 +156,8 @@ def _object(protocol: str, files: Any, info: Mapping[str, Any]) -> dict[str, str
         "value": mark[1].strip('"'),
         "size": None if size is None else int(size),
     }
-    return {"kind": "object", "checksum": hash_document(document)}
+    asked = {"query": query} if query else {}
+    return {"kind": "object", "checksum": hash_document(document | asked)}
 
 
 def _first_wildcard(path: str) -> int:

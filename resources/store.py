@@ -9,6 +9,7 @@
 import fcntl
 import json
 import re
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -197,7 +198,7 @@ class Store:
         for name, entry in manifest["files"].items():
             path = artifact / name
             try:
-                if path.stat().st_size == entry["bytes"] and hash_file(path) != entry["sha256"]:
+                if _size(path) == entry["bytes"] and hash_file(path) != entry["sha256"]:
                     wrong.append(f"{path}: its contents changed")
             except OSError as error:
                 if (line := f"{path}: missing or cut short") not in wrong:
@@ -260,10 +261,16 @@ def _inventory(building: Path, only: frozenset[str] = frozenset()) -> dict[str, 
     return found
 
 
+def _size(path: Path) -> int | None:
+    """A file's size in bytes; None for what is no regular file, and might never end. Raises OSError."""
+    state = path.stat()
+    return state.st_size if stat.S_ISREG(state.st_mode) else None
+
+
 def _wrong_sizes(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, entry in files.items():
         try:
-            if (folder / name).stat().st_size == entry["bytes"]:
+            if _size(folder / name) == entry["bytes"]:
                 continue
         except OSError:
             pass

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidatorFunctionWrapHandler, field_validator
 from pydantic.fields import FieldInfo
 
+from tunemill.resources.protocols import without_credentials
 from tunemill.stages.artifacts import Artifact
 
 T = TypeVar("T")
@@ -95,17 +96,26 @@ EntryOrTop = Annotated[T, EntryMark(falls_back=True)]
 class ConflictError(ValueError):
     """Two settings of one slice exclude each other; `keys` are the names of all fields that were compared.
 
-    The first of them that is given is the one at fault.
+    The first of them that is given is the one at fault; `suggestion` is the value that may have been meant.
     """
 
-    def __init__(self, message: str, *keys: str) -> None:
+    def __init__(self, message: str, *keys: str, suggestion: str | None = None) -> None:
         super().__init__(message)
         self.keys = keys
+        self.suggestion = suggestion
 
 
 @dataclass(frozen=True)
 class Idle:
     """A setting that asks for nothing beside the others, and why: a note for the user, and no part of any key."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why what the field `key` names on this machine cannot be used: refused before anything runs."""
 
     key: str
     reason: str
@@ -119,7 +129,7 @@ def not_yet(key: str, *values: str) -> Any:
 
     def refuse(value: object) -> object:
         if isinstance(value, str) and value in values:
-            raise ValueError(f"{value} is not supported yet")
+            raise ValueError(f"{value} is not supported yet; choose another value, or take the key out")
         return value
 
     return field_validator(key, mode="before")(refuse)
@@ -158,10 +168,10 @@ class Settings(BaseModel):
         """Python takes true for 1, and numbers of any size."""
         read = handler(value)
         if _was_boolean(value, read):
-            raise ValueError("input should be a number, not true or false")
+            raise ValueError("must be a number, not true or false")
         for number in read if isinstance(read, list | tuple) else (read,):
             if isinstance(number, int | float) and abs(number) > LARGEST_NUMBER:
-                raise ValueError(f"input should be a number of at most {LARGEST_NUMBER}")
+                raise ValueError(f"must be a number of at most {LARGEST_NUMBER}")
         return read
 
 
@@ -231,6 +241,17 @@ class StageConfig(Settings):
         """The runtime inputs that nothing would be done with under these settings."""
         return frozenset()
 
+    def faults(self) -> Iterator[Fault]:
+        """What is wrong with the local files and folders that the config names and that are there.
+
+        Goes by names, sizes, first bytes and small files of settings: `check` asks for it, and must be fast.
+        """
+        return iter(())
+
+    def needs_gpu(self) -> Iterator[Idle]:
+        """The settings that only a machine with a GPU can honour, and why."""
+        return iter(())
+
     def used_libraries(self) -> tuple[str, ...]:
         """Distributions that shape the result because of these settings, beside those of the stage."""
         return ()
@@ -245,7 +266,7 @@ class StageConfig(Settings):
         left_out = {*self.marked(RuntimeMark), *self.sources(), *(item.key for item in self.idle())}
         slice_values = self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
         plain = {
-            field: [name for name in listed(getattr(self, field)) if not is_whole(name)]
+            field: [without_credentials(name) for name in listed(getattr(self, field)) if not is_whole(name)]
             for field in self.sources()
         }
         return slice_values | {field: names for field, names in plain.items() if names}

@@ -1,5 +1,6 @@
 """Nodes as Dagster assets: find inputs, ask the store, launch, report. No work of a stage is done here."""
 
+import os
 from typing import Any
 
 import dagster as dg
@@ -12,8 +13,11 @@ from tunemill.pipelines.graph.keys import looked_at_by, upstream_of, with_upstre
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.pipelines.run.materialize import Session, materialize
 from tunemill.resources.errors import LaunchError, StoreError
+from tunemill.resources.redaction import hidden_in_errors, redacted, secrets_in
 from tunemill.resources.storage_errors import one_storage_error
 from tunemill.stages.errors import UserError
+
+EXPECTED = (ConfigError, LaunchError, StoreError, UserError)
 
 
 def build_assets(session: Session) -> list[dg.AssetsDefinition]:
@@ -44,22 +48,24 @@ def _asset(session: Session, node: Node, *, early: bool) -> dg.AssetsDefinition:
         op_tags={"dagster/priority": "1"} if early else None,
     )
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        secrets = secrets_in(node.config.model_dump(mode="json"), os.environ)
+
         def observe(event: dict[str, Any]) -> None:
             session.observe(node.name, event)
             if event["type"] in ("log", "step"):
                 context.log.info(event.get("message") or f"step {event['step']}: {event['metrics']}")
 
         try:
-            with one_storage_error(session.store.root):
+            with hidden_in_errors(secrets, *EXPECTED), one_storage_error(session.store.root):
                 result = materialize(session, node, context.run.run_id, observe)
-            metadata = materialization_metadata(
-                session.pipeline, node, result.published, result.reasons, result.seconds
-            )
-        except (ConfigError, LaunchError, StoreError, UserError) as error:
-            observe({"type": "failure", "message": str(error)})
-            raise dg.Failure(
-                description=str(error), allow_retries=not getattr(error, "user", True)
-            ) from error
+                metadata = materialization_metadata(
+                    session.pipeline, node, result.published, result.reasons, result.seconds
+                )
+        except EXPECTED as error:
+            message = redacted(str(error), secrets)
+            observe({"type": "failure", "message": message})
+            # Dagster keeps what caused it too, and there may be whole URLs in that.
+            raise dg.Failure(description=message, allow_retries=not getattr(error, "user", True)) from None
         session.results[context.run.run_id, node.name] = result
         return dg.MaterializeResult(data_version=dg.DataVersion(result.published.digest), metadata=metadata)
 

@@ -10,20 +10,19 @@ import dagster as dg
 from tunemill.pipelines.assets.assets import asset_key, build_assets
 from tunemill.pipelines.assets.clashes import circles, name_clash, step_names
 from tunemill.pipelines.config.graph_config import GraphConfig
-from tunemill.pipelines.config.problems import ConfigError, Problem
+from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.config.yaml_text import YamlError, nodes_of, text_of_file
-from tunemill.pipelines.config.yaml_values import values_of
+from tunemill.pipelines.config.yaml_values import in_file, values_of
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.places import plain_name
 from tunemill.pipelines.run.materialize import Session
 from tunemill.resources.errors import StoreError
 from tunemill.resources.launcher import Launcher, in_child
-from tunemill.resources.local import local_path
+from tunemill.resources.local import is_folder, local_path
 from tunemill.resources.store import Store
 
 CONFIG_ERROR = "config_error"
-LONGEST_NAME = 100
 LINES_SHOWN = 20
 
 
@@ -59,7 +58,7 @@ def load_folder(folder: Path) -> tuple[dict[Path, Pipeline], dict[Path, str]]:
     broken: dict[Path, str] = {}
     for path in pipeline_files(folder):
         try:
-            pipeline = _load(path)
+            pipeline = load_pipeline(path)
         except ConfigError as error:
             broken[path] = "\n".join(_first(error.lines()))
             continue
@@ -74,7 +73,7 @@ def load_folder(folder: Path) -> tuple[dict[Path, Pipeline], dict[Path, str]]:
 
 def pipeline_files(folder: Path) -> Iterator[Path]:
     """The YAMLs below a folder that look like pipelines, or cannot be read; those that lie less deep come first."""
-    files = [path for path in (*folder.rglob("*.yml"), *folder.rglob("*.yaml")) if not path.is_dir()]
+    files = [path for path in (*folder.rglob("*.yml"), *folder.rglob("*.yaml")) if not is_folder(path)]
     for path in sorted(files, key=lambda path: (len(path.parts), path)):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if not hidden and _looks_like_pipeline(path):
@@ -84,29 +83,17 @@ def pipeline_files(folder: Path) -> Iterator[Path]:
 def _looks_like_pipeline(path: Path) -> bool:
     """Whether a file is a mapping with the keys that every graph needs; also if it cannot be told."""
     needed = {key for key, field in GraphConfig.model_fields.items() if field.is_required()}
-    if _blocks(path):
-        return True
     try:
-        documents = [values_of(node).data for node in nodes_of(text_of_file(path))]
+        text = text_of_file(path)
+        documents = [values_of(node, in_file(text)).data for node in nodes_of(text)]
     except (OSError, YamlError):
         return True
     return any(isinstance(data, dict) and needed <= data.keys() for data in documents)
 
 
-def _load(path: Path) -> Pipeline:
-    if _blocks(path):
-        raise ConfigError(path, [Problem("", 1, 1, "value", "cannot be read: it is no regular file")])
-    return load_pipeline(path)
-
-
-def _blocks(path: Path) -> bool:
-    """Whether reading a file might wait for ever: a pipe, a socket."""
-    return path.exists() and not path.is_file()
-
-
 def _own_name(file: Path, taken: set[str]) -> str:
     """A plain name for what is wrong with a file, and taken from now on."""
-    plain = plain_name(str(file.with_suffix("")))[:LONGEST_NAME]
+    plain = plain_name(str(file.with_suffix("")))
     numbered = (f"{plain}_{count}" for count in itertools.count(2))
     name = next(
         name for name in itertools.chain((plain,), numbered) if f"{name}__{CONFIG_ERROR}" not in taken

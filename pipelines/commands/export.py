@@ -24,7 +24,7 @@ def export_rows(training_data: Published, export: str, target: Path) -> int:
     """
     import pyarrow.parquet as pq
 
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    beside = target.with_name(f".{uuid.uuid4().hex}")
     rows = 0
     try:
         tables = _tables(training_data, export)

@@ -111,11 +111,12 @@ def _write(target: Path, text: str, *, replaces: bool) -> None:
     """Write the YAML once `check` has nothing against it. Raises ConfigError where it has."""
     from tunemill.pipelines.config.problems import ConfigError
     from tunemill.pipelines.graph.load import load_pipeline
+    from tunemill.pipelines.graph.looks import everything
 
     draft = target.with_name(f".{target.name[:100]}.{os.getpid()}")
     try:
         draft.write_text(text, encoding="utf-8")
-        load_pipeline(draft)
+        load_pipeline(draft, (), everything)
         if replaces:
             draft.replace(target)
         else:

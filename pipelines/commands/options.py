@@ -7,11 +7,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunemill.resources.local import local_path
+from tunemill.pipelines.commands.arguments import EPILOG
+from tunemill.resources.errors import StoreError
+from tunemill.resources.local import local_path, refusal, shown
 from tunemill.resources.store import Store, open_store
 
 if TYPE_CHECKING:
     from tunemill.pipelines.graph.nodes import Pipeline
+
+# In bytes, for the names of artifacts and of what libraries put below them.
+ROOM_FOR_STORE = 1000
 
 
 def add_command(
@@ -27,6 +32,7 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
     """The YAML, and overrides of its keys."""
     parser.add_argument("pipeline", type=Path, metavar="PIPELINE.YML")
     parser.set_defaults(takes_overrides=True)
+    parser.epilog = EPILOG
 
 
 def add_state(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +53,12 @@ def state_folder(options: argparse.Namespace) -> Path:
     Raises StoreError if it is not local.
     """
     named = options.state or os.environ.get("TUNEMILL_HOME") or ".tunemill"
-    return local_path(named, "the state folder").absolute()
+    state = local_path(named, "the state folder").absolute()
+    # What the path may have lost by being seen from here.
+    local_path(state, "the state folder", ROOM_FOR_STORE)
+    if reason := refusal(state):
+        raise StoreError(f"the state folder: {shown(state)}: {reason}")
+    return state
 
 
 def store_of(options: argparse.Namespace, make: bool = False) -> Store:
@@ -63,5 +74,5 @@ def print_json(document: Any) -> None:
 
 def note_lines(pipeline: "Pipeline") -> list[str]:
     """The notes on a pipeline's keys, in the order of the file."""
-    ordered = sorted(pipeline.notes, key=lambda note: (note.line, note.column))
+    ordered = sorted(pipeline.notes, key=lambda note: note.order)
     return [note.line_in(pipeline.document.path) for note in ordered]

@@ -15,6 +15,7 @@ from tunemill.pipelines.commands.options import (
 )
 from tunemill.pipelines.commands.tables import plan_table
 from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.looks import everything
 from tunemill.pipelines.graph.plan import make_plan
 
 
@@ -28,7 +29,7 @@ def add_to(commands: Any, text: str) -> None:
 
 def plan(options: argparse.Namespace) -> int:
     """Print the plan."""
-    pipeline = load_pipeline(options.pipeline, options.overrides)
+    pipeline = load_pipeline(options.pipeline, options.overrides, everything)
     planned = make_plan(pipeline, store_of(options))
     if options.json:
         print_json(

@@ -22,6 +22,7 @@ from tunemill.pipelines.commands.options import (
 from tunemill.pipelines.commands.tables import data_tables, run_table
 from tunemill.pipelines.commands.watched import watched_run
 from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.looks import only_data
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.run.finished import Finished
 from tunemill.resources.local import local_path
@@ -55,7 +56,7 @@ def add_to(commands: Any, text: str) -> None:
 
 def preprocess(options: argparse.Namespace) -> int:
     """Run the pipeline up to its training data; 1 if a node failed."""
-    pipeline = load_pipeline(options.pipeline, options.overrides).data()
+    pipeline = load_pipeline(options.pipeline, options.overrides, only_data).data()
     target = None if options.export is None else local_path(options.export, "the file to export to")
     store = store_of(options, make=True)
     finished = watched_run(pipeline, store)

@@ -17,8 +17,10 @@ from tunemill.pipelines.commands.options import (
 )
 from tunemill.pipelines.commands.tables import evaluation_table, is_evaluation, run_table
 from tunemill.pipelines.commands.watched import watched_run
+from tunemill.pipelines.config.document import problem_at
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.looks import everything
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.run.finished import Finished
 
@@ -40,7 +42,7 @@ def add_to(commands: Any, text: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the pipeline; 1 if a node failed."""
-    pipeline = load_pipeline(options.pipeline, options.overrides)
+    pipeline = load_pipeline(options.pipeline, options.overrides, everything)
     if pipeline.prepares_only:
         raise ConfigError(pipeline.document.path, [_not_trained(pipeline)])
     _check_nodes(pipeline, options.refresh)
@@ -64,7 +66,7 @@ def _not_trained(pipeline: Pipeline) -> Problem:
     place = (setting.split(":")[0],)
     file = pipeline.document.path.name
     message = f"{setting} is not trained yet, only its data can be prepared: tunemill preprocess {file}"
-    return Problem(place[0], *pipeline.document.position(place), "unsupported", message)
+    return problem_at(place, pipeline.document, "unsupported", message)
 
 
 def _check_nodes(pipeline: Pipeline, names: Sequence[str]) -> None:

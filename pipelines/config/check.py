@@ -1,19 +1,20 @@
 """Keys that no stage knows: typos, and keys of Axolotl that are not supported yet. Touches no source."""
 
-import difflib
 from collections.abc import Iterator
 from typing import Any
 
-from tunemill.pipelines.config.document import Document
+from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.graph_config import ENTRY_LISTS
 from tunemill.pipelines.config.idle_keys import is_idle
-from tunemill.pipelines.config.key_paths import KeyPath, spell
+from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.problems import Problem, given
 from tunemill.pipelines.config.renamed_keys import REMOVED
 from tunemill.pipelines.config.schema import KeyTree, axolotl_keys, grouping_keys, key_tree, off_when_false
+from tunemill.stages.choices import nearest
 
 # So many unknown keys are compared with the known ones; a file with more is no config with a typo.
 SUGGESTIONS = 20
+WHERE_KEYS_ARE = "`tunemill schema --markdown` lists the keys that there are"
 
 
 def unknown_keys(document: Document) -> Iterator[Problem]:
@@ -23,8 +24,9 @@ def unknown_keys(document: Document) -> Iterator[Problem]:
         problem = _foreign(key, place, document)
         if problem is None:
             unknown += 1
-            near = _nearest(key, place, tree) if unknown <= SUGGESTIONS else None
-            problem = Problem(spell(place), *document.position(place), "unknown", "unknown key", near)
+            near = _nearest(key, place, tree, document) if unknown <= SUGGESTIONS else None
+            message = "unknown key" if near else f"unknown key; take it out. {WHERE_KEYS_ARE}"
+            problem = problem_at(place, document, "unknown", message, near)
         yield problem
     yield from _no_mappings(document)
 
@@ -52,8 +54,8 @@ def _no_mappings(document: Document) -> Iterator[Problem]:
         for part in place:
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None and not isinstance(value, dict):
-            message = f"input should be a mapping of keys to values (given: {given(value)})"
-            yield Problem(spell(place), *document.position(place), "value", message)
+            message = f"must be a mapping of keys to values (given: {given(value)})"
+            yield problem_at(place, document, "value", message)
 
 
 def _asks_for_nothing(key: str, place: KeyPath, value: Any) -> bool:
@@ -71,22 +73,24 @@ def _is_axolotls(place: KeyPath) -> bool:
 
 def _foreign(key: str, place: KeyPath, document: Document) -> Problem | None:
     """What is said of a key that is known elsewhere, or to Axolotl."""
-    line, column = document.position(place)
     elsewhere = [name for name in ENTRY_LISTS if key in (key_tree()[name] or ())]
     if len(place) == 3 and place[0] in ENTRY_LISTS and elsewhere:
         message = f"is a key of {' and '.join(elsewhere)}, and is not read under {place[0]}; take it out"
-        return Problem(spell(place), line, column, "unread", message)
+        return problem_at(place, document, "unread", message)
     if _is_axolotls(place):
         message = "a key of Axolotl that Tunemill does not support yet; take it out or set it to null"
-        return Problem(spell(place), line, column, "unsupported", message)
+        return problem_at(place, document, "unsupported", message)
     return None
 
 
-def _nearest(key: str, place: KeyPath, tree: KeyTree) -> str | None:
-    near = difflib.get_close_matches(key, list(tree), n=1, cutoff=0.6) or difflib.get_close_matches(
-        key, _axolotl_siblings(place), n=1, cutoff=0.6
-    )
-    return near[0] if near else None
+def _nearest(key: str, place: KeyPath, tree: KeyTree, document: Document) -> str | None:
+    """The known key that may be meant; in an override also an option of the command."""
+    override = document.override_at(place)
+    options: dict[str, str] = {}
+    if override is not None and override.text.startswith("--") and len(place) == 1:
+        options = {option.removeprefix("--"): option for option in override.options}
+    near = nearest(key, [*tree, *options]) or nearest(key, _axolotl_siblings(place))
+    return options.get(near[0], near[0]) if near else None
 
 
 def _pattern(place: KeyPath) -> str:

@@ -1,33 +1,42 @@
-"""A YAML file as plain data, with the line and column of every key, and command-line overrides."""
+"""A YAML file as plain data, with the place of every key and value, and command-line overrides."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunemill.pipelines.config.key_paths import KeyPath, lies_in, spell
-from tunemill.pipelines.config.problems import ConfigError, Problem
-from tunemill.pipelines.config.yaml_text import MAX_DEPTH, YamlError, node_of, text_of_file
-from tunemill.pipelines.config.yaml_values import Values, values_of
+import yaml
 
-# `a.b[0].c` as a, b, 0, c; no list has more items than seven digits count.
-PARTS = re.compile(r"([^.\[\]]+)|\[([0-9]{1,7})\]")
+from tunemill.pipelines.config.key_paths import KeyPath, lies_in, spell
+from tunemill.pipelines.config.overrides import Override, override_of
+from tunemill.pipelines.config.problems import ConfigError, Kind, Problem, problem_of_span
+from tunemill.pipelines.config.spans import WHOLE_FILE, Span, line_at, lines_of
+from tunemill.pipelines.config.yaml_text import MAX_DEPTH, YamlError, node_of, text_of_file
+from tunemill.pipelines.config.yaml_values import Values, in_file, values_of
+
 INDEX = re.compile(r"[0-9]{1,7}")
+# Of these problems the value is at fault, of others the key.
+OF_VALUES: frozenset[Kind] = frozenset({"value", "ambiguous"})
 
 
 @dataclass(frozen=True)
 class Document:
-    """`data` is the file's mapping without null keys, `raw` with them; `positions`: key path -> (line, column).
+    """`data` is the file's mapping without null keys, `raw` with them; `keys` and `values` say where they stand.
 
-    `notes` are on values that other readers of YAML take for something else.
+    `problems` are of what could not be read; values that are null for that are `broken`, as is what holds them. `notes`
+    are on values that other readers of YAML take for something else, `overrides` what replaced values of the file.
     """
 
     path: Path
     data: dict[str, Any]
     raw: dict[str, Any]
-    positions: dict[KeyPath, tuple[int, int]]
+    keys: dict[KeyPath, Span]
+    values: dict[KeyPath, Span]
     notes: tuple[Problem, ...] = ()
+    overrides: dict[KeyPath, Override] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    broken: frozenset[KeyPath] = frozenset()
 
     @property
     def folder(self) -> Path:
@@ -35,71 +44,149 @@ class Document:
 
     def position(self, path: KeyPath) -> tuple[int, int]:
         """Line and column (from 1) of a key, or of its nearest parent that is in the file."""
-        while path and path not in self.positions:
-            path = path[:-1]
-        return self.positions.get(path, (1, 1))
+        span = self.span(path)
+        return span.line, span.column
+
+    def span(self, path: KeyPath, *, of_value: bool = False) -> Span:
+        """Where a key stands, or its nearest parent that does; with `of_value` its value, if it takes one line."""
+        while path and path not in self.keys:
+            path, of_value = path[:-1], False
+        key = self.keys.get(path, WHOLE_FILE)
+        value = self.values.get(path, key)
+        # An empty value has no place, and that of an alias is elsewhere.
+        is_beside = of_value and (value.override or value.line >= key.line) and value.end > value.column
+        return value if is_beside else key
+
+    def override_at(self, path: KeyPath) -> Override | None:
+        """The override that gave a key its value."""
+        inside = (path[:length] for length in range(len(path), 0, -1))
+        return next((self.overrides[part] for part in inside if part in self.overrides), None)
 
 
-def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
-    """Read a pipeline's YAML and apply `key=value` overrides. Raises ConfigError with every problem found."""
+def problem_at(
+    place: KeyPath,
+    document: Document,
+    kind: Kind,
+    message: str,
+    suggestion: str | None = None,
+    *,
+    of_value: bool = False,
+) -> Problem:
+    """A problem with the key at `place`, or with its value; a message loses the key and a colon at its beginning."""
+    span = document.span(place, of_value=of_value or kind in OF_VALUES)
+    plain = message.removeprefix(f"{place[-1]}: ") if place else message
+    return problem_of_span(spell(place), span, kind, plain, suggestion)
+
+
+def read_document(path: Path, overrides: Sequence[str | Override] = ()) -> Document:
+    """Read a pipeline's YAML and apply overrides of its keys. Raises ConfigError where it is no YAML of keys."""
     read = _read(path)
-    data = {} if read.data is None else read.data
-    problems = list(read.problems)
-    if not problems and not isinstance(data, dict):
-        problems.append(Problem("", 1, 1, "value", "the file must hold a mapping of keys to values"))
-    if problems:
-        raise ConfigError(path, problems)
-    notes = read.notes
-    for override in overrides:
-        notes = _override(data, notes, override, path)
-    return Document(path.resolve(), _without_nulls(data), data, read.positions, tuple(notes))
+    data = {} if read.data is None and not read.problems else read.data
+    if not isinstance(data, dict):
+        span = read.values.get((), WHOLE_FILE)
+        no_mapping = problem_of_span("", span, "value", "the file must hold a mapping of keys to values")
+        raise ConfigError(path, read.problems or [no_mapping])
+    given = [item if isinstance(item, Override) else override_of(item) for item in overrides]
+    problems = [problem for override in given for problem in _override(read, data, override)]
+    return Document(
+        path.resolve(),
+        _without_nulls(data),
+        data,
+        read.keys,
+        read.values,
+        tuple(read.notes),
+        {override.parts: override for override in given},
+        (*read.problems, *problems),
+        frozenset(path[:length] for path in read.broken for length in range(1, len(path) + 1)),
+    )
 
 
 def _read(path: Path) -> Values:
+    lines: list[str] = []
     try:
-        return values_of(node_of(text_of_file(path)))
+        text = text_of_file(path)
+        lines = lines_of(text)
+        return values_of(node_of(text), in_file(text))
     except YamlError as error:
-        raise ConfigError(path, [Problem("", error.line, error.column, "value", str(error))]) from error
+        span = Span(error.line, error.column, error.column + 1, line_at(lines, error.line))
+        raise ConfigError(path, [problem_of_span("", span, "value", str(error))]) from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ConfigError(path, [Problem("", 1, 1, "value", f"cannot be read: {reason.lower()}")]) from error
 
 
-def _override(data: dict[str, Any], notes: list[Problem], override: str, path: Path) -> list[Problem]:
-    """Set one `a.b[0].c=value`; the value is read as YAML, so `1e-4`, `true` and `[a, b]` mean what they say.
+def _override(read: Values, data: dict[str, Any], override: Override) -> list[Problem]:
+    """Set `a.b[0].c` to a value, which is read as YAML, so `1e-4`, `true` and `[a, b]` mean what they say.
 
-    Returns the notes that stand then: those on what was replaced go.
+    Returns what is wrong with it. The notes on what was replaced go.
     """
-    spelled, _, text = override.partition("=")
-    parts: list[str | int] = [int(number) if number else name for name, number in PARTS.findall(spelled)]
-    nowhere = f"--{override}: there is nothing at this place in the file that could be set"
-    if not 0 < len(parts) <= MAX_DEPTH:
-        raise ConfigError(path, [Problem(spelled, 1, 1, "value", nowhere)])
+    spelled = override.text[slice(*override.key)]
+    if not 0 < len(override.parts) <= MAX_DEPTH:
+        message = f"{spelled or 'nothing'} is no key; write key=value, or below a key datasets[0].path=value"
+        return [problem_of_span(spelled, override.key_span, "value", message)]
+
+    def locate(node: yaml.Node) -> Span:
+        begin = override.value[0]
+        first, last = begin + node.start_mark.index, begin + node.end_mark.index
+        return override.span(first, last)
+
     try:
-        read = values_of(node_of(text), tuple(parts))
+        found = values_of(node_of(override.value_text), locate, override.parts)
     except YamlError as error:
-        message = f"--{override}: {error}"
-        raise ConfigError(path, [Problem(spelled, 1, 1, "value", message)]) from error
-    if read.problems:
-        raise ConfigError(path, [replace(problem, line=1, column=1) for problem in read.problems])
+        begin = override.value[0] + (error.column - 1 if error.line == 1 else 0)
+        read.broken.add(override.parts)
+        return [problem_of_span(spelled, override.span(begin, begin + 1), "value", str(error))]
+    if found.problems:
+        read.broken.add(tuple(int(part) if INDEX.fullmatch(str(part)) else part for part in override.parts))
+        return found.problems
+    path = _set(data, override.parts, found.data)
+    if isinstance(path, str):
+        return [problem_of_span(spelled, override.key_span, "value", path)]
+    replaced = spell(path)
+    read.notes[:] = [
+        note for note in read.notes if note.path != replaced and not lies_in(note.path, replaced)
+    ]
+    read.notes += found.notes
+    for spans, more in ((read.keys, found.keys), (read.values, found.values)):
+        for place in [place for place in spans if place[: len(path)] == path]:
+            del spans[place]
+        spans |= {(*path, *place[len(path) :]): span for place, span in more.items()}
+    read.keys[path] = override.key_span
+    for length in range(1, len(path)):
+        read.keys.setdefault(path[:length], override.key_span)
+    return []
+
+
+def _set(data: dict[str, Any], parts: KeyPath, value: Any) -> KeyPath | str:
+    """Set a value. Returns where, with numbers for items of lists; or what is wrong with the place, as text."""
     target: Any = data
+    path: KeyPath = ()
     for number, part in enumerate(parts):
         if isinstance(target, list) and isinstance(part, str) and INDEX.fullmatch(part):
             part = int(part)
-        in_list = isinstance(target, list) and isinstance(part, int) and part < len(target)
-        if not (in_list or (isinstance(target, dict) and isinstance(part, str))):
-            raise ConfigError(path, [Problem(spelled, 1, 1, "value", nowhere)])
+        if isinstance(target, list) and isinstance(part, int):
+            if part >= len(target):
+                return _no_place(path, f"has {_items(len(target))}")
+        elif isinstance(target, list):
+            return _no_place(path, "is a list, whose items are chosen by number")
+        elif not isinstance(target, dict) or not isinstance(part, str):
+            return _no_place(path, "is no list" if isinstance(part, int) else "is no mapping")
+        path = (*path, part)
         if number == len(parts) - 1:
-            target[part] = read.data
-        elif in_list:
-            target = target[part]
+            target[part] = value
         else:
-            if target.get(part) is None:
+            if isinstance(target, dict) and target.get(part) is None:
                 target[part] = {}
             target = target[part]
-    replaced = spell(tuple(parts))
-    kept = [note for note in notes if note.path != replaced and not lies_in(note.path, replaced)]
-    return [*kept, *(replace(note, line=1, column=1) for note in read.notes)]
+    return path
+
+
+def _items(count: int) -> str:
+    return f"{count} item{'' if count == 1 else 's'}, and the first is number 0"
+
+
+def _no_place(path: KeyPath, why: str) -> str:
+    return f"there is nothing at this place in the file that could be set: {spell(path) or 'the file'} {why}"
 
 
 def _without_nulls(data: dict[str, Any]) -> dict[str, Any]:

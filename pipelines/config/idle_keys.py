@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from tunemill.pipelines.config.document import Document
+from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.problems import Problem
-from tunemill.pipelines.config.slices import problem_at
 
 SET_BY_LAUNCHER = "the launcher sets it"
 # Key -> why nothing reads it.

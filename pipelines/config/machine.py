@@ -4,10 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tunemill.pipelines.config.document import Document
+from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.problems import Problem
-from tunemill.pipelines.config.slices import problem_at
 from tunemill.stages.declaration import GpuMark, StageConfig
 
 DEVICES = ("nvidia[0-9]*", "kfd", "dxg")
@@ -22,7 +21,10 @@ def has_gpu() -> bool:
 def meant_without_gpu(
     config: StageConfig, places: dict[str, KeyPath], document: Document
 ) -> Iterator[Problem]:
-    """Notes on settings that mean something else on a machine without a GPU."""
+    """Notes on settings that mean something else on a machine without a GPU, or that need one to run."""
+    for item in config.needs_gpu():
+        message = f"{item.reason}. This machine has none; another one may"
+        yield problem_at(places[item.key], document, "elsewhere", message)
     for field, mark in config.marked(GpuMark).items():
         if field in config.model_fields_set and getattr(config, field) == mark.value:
             yield problem_at(places[field], document, "idle", f"{mark.value}: {mark.without}")

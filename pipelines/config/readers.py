@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tunemill.pipelines.config.document import Document
+from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.graph_config import ENTRY_LISTS
 from tunemill.pipelines.config.key_paths import KeyPath, spell
 from tunemill.pipelines.config.problems import Problem
-from tunemill.pipelines.config.slices import cut, problem_at, validate
+from tunemill.pipelines.config.slices import cut, validate
 from tunemill.stages.declaration import EntryMark, RuntimeMark, Stage, StageConfig
 
 # What asks for nothing where nothing is the default.

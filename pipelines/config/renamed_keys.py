@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tunemill.pipelines.config.document import Document
+from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.problems import Problem
 
 # Old key -> the key that is meant, with the same value.
@@ -58,27 +58,27 @@ def with_todays_names(document: Document) -> tuple[Document, list[Problem]]:
     }
     for old in [key for key in document.data if key in RENAMED or key in meanings]:
         meant = meanings[old](document.data) if old in meanings else (RENAMED[old], document.data[old])
-        place = document.position((old,))
         if isinstance(meant, str):
-            found.append(Problem(old, *place, "conflict", meant))
+            found.append(problem_at((old,), document, "conflict", meant))
             document = _without(document, old)
             continue
         assert meant is not None
         new, value = meant
         given = document.data.get(new)
+        problem = problem_at((old,), document, "renamed", f"read as {new}: {json.dumps(value)}")
         document = _without(document, old)
         if given is None or given == value or (new in PRECISION_KEYS and given == "auto"):
-            document = _with(document, new, value, place)
-            found.append(Problem(old, *place, "renamed", f"read as {new}: {json.dumps(value)}"))
+            document = _with(document, new, value, old)
         else:
             message = f"means the same as {new}, which is {json.dumps(given)} here; keep one"
-            found.append(Problem(old, *place, "conflict", message))
+            problem = replace(problem, kind="conflict", message=message)
+        found.append(problem)
     return document, [*found, *_removed(document)]
 
 
 def _removed(document: Document) -> list[Problem]:
     return [
-        Problem(key, *document.position((key,)), "removed", f"is gone; write {REMOVED[key]}")
+        problem_at((key,), document, "removed", f"is gone; write {REMOVED[key]}")
         for key, value in document.data.items()
         if key in REMOVED and value
     ]
@@ -124,12 +124,16 @@ def _without(document: Document, key: str) -> Document:
     return replace(document, data=data, raw=raw)
 
 
-def _with(document: Document, key: str, value: Any, place: tuple[int, int]) -> Document:
-    positions = {**document.positions}
-    positions.setdefault((key,), place)
+def _with(document: Document, key: str, value: Any, old: str) -> Document:
+    """The document with a key that stands where an old one does."""
+    keys, values = dict(document.keys), dict(document.values)
+    for spans in (keys, values):
+        for place in [place for place in spans if place[0:1] == (old,)]:
+            spans.setdefault((key, *place[1:]), spans[place])
     return replace(
         document,
         data={**document.data, key: value},
         raw={**document.raw, key: value},
-        positions=positions,
+        keys=keys,
+        values=values,
     )

@@ -1,7 +1,7 @@
 """From a document to the config slices of stages: which key feeds which field, and what is wrong with it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from tunemill.pipelines.config.document import Document
-from tunemill.pipelines.config.key_paths import KeyPath, spell
-from tunemill.pipelines.config.problems import Kind, Problem
+from tunemill.pipelines.config.document import Document, problem_at
+from tunemill.pipelines.config.key_paths import KeyPath
+from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.problems import given as given_as
 from tunemill.pipelines.config.user_code import code_files
-from tunemill.resources.local import absolute, is_file, is_folder, is_there
+from tunemill.pipelines.config.wording import missing, unread, words_of
+from tunemill.resources.local import URL, absolute, is_file, is_folder, is_named, is_there, refusal
 from tunemill.resources.protocols import HUB_DATASETS
 from tunemill.stages.data.sources.names import BUILDERS, COMPRESSED, EXTENSIONS
 from tunemill.stages.declaration import (
@@ -31,6 +32,7 @@ from tunemill.stages.declaration import (
 ASSET_SCHEME = "asset://"
 # `owner/name`, or an old name without owner.
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*|[A-Za-z0-9][\w-]*")
+LONGEST_HUB_NAME = 96
 FILE_ENDINGS = (*EXTENSIONS, *COMPRESSED)
 
 
@@ -38,12 +40,12 @@ FILE_ENDINGS = (*EXTENSIONS, *COMPRESSED)
 class Slice:
     """The values of one config class, and for each field the key that fed it (or would have).
 
-    `unreadable`: what is wrong with fields whose file cannot be read.
+    `unreadable`: what is wrong with fields whose file cannot be read; None where it has been said already.
     """
 
     values: dict[str, Any]
     places: dict[str, KeyPath]
-    unreadable: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str | None] = field(default_factory=dict)
 
 
 def cut(
@@ -62,11 +64,14 @@ def cut(
     sources, texts, code = config.marked(SourceMark), config.marked(TextMark), config.marked(CodeMark)
     values: dict[str, Any] = {}
     places: dict[str, KeyPath] = {}
-    unreadable: dict[str, str] = {}
+    unreadable: dict[str, str | None] = {}
     for name in config.model_fields:
         candidates = _candidates(config, code[name].of if name in code else name, entry)
         found = [place for place in candidates if _has(document.data, place)]
         places[name] = (found or candidates)[0]
+        if document.broken and any(place in document.broken for place in candidates):
+            unreadable[name] = None
+            continue
         if not found:
             continue
         value = _get(document.data, found[0])
@@ -76,6 +81,12 @@ def cut(
             within = sources[name].within
             beside = (*found[0][:-1], within) if within else ()
             around = _get(document.data, beside) if beside and _has(document.data, beside) else None
+            if not sources[name].remote and isinstance(value, str) and is_elsewhere(value):
+                unreadable[name] = (
+                    f"{value} is a URL, and {places[name][-1]} must be on this machine; fetch it, and give its local "
+                    "path"
+                )
+                continue
             value = whole_name(value, document.folder, sources[name].remote, around)
         elif name in texts:
             try:
@@ -101,6 +112,11 @@ def _candidates(config: type[StageConfig], name: str, entry: KeyPath | None) -> 
     return found
 
 
+def is_elsewhere(name: str) -> bool:
+    """Whether a name is a URL, and not that of another pipeline's result."""
+    return URL.match(name) is not None and not name.startswith(ASSET_SCHEME)
+
+
 def whole_name(value: Any, folder: Path, remote: bool, around: Any = None) -> Any:
     """A source's name as an absolute path; lists item by item; None for an asset of another pipeline.
 
@@ -124,7 +140,7 @@ def whole_name(value: Any, folder: Path, remote: bool, around: Any = None) -> An
         inside, beside = absolute(value, Path(outer)), absolute(value, folder)
         return beside if is_there(beside) and not is_there(inside) else inside
     local = absolute(value, folder)
-    if not remote or around is not None or is_there(local):
+    if not remote or around is not None or is_named(value, folder):
         return local
     if value in BUILDERS:
         return value
@@ -133,28 +149,37 @@ def whole_name(value: Any, folder: Path, remote: bool, around: Any = None) -> An
 
 def may_be_on_hub(name: str, folder: Path) -> bool:
     """Whether a name that is no local path may be one of the Hub, and not that of a missing file."""
-    if name.lower().endswith(FILE_ENDINGS) or not HUB_NAME.fullmatch(name):
+    if name.lower().endswith(FILE_ENDINGS) or len(name) > LONGEST_HUB_NAME or not HUB_NAME.fullmatch(name):
         return False
     owner, slash, _ = name.partition("/")
     return not (slash and is_folder(folder / owner))
 
 
 def text_of(value: Any, folder: Path) -> Any:
-    """The text of a file where `value` is the path of one, else `value`. Raises OSError, UnicodeDecodeError."""
+    """The text of a file where `value` is the path of one, else `value`.
+
+    Raises OSError, UnicodeDecodeError, and ValueError for what is there and is no file that ends.
+    """
     if not isinstance(value, str) or "\n" in value or "{" in value:
         return value
     path = absolute(value, folder)
+    if not is_there(path):
+        return value
+    if reason := refusal(path):
+        raise ValueError(reason)
     return Path(path).read_text(encoding="utf-8") if is_file(path) else value
 
 
 def validate(config: type[StageConfig], piece: Slice, document: Document) -> StageConfig | list[Problem]:
     """The typed slice, or every problem in it."""
     problems = [
-        problem_at(piece.places[name], document, "value", text) for name, text in piece.unreadable.items()
+        problem_at(piece.places[name], document, "value", text)
+        for name, text in piece.unreadable.items()
+        if text is not None
     ]
     found = _validated(config, piece.values)
     if isinstance(found, StageConfig):
-        return problems or found
+        return problems if piece.unreadable else found
     found = [item for item in found if not _is_of(item, set(piece.unreadable))]
     wrong = {item["loc"][0] for item in found if item["loc"]}
     if wrong:
@@ -165,7 +190,7 @@ def validate(config: type[StageConfig], piece: Slice, document: Document) -> Sta
         found += (
             [] if isinstance(again, StageConfig) else [item for item in again if not _follows(item, wrong)]
         )
-    return problems + [problem_of(item, piece.places, document) for item in found]
+    return problems + problems_of(found, config, piece.places, document)
 
 
 def _validated(config: type[StageConfig], values: Mapping[str, Any]) -> StageConfig | list[ErrorDetails]:
@@ -186,33 +211,56 @@ def _follows(item: ErrorDetails, wrong: set[int | str]) -> bool:
     return not isinstance(cause, ConflictError) or bool(wrong & set(cause.keys))
 
 
-def problem_of(item: ErrorDetails, places: Mapping[str, KeyPath], document: Document) -> Problem:
-    """A pydantic error as a problem at its place in the YAML."""
-    cause = item.get("ctx", {}).get("error")
-    if isinstance(cause, ConflictError):
-        compared = [places[key] for key in cause.keys]
-        place = next((place for place in compared if _has(document.data, place)), compared[0])
-        return problem_at(place, document, "conflict", str(cause))
-    assert item["loc"], f"an error of a whole slice that is no conflict: {item}"
-    place = places[str(item["loc"][0])]
-    for part in item["loc"][1:]:
-        # Pydantic puts the names of union members into `loc`; only parts that are in the data are keys.
-        if _has(document.data, (*place, part)):
-            place = (*place, part)
-    if item["type"] == "extra_forbidden":
-        return problem_at(place, document, "unread", "this key is not read here")
-    if item["type"] == "missing":
-        message = "this key is required and is not given"
-    elif cause is not None:
-        message = f"{cause} (given: {given_as(item['input'])})"
+def problems_of(
+    items: Sequence[ErrorDetails],
+    config: type[StageConfig],
+    places: Mapping[str, KeyPath],
+    document: Document,
+) -> list[Problem]:
+    """Pydantic's errors as problems at their places in the YAML: one for each value."""
+    found: list[Problem] = []
+    of_values: dict[KeyPath, list[ErrorDetails]] = {}
+    for item in items:
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, ConflictError):
+            compared = [places[key] for key in cause.keys]
+            place = next((place for place in compared if _has(document.data, place)), compared[0])
+            of_value = len(cause.keys) == 1
+            found.append(
+                problem_at(place, document, "conflict", str(cause), cause.suggestion, of_value=of_value)
+            )
+            continue
+        assert item["loc"], f"an error of a whole slice that is no conflict: {item}"
+        place = places[str(item["loc"][0])]
+        for part in item["loc"][1:]:
+            # Pydantic puts the names of union members into `loc`; only parts that are in the data are keys.
+            if _has(document.data, (*place, part)):
+                place = (*place, part)
+        if unread(item["type"]):
+            message = "this key is not read here; take it out"
+            found.append(problem_at(place, document, "unread", message))
+        elif missing(item["type"]):
+            found.append(_missing(item, place, config, document))
+        else:
+            of_values.setdefault(place, []).append(item)
+    for place, several in of_values.items():
+        words = words_of(several)
+        found.append(problem_at(place, document, "value", words.message, words.suggestion))
+    return found
+
+
+def _missing(item: ErrorDetails, place: KeyPath, config: type[StageConfig], document: Document) -> Problem:
+    """What is said of a key that must be there: nothing is, or it is there and has no value."""
+    field = config.model_fields.get(str(item["loc"][0])) if len(item["loc"]) == 1 else None
+    what = f" ({field.description})" if field is not None and field.description else ""
+    name = str(item["loc"][-1])
+    if _has(document.raw, place):
+        message = f"has no value, or null, and it needs one{what}; write `{place[-1]}: VALUE`"
+    elif field is not None:
+        message = f"this key is required and is not given{what}; add `{place[-1]}: VALUE`"
     else:
-        message = f"{item['msg'][0].lower()}{item['msg'][1:]} (given: {given_as(item['input'])})"
+        message = f"{name} is required here and is not given; add `{name}: VALUE`"
     return problem_at(place, document, "value", message)
-
-
-def problem_at(place: KeyPath, document: Document, kind: Kind, message: str) -> Problem:
-    """A problem with the key at `place`; a message that begins with the key and a colon loses them."""
-    return Problem(spell(place), *document.position(place), kind, message.removeprefix(f"{place[-1]}: "))
 
 
 def _has(data: Any, place: KeyPath) -> bool:

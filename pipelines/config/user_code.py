@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tunemill.resources.local import absolute, is_file
+from tunemill.resources.local import absolute, is_folder, is_there, refusal
 
 DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -33,7 +33,8 @@ def code_files(name: Any, folder: Path) -> list[str] | None:
 def _module_file(folder: Path, parts: list[str]) -> Path | None:
     place = Path(absolute("/".join(parts), folder))
     for file in (place.with_suffix(".py"), place / "__init__.py"):
-        if is_file(file):
+        # What is there and is no regular file is a source too, and refused as one.
+        if is_there(file) and not is_folder(file):
             return file
     return None
 
@@ -49,6 +50,8 @@ def _packages(file: Path, folder: Path) -> Iterator[Path]:
 
 def _imported(file: Path, folder: Path) -> Iterator[Path]:
     """Local modules that a file imports, wherever in it; a file that does not parse imports nothing."""
+    if refusal(file):
+        return
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):

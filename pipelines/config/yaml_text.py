@@ -7,6 +7,9 @@ from typing import Any
 
 import yaml
 
+from tunemill.pipelines.config.spans import lines_of
+from tunemill.resources.local import refusal
+
 # A pipeline's YAML has some hundred values. Reading takes time and memory for each, so a file made to take
 # much of both, or some other YAML taken for a pipeline, is refused within a second.
 MAX_BYTES = 256 * 1024
@@ -54,7 +57,12 @@ class _Loader(yaml.SafeLoader):
 
 
 def text_of_file(path: Path) -> str:
-    """A file's text: UTF-8, or UTF-16 that begins with its mark. Raises OSError, YamlError."""
+    """A file's text: UTF-8, or UTF-16 that begins with its mark. Raises OSError, YamlError.
+
+    What is no regular file is not opened.
+    """
+    if reason := refusal(path):
+        raise YamlError(f"cannot be read: {reason}")
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
@@ -99,9 +107,12 @@ def _problem(error: yaml.YAMLError, text: str) -> YamlError:
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     reason = error.problem or str(error)
     remedy = "; indent with spaces" if "'\\t'" in reason else ""
+    if "alphabetic or numeric" in reason:
+        remedy = "; put a text that begins with * or & in quotes"
     return YamlError(f"not valid YAML: {reason}{remedy}", line, column)
 
 
 def _place(before: str) -> tuple[int, int]:
     """Line and column of what follows a text."""
-    return before.count("\n") + 1, len(before) - before.rfind("\n")
+    lines = lines_of(before)
+    return len(lines), len(lines[-1]) + 1

@@ -1,13 +1,15 @@
 """From the nodes of a YAML to plain data: where each key stands, what is wrong, what others would read."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from tunemill.pipelines.config.key_paths import KeyPath, spell
-from tunemill.pipelines.config.problems import Kind, Problem
+from tunemill.pipelines.config.problems import Kind, Problem, problem_of_span
 from tunemill.pipelines.config.scalars import Scalar, plain, shortened
+from tunemill.pipelines.config.spans import Span, line_at, lines_of
 from tunemill.pipelines.config.yaml_text import MAX_DEPTH, MAX_VALUES, PLAIN, TooMuchError
 
 TAG = "tag:yaml.org,2002:"
@@ -23,45 +25,67 @@ MERGE = "<<"
 LONGEST_KEY = 250
 
 
+Locate = Callable[[yaml.Node], Span]
+
+
 @dataclass
 class Values:
-    """Plain data; `positions`: key path -> (line, column). With problems, the data lack what is wrong."""
+    """Plain data; `keys` and `values`: key path -> where they stand. Items of lists stand in both.
+
+    What cannot be read is null in the data, and `broken`.
+    """
 
     data: Any = None
-    positions: dict[KeyPath, tuple[int, int]] = field(default_factory=dict)
+    keys: dict[KeyPath, Span] = field(default_factory=dict)
+    values: dict[KeyPath, Span] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
+    broken: set[KeyPath] = field(default_factory=set)
 
 
-def values_of(node: yaml.Node | None, path: KeyPath = ()) -> Values:
+def values_of(node: yaml.Node | None, locate: Locate, path: KeyPath = ()) -> Values:
     """The values of a node that stands at `path`. Raises TooMuchError where aliases make too many of them."""
-    walk = _Walk()
+    walk = _Walk(locate)
     if node is not None:
         walk.values.data = walk.value(node, path)
     return walk.values
 
 
+def in_file(text: str) -> Locate:
+    """Where the nodes of a file's text stand. What is empty, or takes several lines, has no width."""
+    lines = lines_of(text)
+
+    def locate(node: yaml.Node) -> Span:
+        start, end = node.start_mark, node.end_mark
+        stop = end.column if end.line == start.line else start.column
+        return Span(start.line + 1, start.column + 1, stop + 1, line_at(lines, start.line + 1))
+
+    return locate
+
+
 class _Walk:
     """Makes values anew for every alias, so that none is shared, and counts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, locate: Locate) -> None:
+        self.locate = locate
         self.values = Values()
         self.count = 0
         self.around: list[yaml.Node] = []
 
     def value(self, node: yaml.Node, path: KeyPath) -> Any:
-        line, column = _position(node)
+        span = self.locate(node)
+        self.values.values.setdefault(path, span)
         self.count += 1
         if self.count > MAX_VALUES:
             message = f"aliases make more than {MAX_VALUES} values of this file; a config has fewer"
-            raise TooMuchError(message, line, column)
+            raise TooMuchError(message, span.line, span.column)
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, path)
         if node in self.around:
             return self.say("value", "an alias stands inside of what it names", node, path)
         if len(self.around) >= MAX_DEPTH:
             message = f"aliases nest values more than {MAX_DEPTH} deep; a config needs less"
-            raise TooMuchError(message, line, column)
+            raise TooMuchError(message, span.line, span.column)
         wanted = f"{TAG}map" if isinstance(node, yaml.MappingNode) else f"{TAG}seq"
         if node.tag != wanted:
             return self.say(
@@ -75,7 +99,7 @@ class _Walk:
     def sequence(self, node: yaml.Node, path: KeyPath) -> list[Any]:
         made = []
         for index, item in enumerate(node.value):
-            self.values.positions[*path, index] = _position(item)
+            self.values.keys[*path, index] = self.locate(item)
             made.append(self.value(item, (*path, index)))
         return made
 
@@ -92,10 +116,11 @@ class _Walk:
                 continue
             below = (*path, name)
             if name in own:
-                first = self.values.positions[below][0]
+                first = self.values.keys[below].line
                 message = f"the key is given twice, first in line {first}; keep one of them"
-                self.say("value", message, key, below)
-            self.values.positions[below] = _position(key)
+                self.values.problems.append(problem_of_span(spell(below), self.locate(key), "value", message))
+            self.values.keys[below] = self.locate(key)
+            self.values.values.pop(below, None)
             own[name] = self.value(item, below)
         return {**merged, **own}
 
@@ -155,12 +180,12 @@ class _Walk:
 
     def say(self, kind: Kind, message: str, node: yaml.Node, path: KeyPath) -> Any:
         """Say something at a node's place; the value is None."""
-        problem = Problem(spell(path), *_position(node), kind, message)
-        (self.values.notes if problem.is_note else self.values.problems).append(problem)
-
-
-def _position(node: yaml.Node) -> tuple[int, int]:
-    return node.start_mark.line + 1, node.start_mark.column + 1
+        problem = problem_of_span(spell(path), self.locate(node), kind, message)
+        if problem.is_note:
+            self.values.notes.append(problem)
+        else:
+            self.values.problems.append(problem)
+            self.values.broken.add(path)
 
 
 def _is_merge(key: yaml.Node) -> bool:

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.resources.canonical import SHORT
+from tunemill.resources.redaction import redacted
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], node: Node) -> list[str]:
@@ -34,11 +35,10 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], node: Node)
 
 
 def _source_change(field: str, names: Sequence[str], identities: Sequence[Mapping[str, str]]) -> str:
+    shown = ", ".join(redacted(name) for name in names)
     if any("nonce" in identity for identity in identities):
-        return (
-            f"{field}: the server of {', '.join(names)} does not say what is in it, so it is read every time"
-        )
-    return f"{field}: the contents of {', '.join(names)} changed"
+        return f"{field}: the server of {shown} does not say what is in it, so it is read every time"
+    return f"{field}: the contents of {shown} changed"
 
 
 def _differing(prefix: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

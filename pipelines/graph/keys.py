@@ -1,5 +1,6 @@
 """The key of a node: one document of everything that goes into its result, and the hash of it."""
 
+import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from tunemill.pipelines.config.document import Document
-from tunemill.pipelines.config.key_paths import spell
-from tunemill.pipelines.config.problems import ConfigError, Problem
+from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.graph.looks import missing_source
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.resources.canonical import SCHEMA
 from tunemill.resources.errors import StoreError
 from tunemill.resources.identity import StatCache, identify
-from tunemill.resources.protocols import HUB_DATASETS
+from tunemill.resources.protocols import HUB_DATASETS, without_credentials
+from tunemill.resources.redaction import redacted, secrets_in
 from tunemill.resources.store import KEY_PARTS
 from tunemill.stages.declaration import SourceMark
 
@@ -44,7 +46,7 @@ def identify_sources(node: Node, document: Document, cache: StatCache) -> dict[s
         try:
             found[field] = [identify_source(name, revision_of(node, field), cache) for name in names]
         except StoreError as error:
-            raise ConfigError(document.path, [_missing_source(node, field, document, str(error))]) from error
+            raise ConfigError(document.path, [missing_source(node, field, document, str(error))]) from error
     return found
 
 
@@ -55,14 +57,16 @@ def identify_source(name: str, revision: str | None, cache: StatCache) -> dict[s
     # Only remote sources need the libraries that reach them.
     from tunemill.resources.remote import identify_remote
 
-    remembered = f"{name}@{revision or 'main'}"
+    remembered = f"{without_credentials(name)}@{revision or 'main'}"
     try:
         identity = identify_remote(name, revision)
     except StoreError as error:
+        reason = redacted(str(error), secrets_in(name, os.environ))
         last = cache.recall(remembered) if name.startswith(HUB_DATASETS) else None
         if last is None:
-            raise
-        warnings.warn(f"{error}; going on with what it was when last reached: {last}", stacklevel=2)
+            # Without what caused it: the libraries' messages hold the whole URL.
+            raise StoreError(reason) from None
+        warnings.warn(f"{reason}; going on with what it was when last reached: {last}", stacklevel=2)
         return last
     cache.remember(remembered, identity)
     return identity
@@ -126,10 +130,3 @@ def minor_version(library: str) -> str:
     line = re.search(r"^Version: *(\S+)", found.read_text("METADATA") or "", re.MULTILINE)
     version = line[1] if line else found.version
     return ".".join(version.split("+")[0].split(".")[:2])
-
-
-def _missing_source(node: Node, field: str, document: Document, reason: str) -> Problem:
-    place = node.places[field]
-    if not node.config.marked(SourceMark).get(field, SourceMark()).remote:
-        reason += ". Models on the Hugging Face Hub are not resolved yet: fetch what you need and give its local path"
-    return Problem(spell(place), *document.position(place), "value", reason)

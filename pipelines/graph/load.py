@@ -1,4 +1,4 @@
-"""From a YAML to a pipeline: everything that can be said about a config without touching a source."""
+"""From a YAML to a pipeline: everything that can be said about a config without reading a row or asking the network."""
 
 import bisect
 from collections.abc import Iterator, Sequence
@@ -6,43 +6,54 @@ from dataclasses import replace
 from pathlib import Path
 
 from tunemill.pipelines.config.check import unknown_keys
-from tunemill.pipelines.config.document import Document, read_document
+from tunemill.pipelines.config.document import Document, problem_at, read_document
 from tunemill.pipelines.config.graph_config import GraphConfig
 from tunemill.pipelines.config.idle_keys import idle_keys
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.machine import has_gpu, meant_without_gpu
+from tunemill.pipelines.config.overrides import Override
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.config.readers import unread_keys, wrong_values
 from tunemill.pipelines.config.renamed_keys import with_todays_names
-from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, problem_at, validate
+from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, validate
+from tunemill.pipelines.graph.looks import LookAt, looked_at, nothing
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.places import Place, later_configs, places, plain_name, prepares_only
-from tunemill.resources.local import local_path
+from tunemill.resources.local import local_path, odd_url, refusal, shown, unusable
 from tunemill.stages.declaration import StageConfig
 from tunemill.stages.registry import STAGES
 
+# In bytes, for the names of a node and of a link that is not in its place yet.
+ROOM_FOR_LINKS = 80
 
-def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
-    """Read and check a pipeline's YAML. Raises ConfigError with every problem found."""
+
+def load_pipeline(
+    path: Path, overrides: Sequence[str | Override] = (), look_at: LookAt = nothing
+) -> Pipeline:
+    """Read and check a pipeline's YAML, and the files that the nodes of `look_at` name on this machine.
+
+    Raises ConfigError with every problem found.
+    """
     document, problems = with_todays_names(spelled_out(read_document(path, overrides)))
-    problems += document.notes
+    problems = [*document.problems, *problems, *document.notes]
     problems += unknown_keys(document)
     problems += idle_keys(document)
-    pipeline, more = build(document)
+    pipeline, more = build(document, look_at)
     problems = once([*problems, *more])
-    if pipeline is None or not all(problem.is_note for problem in problems):
+    if pipeline is None or document.problems or not all(problem.is_note for problem in problems):
         raise ConfigError(document.path, problems)
     return replace(pipeline, notes=tuple(problems))
 
 
-def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
+def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | None, list[Problem]]:
     """The graph of a document with its notes; or None and every problem that stands in its way."""
     graph = validate(GraphConfig, cut(GraphConfig, document), document)
     if isinstance(graph, list):
-        return None, graph
+        return None, [*graph, *_of_guess(document, graph, look_at)]
     assert isinstance(graph, GraphConfig)
-    nodes, problems = nodes_of(places(graph), document)
+    nodes, problems = nodes_of(places(graph), document, look_at)
     problems += problems_of_keys(graph, document)
+    problems += refused_places(graph, document)
     name = graph.name or plain_name(document.path.stem)
     if graph.base_model.startswith(f"{ASSET_SCHEME}{name}/"):
         message = f"{graph.base_model} is this pipeline's own result; name another pipeline's"
@@ -57,7 +68,18 @@ def build(document: Document) -> tuple[Pipeline | None, list[Problem]]:
     return made, problems
 
 
-def nodes_of(found: Sequence[Place], document: Document) -> tuple[list[Node], list[Problem]]:
+def _of_guess(document: Document, wrong: Sequence[Problem], look_at: LookAt) -> Iterator[Problem]:
+    """Wrong values of the nodes that there would be without the keys that are wrong for the graph."""
+    said = {problem.path for problem in (*wrong, *document.problems)}
+    kept = {key: value for key, value in document.data.items() if key not in said}
+    guess = replace(document, data={"base_model": ".", **kept}, problems=())
+    graph = validate(GraphConfig, cut(GraphConfig, guess), guess)
+    if isinstance(graph, GraphConfig):
+        _, problems = nodes_of(places(graph), document, look_at)
+        yield from (problem for problem in problems if problem.kind == "value")
+
+
+def nodes_of(found: Sequence[Place], document: Document, look_at: LookAt) -> tuple[list[Node], list[Problem]]:
     """The nodes whose slices are right, and the problems and notes of all."""
     nodes: list[Node] = []
     problems: list[Problem] = []
@@ -71,13 +93,42 @@ def nodes_of(found: Sequence[Place], document: Document) -> tuple[list[Node], li
         unused = config.unused_inputs()
         inputs = {name: upstream for name, upstream in place.inputs.items() if name not in unused}
         nodes.append(Node(place.name, place.stage, config, inputs, piece.places, place.about))
+        refused = list(refused_sources(nodes[-1], document))
+        problems += refused
         problems += [
             problem_at(piece.places[item.key], document, "idle", f"asks for nothing: {item.reason}")
             for item in config.idle()
         ]
         if without_gpu:
             problems += meant_without_gpu(config, piece.places, document)
+        if look_at(nodes[-1]):
+            said = {problem.path for problem in refused}
+            problems += [item for item in looked_at(nodes[-1], document) if item.path not in said]
     return nodes, problems
+
+
+def refused_sources(node: Node, document: Document) -> Iterator[Problem]:
+    """Sources that can be none, going by their names and by what lies there. None is opened, and none must be there."""
+    for name, sources in node.sources.items():
+        reasons = [odd_url(source) if "://" in source else refusal(source) for source in sources]
+        refused = [
+            f"{shown(source)}: {reason}" for source, reason in zip(sources, reasons, strict=True) if reason
+        ]
+        if refused:
+            # A pattern may name thousands.
+            more = f"; and {len(refused) - 1} more cannot be read" if len(refused) > 1 else ""
+            yield problem_at(node.places[name], document, "value", f"{refused[0]}{more}")
+
+
+def refused_places(graph: GraphConfig, document: Document) -> Iterator[Problem]:
+    """Folders of links in which no link could be made."""
+    for key in ("output_dir", "dataset_prepared_path"):
+        place = getattr(graph, key)
+        if place is not None:
+            folder = document.folder / local_path(place, "the folder of links to results")
+            reason = unusable(folder, ROOM_FOR_LINKS)
+            if reason:
+                yield problem_at((key,), document, "value", f"{shown(folder)}: {reason}")
 
 
 def problems_of_keys(graph: GraphConfig, document: Document) -> Iterator[Problem]:

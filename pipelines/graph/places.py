@@ -11,6 +11,8 @@ from typing import Any
 from tunemill.pipelines.config.graph_config import SYNTHETIC_TYPE, GraphConfig
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.slices import ASSET_SCHEME
+from tunemill.resources.local import LONGEST_NAME, short_name
+from tunemill.resources.protocols import without_credentials
 from tunemill.stages.artifacts import Adapter
 from tunemill.stages.data.dataset.stage import DATASET
 from tunemill.stages.data.evaluation_data.stage import EVALUATION_DATA
@@ -164,7 +166,7 @@ def unique_names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     names: dict[str, None] = {}
     counts: dict[str, Iterator[int]] = {}
     for entry in entries:
-        stem = Path(str(entry.get("path", "dataset"))).name.split(".")[0]
+        stem = Path(without_credentials(str(entry.get("path", "dataset")))).name.split(".")[0]
         name = plain_name(stem)
         numbers = counts.setdefault(name, itertools.count(2))
         while name in names:
@@ -174,5 +176,9 @@ def unique_names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def plain_name(text: str) -> str:
-    """A name that Dagster takes: letters, digits and underscores of ASCII."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", text) or "unnamed"
+    """A name that Dagster and file systems take: letters, digits and underscores of ASCII, and not too many.
+
+    Two long ones stay apart.
+    """
+    shortened = short_name(text, LONGEST_NAME)
+    return re.sub(r"[^A-Za-z0-9_]", "_", shortened) or "unnamed"

@@ -29,6 +29,8 @@ from tunemill.resources.environment import recorded_environment
 from tunemill.resources.errors import LaunchError, StoreError
 from tunemill.resources.launcher import Call, Launcher, in_child, name_of
 from tunemill.resources.lease import lease
+from tunemill.resources.local import LONGEST_NAME, short_name
+from tunemill.resources.redaction import redacted_document, secrets_in
 from tunemill.resources.refs import Ref
 from tunemill.resources.store import Absent, Published, Store
 from tunemill.stages.artifacts import Artifact
@@ -211,16 +213,17 @@ def _compute(
     with device(session, node, observe):
         session.launch(make_call(node, inputs, building), sink)
     check_unchanged(session, node, resolved, inputs)
+    secrets = secrets_in(node.config.model_dump(mode="json"), os.environ)
     facts = {
         "artifact": [item.__name__ for item in node.stage.output.__mro__ if issubclass(item, Artifact)],
         "pipeline": session.pipeline.name,
         "node": node.name,
-        "config": node.config.model_dump(mode="json"),
+        "config": redacted_document(node.config.model_dump(mode="json"), secrets),
         "inputs": {
             name: [{"node": up, "key": inputs[up].key, "digest": inputs[up].digest} for up in ups]
             for name, ups in node.inputs.items()
         },
-        "sources": {field: list(names) for field, names in node.sources.items()},
+        "sources": redacted_document(node.sources, secrets),
         "host": socket.gethostname(),
         "environment": recorded_environment(os.environ),
         "started": at.isoformat(timespec="seconds"),
@@ -231,7 +234,9 @@ def _compute(
         building,
         resolved.document,
         facts,
-        lambda digest: lineage_of(session.pipeline, node, resolved, digest, facts, inputs),
+        lambda digest: redacted_document(
+            lineage_of(session.pipeline, node, resolved, digest, facts, inputs), secrets
+        ),
     )
     with session.store.unpruned():
         published = session.store.publish(building, ready)
@@ -250,7 +255,7 @@ def device(session: Session, node: Node, observe: Callable[[dict[str, Any]], Non
         yield
         return
     visible = re.sub(r"[^0-9A-Za-z]+", "-", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
-    path = session.store.root / "devices" / f"gpu-{visible}.lease"
+    path = session.store.root / "devices" / f"{short_name(f'gpu-{visible}', LONGEST_NAME)}.lease"
     with lease(path, lambda message: observe({"type": "log", "message": f"for the GPU: {message}"})):
         yield
 

@@ -7,6 +7,7 @@ import torch
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from tunemill.stages.errors import SettingError
+from tunemill.stages.training.keys.machine import GPU_ATTENTION
 from tunemill.stages.training.keys.training import TrainingKeys
 
 
@@ -57,7 +58,7 @@ def choose_precision(config: TrainingKeys) -> Precision:
 def check_attention(config: TrainingKeys) -> None:
     """Raise SettingError where the attention asked for cannot run here."""
     name = config.attention
-    if name in ("flash_attention_2", "flash_attention_3", "flex_attention") and not torch.cuda.is_available():
+    if name in GPU_ATTENTION and not torch.cuda.is_available():
         raise SettingError(
             f"attention {name} needs a GPU to train, and this machine has none. Use attn_implementation: sdpa."
         )

@@ -124,7 +124,12 @@ def test_a_file_of_the_web(tmp_path, told):
     os.utime(file, (1_000_000_000, 1_000_000_000))
     with web_server(tmp_path, told) as url:
         first = identify_remote(f"{url}/rows.jsonl", None)
-        assert identify_remote(f"{url}/rows.jsonl?query", None) == first
+        for same in ("rows.jsonl?token=abc", "rows.jsonl?X-Amz-Signature=abc&Expires=1", "rows.jsonl#part"):
+            assert identify_remote(f"{url}/{same}", None) == first
+        # A server may mark everything that a path answers alike.
+        asked = identify_remote(f"{url}/rows.jsonl?part=1&token=abc", None)
+        assert asked == identify_remote(f"{url}/rows.jsonl?token=def&part=1", None) != first
+        assert asked != identify_remote(f"{url}/rows.jsonl?part=2", None)
         os.utime(file, (1_000_000_009, 1_000_000_009))
         second = identify_remote(f"{url}/rows.jsonl", None)
         file.write_text("longer")

@@ -46,6 +46,8 @@ def misbehave(config: EchoConfig, out: Workspace, report: Report) -> None:
         case "disk full":
             with Path("/dev/full").open("w") as file:
                 file.write("x")
+        case text if "://" in text:
+            talk(text, report)
         case "sleep with a child":
             grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
             (out.logs / "pids").write_text(f"{os.getpid()} {grandchild.pid}")
@@ -57,3 +59,17 @@ def misbehave(config: EchoConfig, out: Workspace, report: Report) -> None:
             (out.logs / "pids").write_text(f"{os.getpid()}")
             report.log("asleep")
             time.sleep(300)
+
+
+def talk(text: str, report: Report) -> None:
+    """Tell it in every way there is, and fail."""
+    print(text, end="\r", flush=True)
+    os.write(2, text[:20].encode())
+    time.sleep(0.1)
+    os.write(2, text[20:].encode() + b"\nand no end: " + text.encode())
+    report.log(text)
+    report.summary(said=text)
+    report.table(text, [text], [[text, 1]])
+    if text.startswith("mistake"):
+        raise KeyError(text)
+    raise RowError(f"{text}: mend it")

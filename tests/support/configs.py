@@ -1,4 +1,4 @@
-"""Small pipelines of each kind as dictionaries, and what `check` says of them. No file that they name is there."""
+"""Small pipelines of each kind as dictionaries, and what is said of them without the files that they name."""
 
 import re
 from pathlib import Path
@@ -36,6 +36,21 @@ def load(folder: Path, config: Config) -> Pipeline:
     path = folder / "x.yml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return load_pipeline(path)
+
+
+def provide(path: Path) -> Path:
+    """Put files where a YAML names some, so that `check` finds them; returns the YAML's path."""
+    for node in load_pipeline(path).nodes:
+        for name in (Path(name) for names in node.sources.values() for name in names if "://" not in name):
+            if name.exists():
+                continue
+            (name.parent if name.suffix else name).mkdir(parents=True, exist_ok=True)
+            if name.suffix:
+                name.write_text("{}\n")
+            else:
+                for file in ("config.json", "tokenizer.json", "model.safetensors"):
+                    (name / file).write_text("{}")
+    return path
 
 
 def problems(folder: Path, config: Config) -> list[Problem]:

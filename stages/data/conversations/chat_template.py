@@ -1,6 +1,5 @@
 """Which chat template a config chooses. A named one is the file of that name in `templates/`."""
 
-import difflib
 import re
 from functools import cache
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, WithJsonSchema
 
+from tunemill.stages.choices import ChoiceError
+from tunemill.stages.declaration import ConflictError
 from tunemill.stages.errors import SettingError
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -21,14 +22,9 @@ INCLUDE = re.compile(r"\{% include '([\w/]+\.jinja)' %\}\n")
 
 
 def known_choice(choice: str) -> str:
-    """Raises ValueError, naming the nearest, for a choice that there is not."""
+    """Raises ChoiceError for a choice that there is not."""
     if choice not in CHOICES:
-        near = difflib.get_close_matches(choice, CHOICES, n=1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(
-            f"there is no chat template of this name{meant} There are tokenizer_default, jinja, {', '.join(NAMES)}, "
-            f"and {FALLBACK}<one of these names>"
-        )
+        raise ChoiceError(choice, CHOICES)
     return choice
 
 
@@ -48,22 +44,31 @@ def _filled(file: str) -> str:
     return INCLUDE.sub(lambda part: _filled(part[1]), text)
 
 
-def check_template_keys(name: str | None, jinja: str | None) -> str | None:
-    """What is wrong with `chat_template: name` beside `chat_template_jinja: jinja`, or None.
+def check_template_keys(name: str | None, jinja: str | None) -> None:
+    """Raise ConflictError for `chat_template: name` beside `chat_template_jinja: jinja`.
 
     The path of a template's file has become the file's text already.
     """
     if name == "jinja" and jinja is None:
-        return (
-            "chat_template: jinja needs the template in chat_template_jinja: its text, or the path of a file"
+        raise ConflictError(
+            "chat_template: jinja needs the template in chat_template_jinja: its text, or the path of a file",
+            "chat_template",
+            "chat_template_jinja",
         )
     if jinja is None:
-        return None
+        return
     if name not in (None, "jinja"):
-        return f"chat_template_jinja is only used with chat_template: jinja, not with chat_template: {name}"
+        raise ConflictError(
+            f"chat_template_jinja is only used with chat_template: jinja, not with chat_template: {name}",
+            "chat_template_jinja",
+            "chat_template",
+        )
     if "{" not in jinja:
-        return f"chat_template_jinja: {jinja!r} is neither the text of a template nor the path of a file that is there"
-    return None
+        raise ConflictError(
+            f"chat_template_jinja: {jinja!r} is neither the text of a template nor the path of a file that is there; "
+            "paths are seen from the folder of the YAML",
+            "chat_template_jinja",
+        )
 
 
 def choose_template(name: str | None, jinja: str | None, own: str | None) -> str | None:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from tunemill.stages.choices import nearest
 from tunemill.stages.data.conversations.chat_template import TemplateName, check_template_keys
 from tunemill.stages.data.conversations.format_strings import check_format_strings
 from tunemill.stages.data.preferences.type_table import (
@@ -161,9 +162,7 @@ class PreferencesConfig(StageConfig):
     def _check(self) -> Self:
         self._check_method()
         self._check_type()
-        problem = check_template_keys(self.chat_template, self.chat_template_jinja)
-        if problem:
-            raise ConflictError(problem, "chat_template", "chat_template_jinja")
+        check_template_keys(self.chat_template, self.chat_template_jinja)
         given = [
             key for key in FORMAT_KEYS if key in self.model_fields_set and key not in self.chosen_type.keys
         ]
@@ -202,10 +201,12 @@ class PreferencesConfig(StageConfig):
         if (name not in TYPES[self.kind] and not own) or orpo_only:
             method = "reward_model: true" if self.reward_model else f"rl: {self.rl}"
             names = sorted(n for n in TYPES[self.kind] if self.rl == "orpo" or n not in ORPO_ONLY)
+            meant = nearest(name, names)
             raise ConflictError(
                 f"type: {self.type} is not a format for {method}; choose one of {', '.join(names)}, "
                 "or the function of a Python file beside the YAML (my_module.my_function)",
                 "type",
+                suggestion=meant[0] if meant else None,
             )
 
     def _spelt_type(self) -> str:

@@ -56,6 +56,12 @@ def _remote(config: PretrainingDataConfig) -> RowSource:
         options["data_files"] = config.files or config.path
     try:
         splits = load_dataset(title if on_hub else _builder(config, options), streaming=True, **options)
+    except StopIteration:
+        # The library looks at the first rows, and keeps to itself why there are none.
+        reason = "it has no rows, or what reads it is not let in"
+        raise SourceError(
+            f"{title}: cannot be streamed: {reason}; look whether it can be read from here"
+        ) from None
     except FAILURES as error:
         raise SourceError(f"{title}: cannot be streamed: {error}") from None
     files = {

@@ -11,6 +11,9 @@ from tunemill.stages.data.sources.names import has_wildcards, is_web, last_part
 from tunemill.stages.errors import SourceError
 from tunemill.stages.report import Report
 
+# In bytes. Of what is put below a folder of the store, whose own path is short of the rest.
+LONGEST_PART, LONGEST_BELOW = 255, 2000
+
 
 def fetch(url: str, folder: Path, report: Report) -> Path:
     """Copy what the URL names into `folder`, which is emptied before. Returns a file, or a folder of files.
@@ -43,15 +46,34 @@ def _copy(url: str, files: Any, path: str, folder: Path, report: Report) -> Path
     if not names:
         raise FileNotFoundError(url)
     if names == [path]:
-        target = folder / last_part(url)
+        target = folder / _file_name(last_part(url))
         files.get_file(path, str(target))
         return target
     for done, name in enumerate(names):
-        target = folder / str(name).removeprefix(base).strip("/")
+        target = folder / _inside(url, str(name).removeprefix(base).strip("/"))
         target.parent.mkdir(parents=True, exist_ok=True)
         files.get_file(name, str(target))
         report.progress(done + 1, len(names), "files")
     return folder
+
+
+def _file_name(name: str) -> str:
+    """The name of an object, or what is left of it where it is too long for a file, or means a folder."""
+    if name in ("", ".", ".."):
+        return "object"
+    plain = "".join(character if character.isprintable() else "_" for character in name)
+    return plain if len(plain.encode()) <= LONGEST_PART else plain.encode()[-100:].decode(errors="ignore")
+
+
+def _inside(url: str, name: str) -> str:
+    """The place of an object below the folder. Raises SourceError where it is none."""
+    parts = name.split("/")
+    too_long = any(len(part.encode()) > LONGEST_PART for part in parts) or len(name.encode()) > LONGEST_BELOW
+    if too_long or {"", ".", ".."} & set(parts) or not name.isprintable():
+        raise SourceError(
+            f"{url}: holds {name[:200]!r}, which can be no file; rename it there, or name single objects"
+        )
+    return name
 
 
 def fixed_part(pattern: str) -> str:

@@ -1,9 +1,12 @@
 """The keys that name a source of rows and choose among its rows, of an entry of `datasets:` or its like."""
 
+import os
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from tunemill.stages.data.sources.looks import faults_of_source
 from tunemill.stages.data.sources.names import BUILDERS, has_wildcards, kind_of, labels, matches, type_of
 from tunemill.stages.data.sources.split import Part, parse_split
 from tunemill.stages.declaration import (
@@ -11,6 +14,7 @@ from tunemill.stages.declaration import (
     DataSource,
     Entry,
     EntryMark,
+    Fault,
     GraphMark,
     Runtime,
     SourceMark,
@@ -85,9 +89,12 @@ class SourceKeys(StageConfig):
             found["data_files"] = [found["data_files"]]
         if isinstance(found.get("data_files"), list):
             given = found["data_files"]
-            found["data_files"] = [
-                match for name in given for match in (matches(name) if isinstance(name, str) else [name])
-            ]
+            try:
+                found["data_files"] = [
+                    match for name in given for match in (matches(name) if isinstance(name, str) else [name])
+                ]
+            except ValueError as error:
+                raise ConflictError(str(error), "data_files") from None
         path, files = found.get("path"), found.get("data_files")
         if found.get("ds_type") is None and isinstance(path, str) and kind_of(path) != "hub":
             found["ds_type"] = _type_of_all(path, files)
@@ -96,6 +103,11 @@ class SourceKeys(StageConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         kind = kind_of(self.path)
+        if kind == "local" and has_wildcards(self.path) and not os.path.lexists(self.path):
+            raise ConflictError(
+                f"path: {self.path} is a pattern of names; give the folder in path and the pattern in data_files",
+                "path",
+            )
         if kind == "builder":
             if not self.data_files:
                 raise ConflictError(
@@ -178,6 +190,12 @@ class SourceKeys(StageConfig):
             return list(self.data_files or [])
         names = self.data_files or []
         return [name if is_whole(name) else f"{self.path.rstrip('/')}/{name}" for name in names]
+
+    def faults(self) -> Iterator[Fault]:
+        """Files that hold no rows that can be read."""
+        yield from super().faults()
+        for key, reason in faults_of_source(self.path, self.files, self.ds_type):
+            yield Fault(key, reason)
 
     def semantic(self) -> dict[str, Any]:
         """As in the base class, with the names of several files: they stand in the result.

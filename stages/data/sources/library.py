@@ -4,7 +4,6 @@ The library is imported where it is needed: reading a plain file goes without it
 """
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,22 +16,6 @@ from tunemill.stages.data.sources.rows import Row, RowFile, RowSource
 from tunemill.stages.errors import SettingError, SourceError
 
 BATCH_ROWS = 1024
-CARD = "README.md"
-SAVED = ("state.json", "dataset_dict.json")
-
-
-def is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` has written the folder."""
-    return any((folder / name).is_file() for name in SAVED)
-
-
-def has_card_with_configs(folder: Path) -> bool:
-    """Whether the folder's README.md says which files make up which configuration and split."""
-    card = folder / CARD
-    if not card.is_file():
-        return False
-    front = re.match(r"---\r?\n(.*?\n)---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
-    return front is not None and re.search(r"^configs:", front[1], re.MULTILINE) is not None
 
 
 def saved_folder(folder: Path, place: str, title: str) -> RowSource:

@@ -1,11 +1,17 @@
 """What the name of a source says: which kind of source it is, and what its files hold. Opens no file."""
 
+# ruff: noqa: PTH112, PTH118
+
+import itertools
+import os
 import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import urlsplit
 
-from tunemill.resources.protocols import HUB_DATASETS, WILDCARDS, protocol_of
+from tunemill.resources.protocols import HUB_DATASETS, WILDCARDS, protocol_of, without_credentials
 
 Kind = Literal["hub", "url", "builder", "local"]
 
@@ -23,6 +29,8 @@ EXTENSIONS = {
 }
 # Not looked at to unpack a file (its first bytes tell), only to see the extension before them.
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+# What a pattern may lead through.
+MOST_ENTRIES = 50_000
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
@@ -51,13 +59,13 @@ def has_wildcards(name: str) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """A name without the query and the fragment of a URL of the web."""
-    return urlsplit(name).path if is_web(name) else name
+    """A name without the query and the fragment of a URL of the web, and without passwords of any URL."""
+    return urlsplit(name).path if is_web(name) else without_credentials(name)
 
 
 def last_part(name: str) -> str:
     """What a person calls the source: the last part of its name."""
-    return PurePosixPath(plain_name(name)).name or name
+    return PurePosixPath(plain_name(name)).name or without_credentials(name)
 
 
 def type_of(name: str) -> str | None:
@@ -85,15 +93,56 @@ def labels(names: list[str]) -> list[str]:
 
 
 def matches(pattern: str) -> list[str]:
-    """The local files that a pattern of absolute paths names, sorted; the pattern itself where there are none."""
-    place = Path(pattern)
-    if not place.is_absolute() or not WILDCARDS.search(pattern):
+    """What a pattern of absolute paths names and is no folder, sorted; the pattern itself where there is nothing.
+
+    `**` stands for any folders, at the end for every file below. Raises ValueError for a pattern that leads through
+    too many files to look at.
+    """
+    if not Path(pattern).is_absolute() or not WILDCARDS.search(pattern) or os.path.lexists(pattern):
         return [pattern]
+    entries = itertools.count(1)
+    found: set[str] = set()
+    pending = [(os.sep, Path(pattern).parts[1:])]
+    while pending:
+        folder, (part, *rest) = pending.pop()
+        if part == "**":
+            pending += [(folder, tuple(rest))] if rest else []
+        elif not WILDCARDS.search(part):
+            place = os.path.join(folder, part)
+            if rest:
+                pending.append((place, tuple(rest)))
+            elif os.path.lexists(place) and not os.path.isdir(place):
+                found.add(place)
+            continue
+        for entry in _entries(folder):
+            if next(entries) > MOST_ENTRIES:
+                raise ValueError(
+                    f"the pattern {pattern} leads through more than {MOST_ENTRIES} files and folders; begin it with a "
+                    "folder that holds only data"
+                )
+            is_match = part == "**" or fnmatchcase(entry.name, part)
+            if is_match and not rest and not _is_folder(entry):
+                found.add(entry.path)
+            elif part == "**" and not entry.is_symlink() and _is_folder(entry):
+                pending.append((entry.path, (part, *rest)))
+            elif is_match and part != "**" and rest and _is_folder(entry):
+                pending.append((entry.path, tuple(rest)))
+    return sorted(found) or [pattern]
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
-        if place.exists():
-            return [pattern]
-        found = Path(place.anchor).glob(str(place.relative_to(place.anchor)))
-        return sorted(str(item) for item in found if item.is_file()) or [pattern]
+        return entry.is_dir()
     except OSError:
-        # It is too long for a path; reading it will say so.
-        return [pattern]
+        # A link that leads in a circle.
+        return False
+
+
+def _entries(folder: str) -> Iterator["os.DirEntry[str]"]:
+    """What a folder holds; nothing where it cannot be listed."""
+    try:
+        with os.scandir(folder) as listing:
+            yield from listing
+    except (OSError, ValueError):
+        # It is not there, or too long for a path; reading it will say so.
+        return

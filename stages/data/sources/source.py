@@ -11,11 +11,10 @@ from tunemill.stages.data.sources.folder import files_of_folder
 from tunemill.stages.data.sources.keys import SourceKeys
 from tunemill.stages.data.sources.library import (
     folder_with_card,
-    has_card_with_configs,
     hub_dataset,
-    is_saved,
     saved_folder,
 )
+from tunemill.stages.data.sources.looks import has_card_with_configs, is_saved, unread_extension
 from tunemill.stages.data.sources.names import kind_of, labels, last_part
 from tunemill.stages.data.sources.rows import RowFile, RowSource
 from tunemill.stages.errors import SettingError, SourceError
@@ -81,10 +80,7 @@ def _listed_files(config: SourceKeys, names: list[str], scratch: Path, report: R
 
 def _file(path: Path, ds_type: str | None, name: str, shown: str, place: str, scratch: Path) -> RowFile:
     if ds_type is None:
-        raise SourceError(
-            f"path: {shown} has the extension {path.suffix!r}, which says nothing about its rows; "
-            "set ds_type: json, csv, tsv, parquet, arrow or text"
-        )
+        raise SourceError(f"path: {unread_extension(shown)}")
     return row_file(path, ds_type, name, shown, place, scratch / "unpacked")
 
 

@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import shutil
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ MAGIC = {
 }
 # After `BZh` and a digit comes the first block, or the end of an empty file.
 BZ2_BLOCKS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
+
+ENCRYPTED = 1
+ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
 
 class UnreadableError(ValueError):
@@ -83,7 +87,18 @@ def unpacked_copy(path: Path, scratch: Path) -> Path:
 
 
 def _only_member(archive: zipfile.ZipFile) -> str:
-    names = [item.filename for item in archive.infolist() if not item.is_dir()]
-    if len(names) != 1:
-        raise UnreadableError(f"a zip of {len(names)} files; unpack it and name its folder")
-    return names[0]
+    """The name of the one file in a zip. Raises UnreadableError where there are more, or it cannot be read."""
+    members = [item for item in archive.infolist() if not item.is_dir()]
+    if len(members) != 1:
+        raise UnreadableError(f"a zip of {len(members)} files; unpack it and name its folder")
+    member = members[0]
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG):
+        raise UnreadableError("a zip of a link or another special file; pack the file itself")
+    if member.flag_bits & ENCRYPTED:
+        raise UnreadableError("a zip with a password; unpack it and name the file")
+    if member.compress_type not in ZIP_METHODS:
+        raise UnreadableError(
+            "a zip with a compression that cannot be read here; unpack it and name the file"
+        )
+    return member.filename

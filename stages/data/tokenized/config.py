@@ -154,7 +154,7 @@ class TokenizedConfig(ConversationKeys):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.is_code and not self.type_code:
-            raise ConflictError(unknown(str(self.type)), "type")
+            raise unknown(str(self.type))
         self._check_belonging("chat_template", CHAT_KEYS)
         self._check_belonging("completion", COMPLETION_KEYS)
         self._check_belonging("alpaca_chat", ALPACA_CHAT_KEYS)
@@ -165,9 +165,7 @@ class TokenizedConfig(ConversationKeys):
                 "train_on_inputs",
                 "type",
             )
-        problem = check_template_keys(self.chat_template, self.chat_template_jinja)
-        if problem:
-            raise ConflictError(problem, "chat_template", "chat_template_jinja")
+        check_template_keys(self.chat_template, self.chat_template_jinja)
         return self
 
     def _check_belonging(self, owner: str, keys: tuple[str, ...]) -> None:

@@ -4,11 +4,11 @@ A new format is one file in `formats/`, with a function from (config, kit) to a 
 of instructions and answers is a line in `formats/recipes.py`.
 """
 
-from difflib import get_close_matches
-
 from pydantic import BaseModel
 
+from tunemill.stages.choices import nearest
 from tunemill.stages.data.tokenized.formats.recipes import RECIPES
+from tunemill.stages.declaration import ConflictError
 
 PLACE = "tunemill.stages.data.tokenized.formats."
 FORMATS = {
@@ -52,14 +52,17 @@ def plain_name(kind: str) -> str:
     return name if name in LOADABLE else kind
 
 
-def unknown(kind: str) -> str:
+def unknown(kind: str) -> ConflictError:
     """What is wrong with a name that is no format's, and what may have been meant."""
     family = kind.replace(":", ".").split(".")[0].split("_simple")[0].split("_jokes")[0]
     if family in REMEDIES:
-        return f"type: {kind} {REMEDIES[family]}"
-    meant = get_close_matches(kind, [*FORMATS, "_synthetic"], n=1)
-    suggestion = f" Did you mean {meant[0]}?" if meant else ""
-    return (
-        f"type: {kind!r} is no known format.{suggestion} Known are {', '.join(FAMILIES)}, a mapping of fields and "
-        "format strings, and functions of your own: module.function, in a file beside this one"
+        return ConflictError(f"type: {kind} {REMEDIES[family]}", "type")
+    meant = nearest(kind, [*FORMATS, "_synthetic"])
+    module = kind.rpartition(".")[0].replace(".", "/")
+    own = f", and there is no {module}.py with a function of your own beside this file" if module else ""
+    return ConflictError(
+        f"type: {kind!r} is no known format{own}. Known are {', '.join(FAMILIES)}, a mapping of fields and "
+        "format strings, and functions of your own: module.function, in a file beside this one",
+        "type",
+        suggestion=meant[0] if meant else None,
     )

@@ -12,6 +12,7 @@ from tunemill.stages.artifacts import Model
 from tunemill.stages.data.conversations.chat_template import choose_template
 from tunemill.stages.data.conversations.markers import advice
 from tunemill.stages.data.tokenizer.config import SpecialTokens, TokenizerConfig
+from tunemill.stages.data.tokenizer.folder import fault_of_folder
 from tunemill.stages.errors import SettingError, SourceError
 from tunemill.stages.report import Report, Workspace
 
@@ -71,8 +72,8 @@ def check_class(wanted: str | None, given: PreTrainedTokenizerBase, folder: Path
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Raises SourceError when the folder is missing or holds no tokenizer backed by `tokenizers`."""
-    if not folder.is_dir():
-        raise SourceError(f"{folder} is not a folder; base_model and tokenizer_config name local folders")
+    if reason := fault_of_folder(folder):
+        raise SourceError(reason)
     try:
         loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:

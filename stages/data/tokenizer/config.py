@@ -1,11 +1,14 @@
 """What the tokenizer stage reads."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from tunemill.stages.data.conversations.chat_template import TemplateName, check_template_keys
-from tunemill.stages.declaration import ConflictError, Settings, Source, StageConfig, TextOrFile
+from tunemill.stages.data.tokenizer.folder import fault_of_folder
+from tunemill.stages.declaration import ConflictError, Fault, Settings, Source, StageConfig, TextOrFile
 
 
 class SpecialTokens(Settings):
@@ -39,11 +42,17 @@ class TokenizerConfig(StageConfig):
         None, description="Jinja chat template: its text, or the path of a file with it"
     )
 
+    def faults(self) -> Iterator[Fault]:
+        """A folder that holds no tokenizer."""
+        yield from super().faults()
+        key = "base_model" if self.tokenizer_config is None else "tokenizer_config"
+        folder = self.tokenizer_config or self.base_model
+        if folder is not None and Path(folder).exists() and (reason := fault_of_folder(Path(folder))):
+            yield Fault(key, reason)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        problem = check_template_keys(self.chat_template, self.chat_template_jinja)
-        if problem:
-            raise ConflictError(problem, "chat_template", "chat_template_jinja")
+        check_template_keys(self.chat_template, self.chat_template_jinja)
         if any(not token for token in self.tokens):
             raise ConflictError("tokens: holds an empty string, which cannot be a token", "tokens")
         return self

@@ -11,13 +11,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from tunemill.stages.artifacts import Model, Tokenizer
 from tunemill.stages.errors import SettingError, SourceError
 from tunemill.stages.models.base_model.config import BaseModelConfig
+from tunemill.stages.models.base_model.folder import fault_of_class, fault_of_folder, fault_of_settings
 from tunemill.stages.models.base_model.special_tokens import align_special_tokens
 from tunemill.stages.models.files import (
     copy_file,
     copy_tokenizer,
     forget_versions,
     model_files,
-    weight_files,
 )
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.weights import tensors_of_model
@@ -57,38 +57,17 @@ def _source_folder(config: BaseModelConfig, upstream: Model | None) -> Path:
         return upstream.path
     assert config.base_model is not None
     folder = Path(config.base_model)
-    if not folder.is_dir():
-        raise SourceError(
-            f"base_model: {folder}: no such folder. Names on the Hugging Face Hub are not resolved yet: fetch the "
-            f"model with `hf download NAME --local-dir FOLDER` and set base_model: FOLDER."
-        )
-    if not (folder / "config.json").is_file():
-        raise SourceError(
-            f"base_model: {folder}: no config.json, so no model folder. Name the one that has it."
-        )
-    if not config.reinit_weights and not weight_files(folder):
-        raise SourceError(
-            f"base_model: {folder}: no *.safetensors. Save the weights as safetensors (load the model with "
-            f"transformers and call save_pretrained), or set reinit_weights: true to draw new ones from config.json."
-        )
+    if reason := fault_of_folder(folder, reads_weights=not config.reinit_weights):
+        raise SourceError(f"base_model: {reason}.")
     return folder
 
 
 def _model_config(config: BaseModelConfig, folder: Path) -> Any:
     stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if "auto_map" in stored:
-        raise SourceError(
-            f"base_model: {folder}: its config.json names code of its own (auto_map), and trust_remote_code is not "
-            f"supported yet. Use a model whose class is part of transformers."
-        )
-    if "quantization_config" in stored:
-        raise SourceError(f"base_model: {folder}: already quantized. Start from the model in full precision.")
-    named = stored.get("architectures") or []
-    if config.model_class not in (None, "AutoModelForCausalLM", *named):
-        raise SettingError(
-            f"model_type: {config.model_class}: the config.json of this model names {', '.join(named) or 'no class'}. "
-            f"Set that, or AutoModelForCausalLM, or remove the key."
-        )
+    if reason := fault_of_settings(folder, stored):
+        raise SourceError(f"base_model: {reason}.")
+    if reason := fault_of_class(stored, config.model_class):
+        raise SettingError(f"model_type: {reason}.")
     overrides = config.overrides_of_model_config or {}
     loaded, unused = AutoConfig.from_pretrained(folder, return_unused_kwargs=True, **overrides)
     if unused:

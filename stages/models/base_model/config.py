@@ -1,10 +1,18 @@
 """What the `base_model` stage reads from the YAML."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tunemill.stages.declaration import ConflictError, Source, StageConfig
+from tunemill.stages.declaration import ConflictError, Fault, Source, StageConfig
+from tunemill.stages.models.base_model.folder import (
+    fault_of_class,
+    fault_of_folder,
+    fault_of_settings,
+    settings_of,
+)
 
 
 class BaseModelConfig(StageConfig):
@@ -51,6 +59,21 @@ class BaseModelConfig(StageConfig):
     def model_class(self) -> str | None:
         """The model's class by either of its keys."""
         return self.model_type or self.type_of_model
+
+    def faults(self) -> Iterator[Fault]:
+        """A folder that is not that of a model, or of one that cannot be trained."""
+        yield from super().faults()
+        if self.base_model is None or not Path(self.base_model).exists():
+            return
+        folder = Path(self.base_model)
+        if reason := fault_of_folder(folder, reads_weights=not self.reinit_weights):
+            yield Fault("base_model", reason)
+            return
+        stored = settings_of(folder)
+        if reason := fault_of_settings(folder, stored):
+            yield Fault("base_model", reason)
+        elif stored is not None and (reason := fault_of_class(stored, self.model_class)):
+            yield Fault("model_type" if self.model_type else "type_of_model", reason)
 
     @model_validator(mode="after")
     def _one_class(self) -> "BaseModelConfig":

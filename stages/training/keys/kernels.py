@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from tunemill.stages.choices import ChoiceError
 from tunemill.stages.declaration import ConflictError, Idle, StageConfig
 
 KernelName = Literal[
@@ -102,11 +103,9 @@ class KernelKeys(StageConfig):
     @field_validator("plugins", mode="after")
     @classmethod
     def _known_plugins(cls, value: list[str]) -> list[str]:
-        unknown = [name for name in value if name not in PLUGINS]
-        if unknown:
-            raise ValueError(
-                f"{', '.join(unknown)}: not supported yet. Known are {', '.join(sorted(PLUGINS))}"
-            )
+        for name in value:
+            if name not in PLUGINS:
+                raise ChoiceError(name, sorted(PLUGINS))
         return value
 
     @property

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from tunemill.stages.declaration import ConflictError, GpuMark, Idle, StageConfig, not_yet
 
+GPU_ATTENTION = ("flash_attention_2", "flash_attention_3", "flex_attention")
 AttentionName = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 # Axolotl's older keys for attentions.
 LEGACY_ATTENTION: dict[str, AttentionName] = {
@@ -82,6 +83,18 @@ class MachineKeys(StageConfig):
         if len(chosen) > 1:
             raise ConflictError(f"{' and '.join(chosen)}: choose one attention", *chosen)
         return self
+
+    def needs_gpu(self) -> Iterator[Idle]:
+        """Precisions and attentions of a GPU."""
+        yield from super().needs_gpu()
+        if self.fp16:
+            yield Idle("fp16", "true needs a GPU; without one use bf16: true or float32: true")
+        if self.tf32:
+            yield Idle("tf32", "true needs an NVIDIA GPU from Ampere on; without one remove it")
+        if self.attention in GPU_ATTENTION:
+            key = next((key for key in LEGACY_ATTENTION if getattr(self, key)), "attn_implementation")
+            reason = f"{getattr(self, key)}: needs a GPU to train; without one use attn_implementation: sdpa"
+            yield Idle(key, reason.replace("True", "true"))
 
     def idle(self) -> Iterator[Idle]:
         """How to recompute activations that are kept."""

@@ -35,6 +35,14 @@ class TrainingKeys(AdapterKeys, BatchKeys, ScheduleKeys, OptimizerKeys, MachineK
             )
         return self
 
+    def needs_gpu(self) -> Iterator[Idle]:
+        """Kernels that are insisted on and run on a GPU only."""
+        yield from super().needs_gpu()
+        for asked in self.kernel_choice.needing_gpu():
+            key, _, setting = asked.partition(": ")
+            given = key if key in self.model_fields_set else "plugins"
+            yield Idle(given, f"{setting}: needs a GPU; without one remove it, or use kernels: auto")
+
     def idle(self) -> Iterator[Idle]:
         """Kernels for an adapter that is not trained."""
         yield from super().idle()

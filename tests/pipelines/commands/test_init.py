@@ -125,7 +125,9 @@ def test_each_kind_of_rows_gets_its_keys(init, capsys, rows, entry, said, kind):
     assert ("val_set_size" in config) == (len(rows) > 1) == ("eval_strategy" in config)
     assert ("chat_template" in config) == str(entry.get("type")).startswith("chat_template")
     assert main(["check", "pipeline.yml"]) == 0
-    assert re.fullmatch(r"pipeline.yml: no problem; \d+ nodes\n", capsys.readouterr().out), "no notes either"
+    *notes, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"pipeline.yml: no problem; \d+ nodes", last)
+    assert [note.split(": ")[2] for note in notes] == ["base_model"], "what must be changed, and nothing else"
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_the_next_commands_are_those_that_work(init, tmp_path):
 @pytest.mark.parametrize(
     "name",
     ["with space.jsonl", "it's \"quoted\".jsonl", "ü日本😀.jsonl", "a #b: c.jsonl", "~x.jsonl", "rows[1].jsonl",
-     "a*b.jsonl", "new\nline.jsonl", "{a}.jsonl", "null.jsonl", "- x.jsonl", "%41.jsonl",
+     "a*b.jsonl", "{a}.jsonl", "null.jsonl", "- x.jsonl", "%41.jsonl",
      "sub/../rows.jsonl", "$HOME.jsonl"],
 )  # fmt: skip
 def test_any_name_of_a_file_is_found_from_the_yaml(init, tmp_path, name):
@@ -226,8 +228,9 @@ def test_nothing_is_overwritten_unless_asked(init, tmp_path):
         (["--base-model", "rows.jsonl"], "there is no such folder"),
         (["--base-model", ""], "a name is empty"),
         (["--base-model", "asset://wrong"], "write asset://<pipeline>/<node>"),
+        (["--base-model", "sub"], "base_model"),
         (["--base-model", "\udcff"], "is no text in UTF-8"),
-        (["--output", "x" * 300], "name too long"),
+        (["--output", "x" * 300], "give a shorter name"),
     ],
 )
 def test_wrong_options_are_named_and_nothing_is_written(init, tmp_path, options, message):
@@ -294,6 +297,7 @@ def test_files_without_known_rows_are_refused(init, tmp_path, name, content, mes
         ("s3://bucket/rows.jsonl", "is a URL"),
         ("loop.jsonl", "symbolic links"),
         ("x" * 300, "name too long"),
+        ("new\nline.jsonl", "its name has a line break"),
         ("", "a name is empty"),
         ("\udcff.jsonl", "is no text in utf-8"),
     ],
@@ -302,6 +306,7 @@ def test_what_is_no_file_is_refused(init, tmp_path, name, message):
     write_lines(tmp_path / "rows.jsonl", ALPACA)
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo.jsonl")
+    write_lines(tmp_path / "new\nline.jsonl", ALPACA)
     (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
     assert message.lower() in init(name, code=1).lower()
     assert not (tmp_path / "pipeline.yml").exists()

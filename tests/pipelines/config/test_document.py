@@ -48,8 +48,9 @@ def test_overrides_are_read_as_yaml(tmp_path, override, expected):
 
 
 def test_an_override_without_a_place_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"--datasets\[3\].path=x: there is nothing at this place"):
-        read(tmp_path, "datasets: [{path: rows.jsonl}]\n", "datasets[3].path=x")
+    (problem,) = read(tmp_path, "datasets: [{path: rows.jsonl}]\n", "datasets[3].path=x").problems
+    assert problem.override == "datasets[3].path=x" and (problem.column, problem.end) == (1, 17)
+    assert "nothing at this place" in problem.message and "datasets has 1 item," in problem.message
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,8 @@ def test_an_override_without_a_place_is_an_error(tmp_path):
 )
 def test_what_cannot_be_read_is_an_error_with_its_place(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
-        read(tmp_path, text)
+        document = read(tmp_path, text)
+        raise ConfigError(tmp_path / "x.yml", document.problems)
 
 
 def test_a_missing_file_is_an_error(tmp_path):

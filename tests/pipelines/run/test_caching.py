@@ -28,22 +28,15 @@ def to_run(project, *overrides):
     return nodes_in_state(project.plan(*overrides), "run")
 
 
-def test_a_second_run_does_nothing_and_takes_less_than_a_second(project):
+def test_a_second_run_does_nothing(project):
+    """What it costs is in `benchmarks/commands.py`, and what it imports in `test_imports.py`."""
     command = [sys.executable, "-m", "tunemill.pipelines.cli", "run", str(project.yaml), "--json"]
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        done = subprocess.run(
-            [*command, "--state", str(project.state)],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=project.folder,
-        )
-        seconds.append(time.perf_counter() - started)
+    done = subprocess.run(
+        [*command, "--state", str(project.state)],
+        capture_output=True, text=True, check=True, cwd=project.folder,
+    )  # fmt: skip
     nodes = json.loads(done.stdout)["nodes"]
     assert {node["state"] for node in nodes} == {"cached"} and len(nodes) == 17
-    assert min(seconds) < 1.0, seconds
 
 
 def test_an_evaluation_key_runs_only_evaluations(project):

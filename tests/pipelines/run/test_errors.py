@@ -31,10 +31,9 @@ def artifacts_of(project: Project, stage: str):
     [
         (chat_row("1 + 1", "2") + "{not json\n" + chat_row("2 + 2", "4"), ["sums.jsonl:2", "JSON"]),
         (chat_row("1 + 1", "2") + '{"other": 1}\n', ["sums.jsonl:2", "messages"]),
-        pytest.param("", ["sums.jsonl", "no row"], marks=pytest.mark.slow),
         pytest.param("\n\n", ["sums.jsonl", "no row"], marks=pytest.mark.slow),
     ],
-    ids=["not JSON", "a missing field", "an empty file", "only blank lines"],
+    ids=["not JSON", "a missing field", "only blank lines"],
 )
 def test_bad_rows_are_named_with_file_and_line(project, text, messages):
     before = artifacts_of(project, "sft")

@@ -213,7 +213,7 @@ def test_folders_that_are_no_model_are_refused(tmp_path: Path, tokenizer: Tokeni
     for folder, message in (
         (
             tmp_path / "org" / "name",
-            "no such folder. Names on the Hugging Face Hub are not resolved yet.*hf download",
+            "no such folder; name the folder of a model",
         ),
         (empty, "no config.json"),
         (bare, r"no \*.safetensors. Save the weights .* or set reinit_weights: true"),

@@ -1,0 +1,105 @@
+"""What can be told of a source by looking at its files without reading their rows: `check` must be fast."""
+
+import os
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from tunemill.stages.data.sources.names import kind_of, last_part, type_of
+
+CARD = "README.md"
+SAVED = ("state.json", "dataset_dict.json")
+# Entries of a folder that are looked at; in a larger one the data files come up when it is read.
+MOST_ENTRIES = 20_000
+TYPES = "json, csv, tsv, parquet, arrow or text"
+# The first bytes of files that say themselves what they are.
+PARQUET = b"PAR1"
+PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` has written the folder."""
+    return any((folder / name).is_file() for name in SAVED)
+
+
+def has_card_with_configs(folder: Path) -> bool:
+    """Whether the folder's README.md says which files make up which configuration and split."""
+    card = folder / CARD
+    if not card.is_file():
+        return False
+    front = re.match(r"---\r?\n(.*?\n)---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    return front is not None and re.search(r"^configs:", front[1], re.MULTILINE) is not None
+
+
+def unread_extension(shown: str) -> str:
+    """What is said of a file whose name does not tell what it holds."""
+    suffix = Path(shown).suffix
+    return (
+        f"{shown} has the extension {suffix!r}, which says nothing about its rows; set ds_type: {TYPES}, or convert it "
+        "to one of these"
+    )
+
+
+def fault_of_file(path: Path, ds_type: str | None, *, is_alone: bool) -> str | None:
+    """Why a file that is there cannot be read as rows, as far as its name and first bytes tell.
+
+    An empty one is a fault where it `is_alone`.
+    """
+    if ds_type is None:
+        return unread_extension(last_part(str(path)))
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    if size == 0 and is_alone:
+        return f"{path} is empty; it has no rows"
+    if ds_type == "parquet" and not start.startswith((PARQUET, *PACKED)):
+        return f"{path} is no Parquet file: it does not begin with {PARQUET.decode()}; set ds_type to what it holds"
+    return None
+
+
+def fault_of_folder(folder: Path, ds_type: str | None) -> str | None:
+    """Why a folder that is there has no rows, as far as the names in it tell."""
+    try:
+        if is_saved(folder) or has_card_with_configs(folder):
+            return None
+        names = list(islice(_names(folder), MOST_ENTRIES))
+    except OSError as error:
+        return f"{folder}: {error.strerror}"
+    if len(names) >= MOST_ENTRIES:
+        return None
+    if not names:
+        return f"{folder} is an empty folder: it holds no data files"
+    if ds_type is None and not any(type_of(name) for name in names):
+        others = sorted({Path(name).suffix or name for name in names})[:3]
+        return (
+            f"{folder} holds no data files, such as .jsonl, .csv, .parquet, .arrow or .txt (it holds "
+            f"{', '.join(others)}); name another folder, or set ds_type: {TYPES}"
+        )
+    return None
+
+
+def faults_of_source(path: str, files: list[str], ds_type: str | None) -> Iterator[tuple[str, str]]:
+    """The key at fault, `path` or `data_files`, and why; nothing of what is remote or not there."""
+    names = files or ([path] if kind_of(path) == "local" else [])
+    for name in names:
+        if not Path(name).is_absolute():
+            continue
+        fault = None
+        # What is neither is missing, or nothing that has rows; that is said where sources are looked for.
+        if os.path.isfile(name):  # noqa: PTH113  Path raises for names that are too long
+            fault = fault_of_file(Path(name), ds_type or type_of(name), is_alone=len(names) == 1)
+        elif os.path.isdir(name):  # noqa: PTH112
+            fault = fault_of_folder(Path(name), ds_type)
+        if fault is not None:
+            yield ("data_files" if files else "path"), fault
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Every file below a folder that is not hidden."""
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (name for name in names if not name.startswith(".") and name != CARD)

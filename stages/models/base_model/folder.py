@@ -1,0 +1,63 @@
+"""Whether a folder is one of a model that can be trained, going by its files and its config.json."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tunemill.stages.models.files import weight_files
+
+AUTO = "AutoModelForCausalLM"
+
+
+def fault_of_folder(folder: Path, *, reads_weights: bool) -> str | None:
+    """What the folder lacks."""
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "no such folder"
+        return f"{folder}: {what}; name the folder of a model"
+    if not (folder / "config.json").is_file():
+        return f"{folder}: no config.json, so no model folder. Name the one that has it"
+    try:
+        weights = weight_files(folder) if reads_weights else []
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{folder}: its index of weights is damaged. Fetch the model again"
+    if reads_weights and not weights:
+        return (
+            f"{folder}: no *.safetensors. Save the weights as safetensors (load the model with transformers and call "
+            f"save_pretrained), or set reinit_weights: true to draw new ones from config.json"
+        )
+    return None
+
+
+def settings_of(folder: Path) -> dict[str, Any] | None:
+    """The config.json; None where it is none."""
+    try:
+        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return stored if isinstance(stored, dict) else None
+
+
+def fault_of_settings(folder: Path, stored: Mapping[str, Any] | None) -> str | None:
+    """What in the config.json stands in the way."""
+    if stored is None:
+        return f"{folder}: its config.json is no JSON object. Fetch the model again"
+    if "auto_map" in stored:
+        return (
+            f"{folder}: its config.json names code of its own (auto_map), and trust_remote_code is not supported yet. "
+            f"Use a model whose class is part of transformers"
+        )
+    if "quantization_config" in stored:
+        return f"{folder}: already quantized. Start from the model in full precision"
+    return None
+
+
+def fault_of_class(stored: Mapping[str, Any], wanted: str | None) -> str | None:
+    """Whether another class is asked for than the config.json names."""
+    named = stored.get("architectures") or []
+    if wanted in (None, AUTO, *named):
+        return None
+    return (
+        f"{wanted}: the config.json of this model names {', '.join(map(str, named)) or 'no class'}. Set that, or "
+        f"{AUTO}, or remove the key"
+    )
