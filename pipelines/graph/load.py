@@ -101,9 +101,8 @@ def nodes_of(found: Sequence[Place], document: Document, look_at: LookAt) -> tup
         ]
         if without_gpu:
             problems += meant_without_gpu(config, piece.places, document)
-        if look_at(nodes[-1]):
-            said = {problem.path for problem in refused}
-            problems += [item for item in looked_at(nodes[-1], document) if item.path not in said]
+        if not refused and look_at(nodes[-1]):
+            problems += looked_at(nodes[-1], document)
     return nodes, problems
 
 

@@ -56,7 +56,7 @@ def missing_source(node: Node, field: str, document: Document, reason: str) -> P
     """The problem with a source that is not there, or cannot be looked at; suggests the nearest name beside it."""
     absent = next((name for name in node.sources[field] if "://" not in name and not is_there(name)), None)
     near = _beside(Path(absent), document.folder) if absent is not None and absent in reason else None
-    if not node.config.marked(SourceMark).get(field, SourceMark()).remote:
+    if absent is not None and not node.config.marked(SourceMark).get(field, SourceMark()).remote:
         given = _given(node, field, document)
         reason += f". {ADVICE}" if isinstance(given, str) and HUB_NAME.fullmatch(given) else ""
     return problem_at(node.places[field], document, "value", reason, near)

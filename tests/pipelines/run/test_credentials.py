@@ -40,7 +40,7 @@ def name_source(project, url, **keys):
 def run_source(project, launch=in_child):
     """Run the node of the source alone, as `run` does, with a child and Dagster. Returns what became of it."""
     pipeline = load_pipeline(project.yaml)
-    node = next(node for node in pipeline.nodes if node.name.startswith("dataset/"))
+    node = next(node for node in pipeline.nodes if node.name.startswith("dataset_"))
     with show_progress() as observe:
         (finished,) = run_pipeline(replace(pipeline, nodes=(node,)), project.store, observe, launch=launch)
     print(json.dumps(finished.as_json()))
