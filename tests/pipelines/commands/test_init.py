@@ -169,27 +169,31 @@ def test_any_name_of_a_file_is_found_from_the_yaml(init, tmp_path, name):
     file = write_lines(tmp_path / "data" / name, ALPACA)
     output = "a folder's/yamls/x.yml"
     init(f"./data/{name}", "--output", output)
-    pipeline = load_pipeline(tmp_path / output)
-    dataset = next(node for node in pipeline.nodes if node.stage.name == "dataset")
-    assert dataset.config.path == os.path.realpath(file)
+    assert found_from(tmp_path / output) == os.path.realpath(file)
     assert not Path(written(output)["datasets"][0]["path"]).is_absolute()
     assert written(output)["datasets"][0]["type"] == "alpaca"
 
 
-def test_a_name_that_looks_like_a_home_is_one_of_the_folder(init, tmp_path):
-    file = write_lines(tmp_path / "~x.jsonl", ALPACA)
-    init("./~x.jsonl")
-    pipeline = load_pipeline(Path("pipeline.yml"))
-    assert next(n for n in pipeline.nodes if n.stage.name == "dataset").config.path == os.path.realpath(file)
+def found_from(path):
+    """The file that a YAML's only dataset names."""
+    return next(node for node in load_pipeline(Path(path)).nodes if node.stage.name == "dataset").config.path
+
+
+def test_a_folder_that_looks_like_a_home_is_none(init, tmp_path):
+    (tmp_path / "~").mkdir()
+    file = write_lines(tmp_path / "~" / "rows.jsonl", ALPACA)
+    init("./~/rows.jsonl")
+    assert found_from("pipeline.yml") == os.path.realpath(file)
 
 
 def test_links_to_folders_do_not_lead_astray(init, tmp_path):
     (tmp_path / "far" / "deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "far" / "deep")
-    file = write_lines(tmp_path / "rows.jsonl", ALPACA)
-    init("rows.jsonl", "--output", "link/x.yml")
-    pipeline = load_pipeline(Path("link/x.yml"))
-    assert next(n for n in pipeline.nodes if n.stage.name == "dataset").config.path == os.path.realpath(file)
+    for name, place in (("rows.jsonl", "rows.jsonl"), ("far/rows.jsonl", "link/../rows.jsonl")):
+        file = write_lines(tmp_path / name, ALPACA)
+        for output in ("pipeline.yml", "link/x.yml"):
+            init(place, "--output", output, "--force")
+            assert found_from(output) == os.path.realpath(file)
 
 
 def test_a_model_is_named_from_the_yaml(init, tmp_path, model):

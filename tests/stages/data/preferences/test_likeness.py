@@ -50,3 +50,9 @@ def test_one_row_among_others(tmp_path):
         RowError, match=r"(?s)this row looks like .*own\n`pipeline: {bad_rows: skip}`.*others$"
     ):
         prepare(tmp_path, [{"prompt": "a", "chosen": "b", "rejected": "c"}, MESSAGES], rl="orpo")
+
+
+def test_a_damaged_row_is_not_taken_for_another_kind(tmp_path):
+    rows = [{"prompt": text, "chosen": "b", "rejected": "c"} for text in ("a", "")]
+    with pytest.raises(RowError, match=r"the dataset:2: its prompt is empty\n`pipeline: {bad_rows: skip}`"):
+        prepare(tmp_path, rows, rl="orpo")
