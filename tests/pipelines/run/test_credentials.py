@@ -68,7 +68,7 @@ def test_a_source_behind_a_password_and_a_token(project, server, capfd):
         assert main([command, str(project.yaml), *more]) == 0
         assert main([command, str(project.yaml), "--json", *more]) == 0
     finished = run_source(project)
-    assert finished.state == "computed" and finished.node == "dataset/sums"
+    assert finished.state == "computed" and finished.node == "dataset_sums"
     folder = finished.published.folder
     shown = f"http://***@127.0.0.1:{server.port}/sums.jsonl?token=***"
     assert finished.published.manifest["config"]["path"] == shown
@@ -96,7 +96,7 @@ def test_another_password_and_token_change_nothing_and_another_question_does(pro
     assert run_source(project, in_this_process).state == "computed"
     name_source(project, server.url("sums.jsonl", "&part=3"))
     plan = make_plan(load_pipeline(project.yaml), project.store)
-    (item,) = [item for item in plan if item.node.name == "dataset/sums"]
+    (item,) = [item for item in plan if item.node.name == "dataset_sums"]
     assert item.state == "run"
     assert_untold(project, [*before, *server.secrets()], more=" ".join(item.reasons))
 
