@@ -29,6 +29,7 @@ COMMANDS = {
     "run": "compute what is not in the store yet, and nothing else",
     "status": "show what every node of every pipeline points to now",
     "lineage": "show which data and settings made a model",
+    "logs": "show what the stage behind a node printed, now or last time",
     "cache": "look after the store: ls, verify, prune",
     "schema": "print a JSON schema of the YAML, for editors",
     "ui": "open Dagster on 127.0.0.1 over the pipelines of a folder",
