@@ -32,6 +32,7 @@ COMMANDS = {
     "logs": "show what the stage behind a node printed, now or last time",
     "cache": "look after the store: ls, verify, prune",
     "schema": "print a JSON schema of the YAML, for editors",
+    "completion": "print a script that completes command lines in bash, zsh or fish",
     "ui": "open Dagster on 127.0.0.1 over the pipelines of a folder",
 }
 
@@ -76,6 +77,8 @@ def make_parser(with_options: Sequence[str] = tuple(COMMANDS)) -> argparse.Argum
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"tunemill {__version__}")
+    # For the command that shows all of them to a shell.
+    parser.set_defaults(make_parser=make_parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         if name in with_options:
