@@ -20,8 +20,10 @@ COMMANDS = {
     "run": "compute what is not in the store yet, and nothing else",
     "status": "show what every node of every pipeline points to now",
     "lineage": "show which data and settings made a model",
+    "logs": "show what the stage behind a node printed, now or last time",
     "cache": "look after the store: ls, verify, prune",
     "schema": "print a JSON schema of the YAML, for editors",
+    "completion": "print a script that completes command lines in bash, zsh or fish",
     "ui": "open Dagster on 127.0.0.1 over the pipelines of a folder",
 }
 
@@ -46,6 +48,8 @@ def make_parser(with_options: Sequence[str] = tuple(COMMANDS)) -> argparse.Argum
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"tunemill {__version__}")
+    # For the command that shows all of them to a shell.
+    parser.set_defaults(make_parser=make_parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         if name in with_options:

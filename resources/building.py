@@ -7,6 +7,7 @@ stopped meanwhile and wakes up finds its folder gone, and fails.
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,11 @@ from tunemill.resources.identity import files_below
 from tunemill.resources.lease import Lease, lease
 
 USES_FILE = "uses.json"
+# Whose attempt it is, and how it ended if it gave no artifact.
+NODE_FILE = "node.json"
+END_FILE = "end.json"
+# What the stage's process printed, in the folder of logs.
+OUTPUT_FILE = "output.log"
 
 
 @dataclass(frozen=True)
@@ -49,21 +55,24 @@ class Building:
 
 @contextmanager
 def attempt(
-    place: Path, say: Callable[[str], None], uses: Sequence[tuple[str, str]] = ()
+    place: Path, say: Callable[[str], None], uses: Sequence[tuple[str, str]] = (), node: str = ""
 ) -> Iterator[Building]:
     """Hold the right to compute the key of `place` (<stage>/<key>), with the checkpoints of those who died over it.
 
-    `uses` are (stage, key) of the artifacts that it reads.
+    `uses` are (stage, key) of the artifacts that it reads; `node` is `pipeline/node`, for which it is computed.
     """
     with lease(lease_of(place), say) as held:
         building = Building(place / held.token, held)
         building.folder.mkdir(parents=True)
         (building.folder / USES_FILE).write_text(json.dumps(sorted(set(uses))))
+        (building.folder / NODE_FILE).write_text(json.dumps({"node": node, "started": time.time()}))
         _take_over(place, building)
         for part in (building.data, building.checkpoints, building.logs):
             part.mkdir(exist_ok=True)
         try:
-            yield building
+            with contextlib.ExitStack() as at_end:
+                at_end.push(lambda kind, _error, _place: _note_end(building, kind))
+                yield building
         finally:
             _clear(building)
 
@@ -94,6 +103,17 @@ def uses_of(building: Path) -> list[tuple[str, str]]:
     if not isinstance(uses, list):
         return []
     return [(str(item[0]), str(item[1])) for item in uses if isinstance(item, list) and len(item) == 2]
+
+
+def _note_end(building: Building, kind: type[BaseException] | None) -> None:
+    """How an attempt ended, for whoever looks at its log.
+
+    Where the disk is full or the folder gone, what ended the attempt matters more.
+    """
+    if kind is not None:
+        how = "failed" if issubclass(kind, Exception) else "interrupted"
+        with contextlib.suppress(OSError):
+            (building.folder / END_FILE).write_text(json.dumps({"how": how, "at": time.time()}))
 
 
 def _clear(building: Building) -> None:

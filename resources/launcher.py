@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from tunemill.resources.building import OUTPUT_FILE
 from tunemill.resources.environment import child_environment
 from tunemill.resources.errors import LaunchError
 from tunemill.resources.redaction import redacted, redacted_document, secrets_in
@@ -88,7 +89,7 @@ def in_child(call: Call, sink: Sink) -> None:
         events_read, events_write, lifeline_read, lifeline_write = (*os.pipe(), *os.pipe())
         for descriptor in (events_read, lifeline_write):
             descriptors.callback(os.close, descriptor)
-        output = descriptors.enter_context((logs / "output.log").open("a", encoding="utf-8"))
+        output = descriptors.enter_context((logs / OUTPUT_FILE).open("a", encoding="utf-8"))
 
         def write(line: str) -> None:
             output.write(redacted(line, secrets))
@@ -108,7 +109,7 @@ def in_child(call: Call, sink: Sink) -> None:
         finally:
             _stop_group(child)
     if child.returncode != 0:
-        raise _explain(child.returncode, failure, logs / "output.log")
+        raise _explain(child.returncode, failure, logs / OUTPUT_FILE)
 
 
 def _start(request: Path, events: int, lifeline: int) -> subprocess.Popen[bytes]:

@@ -103,7 +103,12 @@ def lease(path: Path, say: Callable[[str], None]) -> Iterator[Lease]:
 
 def is_held(path: Path) -> bool:
     """Whether somebody alive holds the lease at `path`."""
-    return _living_holder(path, None) is not None
+    return living_holder(path) is not None
+
+
+def living_holder(path: Path) -> Holder | None:
+    """Who holds the lease at `path`, if anybody alive does."""
+    return _living_holder(path, None)
 
 
 @contextmanager

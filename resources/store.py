@@ -1,7 +1,7 @@
 """The store: artifacts by stage and key, published once and whole, never changed afterwards.
 
 <root>/artifacts/<stage>/<key>/{manifest.json,key.json,data/,logs/}         published
-<root>/building/<stage>/<key>/<token>/{data/,logs/,checkpoints/,uses.json}  in progress; survives a crash
+<root>/building/<stage>/<key>/<token>/{data/,logs/,checkpoints/,uses.json,node.json}  in progress; survives a crash
 <root>/set_aside/<stage>/<key>.<time>/                                      damaged or replaced, kept for a look
 <root>/refs/<pipeline>/<node>.json                                          see refs.py
 """
@@ -104,12 +104,11 @@ class Store:
 
     @contextmanager
     def building(
-        self, stage: str, key: str, say: Callable[[str], None], uses: Iterable[Published] = ()
+        self, stage: str, key: str, say: Callable[[str], None], uses: Iterable[Published] = (), node: str = ""
     ) -> Iterator[Building]:
         """Hold the right to compute a key; see `building.attempt`. What it `uses` is not pruned meanwhile."""
-        with attempt(
-            self.root / "building" / stage / key, say, [(item.stage, item.key) for item in uses]
-        ) as building:
+        used = [(item.stage, item.key) for item in uses]
+        with attempt(self.root / "building" / stage / key, say, used, node) as building:
             yield building
 
     def prepare(

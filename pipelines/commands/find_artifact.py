@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tunemill.resources.store import Absent, Published, Store, names_an_artifact
 
 SHORTEST_PREFIX = 6
 SHOWN = 20
+FEW = 5
 
 
 @dataclass(frozen=True)
@@ -34,22 +36,43 @@ class Found:
 def find_lineage(what: str, store: Store) -> Found:
     """The lineage of what a user names. Raises StoreError that says what there is instead."""
     name = what.removeprefix(ASSET_SCHEME)
-    if not what.startswith(ASSET_SCHEME) and os.path.lexists(what):
+    if is_path(what):
         return _of_path(Path(what), store)
     pipeline, _, node = name.partition("/")
     if node and (ref := store.refs.read(pipeline, node)) is not None:
         return _of_ref(name, ref, store)
     places = {f"{pipeline}/{node}": ref for pipeline, node, ref in store.refs.all()}
-    nodes = [place for place in places if place.partition("/")[2] == name]
-    if len(nodes) == 1:
-        return _of_ref(nodes[0], places[nodes[0]], store)
-    if nodes:
-        raise StoreError(f"{what}: {len(nodes)} pipelines have such a node; say which: {_listed(nodes)}")
-    if own := [place for place in places if place.partition("/")[0] == name]:
-        raise StoreError(f"{what} is a pipeline; name one of its nodes: {_listed(own)}")
-    if re.fullmatch(rf"[0-9a-f]{{{SHORTEST_PREFIX},64}}", name):
+    if (place := named_node(what, list(places))) is not None:
+        return _of_ref(place, places[place], store)
+    if is_digest(name):
         return _of_digest(name, store)
-    raise StoreError(_not_found(what, name, list(places), store))
+    raise StoreError(not_found(what, list(places), store))
+
+
+def is_path(what: str) -> bool:
+    """Whether what a user names is a file or folder, or a link to nowhere."""
+    return not what.startswith(ASSET_SCHEME) and os.path.lexists(what)
+
+
+def is_digest(name: str) -> bool:
+    """Whether it may be the first letters of a digest or key."""
+    return re.fullmatch(rf"[0-9a-f]{{{SHORTEST_PREFIX},64}}", name) is not None
+
+
+def named_node(what: str, places: Sequence[str]) -> str | None:
+    """The one of the `places` (`pipeline/node`) that a user names, with its pipeline or without; None if none is.
+
+    Raises StoreError where several could be meant.
+    """
+    name = what.removeprefix(ASSET_SCHEME)
+    if name in places:
+        return name
+    nodes = [place for place in places if place.partition("/")[2] == name]
+    if len(nodes) > 1:
+        raise StoreError(f"{what}: {len(nodes)} pipelines have such a node; say which: {_listed(nodes)}")
+    if not nodes and (own := [place for place in places if place.partition("/")[0] == name]):
+        raise StoreError(f"{what} is a pipeline; name one of its nodes: {_listed(own)}")
+    return nodes[0] if nodes else None
 
 
 def _of_ref(name: str, ref: Ref, store: Store) -> Found:
@@ -136,7 +159,9 @@ def _store_with(lineage: dict[str, Any], store: Store) -> Store | None:
     return store if store.folder(lineage["stage"], lineage["key"]).is_dir() else None
 
 
-def _not_found(what: str, name: str, places: list[str], store: Store) -> str:
+def not_found(what: str, places: Sequence[str], store: Store) -> str:
+    """That nothing has this name, and which of the `places` may be meant."""
+    name = what.removeprefix(ASSET_SCHEME)
     if not places:
         return (
             f"{what}: there is no such file or folder, and nothing has been computed in {store.root} yet; "
@@ -146,10 +171,16 @@ def _not_found(what: str, name: str, places: list[str], store: Store) -> str:
     close = difflib.get_close_matches(name, [*places, *nodes], n=1)
     close = close or difflib.get_close_matches(name.partition("/")[2], nodes, n=1)
     meant = [place for place in places if close and close[0] in (place, place.partition("/")[2])]
-    hint = f"did you mean {' or '.join(meant)}?" if meant else f"there are {_listed(places)}"
+    hint = f"did you mean {some_of(meant, ' or ')}?" if meant else f"there are {_listed(places)}"
     return f"{what}: neither a file or folder nor a node in {store.root}; {hint}"
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def some_of(names: Sequence[str], between: str = ", ") -> str:
+    """The first few of some names, and how many more there are."""
+    more = f"{between}{len(names) - FEW} more" if len(names) > FEW else ""
+    return between.join(names[:FEW]) + more

@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.tree import Tree
 
-from tunemill.pipelines.commands.find_artifact import Found, find_lineage
+from tunemill.pipelines.commands.find_artifact import Found, find_lineage, some_of
 from tunemill.pipelines.commands.listing import listing, stdout
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
 from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, settings_of
@@ -37,7 +37,7 @@ def lineage(options: argparse.Namespace) -> int:
     console = stdout()
     tree = Tree(_label(root["node"], root, found.store))
     if found.also:
-        tree.add(f"[dim]the same as {escape(', '.join(found.also))}[/]")
+        tree.add(f"[dim]the same as {escape(some_of(found.also))}[/]")
     _grow(tree, root, found, {root["key"]})
     console.print(tree)
     console.print()

@@ -45,6 +45,21 @@ def load_pipeline(
     return replace(pipeline, notes=tuple(problems))
 
 
+def pipeline_name(path: Path) -> str:
+    """The name of a pipeline, whatever else its YAML says. Raises ConfigError where it cannot be read at all."""
+    document = read_document(path)
+    own = document.data.get("pipeline")
+    given = own.get("name") if isinstance(own, dict) else None
+    if given is None and document.problems:
+        raise ConfigError(document.path, document.problems)
+    return str(given or default_name(document))
+
+
+def default_name(document: Document) -> str:
+    """The name of a pipeline that gives none."""
+    return plain_name(document.path.stem)
+
+
 def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | None, list[Problem]]:
     """The graph of a document with its notes; or None and every problem that stands in its way."""
     graph = validate(GraphConfig, cut(GraphConfig, document), document)
@@ -54,7 +69,7 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
     nodes, problems = nodes_of(places(graph), document, look_at)
     problems += problems_of_keys(graph, document)
     problems += refused_places(graph, document)
-    name = graph.name or plain_name(document.path.stem)
+    name = graph.name or default_name(document)
     if graph.base_model.startswith(f"{ASSET_SCHEME}{name}/"):
         message = f"{graph.base_model} is this pipeline's own result; name another pipeline's"
         problems.append(problem_at(("base_model",), document, "conflict", message))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -91,7 +92,8 @@ def materialize(
     if isinstance(found, Absent) or refresh:
         why = why_compute(session, node, replace(resolved, found=found))
         inputs |= looked_at(session, node, run_id)
-        with store.building(stage.name, resolved.key, say, inputs.values()) as building:
+        full_name = f"{session.pipeline.name}/{node.name}"
+        with store.building(stage.name, resolved.key, say, inputs.values(), full_name) as building:
             # Another process may have computed it while this one waited.
             found = resolved.found if refresh else take(session, node, resolved)
             if isinstance(found, Absent) or refresh:
@@ -212,7 +214,7 @@ def _compute(
         observe(event)
 
     observe({"type": "start"})
-    with device(session, node, observe):
+    with device(session, node, observe), _with_its_log_named(session, node):
         session.launch(make_call(node, inputs, building), sink)
     check_unchanged(session, node, resolved, inputs)
     secrets = secrets_in(node.config.model_dump(mode="json"), os.environ)
@@ -260,6 +262,24 @@ def device(session: Session, node: Node, observe: Callable[[dict[str, Any]], Non
     path = session.store.root / "devices" / f"{short_name(f'gpu-{visible}', LONGEST_NAME)}.lease"
     with lease(path, lambda message: observe({"type": "log", "message": f"for the GPU: {message}"})):
         yield
+
+
+@contextmanager
+def _with_its_log_named(session: Session, node: Node) -> Iterator[None]:
+    """A process that crashed leaves more in its log than its last lines; a user's mistake is told whole."""
+    try:
+        yield
+    except LaunchError as error:
+        if error.user:
+            raise
+        command = [
+            "tunemill",
+            "logs",
+            f"{session.pipeline.name}/{node.name}",
+            "--state",
+            str(session.store.root),
+        ]
+        raise LaunchError(f"{error}\nthe whole log: {shlex.join(command)}") from error
 
 
 def check_unchanged(

@@ -23,7 +23,7 @@ print(repr((code, sorted(sys.modules))), file=sys.stderr)
 HEAVY = {
     "accelerate", "aiohttp", "bitsandbytes", "dagster", "datasets", "fsspec", "httpx", "huggingface_hub", "jinja2",
     "matplotlib", "numpy", "pandas", "peft", "pyarrow", "requests", "safetensors", "sqlalchemy", "tokenizers", "torch",
-    "torchao", "transformers", "triton", "trl",
+    "torchao", "transformers", "triton", "trl", "shtab",
 }  # fmt: skip
 NOT_TO_LIST = HEAVY | {"pydantic", "yaml", "importlib.metadata", "rich.console"}
 NOT_TO_HELP = NOT_TO_LIST | {"sqlite3", "hashlib", "json", "tunemill.resources.store"}
