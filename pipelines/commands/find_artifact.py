@@ -69,9 +69,9 @@ def named_node(what: str, places: Sequence[str]) -> str | None:
         return name
     nodes = [place for place in places if place.partition("/")[2] == name]
     if len(nodes) > 1:
-        raise StoreError(f"{what}: {len(nodes)} pipelines have such a node; say which: {_listed(nodes)}")
+        raise StoreError(f"{what}: {len(nodes)} pipelines have such a node; say which: {some_of(nodes)}")
     if not nodes and (own := [place for place in places if place.partition("/")[0] == name]):
-        raise StoreError(f"{what} is a pipeline; name one of its nodes: {_listed(own)}")
+        raise StoreError(f"{what} is a pipeline; name one of its nodes: {some_of(own)}")
     return nodes[0] if nodes else None
 
 
@@ -109,7 +109,7 @@ def _no_artifact(path: Path) -> str:
     if path.is_dir():
         links = [item for item in sorted(path.iterdir()) if item.is_symlink() and item.exists()]
         if results := [str(link) for link in links if names_an_artifact(link.resolve())]:
-            return f"{path} holds several results; name one: {_listed(results)}"
+            return f"{path} holds several results; name one: {some_of(results)}"
     if path.suffix in (".yml", ".yaml"):
         return f"{path} is no result; name a node of the pipeline, such as {path.stem}/merged"
     return f"{path}: there is no {LINEAGE_FILE} in it or around it; it was not made by Tunemill"
@@ -127,7 +127,7 @@ def _of_digest(prefix: str, store: Store) -> Found:
     digests = sorted({artifact.digest for artifact in found})
     if len(digests) > 1:
         raise StoreError(
-            f"{prefix} begins {len(digests)} digests or keys; say more of it: {_listed(digests)}"
+            f"{prefix} begins {len(digests)} digests or keys; say more of it: {some_of(digests)}"
         )
     if not found:
         raise StoreError(f"{prefix}: no artifact in {store.root} has such a digest or key")
@@ -171,16 +171,11 @@ def not_found(what: str, places: Sequence[str], store: Store) -> str:
     close = difflib.get_close_matches(name, [*places, *nodes], n=1)
     close = close or difflib.get_close_matches(name.partition("/")[2], nodes, n=1)
     meant = [place for place in places if close and close[0] in (place, place.partition("/")[2])]
-    hint = f"did you mean {some_of(meant, ' or ')}?" if meant else f"there are {_listed(places)}"
+    hint = f"did you mean {some_of(meant, ' or ')}?" if meant else f"there are {some_of(places, most=SHOWN)}"
     return f"{what}: neither a file or folder nor a node in {store.root}; {hint}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def some_of(names: Sequence[str], between: str = ", ") -> str:
-    """The first few of some names, and how many more there are."""
-    more = f"{between}{len(names) - FEW} more" if len(names) > FEW else ""
-    return between.join(names[:FEW]) + more
+def some_of(names: Sequence[str], between: str = ", ", most: int = FEW) -> str:
+    """The first `most` names, and how many more there are."""
+    more = f"{between}{len(names) - most} more" if len(names) > most else ""
+    return between.join(names[:most]) + more
