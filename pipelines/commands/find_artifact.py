@@ -71,7 +71,7 @@ def named_node(what: str, places: Sequence[str]) -> str | None:
     if len(nodes) > 1:
         raise StoreError(f"{what}: {len(nodes)} pipelines have such a node; say which: {some_of(nodes)}")
     if not nodes and (own := [place for place in places if place.partition("/")[0] == name]):
-        raise StoreError(f"{what} is a pipeline; name one of its nodes: {some_of(own)}")
+        raise StoreError(f"{what} is a pipeline; name one of its nodes: {some_of(own, most=SHOWN)}")
     return nodes[0] if nodes else None
 
 
@@ -109,7 +109,7 @@ def _no_artifact(path: Path) -> str:
     if path.is_dir():
         links = [item for item in sorted(path.iterdir()) if item.is_symlink() and item.exists()]
         if results := [str(link) for link in links if names_an_artifact(link.resolve())]:
-            return f"{path} holds several results; name one: {some_of(results)}"
+            return f"{path} holds several results; name one: {some_of(results, most=SHOWN)}"
     if path.suffix in (".yml", ".yaml"):
         return f"{path} is no result; name a node of the pipeline, such as {path.stem}/merged"
     return f"{path}: there is no {LINEAGE_FILE} in it or around it; it was not made by Tunemill"
