@@ -35,6 +35,15 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
 
 
+def add_pipelines(parser: argparse.ArgumentParser) -> None:
+    """YAMLs, folders of them, and overrides that count for all."""
+    parser.add_argument(
+        "pipelines", type=Path, nargs="+", metavar="PIPELINE.YML", help="YAMLs, and folders with YAMLs"
+    )
+    parser.set_defaults(takes_overrides=True, takes_several=True)
+    parser.epilog = EPILOG
+
+
 def add_state(parser: argparse.ArgumentParser) -> None:
     """Where store and Dagster instance live."""
     parser.add_argument(
