@@ -116,6 +116,7 @@ def test_a_mistake_is_blamed_on_the_override(project, capsys, arguments, said):
         (["check", "FILE", "--learnin-rate"], "did you mean --learning_rate?"),
         (["plan", "FILE", "other"], "unrecognized arguments: other"),
         (["check"], "PIPELINE.YML"),
+        (["check", "FILE", ""], "a name is empty"),
         (["plan", "FILE", "--state"], "--state: expected one argument"),
         (["chek", "FILE"], "there is no command 'chek'; did you mean check?"),
         (["status", "--jsn"], "unrecognized arguments: --jsn; did you mean --json?"),

@@ -15,6 +15,7 @@ from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.selection import selection
 from tunemill.pipelines.run.estimate import about
 from tunemill.resources.launcher import in_this_process
+from tunemill.resources.lease import lease
 
 DATA = {
     "tokenizer", "dataset_sums", "tokenized_sums", "dataset_echoes", "tokenized_echoes", "dataset_held_out",
@@ -211,6 +212,9 @@ def test_an_interrupted_training_goes_on_and_the_plan_says_from_where(tunemill, 
         assert planned()["resumes_from"] == "checkpoint-2"
     assert planned("--only", "data")["resumes_from"] is None
     assert (attempt / "checkpoint-12").is_dir(), "a plan changes nothing"
+    lease_file = attempt.parent.parent.with_name(f"{key}.lease")
+    with lease(lease_file, print):
+        assert planned()["resumes_from"] is None, "it is not interrupted while somebody computes it"
     newer = attempt.parent.with_name("other") / "checkpoints" / "checkpoint-1"
     newer.mkdir(parents=True)
     os.utime(newer.parent, ns=(2**62, 2**62))
