@@ -34,9 +34,39 @@ class SettingError(UserError):
     """A setting cannot be honoured with these inputs or on this machine."""
 
 
-def row_error(name: str, problems: Sequence[tuple[RowPlace, str]], count: int) -> RowError:
-    """The error for `count` bad rows of the dataset `name`; `problems` are the first of them, with reasons."""
-    listed = "\n".join(f"  {place}: {reason}" for place, reason in problems)
-    more = f"\n  and {count - len(problems)} more" if count > len(problems) else ""
+@dataclass
+class BadReason:
+    """Why rows cannot be used: the first places of those of one reason, and how many there are."""
+
+    reason: str
+    places: list[RowPlace]
+    count: int
+
+    def __str__(self) -> str:
+        return f"{places_text(self.places, self.count)}: {self.reason}"
+
+
+def places_text(places: Sequence[RowPlace], count: int) -> str:
+    """`rows.jsonl:1, 2 and 5 more`: the first places of `count` rows, with each file named once."""
+    files: dict[tuple[str, str], list[RowPlace]] = {}
+    for place in places:
+        files.setdefault((place.file, place.unit), []).append(place)
+    texts = [_in_one_file(group) for group in files.values()]
+    more = f" and {count - len(places)} more" if count > len(places) else ""
+    return "; ".join(texts) + more
+
+
+def _in_one_file(places: Sequence[RowPlace]) -> str:
+    first = places[0]
+    if len(places) > 1 and first.unit != "line":
+        first = RowPlace(first.file, f"{first.unit}s", first.number)
+    return ", ".join([str(first), *(str(place.number) for place in places[1:])])
+
+
+def row_error(name: str, reasons: Sequence[BadReason], count: int, advice: Sequence[str] = ()) -> RowError:
+    """The error for `count` bad rows of the dataset `name`; `reasons` are the first, `advice` ends it, by the line."""
+    listed = [f"  {reason}" for reason in reasons]
+    others = count - sum(reason.count for reason in reasons)
+    more = [f"  and {others} more, for other reasons"] if others else []
     rows = "1 row" if count == 1 else f"{count} rows"
-    return RowError(f"{rows} of {name} cannot be used:\n{listed}{more}")
+    return RowError("\n".join([f"{rows} of {name} cannot be used:", *listed, *more, *advice]))

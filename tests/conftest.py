@@ -8,6 +8,8 @@ from support.project import Project, make_project
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# xdist sets it for its workers, and what a command prints in a pipe has its width.
+os.environ.pop("COLUMNS", None)
 os.environ.pop("DAGSTER_HOME", None)
 os.environ.pop("TUNEMILL_HOME", None)
 

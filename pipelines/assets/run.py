@@ -1,6 +1,7 @@
 """Bring a pipeline up to date: plan, then let Dagster materialize what is not in place."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.graph.nodes import Pipeline
@@ -9,6 +10,7 @@ from tunemill.pipelines.run.finished import Finished
 from tunemill.pipelines.run.links import link_result
 from tunemill.pipelines.run.observer import Observer, unobserved
 from tunemill.resources.launcher import Launcher, in_child
+from tunemill.resources.origins import write_origin
 from tunemill.resources.store import Store
 
 
@@ -24,6 +26,9 @@ def run_pipeline(
     plan = make_plan(pipeline, store, refresh, only)
     to_do = not_in_place(plan)
     if not to_do:
+        # A store that cannot be written need not know it.
+        with suppress(OSError):
+            write_origin(store.root, pipeline.name, pipeline.document.path.absolute())
         return [_in_place(pipeline, item) for item in plan]
     # Dagster takes a second to import; a run with nothing to do is over by then.
     from tunemill.pipelines.assets.dagster_run import materialize_nodes

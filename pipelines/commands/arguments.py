@@ -1,12 +1,14 @@
 """The arguments of a command: its own options, and overrides of keys of the YAML."""
 
+# ruff: noqa: PTH113  a name that cannot be a path is no file
+
 import argparse
+import os
 import re
 from collections import deque
 from collections.abc import Sequence
 
 from tunemill.pipelines.config.overrides import Override, override_of
-from tunemill.resources.local import is_file
 from tunemill.stages.choices import nearest
 
 WITHOUT_DASHES = re.compile(r"[A-Za-z_][\w.\[\]-]*=", re.ASCII)
@@ -81,9 +83,9 @@ def split(command: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[l
             overrides.append(override_of(word, known))
         elif word.startswith("--") and rest and _is_value(rest[0]):
             value = rest.popleft()
-            without_value = word if is_file(value) else without_value
+            without_value = word if os.path.isfile(value) else without_value
             overrides.append(override_of(f"{word} {value}", known))
-        elif WITHOUT_DASHES.match(word) and ((files and not several) or not is_file(word)):
+        elif WITHOUT_DASHES.match(word) and ((files and not several) or not os.path.isfile(word)):
             overrides.append(override_of(word, known))
         elif word.startswith("-"):
             own.append(word)

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from tunemill.pipelines.commands.listing import listing, show
+from tunemill.pipelines.commands.listing import listing, readable_bytes, show
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
 from tunemill.resources.canonical import SHORT
 from tunemill.resources.index import Place, Summary, summaries
@@ -39,14 +39,14 @@ def ls(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"state": str(store.root), "artifacts": items})
         return 0
-    columns = ("stage", "node", "key", "digest", "bytes", "seconds", "started")
+    columns = ("stage", "node", "key", "digest", "size", "seconds", "started")
     rows = [
         [
             i["stage"],
             i["node"],
             i["key"][:SHORT],
             (i["digest"] or "damaged")[:SHORT],
-            i["bytes"],
+            readable_bytes(i["bytes"]),
             i["seconds"],
             i["started"],
         ]

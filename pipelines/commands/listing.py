@@ -3,6 +3,7 @@
 It is only imported for a terminal, and for text that is not plain ASCII: its import is a tenth of a plan's time.
 """
 
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 GAP = "  "
 PIPE_WIDTH = 160
+# Figures of this size and above are shown without decimals.
+WHOLE_FROM = 1000
 # With one of these set, `rich` may take a pipe for a terminal.
 FORCES_A_TERMINAL = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
@@ -62,20 +65,26 @@ class Listing:
 
 
 def show(item: Listing | str = "") -> None:
-    """Print to stdout, in colour on a terminal; in a pipe tables keep their full width."""
+    """Print to stdout, in colour on a terminal; in a pipe tables keep their full width, or take that of COLUMNS."""
     if sys.stdout.isatty() or any(os.environ.get(name) for name in FORCES_A_TERMINAL):
         stdout().print(item, markup=False, emoji=False, soft_wrap=isinstance(item, str))
         return
-    lines = [item] if isinstance(item, str) else (GAP.join(cells) for _, cells in item.lines(PIPE_WIDTH))
+    lines = [item] if isinstance(item, str) else (GAP.join(cells) for _, cells in item.lines(pipe_width()))
     sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
 def stdout() -> "Console":
-    """Tables go to stdout; in a pipe they keep their full width."""
+    """Tables go to stdout; in a pipe they keep their full width, or take that of COLUMNS."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+    return console if console.is_terminal else Console(highlight=False, width=pipe_width())
+
+
+def pipe_width() -> int:
+    """How wide what goes into a pipe may be."""
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isascii() and columns.isdigit() and int(columns) else PIPE_WIDTH
 
 
 def listing(
@@ -89,7 +98,21 @@ def figure(value: Any) -> str:
     """A value as people read it."""
     if value is None:
         return ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float) or not math.isfinite(value):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= WHOLE_FROM else f"{value:.4g}"
+
+
+def readable_bytes(count: int) -> str:
+    """`512 B`, `1.4 MB`."""
+    from rich.filesize import decimal
+
+    return decimal(count).replace("bytes", "B").replace("byte", "B")
+
+
+def count_of(number: int, one: str) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"
 
 
 def narrowed(widths: Sequence[int], room: int) -> list[int]:

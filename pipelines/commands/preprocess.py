@@ -19,7 +19,7 @@ from tunemill.pipelines.commands.options import (
     print_json,
     store_of,
 )
-from tunemill.pipelines.commands.tables import data_tables, run_table
+from tunemill.pipelines.commands.tables import data_tables, show_run
 from tunemill.pipelines.commands.watched import watched_run
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.looks import only_data
@@ -43,6 +43,7 @@ def add_to(commands: Any, text: str) -> None:
         metavar="FILE.parquet",
         help="write the prepared training rows, in training order",
     )
+    parser.add_argument("--verbose", action="store_true", help="list what was cached too")
     parser.add_argument(
         "--debug", action="store_true", help="show rows of each dataset token by token, trained and masked"
     )
@@ -134,7 +135,7 @@ def _print(
     exported: int | None,
 ) -> None:
     console = stdout()
-    console.print(run_table(finished))
+    show_run(finished, verbose=options.verbose)
     for item in finished:
         show_examples = options.debug or options.debug_num_examples is not None
         _print_data(console, item, pipeline.node(item.node).stage, show_examples=show_examples)

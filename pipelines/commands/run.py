@@ -16,12 +16,13 @@ from tunemill.pipelines.commands.options import (
     store_of,
 )
 from tunemill.pipelines.commands.selected import add_selection, load_selected
-from tunemill.pipelines.commands.tables import evaluation_table, is_evaluation, run_table
+from tunemill.pipelines.commands.tables import evaluation_table, is_evaluation, show_run
 from tunemill.pipelines.commands.watched import watched_run
 from tunemill.pipelines.config.document import problem_at
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.run.finished import Finished
+from tunemill.pipelines.run.links import short_path
 
 
 def add_to(commands: Any, text: str) -> None:
@@ -31,6 +32,7 @@ def add_to(commands: Any, text: str) -> None:
     add_state(parser)
     add_json(parser)
     add_selection(parser)
+    parser.add_argument("--verbose", action="store_true", help="list what was cached too")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"pipeline": pipeline.name, "nodes": [item.as_json() for item in finished]})
     else:
-        _print(pipeline, finished, str(store.root))
+        _print(pipeline, finished, str(store.root), verbose=options.verbose)
     return 1 if any(item.state in ("failed", "skipped") for item in finished) else 0
 
 
@@ -61,14 +63,18 @@ def _not_trained(pipeline: Pipeline) -> Problem:
     return problem_at(place, pipeline.document, "unsupported", message)
 
 
-def _print(pipeline: Pipeline, finished: Sequence[Finished], state: str) -> None:
-    show(run_table(finished))
+def _print(pipeline: Pipeline, finished: Sequence[Finished], state: str, *, verbose: bool) -> None:
+    show_run(finished, verbose=verbose)
     if evaluations := evaluation_table(pipeline, finished):
         show()
         show(evaluations)
     show()
     for item in finished:
-        exported = pipeline.node(item.node).stage.output.exported
-        if item.published and exported and not is_evaluation(pipeline, item):
-            show(f"{item.node}: {item.published.data}")
-    show(f"browse it: tunemill ui {pipeline.document.path.parent} --state {state}")
+        node = pipeline.node(item.node)
+        if item.published and node.stage.output.exported and not is_evaluation(pipeline, item):
+            show(f"{item.node}: {short_path(pipeline, node, item.published)}")
+    failed = [item.node for item in finished if item.state == "failed"]
+    if failed:
+        show(f"failed: {', '.join(failed)}; what is finished is kept, the same command goes on from there")
+    else:
+        show(f"browse it: tunemill ui {pipeline.document.path.parent} --state {state}")

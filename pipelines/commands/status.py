@@ -1,4 +1,4 @@
-"""`tunemill status`: what every node points to now."""
+"""`tunemill status`: what every node points to now, and whether that is what its YAML asks for."""
 
 import argparse
 from typing import Any
@@ -7,8 +7,17 @@ from tunemill.pipelines.commands.listing import listing, show
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
 from tunemill.resources.canonical import SHORT
 from tunemill.resources.index import Summary, summaries
+from tunemill.resources.origins import read_origin
 from tunemill.resources.refs import Ref
 from tunemill.resources.store import Absent, Store
+
+# Beside what `graph/standing.py` says.
+PRESENT, MISSING, GONE = "present", "missing or damaged", "not in the YAML"
+COLOURS = {"current": "green", "stale": "yellow", MISSING: "red", GONE: "dim", "never computed": "dim"}
+NOTHING: dict[str, Any] = {
+    "stage": None, "key": None, "digest": None, "path": None, "started": None, "seconds": None, "metrics": {},
+    "why": "",
+}  # fmt: skip
 
 
 def add_to(commands: Any, text: str) -> None:
@@ -20,7 +29,7 @@ def add_to(commands: Any, text: str) -> None:
 
 
 def status(options: argparse.Namespace) -> int:
-    """Print the refs with what is known of their artifacts; 1 if one has no bytes any more."""
+    """Print what every node points to and whether its YAML asks for that; 1 if one has no bytes any more."""
     store = store_of(options)
     refs = [item for item in store.refs.all() if not options.names or item[0] in options.names]
     found = summaries(store, {(ref.stage, ref.key) for _, _, ref in refs})
@@ -28,24 +37,64 @@ def status(options: argparse.Namespace) -> int:
         {"pipeline": pipeline, "node": node, **_facts(store, ref, found[ref.stage, ref.key])}
         for pipeline, node, ref in refs
     ]
+    problems = {}
+    for pipeline in dict.fromkeys(node["pipeline"] for node in nodes):
+        if problem := _compare(store, pipeline, nodes):
+            problems[pipeline] = problem
     if options.json:
-        print_json({"state": str(store.root), "nodes": nodes})
+        print_json({"state": str(store.root), "nodes": nodes, "problems": problems})
     else:
-        columns = ("pipeline", "node", "state", "started", "seconds", "digest")
-        rows = [[*(str(node[c] or "") for c in columns[:-1]), node["digest"][:SHORT]] for node in nodes]
-        show(listing(columns, rows) if rows else f"{store.root}: nothing has been computed here yet")
-    return 1 if any(node["state"] != "present" for node in nodes) else 0
+        _print(store, nodes, problems)
+    return 1 if any(node["state"] == MISSING for node in nodes) else 0
+
+
+def _compare(store: Store, pipeline: str, nodes: list[dict[str, Any]]) -> str | None:
+    """Fill in what the YAML says of a pipeline's nodes, and add those that have never run; or say why it cannot."""
+    # Configs are only imported where there is something to compare.
+    from tunemill.pipelines.graph.standing import standing
+
+    file = read_origin(store.root, pipeline)
+    if file is None:
+        return "run it once more to see what is stale: older versions did not note which YAML it is"
+    stands = standing(file, pipeline, store)
+    if stands.problem is not None:
+        return stands.problem
+    own = [node for node in nodes if node["pipeline"] == pipeline]
+    for node in own:
+        state, why = stands.nodes.get(node["node"], (GONE, f"{file.name} has no such node"))
+        if node["state"] != MISSING:
+            node |= {"state": state, "why": why}
+    known = {node["node"] for node in own}
+    nodes += [
+        {**NOTHING, "pipeline": pipeline, "node": name, "state": state}
+        for name, (state, _) in stands.nodes.items()
+        if name not in known
+    ]
+    nodes.sort(key=lambda node: node["pipeline"])
+    return None
+
+
+def _print(store: Store, nodes: list[dict[str, Any]], problems: dict[str, str]) -> None:
+    columns = ("pipeline", "node", "state", "started", "seconds", "digest", "why")
+    rows = [
+        [*(node[column] for column in columns[:-2]), (node["digest"] or "")[:SHORT], node["why"]]
+        for node in nodes
+    ]
+    show(listing(columns, rows, COLOURS) if rows else f"{store.root}: nothing has been computed here yet")
+    for pipeline, problem in problems.items():
+        show(f"{pipeline}: not compared with its YAML: {problem}")
 
 
 def _facts(store: Store, ref: Ref, found: Summary | Absent) -> dict[str, Any]:
     facts = found.facts if isinstance(found, Summary) else {}
     return {
         "stage": ref.stage,
-        "state": "present" if isinstance(found, Summary) else "missing or damaged",
+        "state": PRESENT if isinstance(found, Summary) else MISSING,
         "key": ref.key,
         "digest": ref.digest,
         "path": str(store.folder(ref.stage, ref.key) / "data") if isinstance(found, Summary) else None,
         "started": facts.get("started"),
         "seconds": facts.get("seconds"),
         "metrics": facts.get("metrics") or {},
+        "why": "",
     }

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunemill.pipelines.commands.listing import Listing, listing
+from tunemill.pipelines.commands.listing import Listing, count_of, listing, show
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.plan import Planned
 from tunemill.pipelines.run.finished import Finished
@@ -25,6 +25,7 @@ COLOURS = {
 # The table of a stage that shows whole rows.
 EXAMPLES = "Examples"
 PLOT_LINES, PLOT_WIDTH = 12, 40
+LONGEST_WHY = 120
 
 
 def plan_table(plan: Sequence[Planned]) -> Listing:
@@ -41,19 +42,42 @@ def plan_table(plan: Sequence[Planned]) -> Listing:
     return listing(("node", "state", "why", "last time"), rows, COLOURS)
 
 
-def run_table(finished: Sequence[Finished]) -> Listing:
-    """What ran, what was cached, seconds, digests."""
+def show_run(finished: Sequence[Finished], *, verbose: bool) -> None:
+    """What became of the nodes."""
+    if table := run_table(finished, verbose=verbose):
+        show(table)
+    if not verbose and (line := cached_line(finished)):
+        show(line)
+
+
+def run_table(finished: Sequence[Finished], *, verbose: bool) -> Listing | None:
+    """What ran and why; of what failed the first line. What was cached only if `verbose`; None if nothing is left."""
     rows = [
         (
             item.node,
             item.state,
             f"{item.seconds:.1f}",
+            _first_line(item.message) if item.message else "; ".join(item.reasons),
             item.published.digest[:SHORT] if item.published else "",
-            item.message or "; ".join(item.reasons),
         )
         for item in finished
+        if verbose or item.state != "cached"
     ]
-    return listing(("node", "state", "seconds", "digest", "why"), rows, COLOURS)
+    return listing(("node", "state", "seconds", "why", "digest"), rows, COLOURS) if rows else None
+
+
+def cached_line(finished: Sequence[Finished]) -> str | None:
+    """How many nodes were cached, in words."""
+    cached = sum(item.state == "cached" for item in finished)
+    if not cached:
+        return None
+    return f"{count_of(cached, 'node')} cached" if cached < len(finished) else f"all {cached} nodes cached"
+
+
+def _first_line(text: str) -> str:
+    """A long message has been said in full where it came up."""
+    line = text.partition("\n")[0]
+    return line if len(line) <= LONGEST_WHY else f"{line[: LONGEST_WHY - 1]}…"
 
 
 def evaluation_table(pipeline: Pipeline, finished: Sequence[Finished]) -> Listing | None:

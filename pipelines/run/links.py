@@ -14,14 +14,9 @@ def link_result(pipeline: Pipeline, node: Node, published: Published) -> str | N
     Returns why there is no link, where there is none: the result is whole either way. Nothing of the user's is
     replaced, only links that an earlier run has put there.
     """
-    folder = None
-    if node.stage.output.exported:
-        folder = pipeline.output_dir
-    elif issubclass(node.stage.output, TrainingData | PreferenceData):
-        folder = pipeline.prepared_path
-    if folder is None:
+    link = link_of(pipeline, node)
+    if link is None:
         return None
-    link = folder / node.name
     try:
         reason = _link(link, published.data)
     except OSError as error:
@@ -29,6 +24,24 @@ def link_result(pipeline: Pipeline, node: Node, published: Published) -> str | N
     if reason is None:
         return None
     return f"{link}: no link could be put there ({reason}). The result itself is in {published.data}"
+
+
+def link_of(pipeline: Pipeline, node: Node) -> Path | None:
+    """Where the link to a node's result is, or would be; None for what is not linked."""
+    folder = None
+    if node.stage.output.exported:
+        folder = pipeline.output_dir
+    elif issubclass(node.stage.output, TrainingData | PreferenceData):
+        folder = pipeline.prepared_path
+    return None if folder is None else folder / node.name
+
+
+def short_path(pipeline: Pipeline, node: Node, published: Published) -> Path:
+    """The link to a node's result, seen from the working folder if it lies below; the result where there is no link."""
+    link = link_of(pipeline, node)
+    if link is None or not link.is_symlink() or link.readlink() != published.data:
+        return published.data
+    return link.relative_to(Path.cwd()) if link.is_relative_to(Path.cwd()) else link
 
 
 def _link(link: Path, target: Path) -> str | None:

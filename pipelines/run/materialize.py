@@ -30,6 +30,7 @@ from tunemill.resources.errors import LaunchError, StoreError
 from tunemill.resources.launcher import Call, Launcher, in_child, name_of
 from tunemill.resources.lease import lease
 from tunemill.resources.local import LONGEST_NAME, short_name
+from tunemill.resources.origins import write_origin
 from tunemill.resources.redaction import redacted_document, secrets_in
 from tunemill.resources.refs import Ref
 from tunemill.resources.store import Absent, Published, Store
@@ -116,7 +117,8 @@ def take(session: Session, node: Node, resolved: Resolved) -> Published | Absent
 
 
 def point(session: Session, node: Node, published: Published) -> None:
-    """Set the node's ref."""
+    """Set the node's ref, and note which YAML it is the node of."""
+    write_origin(session.store.root, session.pipeline.name, session.pipeline.document.path.absolute())
     ref = Ref(published.stage, published.key, published.digest)
     session.store.refs.write(session.pipeline.name, node.name, ref)
 

@@ -29,7 +29,7 @@ def dataset(config: DatasetConfig, out: Workspace, report: Report) -> None:
     """Write `rows.arrow`: each row as JSON text, with its place in the source.
 
     Raises SourceError for a source that cannot be read, SettingError for a split that it does not have, RowError
-    for bad rows (naming the first ten) or where there are none at all.
+    for bad rows (with the first ten reasons) or where there are none at all.
     """
     scratch = out.checkpoints / "source"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -86,6 +86,7 @@ def write_rows(
                 given = row.text or loose_text(row.value)
                 bad.add(RowPlace(file.shown, unit, number), str(error), given)
                 continue
+            bad.add_good(1)
             if bad.stops:
                 continue
             counts[file.shown] += 1

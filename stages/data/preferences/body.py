@@ -1,11 +1,13 @@
 """The body of the preferences stage: read rows, tokenize them a batch at a time to measure them, write and count."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from pydantic import ValidationError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tunemill.stages.artifacts import RawDataset, Tokenizer
@@ -18,11 +20,13 @@ from tunemill.stages.data.preferences.config import PreferencesConfig
 from tunemill.stages.data.preferences.lengths import SCHEMAS, Measured, measure
 from tunemill.stages.data.preferences.records import Kit, Pair, Reader, Record, Reward
 from tunemill.stages.data.preferences.statistics import Counts, say
-from tunemill.stages.data.preferences.type_table import Kind
-from tunemill.stages.data.rows.bad_rows import BadRows
+from tunemill.stages.data.preferences.type_table import USER_CODE, Kind
+from tunemill.stages.data.rows.bad_rows import BadRows, none_left
+from tunemill.stages.data.rows.likeness import Keys, Reads, likeness, settings_to_try
 from tunemill.stages.data.rows.raw_rows import RawRow, raw_batches
+from tunemill.stages.data.rows.shapes import Row
 from tunemill.stages.data.rows.token_rows import open_writer
-from tunemill.stages.errors import RowError
+from tunemill.stages.errors import SettingError
 from tunemill.stages.report import Report, Workspace
 
 # Put before a template it is as if the caller had asked for the answer's opening. The line break goes with the tag.
@@ -51,9 +55,17 @@ def preferences(
             counts.add(records, measured)
             writer.write_batch(measured.batch)
             report.progress(counts.rows, None, "rows")
-    bad.finish(report)
+    reads = Reads(
+        (config.kind,),
+        lambda keys, rows: reading(keys, rows, config, loaded),
+        without="without `rl` and `reward_model`",
+        first=True,
+    )
+    # Who has a function of their own knows what it reads.
+    alike = None if config.chosen_type is USER_CODE else partial(likeness, config, reads=reads)
+    bad.finish(report, alike)
     if counts.rows == 0:
-        raise RowError(f"no row of {name} is left: every one was set aside (bad_rows: skip)")
+        raise none_left(bad, alike)
     say(counts, report)
 
 
@@ -91,13 +103,34 @@ def read_batch(batch: list[RawRow], read: Reader, bad: BadRows) -> tuple[list[in
     """The numbers of the good rows of a batch, and what the format makes of them."""
     numbers: list[int] = []
     records: list[Record] = []
+    first: RawRow | None = None
     for row in batch:
         try:
             records.append(with_texts(read(row.value)))
             numbers.append(row.number)
+            first = first or row
         except BadRowError as error:
-            bad.add(row.place, str(error), row.text)
+            bad.add(row.place, str(error), row.text, row.value)
+    bad.add_good(len(numbers), first.value if first else None)
     return numbers, records
+
+
+def reading(
+    keys: Keys,
+    rows: Sequence[Row],
+    config: PreferencesConfig,
+    loaded: PreTrainedTokenizerBase,
+) -> Keys | None:
+    """The keys of an entry that read all of these rows: those given, perhaps with a chat template; else None."""
+    for tried, settings in settings_to_try(config, keys):
+        try:
+            read = make_reader(PreferencesConfig(**settings), loaded, Report(lambda _: None))
+            for row in rows:
+                with_texts(read(dict(row)))
+        except (BadRowError, SettingError, ValidationError):
+            continue
+        return tried
+    return None
 
 
 def with_texts(record: Record) -> Record:

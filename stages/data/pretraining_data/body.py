@@ -1,9 +1,11 @@
 """The body of the pretraining_data stage: read texts, tokenize, put them into sequences, until there are enough."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +18,11 @@ from tunemill.stages.data.pretraining_data.config import PretrainingDataConfig
 from tunemill.stages.data.pretraining_data.sequences import Rows, Sequencer
 from tunemill.stages.data.pretraining_data.source_body import open_rows
 from tunemill.stages.data.rows.bad_rows import BadRows
+from tunemill.stages.data.rows.likeness import Reads, likeness
 from tunemill.stages.data.rows.packs import PACK_SCHEMA, say_packing
+from tunemill.stages.data.rows.raw_rows import without_nulls
+from tunemill.stages.data.rows.shapes import shapes_of
+from tunemill.stages.data.rows.spelled import spelled
 from tunemill.stages.data.rows.token_rows import SCHEMA, Int32s, list_array, open_writer
 from tunemill.stages.data.sources.json_text import loose_text
 from tunemill.stages.data.sources.rows import Row, RowFile
@@ -25,6 +31,7 @@ from tunemill.stages.report import Report, Workspace
 
 ENCODED_TEXTS = 128
 WRITTEN_SEQUENCES = 256
+ELSEWHERE = "under `datasets:` in place of `pretraining_dataset:`"
 
 
 @dataclass
@@ -58,7 +65,8 @@ def pretraining_data(
     encoder = Encoder(loaded.backend_tokenizer, loaded.eos_token_id)
     texts = tokenized_texts(config, rows, encoder, bad, counts)
     write(all_sequences(config, texts, sequencer), config, counts, out, report)
-    bad.finish(report)
+    alike = partial(likeness, config, reads=Reads((), lambda _keys, _rows: None, without=ELSEWHERE))
+    bad.finish(report, lambda rows, all_bad: texts_elsewhere(config, rows) or alike(rows, all_bad))
     if counts.sequences == 0:
         raise RowError(
             f"{title}: there is nothing to train on: of {counts.texts} texts after the first {config.skip} rows "
@@ -82,15 +90,30 @@ def tokenized_texts(
             try:
                 texts.append(text_of(row, config.text_field))
             except BadRowError as error:
-                bad.add(
-                    RowPlace(file.shown, file.unit, number), str(error), row.text or loose_text(row.value)
-                )
+                given = row.text or loose_text(row.value)
+                bad.add(RowPlace(file.shown, file.unit, number), str(error), given, without_nulls(row.value))
         counts.texts += len(texts)
+        bad.add_good(len(texts))
         written = [text for text in texts if text]
         counts.empty += len(texts) - len(written)
         examples = [(Segment("text", text, trained=True, bos=True, eos=True),) for text in written]
         for sample in encoder.encode(examples, None):
             yield np.array(sample.ids, np.int32)
+
+
+def texts_elsewhere(config: PretrainingDataConfig, rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Which other field of the rows holds texts; None where that cannot be told."""
+    shapes = shapes_of(rows)
+    if not shapes or shapes[0].keys.get("type") != "completion":
+        return None
+    field = shapes[0].keys.get("field", "text")
+    try:
+        for row in rows:
+            text_of(Row(0, row), field)
+    except BadRowError:
+        return None
+    beside = "" if config.field is None or config.field == field else ", without `field`"
+    return f"these rows look like texts in `text_column: {spelled(field)}`{beside}"
 
 
 def text_of(row: Row, field: str) -> str:

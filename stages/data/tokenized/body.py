@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
+from pydantic import ValidationError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tunemill.stages.artifacts import RawDataset, Tokenizer
@@ -22,8 +24,10 @@ from tunemill.stages.data.conversations.markers import advice
 from tunemill.stages.data.conversations.pieces import pieces
 from tunemill.stages.data.conversations.template_body import renderer
 from tunemill.stages.data.conversations.today import with_clock
-from tunemill.stages.data.rows.bad_rows import BadRows
+from tunemill.stages.data.rows.bad_rows import BadRows, none_left
+from tunemill.stages.data.rows.likeness import Keys, Reads, likeness, settings_to_try
 from tunemill.stages.data.rows.raw_rows import RawRow, raw_batches
+from tunemill.stages.data.rows.shapes import Row
 from tunemill.stages.data.rows.token_rows import (
     CUT,
     LONG_ROWS,
@@ -35,7 +39,7 @@ from tunemill.stages.data.rows.token_rows import (
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.format_table import maker
 from tunemill.stages.data.tokenized.statistics import Counts, say
-from tunemill.stages.errors import RowError
+from tunemill.stages.errors import RowError, SettingError
 from tunemill.stages.report import Report, Scalar, Workspace
 
 BATCHES_AHEAD = 2
@@ -75,7 +79,12 @@ def tokenized(
                 writer.write_batch(token_batch(samples, batch.rows))
                 examples += islice(samples, SHOWN_EXAMPLES - len(examples))
             report.progress(counts.rows, None, "rows")
-    bad.finish(report)
+    reads = Reads(("tokens",), lambda keys, rows: reading(keys, rows, config, loaded, encoder))
+    # Who has a function of their own knows what it reads.
+    alike = None if config.is_code else partial(likeness, config, reads=reads)
+    bad.finish(report, alike)
+    if counts.rows == 0:
+        raise none_left(bad, alike)
     if counts.untrained == counts.rows:
         raise RowError(nothing_trained(name, config, counts))
     say(counts, report)
@@ -156,8 +165,28 @@ def read_batch(batch: list[RawRow], chosen: Format, bad: BadRows) -> tuple[list[
             examples.append(chosen.read(row.value))
             rows.append(row)
         except BadRowError as error:
-            bad.add(row.place, str(error), row.text)
+            bad.add(row.place, str(error), row.text, row.value)
+    bad.add_good(len(rows), rows[0].value if rows else None)
     return rows, examples
+
+
+def reading(
+    keys: Keys,
+    rows: Sequence[Row],
+    config: TokenizedConfig,
+    loaded: PreTrainedTokenizerBase,
+    encoder: Encoder,
+) -> Keys | None:
+    """The keys of an entry that read all of these rows: those given, perhaps with a chat template; else None."""
+    for tried, settings in settings_to_try(config, keys):
+        try:
+            chosen = make_format(TokenizedConfig(**settings), loaded, encoder, Report(lambda _: None))
+            for row in rows:
+                chosen.read(dict(row))
+        except (BadRowError, SettingError, ValidationError):
+            continue
+        return tried
+    return None
 
 
 def token_batch(samples: Sequence[Sample], rows: Sequence[RawRow]) -> pa.RecordBatch:
@@ -174,8 +203,6 @@ def token_batch(samples: Sequence[Sample], rows: Sequence[RawRow]) -> pa.RecordB
 
 def nothing_trained(name: str, config: TokenizedConfig, counts: Counts) -> str:
     """Why no row is left, and which settings made it so."""
-    if counts.rows == 0:
-        return f"no row of {name} is left: every one was set aside (bad_rows: skip)"
     if config.type == "chat_template":
         return (
             f"none of the {counts.untrained} rows of {name} has a token to train on: "

@@ -1,6 +1,7 @@
 """status, lineage, cache: what people and machines read of them."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -44,13 +45,45 @@ def test_run_as_json_has_paths_digests_and_flat_metrics(tunemill, project):
 def test_plan_and_run_as_tables(tunemill, project):
     assert "nothing to run" in tunemill("plan", str(project.yaml))
     shown = tunemill("run", str(project.yaml))
-    assert "cached" in shown and "exact_match" in shown and "browse it: tunemill ui" in shown
+    assert "all 17 nodes cached" in shown and "exact_match" in shown and "browse it: tunemill ui" in shown
+    # The links that are in the user's folder, and no path of 64 digits.
+    assert f"merged: {project.folder / 'outputs' / 'merged'}\n" in shown and "artifacts" not in shown
+    assert shown.count("cached") == 1
+    assert tunemill("run", str(project.yaml), "--verbose").count("cached") == 17
+
+
+def test_a_failed_run_says_its_message_once_in_full_and_invites_nobody_to_browse(tunemill, project):
+    rows = project.folder / "data" / "sums.jsonl"
+    rows.write_text('{"other": 1}\n' * 3)
+    shown = tunemill("run", str(project.yaml), code=1)
+    assert "browse it" not in shown and "failed: " in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("tokenized_sums")]
+    assert "cannot be used" in line and "sums.jsonl:1" not in shown
+
+
+def test_tables_in_a_pipe_take_the_width_of_columns(tunemill, project, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    for command in (
+        ["plan", str(project.yaml)],
+        ["status"],
+        ["cache", "ls"],
+        ["cache", "prune", "--dry-run"],
+    ):
+        assert max(map(len, tunemill(*command).splitlines())) <= 60
+    monkeypatch.setenv("COLUMNS", "nonsense")
+    assert max(map(len, tunemill("cache", "ls").splitlines())) > 60
+
+
+def test_sizes_are_for_people_and_bytes_for_machines(tunemill):
+    assert re.search(r" \d+(\.\d)? kB ", tunemill("cache", "ls"))
+    artifacts = json.loads(tunemill("cache", "ls", "--json"))["artifacts"]
+    assert all(isinstance(item["bytes"], int) for item in artifacts)
 
 
 def test_status_shows_every_node(tunemill, project):
     nodes = json.loads(tunemill("status", "--json"))["nodes"]
     assert {node["node"] for node in nodes} == set(project.plan()) and {n["state"] for n in nodes} == {
-        "present"
+        "current"
     }
     assert "evaluation_of_quantized" in tunemill("status")
     shutil.rmtree(project.plan()["merged"].cached.folder)

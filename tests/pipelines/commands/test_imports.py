@@ -62,6 +62,16 @@ def test_a_listing_of_the_store_imports_no_configs(command, folder):
     assert stages <= {"tunemill.stages.errors", "tunemill.stages.choices"}
 
 
+def test_help_on_looking_at_rows_imports_nothing_to_look_with(folder):
+    modules = imported(["init", "--help"], folder)
+    assert modules.isdisjoint(NOT_TO_LIST), modules & NOT_TO_LIST
+
+
+def test_looking_at_rows_imports_nothing_to_train_with(folder):
+    modules = imported(["init", "data/sums.jsonl", "--output", "new.yml"], folder)
+    assert not modules & (HEAVY - {"pyarrow", "numpy", "fsspec"}), modules & HEAVY
+
+
 @pytest.mark.parametrize("command", ["check", "plan"])
 def test_a_plan_imports_nothing_to_compute_with(command, folder):
     modules = imported([command, "pipeline.yml"], folder)

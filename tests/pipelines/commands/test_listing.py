@@ -86,7 +86,7 @@ def test_the_widest_columns_lose_first():
 
 def test_figures_are_short():
     shown = printed(listing(("a", "b", "c"), [[None, 1.23456, 7]]), 80)
-    assert shown.splitlines()[1].split() == ["1.2346", "7"]
+    assert shown.splitlines()[1].split() == ["1.235", "7"]
 
 
 def test_words_of_the_state_have_colours_on_a_terminal_and_nothing_else_has(monkeypatch, capsys):

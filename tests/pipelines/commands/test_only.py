@@ -161,7 +161,10 @@ def test_the_command_leaves_alone_and_fails_where_what_is_named_fails(fresh_proj
     project = fresh_project
 
     def shown(only, code):
-        assert main(["run", str(project.yaml), "--only", only, "--state", str(project.state)]) == code
+        assert (
+            main(["run", str(project.yaml), "--verbose", "--only", only, "--state", str(project.state)])
+            == code
+        )
         return {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
 
     nodes = shown("dataset_echoes", 0)

@@ -75,7 +75,7 @@ def test_a_source_behind_a_password_and_a_token(project, server, capfd):
     lineage = json.loads((folder / "data" / "tunemill_lineage.json").read_text())
     assert lineage["sources"]["path"][0]["path"] == lineage["config"]["path"] == shown
     assert json.loads((folder / "logs" / "request.json").read_text())["config"]["path"] == shown
-    assert main(["lineage", "pipeline/dataset/sums", "--state", str(project.state)]) == 0
+    assert main(["lineage", "pipeline/dataset_sums", "--state", str(project.state)]) == 0
     assert main(["status", "--state", str(project.state)]) == 0
     assert_untold(project, server.secrets(), capfd)
     assert any((project.state / "dagster").rglob("*.db"))

@@ -79,7 +79,7 @@ def test_no_more_of_the_source_is_read_than_needed(prepare, tmp_path):
     data, events = prepare(str(path), sample_packing=True, max_steps=4)
     assert len(sequences(data)) == 4
     assert 4 < events.summary["texts"] <= 128
-    with pytest.raises(RowError, match=r"endless.jsonl:301: invalid JSON"):
+    with pytest.raises(RowError, match=r"endless.jsonl:301, 302, 303 and 1997 more: invalid JSON"):
         prepare(str(path), sample_packing=True, max_steps=400)
 
 
@@ -230,3 +230,28 @@ def test_what_the_key_holds():
     assert plain["max_steps"] == 3 and "path" not in plain and "seed" not in plain
     assert PretrainingDataConfig(**given, seed=7).semantic() == {**plain, "seed": 7}
     assert PretrainingDataConfig(**given, streaming=False).semantic() == plain
+
+
+@pytest.mark.parametrize(
+    ("row", "settings", "line"),
+    [
+        ({"body": "a"}, {}, "these rows look like texts in `text_column: body`"),
+        (
+            {"text": "a"},
+            {"field": "body"},
+            "these rows look like texts in `text_column: text`, without `field`",
+        ),
+        (
+            {"instruction": "a", "output": "b"},
+            {},
+            (
+                "these rows are rows for fine-tuning: under `datasets:` in place of `pretraining_dataset:`, "
+                "`type: alpaca` trains on them"
+            ),
+        ),
+    ],
+)
+def test_rows_whose_texts_are_elsewhere(prepare, row, settings, line):
+    with pytest.raises(RowError) as caught:
+        prepare([row] * 3, **settings)
+    assert str(caught.value).splitlines()[2:] == [line]

@@ -30,7 +30,7 @@ def test_rows_that_user_code_fails_on_are_listed(tokenize, tmp_path):
     rows = [{"say": "Paris"}, {"said": "Paris"}, {}]
     settings = coded(tmp_path, CODE.format(mark="."))
     with pytest.raises(
-        RowError, match=r"(?s)2 rows .*rows\.jsonl:2: type: mine\.transform raised KeyError: 'say'"
+        RowError, match=r"(?s)2 rows .*rows\.jsonl:2, 3: type: mine\.transform raised KeyError: 'say'"
     ):
         tokenize(rows, **settings)
     dataset, _ = tokenize(rows, bad_rows="skip", **settings)

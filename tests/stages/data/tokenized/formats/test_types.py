@@ -18,20 +18,33 @@ def refused(**settings):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("alpacca", r"Did you mean alpaca\?"),
-        ("alpaca_chat:load_qa", r"Did you mean alpaca_chat\.load_qa\?"),
-        ("alpaca:chats", r"Did you mean alpaca:chat"),
         ("sharegpt", r"message_property_mappings: \{role: from, content: value\}"),
         ("sharegpt:chat", "type: sharegpt:chat is gone; use type: chat_template"),
         ("sharegpt_simple.load", "is gone"),
         ("messages", "use type: chat_template"),
         ("pretrain", "belongs under pretraining_dataset"),
-        ("reflection:phi", "Did you mean reflection"),
         ("nothing_like_it.at_all", "functions of your own: module.function"),
     ],
 )
 def test_unknown_types(kind, said):
     assert re.search(said, refused(type=kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "meant"),
+    [
+        ("alpacca", "alpaca"),
+        ("alpaca_chat:load_qa", "alpaca_chat.load_qa"),
+        ("alpaca:chats", "alpaca:chat"),
+        ("reflection:phi", "reflection"),
+        ("quite_another_thing", None),
+    ],
+)
+def test_a_slip_gets_the_nearest_name(kind, meant):
+    with pytest.raises(ValidationError) as caught:
+        TokenizedConfig(type=kind)
+    (error,) = caught.value.errors()
+    assert error["ctx"]["error"].suggestion == meant
 
 
 def test_load_may_be_named():

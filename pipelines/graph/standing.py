@@ -1,0 +1,41 @@
+"""Whether what a pipeline's nodes point to is what its YAML asks for now."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.plan import Planned, make_plan
+from tunemill.resources.errors import StoreError
+from tunemill.resources.store import Store
+
+CURRENT, STALE, NEVER = "current", "stale", "never computed"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """`nodes` -> (state, why) of each node of the YAML; or what is wrong with that."""
+
+    nodes: Mapping[str, tuple[str, str]]
+    problem: str | None = None
+
+
+def standing(file: Path, pipeline: str, store: Store) -> Standing:
+    """Compare what the store has of a pipeline with its YAML."""
+    try:
+        loaded = load_pipeline(file)
+        if loaded.name != pipeline:
+            return Standing({}, f"{file} is the pipeline {loaded.name} now")
+        return Standing({item.node.name: _state(item, pipeline, store) for item in make_plan(loaded, store)})
+    except (ConfigError, StoreError) as error:
+        more = str(error).splitlines()
+        return Standing({}, more[0] + (f" (and {len(more) - 1} more)" if len(more) > 1 else ""))
+
+
+def _state(item: Planned, pipeline: str, store: Store) -> tuple[str, str]:
+    if store.refs.read(pipeline, item.node.name) is None:
+        return NEVER, ""
+    if item.cached and item.ref_is_current:
+        return CURRENT, ""
+    return STALE, "; ".join(item.reasons) or "the store has what the YAML asks for; run points to it"
