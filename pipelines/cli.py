@@ -14,7 +14,7 @@ from tunemill.pipelines.commands.arguments import EPILOG, parse
 # The module of each in `commands/` has its name.
 COMMANDS = {
     "init": "look at rows and write a YAML that trains on them",
-    "check": "check a YAML and that the files it names are there; reads no rows, asks no network",
+    "check": "check YAMLs and that the files they name are there; reads no rows, asks no network",
     "plan": "show what is cached, what will run and why; changes nothing",
     "preprocess": "prepare the data and nothing else; show it, or write it to a file",
     "run": "compute what is not in the store yet, and nothing else",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tunemill.resources.folders import listed, read_json, remove_tree
 from tunemill.resources.identity import files_below
-from tunemill.resources.lease import Lease, lease
+from tunemill.resources.lease import Lease, is_held, lease
 
 USES_FILE = "uses.json"
 # Whose attempt it is, and how it ended if it gave no artifact.
@@ -85,11 +85,22 @@ def lease_of(place: Path) -> Path:
 def _take_over(place: Path, building: Building) -> None:
     """Move the newest checkpoints of holders that are dead into this one's folder; clear away the rest of theirs."""
     others = [folder for folder in listed(place) if folder != building.folder and folder.is_dir()]
-    resumable = [folder / "checkpoints" for folder in others if has_checkpoints(folder)]
-    if resumable:
-        max(resumable, key=lambda path: path.stat().st_mtime_ns).rename(building.checkpoints)
+    if (newest := _newest_checkpoints(others)) is not None:
+        newest.rename(building.checkpoints)
     for folder in others:
         remove_tree(folder)
+
+
+def _newest_checkpoints(attempts: Sequence[Path]) -> Path | None:
+    resumable = [folder / "checkpoints" for folder in attempts if has_checkpoints(folder)]
+    return max(resumable, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def left_checkpoints(place: Path) -> Path | None:
+    """The checkpoints that the next holder of the key of `place` would take over; None while somebody computes it."""
+    if is_held(lease_of(place)):
+        return None
+    return _newest_checkpoints([folder for folder in listed(place) if folder.is_dir()])
 
 
 def has_checkpoints(building: Path) -> bool:

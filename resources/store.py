@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunemill.resources.building import Building, attempt
+from tunemill.resources.building import Building, attempt, left_checkpoints
 from tunemill.resources.canonical import hash_document, hash_listing
 from tunemill.resources.errors import StoreError
 from tunemill.resources.folders import fsync, listed, make_durable, move, read_json, remove_tree
@@ -110,6 +110,10 @@ class Store:
         used = [(item.stage, item.key) for item in uses]
         with attempt(self.root / "building" / stage / key, say, used, node) as building:
             yield building
+
+    def left_checkpoints(self, stage: str, key: str) -> Path | None:
+        """The checkpoints that an interrupted attempt at a key has left to the next one."""
+        return left_checkpoints(self.root / "building" / stage / key)
 
     def prepare(
         self,

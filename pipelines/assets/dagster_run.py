@@ -1,6 +1,6 @@
 """One Dagster run in this process, over a selection of a pipeline's nodes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import dagster as dg
@@ -27,7 +27,7 @@ def materialize_nodes(
     plan: Sequence[Planned],
     nodes: Sequence[str],
     observe: Observer,
-    refresh: Sequence[str],
+    refresh: Collection[str],
     launch: Launcher,
 ) -> list[Finished]:
     """Materialize the nodes and say what became of every node of the plan."""
@@ -74,6 +74,8 @@ def _finished(
         return Finished(
             node, stage, state, result.reasons, result.seconds, published, published.key, note=result.note
         )
+    if item.left_alone:
+        return Finished(node, stage, "left alone", (), 0.0, None, None)
     if not selected:
         return Finished(node, stage, "cached", (), 0.0, item.cached, item.key)
     return Finished(node, stage, "skipped", item.reasons, 0.0, None, item.key)

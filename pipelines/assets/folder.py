@@ -2,24 +2,21 @@
 
 import itertools
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 
 from tunemill.pipelines.assets.assets import asset_key, build_assets
-from tunemill.pipelines.assets.clashes import circles, name_clash, step_names
-from tunemill.pipelines.config.graph_config import GraphConfig
+from tunemill.pipelines.config.pipeline_files import pipeline_files
 from tunemill.pipelines.config.problems import ConfigError
-from tunemill.pipelines.config.yaml_text import YamlError, nodes_of, text_of_file
-from tunemill.pipelines.config.yaml_values import in_file, values_of
+from tunemill.pipelines.graph.clashes import clashes, step_names
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.places import plain_name
 from tunemill.pipelines.run.materialize import Session
 from tunemill.resources.errors import StoreError
 from tunemill.resources.launcher import Launcher, in_child
-from tunemill.resources.local import is_folder, local_path
+from tunemill.resources.local import local_path
 from tunemill.resources.store import Store
 
 CONFIG_ERROR = "config_error"
@@ -58,37 +55,13 @@ def load_folder(folder: Path) -> tuple[dict[Path, Pipeline], dict[Path, str]]:
     broken: dict[Path, str] = {}
     for path in pipeline_files(folder):
         try:
-            pipeline = load_pipeline(path)
+            pipelines[path] = load_pipeline(path)
         except ConfigError as error:
             broken[path] = "\n".join(_first(error.lines()))
-            continue
-        clash = name_clash(pipeline, path, pipelines)
-        if clash is None:
-            pipelines[path] = pipeline
-        else:
-            broken[path] = clash
-    waiting = circles(pipelines)
-    return {path: made for path, made in pipelines.items() if path not in waiting}, broken | waiting
-
-
-def pipeline_files(folder: Path) -> Iterator[Path]:
-    """The YAMLs below a folder that look like pipelines, or cannot be read; those that lie less deep come first."""
-    files = [path for path in (*folder.rglob("*.yml"), *folder.rglob("*.yaml")) if not is_folder(path)]
-    for path in sorted(files, key=lambda path: (len(path.parts), path)):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and _looks_like_pipeline(path):
-            yield path
-
-
-def _looks_like_pipeline(path: Path) -> bool:
-    """Whether a file is a mapping with the keys that every graph needs; also if it cannot be told."""
-    needed = {key for key, field in GraphConfig.model_fields.items() if field.is_required()}
-    try:
-        text = text_of_file(path)
-        documents = [values_of(node, in_file(text)).data for node in nodes_of(text)]
-    except (OSError, YamlError):
-        return True
-    return any(isinstance(data, dict) and needed <= data.keys() for data in documents)
+    for path, clash in clashes(pipelines).items():
+        broken[path] = f"{path}: {clash.message}"
+        del pipelines[path]
+    return pipelines, broken
 
 
 def _own_name(file: Path, taken: set[str]) -> str:

@@ -1,6 +1,6 @@
 """Bring a pipeline up to date: plan, then let Dagster materialize what is not in place."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from tunemill.pipelines.graph.keys import upstream_of
@@ -18,11 +18,12 @@ def run_pipeline(
     pipeline: Pipeline,
     store: Store,
     observe: Observer = unobserved,
-    refresh: Sequence[str] = (),
+    refresh: Collection[str] = (),
     launch: Launcher = in_child,
+    only: Collection[str] | None = None,
 ) -> list[Finished]:
     """Run what the plan says. Nothing to do costs no import of Dagster. Raises ConfigError before any work."""
-    plan = make_plan(pipeline, store, refresh)
+    plan = make_plan(pipeline, store, refresh, only)
     to_do = not_in_place(plan)
     if not to_do:
         # A store that cannot be written need not know it.
@@ -36,9 +37,14 @@ def run_pipeline(
 
 
 def not_in_place(plan: Sequence[Planned]) -> list[str]:
-    """The nodes to hand to Dagster: those that must run or whose ref must move, and all downstream of them."""
+    """The nodes to hand to Dagster: those that must run or whose ref must move, and all downstream of them.
+
+    What is left alone is none of them.
+    """
     names: list[str] = []
     for item in plan:
+        if item.left_alone:
+            continue
         downstream = any(name in names for name in upstream_of(item.node))
         if not item.cached or not item.ref_is_current or downstream:
             names.append(item.node.name)
@@ -46,6 +52,8 @@ def not_in_place(plan: Sequence[Planned]) -> list[str]:
 
 
 def _in_place(pipeline: Pipeline, item: Planned) -> Finished:
+    if item.left_alone:
+        return Finished(item.node.name, item.node.stage.name, "left alone", (), 0.0, None, None)
     assert item.cached is not None
     # `output_dir` may be another one than last time, and the store may have moved.
     note = link_result(pipeline, item.node, item.cached)

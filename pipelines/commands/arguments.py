@@ -57,20 +57,23 @@ def _chosen(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentPars
 def split(command: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[list[str], list[Override]]:
     """What argparse reads, and the overrides: `--key=value`, `--key value` and `key=value`.
 
-    The command's own options come first, and a file of this name before an override.
+    The command's own options come first, and a file of this name before an override. What is no option stands
+    together at the beginning, where argparse finds any number of files.
     """
     own: list[str] = []
+    files: list[str] = []
+    behind: list[str] = []
     overrides: list[Override] = []
     options = command._option_string_actions
     known = tuple(sorted(options))
     rest = deque(arguments)
-    has_file = False
+    several = bool(command.get_default("takes_several"))
     without_value: str | None = None
     while rest:
         word = rest.popleft()
         name, equals, _ = word.partition("=")
         if word == "--":
-            own += [word, *rest]
+            behind = [word, *rest]
             break
         if name in options:
             own.append(word)
@@ -82,14 +85,15 @@ def split(command: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[l
             value = rest.popleft()
             without_value = word if os.path.isfile(value) else without_value
             overrides.append(override_of(f"{word} {value}", known))
-        elif WITHOUT_DASHES.match(word) and (has_file or not os.path.isfile(word)):
+        elif WITHOUT_DASHES.match(word) and ((files and not several) or not os.path.isfile(word)):
             overrides.append(override_of(word, known))
-        else:
+        elif word.startswith("-"):
             own.append(word)
-            has_file = has_file or not word.startswith("-")
-    if without_value and not has_file:
+        else:
+            files.append(word)
+    if without_value and not files and not behind:
         command.error(f"{without_value} has no value before the file: write {without_value}=VALUE")
-    return own, overrides
+    return [*files, *own, *behind], overrides
 
 
 def _is_value(text: str) -> bool:

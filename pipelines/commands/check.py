@@ -1,25 +1,35 @@
-"""`tunemill check`: is this YAML right, and what it names on this machine there? Reads no rows, asks no network."""
+"""`tunemill check`: are YAMLs right, and what they name on this machine there? Reads no rows, asks no network."""
 
 import argparse
+import os
+import shutil
+import sys
 from typing import Any
 
-from tunemill.pipelines.commands.options import add_command, add_json, add_pipeline, note_lines, print_json
+from tunemill.pipelines.commands.options import add_command, add_json, add_pipelines, note_lines, print_json
 from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.config.spans import escaped
+from tunemill.pipelines.graph.check_files import Checked, check_files
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.looks import everything
+from tunemill.resources.local import is_folder
+from tunemill.resources.redaction import redacted, secrets_in
 
 
 def add_to(commands: Any, text: str) -> None:
     """Add the command."""
     parser = add_command(commands, "check", check, text)
-    add_pipeline(parser)
+    add_pipelines(parser)
     add_json(parser)
 
 
 def check(options: argparse.Namespace) -> int:
     """Print every problem and every note; 1 if there is any problem."""
+    if len(options.pipelines) > 1 or is_folder(options.pipelines[0]):
+        return _check_many(options)
+    (path,) = options.pipelines
     try:
-        pipeline = load_pipeline(options.pipeline, options.overrides, everything)
+        pipeline = load_pipeline(path, options.overrides, everything)
     except ConfigError as error:
         if not options.json:
             raise
@@ -30,5 +40,33 @@ def check(options: argparse.Namespace) -> int:
         return 0
     for line in note_lines(pipeline):
         print(line)
-    print(f"{options.pipeline}: no problem; {len(pipeline.nodes)} nodes")
+    print(f"{path}: no problem; {len(pipeline.nodes)} nodes")
     return 0
+
+
+def _check_many(options: argparse.Namespace) -> int:
+    """The same of several files, and of those in folders; problems go to stderr as they do for one file."""
+    checked = check_files(options.pipelines, options.overrides)
+    wrong = [item for item in checked if item.is_wrong]
+    if options.json:
+        print_json([item.as_json() for item in checked])
+        return 1 if wrong else 0
+    secrets = secrets_in([override.text for override in options.overrides], os.environ)
+    width = shutil.get_terminal_size().columns
+    for item in checked:
+        for line in item.lines(width):
+            print(escaped(redacted(line, secrets)), file=sys.stderr if item.is_wrong else sys.stdout)
+    print(_counts(checked))
+    return 1 if wrong else 0
+
+
+def _counts(checked: list[Checked]) -> str:
+    """`12 files: 10 without a problem, 2 with 5 problems`."""
+    wrong = [item for item in checked if item.is_wrong]
+    right = f"{_so_many(len(checked), 'file')}: {len(checked) - len(wrong)} without a problem"
+    problems = sum(not problem.is_note for item in wrong for problem in item.problems)
+    return f"{right}, {len(wrong)} with {_so_many(problems, 'problem')}" if wrong else right
+
+
+def _so_many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

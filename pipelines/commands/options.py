@@ -35,6 +35,22 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
 
 
+def add_pipelines(parser: argparse.ArgumentParser) -> None:
+    """YAMLs, folders of them, and overrides that count for all."""
+    parser.add_argument(
+        "pipelines", type=_named, nargs="+", metavar="PIPELINE.YML", help="YAMLs, and folders with YAMLs"
+    )
+    parser.set_defaults(takes_overrides=True, takes_several=True)
+    parser.epilog = EPILOG
+
+
+def _named(text: str) -> Path:
+    """A path. An empty name, such as that of a variable that is not set, would be the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("a name is empty; give a file or a folder, such as `.`")
+    return Path(text)
+
+
 def add_state(parser: argparse.ArgumentParser) -> None:
     """Where store and Dagster instance live."""
     parser.add_argument(

@@ -13,10 +13,10 @@ from tunemill.pipelines.commands.options import (
     print_json,
     store_of,
 )
+from tunemill.pipelines.commands.selected import add_selection, load_selected
 from tunemill.pipelines.commands.tables import plan_table
-from tunemill.pipelines.graph.load import load_pipeline
-from tunemill.pipelines.graph.looks import everything
 from tunemill.pipelines.graph.plan import make_plan
+from tunemill.pipelines.run.estimate import estimate
 
 
 def add_to(commands: Any, text: str) -> None:
@@ -25,17 +25,20 @@ def add_to(commands: Any, text: str) -> None:
     add_pipeline(parser)
     add_state(parser)
     add_json(parser)
+    add_selection(parser)
 
 
 def plan(options: argparse.Namespace) -> int:
     """Print the plan."""
-    pipeline = load_pipeline(options.pipeline, options.overrides, everything)
-    planned = make_plan(pipeline, store_of(options))
+    pipeline, chosen = load_selected(options)
+    planned = make_plan(pipeline, store_of(options), chosen.refresh, chosen.only)
+    estimated = estimate(planned)
     if options.json:
         print_json(
             {
                 "pipeline": pipeline.name,
                 "nodes": [item.as_json() for item in planned],
+                "estimated_seconds": estimated.seconds,
                 "notes": [note.as_json() for note in pipeline.notes],
             }
         )
@@ -44,5 +47,5 @@ def plan(options: argparse.Namespace) -> int:
         show(line)
     show(plan_table(planned))
     to_run = sum(item.state == "run" for item in planned)
-    show(f"\n{to_run} of {len(planned)} nodes to run" if to_run else "\nnothing to run")
+    show(f"\n{to_run} of {len(planned)} nodes to run; {estimated}" if to_run else "\nnothing to run")
     return 0

@@ -15,12 +15,11 @@ from tunemill.pipelines.commands.options import (
     print_json,
     store_of,
 )
+from tunemill.pipelines.commands.selected import add_selection, load_selected
 from tunemill.pipelines.commands.tables import evaluation_table, is_evaluation, show_run
 from tunemill.pipelines.commands.watched import watched_run
 from tunemill.pipelines.config.document import problem_at
 from tunemill.pipelines.config.problems import ConfigError, Problem
-from tunemill.pipelines.graph.load import load_pipeline
-from tunemill.pipelines.graph.looks import everything
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.run.finished import Finished
 from tunemill.pipelines.run.links import short_path
@@ -32,26 +31,19 @@ def add_to(commands: Any, text: str) -> None:
     add_pipeline(parser)
     add_state(parser)
     add_json(parser)
-    parser.add_argument(
-        "--refresh",
-        action="append",
-        default=[],
-        metavar="NODE",
-        help="compute this node again although it is cached",
-    )
+    add_selection(parser)
     parser.add_argument("--verbose", action="store_true", help="list what was cached too")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the pipeline; 1 if a node failed."""
-    pipeline = load_pipeline(options.pipeline, options.overrides, everything)
+    pipeline, chosen = load_selected(options)
     if pipeline.prepares_only:
         raise ConfigError(pipeline.document.path, [_not_trained(pipeline)])
-    _check_nodes(pipeline, options.refresh)
     for line in note_lines(pipeline):
         print(line, file=sys.stderr)
     store = store_of(options, make=True)
-    finished = watched_run(pipeline, store, options.refresh)
+    finished = watched_run(pipeline, store, chosen.refresh, chosen.only)
     for item in finished:
         if item.note is not None and item.state == "cached":
             # What has run has said so itself.
@@ -69,14 +61,6 @@ def _not_trained(pipeline: Pipeline) -> Problem:
     file = pipeline.document.path.name
     message = f"{setting} is not trained yet, only its data can be prepared: tunemill preprocess {file}"
     return problem_at(place, pipeline.document, "unsupported", message)
-
-
-def _check_nodes(pipeline: Pipeline, names: Sequence[str]) -> None:
-    known = [node.name for node in pipeline.nodes]
-    for name in names:
-        if name not in known:
-            message = f"--refresh {name}: there is no such node; there are {', '.join(known)}"
-            raise ConfigError(pipeline.document.path, [Problem("", 1, 1, "value", message)])
 
 
 def _print(pipeline: Pipeline, finished: Sequence[Finished], state: str, *, verbose: bool) -> None:

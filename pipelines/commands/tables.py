@@ -14,7 +14,14 @@ from tunemill.stages.declaration import Stage
 if TYPE_CHECKING:
     from rich.text import Text
 
-COLOURS = {"cached": "green", "computed": "cyan", "run": "yellow", "failed": "red", "skipped": "dim"}
+COLOURS = {
+    "cached": "green",
+    "computed": "cyan",
+    "run": "yellow",
+    "failed": "red",
+    "skipped": "dim",
+    "left alone": "dim",
+}
 # The table of a stage that shows whole rows.
 EXAMPLES = "Examples"
 PLOT_LINES, PLOT_WIDTH = 12, 40
@@ -27,7 +34,7 @@ def plan_table(plan: Sequence[Planned]) -> Listing:
         (
             item.node.name,
             item.state,
-            "; ".join(item.reasons),
+            "; ".join(item.why),
             f"{item.last_seconds:.1f} s" if item.last_seconds is not None else "",
         )
         for item in plan

@@ -1,7 +1,7 @@
 """A run that a person watches: progress on stderr, and a word on what can be resumed when it is cut short."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 from tunemill.pipelines.assets.run import run_pipeline
 from tunemill.pipelines.commands.signals import end_on_interrupt_and_term
@@ -16,13 +16,15 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C or TERM; the message says what is kept and how to go on."""
 
 
-def watched_run(pipeline: Pipeline, store: Store, refresh: Sequence[str] = ()) -> list[Finished]:
+def watched_run(
+    pipeline: Pipeline, store: Store, refresh: Collection[str] = (), only: Collection[str] | None = None
+) -> list[Finished]:
     """Run what the plan says. Raises Interrupted."""
     # A scheduler's TERM ends a run as orderly as Ctrl-C: the stage's process group goes, nothing is published.
     end_on_interrupt_and_term()
     with show_progress() as display:
         try:
-            finished = run_pipeline(pipeline, store, display, refresh)
+            finished = run_pipeline(pipeline, store, display, refresh, only=only)
         except KeyboardInterrupt:
             running = display.activities.running.values()
             lines = ["interrupted; nothing half-done was published", *going_on(running)]

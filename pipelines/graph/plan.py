@@ -1,13 +1,19 @@
 """What is there, what must run, and why. Reads the store and the sources; changes nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tunemill.pipelines.config.document import Document
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.differences import differences
-from tunemill.pipelines.graph.keys import identify_sources, key_document, key_inputs
+from tunemill.pipelines.graph.keys import (
+    identify_sources,
+    key_document,
+    key_inputs,
+    looked_at_by,
+    with_upstream,
+)
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.resources.canonical import hash_document
 from tunemill.resources.refs import Ref
@@ -25,7 +31,11 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Planned:
-    """A node of the plan. `key` is unknown while an upstream node has yet to run."""
+    """A node of the plan. `key` is unknown while an upstream node has yet to run.
+
+    `resumes_from` is the checkpoint of an interrupted attempt that it would go on from. `left_alone` are those that
+    are not asked for, of which nothing is looked at.
+    """
 
     node: Node
     key: str | None
@@ -33,10 +43,21 @@ class Planned:
     reasons: tuple[str, ...]
     last_seconds: float | None
     ref_is_current: bool
+    resumes_from: str | None = None
+    left_alone: bool = False
 
     @property
-    def state(self) -> str:
+    def state(self) -> Literal["cached", "run", "left alone"]:
+        if self.left_alone:
+            return "left alone"
         return "cached" if self.cached else "run"
+
+    @property
+    def why(self) -> tuple[str, ...]:
+        """The reasons to run, and where it would begin."""
+        if self.resumes_from is None:
+            return self.reasons
+        return (*self.reasons, f"goes on from an interrupted attempt, at {self.resumes_from}")
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -46,14 +67,40 @@ class Planned:
             "reasons": list(self.reasons),
             "key": self.key,
             "last_seconds": self.last_seconds,
+            "resumes_from": self.resumes_from,
         }
 
 
-def make_plan(pipeline: Pipeline, store: Store, refresh: Sequence[str] = ()) -> list[Planned]:
-    """The plan of every node. `refresh` names nodes to compute again. Raises ConfigError for a missing source."""
+def make_plan(
+    pipeline: Pipeline, store: Store, refresh: Collection[str] = (), only: Collection[str] | None = None
+) -> list[Planned]:
+    """The plan of every node. Raises ConfigError for a missing source.
+
+    `refresh` names nodes to compute again. With `only` these nodes are brought up to date with what they are made from,
+    and with what those of them that run look at; all others are left alone.
+    """
+    if only is None:
+        return _plan_nodes(pipeline, store, refresh, {node.name for node in pipeline.nodes})
+    needed = with_upstream(pipeline, only)
+    while True:
+        planned = _plan_nodes(pipeline, store, refresh, needed)
+        beside = [name for item in planned if item.state == "run" for name in looked_at_by(item.node)]
+        more = with_upstream(pipeline, beside) - needed
+        if not more:
+            return planned
+        needed |= more
+
+
+def _plan_nodes(
+    pipeline: Pipeline, store: Store, refresh: Collection[str], needed: Collection[str]
+) -> list[Planned]:
     done: dict[str, Published] = {}
     planned = []
     for node in pipeline.nodes:
+        if node.name not in needed:
+            seconds = _seconds(store, node_ref(pipeline, node, store))
+            planned.append(Planned(node, None, None, (), seconds, False, left_alone=True))
+            continue
         item = _plan_node(pipeline, node, store, done, node.name in refresh)
         if item.cached:
             done[node.name] = item.cached
@@ -106,7 +153,17 @@ def _plan_node(
         current = ref is not None and ref.key == resolved.key
         return Planned(node, resolved.key, resolved.found, (), last_seconds, current)
     reasons = ("asked for with --refresh",) if refresh else explain(store, ref, resolved, node)
-    return Planned(node, resolved.key, None, reasons, last_seconds, False)
+    resumes_from = _resumes_from(store, node, resolved.key)
+    return Planned(node, resolved.key, None, reasons, last_seconds, False, resumes_from)
+
+
+def _resumes_from(store: Store, node: Node, key: str) -> str | None:
+    """The name of the checkpoint that an interrupted attempt has left, and that the node would go on from."""
+    left = store.left_checkpoints(node.stage.name, key) if node.stage.resumes_from else None
+    if left is None or node.stage.resumes_from is None:
+        return None
+    found = node.stage.resumes_from(left)
+    return None if found is None else found.name
 
 
 def explain(store: Store, ref: Ref | None, resolved: Resolved, node: Node) -> tuple[str, ...]:

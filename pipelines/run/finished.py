@@ -5,14 +5,14 @@ from typing import Any, Literal
 
 from tunemill.resources.store import Published
 
-State = Literal["cached", "computed", "failed", "skipped"]
+State = Literal["cached", "computed", "failed", "skipped", "left alone"]
 
 
 @dataclass(frozen=True)
 class Finished:
     """What became of a node: `reasons` say why it ran, `message` why it failed.
 
-    `note` says what is not as asked although the artifact is.
+    `note` says what is not as asked although the artifact is. What is left alone was not asked for, and not looked at.
     """
 
     node: str

@@ -5,7 +5,7 @@ import re
 import shlex
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -68,7 +68,7 @@ class Session:
     store: Store
     launch: Launcher = in_child
     observe: Observer = unobserved
-    refresh: Sequence[str] = ()
+    refresh: Collection[str] = ()
     results: dict[tuple[str, str], Result] = field(default_factory=dict)
 
 

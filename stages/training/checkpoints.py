@@ -25,15 +25,19 @@ def is_complete(folder: Path) -> bool:
     """Whether the checkpoint has a seal and every file that the seal names, at its size."""
     if not (folder / SEAL).is_file():
         return False
-    sizes = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-    return all(
+    try:
+        sizes = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(sizes, dict) and all(
         (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items()
     )
 
 
 def checkpoint_folders(root: Path) -> list[Path]:
     """Checkpoints of a run, complete or not, oldest first."""
-    return sorted(root.glob("checkpoint-*"), key=step_of)
+    numbered = [folder for folder in root.glob("checkpoint-*") if folder.name.rpartition("-")[2].isdecimal()]
+    return sorted(numbered, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -41,15 +45,17 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
+def newest_complete(root: Path) -> Path | None:
+    """The newest checkpoint to resume from; nothing is changed."""
+    return next((folder for folder in reversed(checkpoint_folders(root)) if is_complete(folder)), None)
+
+
 def last_complete(root: Path) -> Path | None:
     """The newest checkpoint to resume from; torn ones are removed on the way."""
-    complete = None
     for folder in checkpoint_folders(root):
-        if is_complete(folder):
-            complete = folder
-        else:
+        if not is_complete(folder):
             shutil.rmtree(folder)
-    return complete
+    return newest_complete(root)
 
 
 def keep_last(root: Path, limit: int) -> None:

@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import Model, PreferenceData
 from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.training.checkpoints import newest_complete
 from tunemill.stages.training.keys.pairs import PairKeys
 from tunemill.stages.training.method import LIBRARIES, MONITORS
 
@@ -23,4 +24,5 @@ def pairs_stage(body: str, config: type[PairKeys], description: str, version: in
         description=description,
         libraries=LIBRARIES,
         device="gpu",
+        resumes_from=newest_complete,
     )

@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import EvaluationData, Model, TrainingData
 from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.training.checkpoints import newest_complete
 from tunemill.stages.training.method import LIBRARIES, MONITORS
 from tunemill.stages.training.sft.config import SftConfig
 
@@ -20,4 +21,5 @@ SFT = Stage(
     description="Supervised fine-tuning with the Hugging Face Trainer.",
     libraries=LIBRARIES,
     device="gpu",
+    resumes_from=newest_complete,
 )

@@ -18,7 +18,8 @@ def project(tmp_path_factory):
 def config(project, *arguments):
     """The config of the node `trained`, and the pipeline, as `check` sees them."""
     options = parse(make_parser(), ["check", str(project.yaml), *arguments])
-    pipeline = load_pipeline(options.pipeline, options.overrides)
+    (path,) = options.pipelines
+    pipeline = load_pipeline(path, options.overrides)
     return pipeline.node("trained").config, pipeline
 
 
@@ -59,7 +60,7 @@ def test_what_lies_in_a_list_is_reached_by_its_number(project, form):
 
 
 def test_overrides_may_stand_before_the_file(project):
-    options = parse(make_parser(), ["check", "seed=7", "--learning-rate", "1", str(project.yaml)])
+    options = parse(make_parser(), ["plan", "seed=7", "--learning-rate", "1", str(project.yaml)])
     assert options.pipeline == project.yaml and [item.parts for item in options.overrides] == [
         ("seed",),
         ("learning_rate",),
@@ -76,7 +77,7 @@ def test_the_options_of_a_command_come_first(project):
 def test_a_file_whose_name_looks_like_an_override_is_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a=b.yml").write_text("x: 1\n")
-    options = parse(make_parser(), ["check", "a=b.yml", "c=d"])
+    options = parse(make_parser(), ["plan", "a=b.yml", "c=d"])
     assert str(options.pipeline) == "a=b.yml" and len(options.overrides) == 1
 
 
@@ -113,8 +114,10 @@ def test_a_mistake_is_blamed_on_the_override(project, capsys, arguments, said):
         (["check", "--sample_packing", "FILE"], "--sample_packing has no value before the file"),
         (["check", "FILE", "--learning-rate"], "--learning-rate has no value"),
         (["check", "FILE", "--learnin-rate"], "did you mean --learning_rate?"),
-        (["check", "FILE", "other"], "unrecognized arguments: other"),
+        (["plan", "FILE", "other"], "unrecognized arguments: other"),
         (["check"], "PIPELINE.YML"),
+        (["check", "FILE", ""], "a name is empty"),
+        (["plan", "FILE", "--state"], "--state: expected one argument"),
         (["chek", "FILE"], "there is no command 'chek'; did you mean check?"),
         (["status", "--jsn"], "unrecognized arguments: --jsn; did you mean --json?"),
         (["status", "--learning_rate=3"], "unrecognized arguments: --learning_rate=3"),

@@ -81,6 +81,11 @@ def test_a_plan_imports_nothing_to_compute_with(command, folder):
     assert not modules & {f"tunemill.pipelines.commands.{name}" for name in COMMANDS if name != command}
 
 
+def test_a_check_of_a_folder_imports_nothing_to_compute_with(folder):
+    modules = imported(["check", "."], folder)
+    assert modules.isdisjoint(HEAVY), modules & HEAVY
+
+
 def test_a_run_with_nothing_to_do_imports_nothing_to_compute_with(project):
     assert not imported(["run", "pipeline.yml", "--json"], project.folder) & HEAVY
 
