@@ -10,7 +10,8 @@ from pathlib import Path
 from tunemill.resources.errors import StoreError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+# What may not be read says the same, so the last two count below the folder alone.
+READ_ONLY, FORBIDDEN = (errno.EROFS,), (errno.EACCES, errno.EPERM)
 # What SQLite says -> what it is. https://sqlite.org/rescode.html
 DATABASES_SAY = {
     "disk is full": "full",
@@ -19,7 +20,6 @@ DATABASES_SAY = {
     "disk i/o error": "broken",
     "database is locked": "busy",
 }
-
 # Without the room for its journal SQLite speaks of an I/O error.
 JOURNAL_BYTES = 1 << 16
 
@@ -42,7 +42,7 @@ def one_storage_error(root: Path, wrapper: type[Exception] = sqlite3.Error) -> I
 def storage_message(error: BaseException | None, root: Path) -> str | None:
     """What is wrong with the disk below `root` and what to do; None if the error says nothing of the kind."""
     while error is not None:
-        kind = _kind(error)
+        kind = _kind(error, root)
         if kind == "broken" and _free_bytes(root) < JOURNAL_BYTES:
             kind = "full"
         if kind is not None:
@@ -51,11 +51,11 @@ def storage_message(error: BaseException | None, root: Path) -> str | None:
     return None
 
 
-def _kind(error: BaseException) -> str | None:
+def _kind(error: BaseException, root: Path) -> str | None:
     if isinstance(error, OSError):
         if error.errno in FULL:
             return "full"
-        if error.errno in CLOSED:
+        if error.errno in READ_ONLY or (error.errno in FORBIDDEN and _is_below(error.filename, root)):
             return "closed"
         return "broken" if error.errno == errno.EIO else None
     if isinstance(error, sqlite3.Error):
@@ -84,6 +84,10 @@ def _message(kind: str, error: BaseException, root: Path) -> str:
             )
         case _:
             return f"{place}: the disk failed ({_words(error)}); nothing half-done was published. Look at the disk"
+
+
+def _is_below(name: object, root: Path) -> bool:
+    return isinstance(name, str) and Path(name).absolute().is_relative_to(root.absolute())
 
 
 def _words(error: BaseException) -> str:

@@ -4,6 +4,8 @@
 <root>/building/<stage>/<key>/<token>/{data/,logs/,checkpoints/,uses.json,node.json}  in progress; survives a crash
 <root>/set_aside/<stage>/<key>.<time>/                                      damaged or replaced, kept for a look
 <root>/refs/<pipeline>/<node>.json                                          see refs.py
+<root>/pipelines/<pipeline>.json                                            see origins.py
+<root>/index.json                                                           see index.py
 """
 
 import fcntl

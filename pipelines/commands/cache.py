@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from tunemill.pipelines.commands.listing import listing, readable_bytes, show
+from tunemill.pipelines.commands.listing import count_of, listing, readable_bytes, show
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
 from tunemill.resources.canonical import SHORT
 from tunemill.resources.index import Place, Summary, summaries
@@ -89,10 +89,11 @@ def prune(options: argparse.Namespace) -> int:
 
 
 def _print_garbage(store: Store, garbage: list[Garbage], dry_run: bool) -> None:
-    rows = [[item.folder.relative_to(store.root), item.bytes, item.why] for item in garbage]
-    show(listing(("folder", "bytes", "why"), rows))
+    rows = [[item.folder.relative_to(store.root), readable_bytes(item.bytes), item.why] for item in garbage]
+    show(listing(("folder", "size", "why"), rows))
     verb = "would be deleted" if dry_run else "deleted"
-    show(f"{sum(item.bytes for item in garbage)} bytes in {len(garbage)} folders {verb}")
+    total = readable_bytes(sum(item.bytes for item in garbage))
+    show(f"{total} in {count_of(len(garbage), 'folder')} {verb}")
 
 
 def _describe(store: Store, place: Place, found: Summary | Absent) -> dict[str, Any]:

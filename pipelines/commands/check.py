@@ -6,6 +6,7 @@ import shutil
 import sys
 from typing import Any
 
+from tunemill.pipelines.commands.listing import count_of
 from tunemill.pipelines.commands.options import add_command, add_json, add_pipelines, note_lines, print_json
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.config.spans import escaped
@@ -63,10 +64,6 @@ def _check_many(options: argparse.Namespace) -> int:
 def _counts(checked: list[Checked]) -> str:
     """`12 files: 10 without a problem, 2 with 5 problems`."""
     wrong = [item for item in checked if item.is_wrong]
-    right = f"{_so_many(len(checked), 'file')}: {len(checked) - len(wrong)} without a problem"
+    right = f"{count_of(len(checked), 'file')}: {len(checked) - len(wrong)} without a problem"
     problems = sum(not problem.is_note for item in wrong for problem in item.problems)
-    return f"{right}, {len(wrong)} with {_so_many(problems, 'problem')}" if wrong else right
-
-
-def _so_many(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    return f"{right}, {len(wrong)} with {count_of(problems, 'problem')}" if wrong else right

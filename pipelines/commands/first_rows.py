@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tunemill.resources.local import refusal, shown
 from tunemill.stages.data.rows.raw_rows import without_nulls
 from tunemill.stages.data.sources.files import damaged, row_file
 from tunemill.stages.data.sources.json_text import json_text
@@ -69,6 +70,8 @@ def _row_path(name: str) -> Path:
             "datasets:"
         )
     path = Path(os.path.expanduser(name))  # noqa: PTH111  a user that there is not is a name
+    if reason := refusal(path):
+        raise SourceError(f"{shown(name)}: {reason}")
     try:
         state = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -82,8 +85,6 @@ def _row_path(name: str) -> Path:
         raise SourceError(
             f"{name} is a folder; name files in it, or write the YAML by hand, with path: {name}"
         )
-    if not stat.S_ISREG(state.st_mode):
-        raise SourceError(f"{name} is neither a file nor a folder; write the rows to a file first")
     if state.st_size == 0:
         raise SourceError(f"{name} is empty; give a file with rows")
     return path

@@ -16,7 +16,7 @@ from tunemill.pipelines.commands.find_artifact import (
     named_node,
     not_found,
 )
-from tunemill.pipelines.commands.listing import show
+from tunemill.pipelines.commands.listing import readable_bytes, show
 from tunemill.pipelines.commands.log_text import POLL_SECONDS, copy, follow, start_of_end, writer
 from tunemill.pipelines.commands.options import add_command, add_state, store_of
 from tunemill.pipelines.commands.signals import end_on_interrupt_and_term
@@ -129,20 +129,20 @@ def _pipeline_of(path: str) -> str:
 
 def _list(found: list[StageLog]) -> int:
     # No table: that would cut paths into lines, which nobody could copy.
-    line = "{:<11}  {:<25}  {:>12}  {}".format
-    show(line("of", "time", "bytes", "file"))
+    line = "{:<11}  {:<25}  {:>10}  {}".format
+    show(line("of", "time", "size", "file"))
     for log in found:
         show(line(log.state, _time(log), _size(log), log.file))
     return 0
 
 
 def _size(log: StageLog) -> str:
-    """The bytes of a log in a list, in which one that cannot be read hides no other."""
+    """The size of a log in a list, in which one that cannot be read hides no other."""
     try:
         size = size_of(log)
     except (StoreError, OSError):
         return "unreadable"
-    return "no log" if size is None else str(size)
+    return "no log" if size is None else readable_bytes(size)
 
 
 def _print(log: StageLog, lines: int | None) -> int:

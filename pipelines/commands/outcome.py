@@ -6,7 +6,6 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from tunemill.pipelines.config.problems import ConfigError
@@ -37,9 +36,10 @@ def call(options: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
+        from tunemill.pipelines.commands.options import state_folder
         from tunemill.resources.storage_errors import storage_message
 
-        said = storage_message(error, Path(getattr(options, "state", None) or "."))
+        said = storage_message(error, state_folder(options)) if hasattr(options, "state") else None
         return _complain(options, said or f"{error.filename or 'the system'}: {error.strerror or error}", [])
     except KeyboardInterrupt as error:
         return _complain(options, str(error) or "interrupted; nothing half-done was published", []) + 129

@@ -1,15 +1,18 @@
 """`tunemill status`: what every node points to now, and whether that is what its YAML asks for."""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from tunemill.pipelines.commands.listing import listing, show
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
 from tunemill.resources.canonical import SHORT
+from tunemill.resources.errors import StoreError
 from tunemill.resources.index import Summary, summaries
 from tunemill.resources.origins import read_origin
 from tunemill.resources.refs import Ref
 from tunemill.resources.store import Absent, Store
+from tunemill.stages.choices import nearest
 
 # Beside what `graph/standing.py` says.
 PRESENT, MISSING, GONE = "present", "missing or damaged", "not in the YAML"
@@ -31,7 +34,9 @@ def add_to(commands: Any, text: str) -> None:
 def status(options: argparse.Namespace) -> int:
     """Print what every node points to and whether its YAML asks for that; 1 if one has no bytes any more."""
     store = store_of(options)
-    refs = [item for item in store.refs.all() if not options.names or item[0] in options.names]
+    refs = store.refs.all()
+    _check_names(options.names, sorted({pipeline for pipeline, _, _ in refs}), store)
+    refs = [item for item in refs if not options.names or item[0] in options.names]
     found = summaries(store, {(ref.stage, ref.key) for _, _, ref in refs})
     nodes = [
         {"pipeline": pipeline, "node": node, **_facts(store, ref, found[ref.stage, ref.key])}
@@ -46,6 +51,15 @@ def status(options: argparse.Namespace) -> int:
     else:
         _print(store, nodes, problems)
     return 1 if any(node["state"] == MISSING for node in nodes) else 0
+
+
+def _check_names(names: Sequence[str], known: Sequence[str], store: Store) -> None:
+    """Raises StoreError for the name of a pipeline that has never run here."""
+    for name in names:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
+            raise StoreError(f"{name}: no pipeline of this name has run in {store.root}; {hint}")
 
 
 def _compare(store: Store, pipeline: str, nodes: list[dict[str, Any]]) -> str | None:

@@ -26,12 +26,16 @@ def ui(options: argparse.Namespace) -> int:
     """Become `dagster dev`."""
     # The import costs a second, so only this command pays for it.
     from tunemill.pipelines.assets.instance import dagster_home
+    from tunemill.pipelines.config.pipeline_files import pipeline_files
+    from tunemill.pipelines.graph.check_files import NO_PIPELINE
 
     state = state_folder(options)
     folder = local_path(options.folder or ".", "the folder of pipelines").absolute()
     if not folder.is_dir():
         raise StoreError(f"{folder}: there is no such folder of pipelines; give one that is there")
     _check_port(options.port)
+    if next(pipeline_files(folder), None) is None:
+        print(f"{folder}: {NO_PIPELINE}", file=sys.stderr)
     home = dagster_home(state)
     if not os.access(home, os.W_OK):
         raise StoreError(f"{home} may not be written, and Dagster keeps its runs there; give another --state")

@@ -32,7 +32,7 @@ from tunemill.resources.launcher import Call, Launcher, in_child, name_of
 from tunemill.resources.lease import lease
 from tunemill.resources.local import LONGEST_NAME, short_name
 from tunemill.resources.origins import write_origin
-from tunemill.resources.redaction import redacted_document, secrets_in
+from tunemill.resources.redaction import redacted, redacted_document, secrets_in
 from tunemill.resources.refs import Ref
 from tunemill.resources.store import Absent, Published, Store
 from tunemill.stages.artifacts import Artifact
@@ -175,10 +175,11 @@ def _bring_up_to_date(session: Session, other: Node, beside: Node, run_id: str) 
     try:
         session.results[run_id, other.name] = materialize(session, other, run_id, observe)
     except (ConfigError, LaunchError, StoreError, UserError) as error:
-        observe({"type": "failure", "message": str(error)})
+        message = redacted(str(error), secrets_in(other.config.model_dump(mode="json"), os.environ))
+        observe({"type": "failure", "message": message})
         raise StoreError(
-            f"{beside.name} looks at {other.name} while it runs, which failed: {error}"
-        ) from error
+            f"{beside.name} looks at {other.name} while it runs, which failed: {message}"
+        ) from None
 
 
 def check_type(node: Node, upstream: str, published: Published) -> None:

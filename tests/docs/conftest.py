@@ -29,10 +29,10 @@ import json, sys
 from functools import partial
 from tunemill.pipelines import cli
 from tunemill.pipelines.assets.run import run_pipeline
-from tunemill.pipelines.commands import preprocess, run
+from tunemill.pipelines.commands import watched
 from tunemill.resources.launcher import in_this_process
 
-preprocess.run_pipeline = run.run_pipeline = partial(run_pipeline, launch=in_this_process)
+watched.run_pipeline = partial(run_pipeline, launch=in_this_process)
 sys.exit(max(cli.main(arguments) for arguments in json.loads(sys.argv[1])))
 """
 

@@ -80,6 +80,15 @@ def test_sizes_are_for_people_and_bytes_for_machines(tunemill):
     assert all(isinstance(item["bytes"], int) for item in artifacts)
 
 
+def test_a_prune_says_in_kilobytes_what_it_would_free(tunemill, project):
+    shutil.rmtree(project.state / "refs" / "pipeline")
+    project.run("--learning_rate=0.5", "--pipeline.evaluate=[]")
+    shown = tunemill("cache", "prune", "--dry-run")
+    assert re.search(r"\d kB ", shown) and " bytes" not in shown
+    garbage = json.loads(tunemill("cache", "prune", "--dry-run", "--json"))["garbage"]
+    assert garbage and all(isinstance(item["bytes"], int) for item in garbage)
+
+
 def test_status_shows_every_node(tunemill, project):
     nodes = json.loads(tunemill("status", "--json"))["nodes"]
     assert {node["node"] for node in nodes} == set(project.plan()) and {n["state"] for n in nodes} == {

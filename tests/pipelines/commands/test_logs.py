@@ -136,10 +136,10 @@ def test_the_list_has_every_log_of_the_node(store, ask):
     attempted = tried(store, b"4444\n")
     computed(store, b"not mine\n", node="p/merged", name="5")
     lines = ask("trained", "--list")[0].decode().splitlines()
-    words = [line.split()[:4] for line in lines[1:]]
+    words = [line.split()[:5] for line in lines[1:]]
     assert [line[0] for line in words] == ["failed", "computed", "computed", "set"]
-    assert words[0][2:] == ["5", f"{attempted}/logs/output.log"] and words[1][2:] == ["no", "log"]
-    assert words[2][1:] == ["2026-01-03T00:00:55+00:00", "3", f"{second}/logs/output.log"]
+    assert words[0][2:] == ["5", "B", f"{attempted}/logs/output.log"] and words[1][2:4] == ["no", "log"]
+    assert words[2][1:] == ["2026-01-03T00:00:55+00:00", "3", "B", f"{second}/logs/output.log"]
     assert f"{third}/logs/output.log" in lines[2] and "not mine" not in "".join(lines)
 
 

@@ -98,6 +98,12 @@ def test_the_last_yaml_of_a_name_counts_also_where_nothing_was_to_do(project, st
     assert {node["state"] for node in nodes.values()} == {"current"}
 
 
+def test_a_name_that_is_no_pipelines_is_told(project, capsys):
+    assert main(["status", "pipelin", "--state", str(project.state)]) == 1
+    said = capsys.readouterr().err
+    assert "no pipeline of this name" in said and "did you mean pipeline?" in said
+
+
 def test_names_choose_and_a_table_says_the_same(project, status, capsys):
     project.store.refs.write("gone", "trained", Ref("sft", "0" * 64, "1" * 64))
     nodes, _ = status("gone", code=1)

@@ -42,6 +42,21 @@ def test_what_is_no_port_is_wrong_usage(tmp_path, port):
 
 
 @pytest.mark.slow
+def test_a_folder_without_a_pipeline_is_served_and_told(tmp_path):
+    (tmp_path / "notes.yml").write_text("a: 1\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [*CLI, "ui", str(tmp_path), "--port", str(port)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    assert "no pipeline in this folder" in server.stderr.readline()
+    server.terminate()
+    server.stderr.close()
+    server.wait(60)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_server_started_from_a_script_ends_on_interrupt_and_term(tmp_path, number):
     with socket.socket() as free:

@@ -155,11 +155,11 @@ def test_what_lies_in_a_folder(tmp_path, make, message):
 
 
 def test_two_links_to_one_folder_are_no_circle(tmp_path):
-    (tmp_path / "shared").mkdir()
-    (tmp_path / "shared" / "a").write_text("a")
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "a").write_text("a")
     (tmp_path / "folder").mkdir()
     for name in "xy":
-        (tmp_path / "folder" / name).symlink_to("../shared")
+        (tmp_path / "folder" / name).symlink_to("../others")
     os.mkfifo(tmp_path / "folder" / ".hidden")
     found = {path.relative_to(tmp_path).as_posix() for path in source_files(tmp_path / "folder")}
     assert found == {"folder/x/a", "folder/y/a"}
