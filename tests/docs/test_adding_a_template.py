@@ -24,4 +24,4 @@ def test_rows_are_rendered_and_masked_by_the_new_template(copy, tmp_path):
 
 def test_a_wrong_name_is_told_the_new_one(copy, tmp_path):
     project = make_project(tmp_path / "it", **SUMS, chat_template="zefyr", eval_max_new_tokens=None)
-    assert "did you mean zephyr?" in copy.refused(project)
+    assert '"suggestion": "zephyr"' in copy.refused(project)
