@@ -8,8 +8,9 @@ from support.project import Project, make_project
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
-# xdist sets it for its workers, and what a command prints in a pipe has its width.
+# What a command prints in a pipe has its width. `readline`, which pytest imports, sets it behind Python's back.
 os.environ.pop("COLUMNS", None)
+os.unsetenv("COLUMNS")
 os.environ.pop("DAGSTER_HOME", None)
 os.environ.pop("TUNEMILL_HOME", None)
 

@@ -1,7 +1,9 @@
 """One Dagster run in this process, over a selection of a pipeline's nodes."""
 
+import sys
 from collections.abc import Collection, Sequence
-from typing import Any
+from contextlib import redirect_stderr
+from typing import Any, TextIO, cast
 
 import dagster as dg
 from sqlalchemy.exc import DBAPIError
@@ -14,11 +16,31 @@ from tunemill.pipelines.run.finished import Finished, State
 from tunemill.pipelines.run.materialize import Session
 from tunemill.pipelines.run.observer import Observer
 from tunemill.resources.launcher import Launcher
-from tunemill.resources.storage_errors import one_storage_error
+from tunemill.resources.storage_errors import DATABASES_SAY, one_storage_error
 from tunemill.resources.store import Store
 
 # Dagster's own console lines would drown ours; they are all in the instance.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+# How Dagster begins what it says of each event that its database has not taken.
+LOST_EVENT = "Exception while writing logger call to event log"
+
+
+class WithoutLostEvents:
+    """A stream without what Dagster says, event by event, of a disk that is full: the run ends with one error of it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Pass the text on, unless it is of a lost event and the disk is why."""
+        said = text.lower()
+        if text.startswith(LOST_EVENT) and any(words in said for words in DATABASES_SAY):
+            return len(text)
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def materialize_nodes(
@@ -40,7 +62,11 @@ def materialize_nodes(
 
     session = Session(pipeline, store, launch, watch, refresh)
     # Dagster's own database may meet the full disk first.
-    with one_storage_error(store.root, DBAPIError), open_instance(store.root) as instance:
+    with (
+        one_storage_error(store.root, DBAPIError),
+        open_instance(store.root) as instance,
+        redirect_stderr(cast("TextIO", WithoutLostEvents(sys.stderr))),
+    ):
         outcome = dg.materialize(
             build_assets(session),
             instance=instance,

@@ -87,7 +87,9 @@ def test_a_check_of_a_folder_imports_nothing_to_compute_with(folder):
 
 
 def test_a_run_with_nothing_to_do_imports_nothing_to_compute_with(project):
-    assert not imported(["run", "pipeline.yml", "--json"], project.folder) & HEAVY
+    for options in (["--json"], []):
+        modules = imported(["run", "pipeline.yml", *options], project.folder)
+        assert modules.isdisjoint(HEAVY | {"rich.console", "rich.live"}), modules & HEAVY
 
 
 BUILT = """

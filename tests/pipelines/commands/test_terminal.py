@@ -10,7 +10,8 @@ from rich.console import Console
 from support.terminal import Terminal, run_in_terminal
 
 from tunemill.pipelines.run.activity import Activity, readable_seconds
-from tunemill.pipelines.run.progress import Frames, PlainLines
+from tunemill.pipelines.run.live_display import Frames
+from tunemill.pipelines.run.progress import PlainLines
 
 CLI = [sys.executable, "-m", "tunemill.pipelines.cli"]
 
@@ -80,7 +81,7 @@ def test_the_pace_of_another_unit_is_not_carried_over():
 
 def test_a_log_gets_a_line_each_ten_seconds_with_place_figures_and_time_left():
     clock, file = Clock(), io.StringIO()
-    lines = PlainLines(Console(file=file, width=80), clock)
+    lines = PlainLines(file, clock)
     for step in range(30):
         lines("trained", {"type": "step", "step": step, "metrics": {"loss": 2.5}})
         lines("trained", {"type": "progress", "done": step, "total": 100, "unit": "steps"})

@@ -95,6 +95,7 @@ def test_a_disk_that_fills_up_under_dagster_is_one_error_and_what_is_finished_is
         assert "Traceback" not in done.stdout + done.stderr
         last = done.stderr.splitlines()[-1]
         assert last.startswith("the disk is full: ") and "cache prune" in last
+        assert "Exception" not in done.stderr
         finished = {name for name, item in project.plan().items() if item.state == "cached"}
         told = {line.split(":")[0] for line in done.stderr.splitlines() if ": computed in" in line}
         assert finished == told
