@@ -1,4 +1,4 @@
-"""What is known of nodes while they run, from their events."""
+"""What is known of nodes while they run, from their events, and how it is said."""
 
 import time
 from collections.abc import Callable
@@ -83,3 +83,21 @@ def readable_seconds(seconds: float) -> str:
     if days:
         return f"{days} d {hour:02}:{minute:02}"
     return f"{hour}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def figures(metrics: dict[str, float]) -> str:
+    """Metrics in a few words."""
+    return " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+
+
+def line_of(node: str, event: dict[str, Any]) -> str | None:
+    """The line that stays of an event, if any."""
+    match event["type"]:
+        case "log":
+            return f"{node}: {event['message']}"
+        case "failure":
+            return f"{node}: FAILED: {event['message']}"
+        case "done":
+            return f"{node}: {event['state']} in {event['seconds']:.1f} s"
+        case _:
+            return None

@@ -12,8 +12,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from tunemill.pipelines.run.activity import Activities, Activity, readable_seconds
-from tunemill.pipelines.run.progress import figures, line_of
+from tunemill.pipelines.run.activity import Activities, Activity, figures, line_of, readable_seconds
 
 FRAMES_PER_SECOND = 4
 # Below this width only what matters most is shown: node, place, loss, time left.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
 
-from tunemill.pipelines.run.activity import Activities, Activity, readable_seconds
+from tunemill.pipelines.run.activity import Activities, Activity, figures, line_of, readable_seconds
 
 PLAIN_SECONDS = 10.0
 # What terminals without a cursor call themselves.
@@ -70,21 +70,3 @@ def words_of(activity: Activity, now: float) -> list[str]:
     left = activity.seconds_left(now)
     parts = [activity.place, figures(activity.figures)]
     return [part for part in parts if part] + ([f"{readable_seconds(left)} left"] if left is not None else [])
-
-
-def figures(metrics: dict[str, float]) -> str:
-    """Metrics in a few words."""
-    return " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-
-
-def line_of(node: str, event: dict[str, Any]) -> str | None:
-    """The line that stays of an event, if any."""
-    match event["type"]:
-        case "log":
-            return f"{node}: {event['message']}"
-        case "failure":
-            return f"{node}: FAILED: {event['message']}"
-        case "done":
-            return f"{node}: {event['state']} in {event['seconds']:.1f} s"
-        case _:
-            return None
