@@ -97,7 +97,7 @@ class Read:
 
 @dataclass
 class Reads:
-    """The reads of one key, and those in checks of the config and in what it says of idle keys and unused inputs."""
+    """The reads of one key, and those in checks of the config and in what it says of idle keys, unused inputs and GPUs."""
 
     wiring: list[Read] = field(default_factory=list)
     checks: list[Read] = field(default_factory=list)
@@ -151,10 +151,10 @@ def reads_of(sources: dict[str, str]) -> dict[str, Reads]:
 
 
 def _attributes(node: ast.AST, in_check: bool) -> Iterator[tuple[ast.Attribute, bool]]:
-    """Every attribute that is read, and whether that is in a validator, in `idle` or in `unused_inputs`."""
+    """Every attribute that is read, and whether that is in a validator or in what a config says of its keys."""
     if isinstance(node, ast.FunctionDef):
         validates = any("validator" in ast.unparse(d) for d in node.decorator_list)
-        in_check = validates or node.name in ("idle", "unused_inputs")
+        in_check = validates or node.name in ("idle", "unused_inputs", "needs_gpu")
     if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
         yield node, in_check
     for child in ast.iter_child_nodes(node):
