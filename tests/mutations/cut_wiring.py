@@ -97,7 +97,7 @@ class Read:
 
 @dataclass
 class Reads:
-    """The reads of one key, and those in checks of the config and in what it says of idle keys, unused inputs and GPUs."""
+    """The reads of one key, and those in checks of the config and in what it says of its keys."""
 
     wiring: list[Read] = field(default_factory=list)
     checks: list[Read] = field(default_factory=list)
