@@ -64,12 +64,12 @@ def _check_names(names: Sequence[str], known: Sequence[str], store: Store) -> No
 
 def _compare(store: Store, pipeline: str, nodes: list[dict[str, Any]]) -> str | None:
     """Fill in what the YAML says of a pipeline's nodes, and add those that have never run; or say why it cannot."""
-    # Configs are only imported where there is something to compare.
-    from tunemill.pipelines.graph.standing import standing
-
     file = read_origin(store.root, pipeline)
     if file is None:
         return "run it once more to see what is stale: older versions did not note which YAML it is"
+    # Configs are only imported where there is something to compare.
+    from tunemill.pipelines.graph.standing import standing
+
     stands = standing(file, pipeline, store)
     if stands.problem is not None:
         return stands.problem
