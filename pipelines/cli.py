@@ -60,13 +60,14 @@ def make_parser(with_options: Sequence[str] = tuple(COMMANDS)) -> argparse.Argum
 
 
 def _module(command: str) -> Any:
-    """The module of a command. What it imports stays, so to look for garbage meanwhile is a tenth more for nothing."""
+    """The module of a command. What it imports stays, so to look for garbage in it, then or later, is for nothing."""
     # Looking for plugins of pydantic means to read the metadata of every distribution that is installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.disable()
     try:
         return import_module(f"tunemill.pipelines.commands.{command}")
     finally:
+        gc.freeze()
         gc.enable()
 
 
