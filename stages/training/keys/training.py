@@ -8,6 +8,7 @@ from pydantic import model_validator
 from tunemill.stages.declaration import ConflictError, Idle
 from tunemill.stages.training.keys.adapter import AdapterKeys
 from tunemill.stages.training.keys.batches import BatchKeys
+from tunemill.stages.training.keys.devices import DeviceKeys
 from tunemill.stages.training.keys.kernels import LORA, KernelChoice, KernelKeys
 from tunemill.stages.training.keys.machine import MachineKeys
 from tunemill.stages.training.keys.optimizer import OptimizerKeys
@@ -15,7 +16,9 @@ from tunemill.stages.training.keys.rhythm import RhythmKeys
 from tunemill.stages.training.keys.schedule import ScheduleKeys
 
 
-class TrainingKeys(AdapterKeys, BatchKeys, ScheduleKeys, OptimizerKeys, MachineKeys, KernelKeys, RhythmKeys):
+class TrainingKeys(
+    AdapterKeys, BatchKeys, ScheduleKeys, OptimizerKeys, MachineKeys, DeviceKeys, KernelKeys, RhythmKeys
+):
     """What the loop reads, whatever the method; and what these groups say of each other."""
 
     @property

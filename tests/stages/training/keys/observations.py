@@ -41,6 +41,10 @@ def source_of_swiglu(seen: Seen) -> str | None:
     return seen.config.kernel_choice.sources.get("swiglu")
 
 
+# What is seen of a config alone, without a training.
+OF_CONFIGS = (idle_keys, chosen_kernels, source_of_swiglu)
+
+
 def reported_kernels(seen: Seen) -> list[Any]:
     """The table of kernels in the model."""
     return [table["rows"] for table in seen.heard.of("table")]

@@ -119,6 +119,10 @@ class Trainings:
             for method, stage in METHODS.items()
         }
 
+    def read(self, method: str, settings: Settings) -> Seen:
+        """The settings as a config, without a training."""
+        return Seen(config=METHODS[method].config(**{**DEFAULTS, **settings}))
+
     def run(self, method: str, settings: Settings, *, base: str = "llama", on_gpu: bool = False) -> Seen:
         """Train on a CPU, or up to the first thing that needs a GPU on a machine that pretends to have one."""
         self._count += 1
