@@ -118,6 +118,12 @@ class BaseModel(Model):
     exported = False
 
 
+class QuantizedBase(Model):
+    """A base in 4 or 8 bits, as bitsandbytes stores it and `transformers` loads it: frozen beside an adapter."""
+
+    exported = False
+
+
 class Adapter(Artifact):
     """A PEFT adapter folder with its tokenizer. It belongs to the base model beside it in the graph."""
 

@@ -14,6 +14,7 @@ from tunemill.stages.evaluation.stage import EVALUATION
 from tunemill.stages.models.base_model.stage import BASE_MODEL
 from tunemill.stages.models.merged.stage import MERGED
 from tunemill.stages.models.quantized.stage import QUANTIZED
+from tunemill.stages.models.quantized_base.stage import QUANTIZED_BASE
 from tunemill.stages.training.orpo.stage import ORPO
 from tunemill.stages.training.sft.stage import SFT
 
@@ -33,6 +34,7 @@ STAGES: tuple[Stage, ...] = (
     PREFERENCES,
     PREFERENCE_DATA,
     BASE_MODEL,
+    QUANTIZED_BASE,
     *METHODS.values(),
     MERGED,
     QUANTIZED,

@@ -51,6 +51,8 @@ class GraphConfig(StageConfig):
     adapter: str | None = Field(
         None, description="the kind of adapter to train; without it every weight is trained"
     )
+    load_in_4bit: bool = Field(False, description="train the adapter on a base in 4 bits, a node of its own")
+    load_in_8bit: bool = Field(False, description="train the adapter on a base in 8 bits, a node of its own")
     quantization: dict[str, Any] | None = Field(
         None, description="ask for a quantized model, and of which kind"
     )
@@ -141,6 +143,11 @@ class GraphConfig(StageConfig):
                 "pretraining_dataset",
             )
         return self
+
+    @property
+    def quantizes_base(self) -> bool:
+        """Whether the base is quantized before an adapter is trained on it."""
+        return self.adapter is not None and (self.load_in_4bit or self.load_in_8bit)
 
     @property
     def asked_method(self) -> str:

@@ -28,6 +28,7 @@ from tunemill.stages.evaluation.stage import EVALUATION
 from tunemill.stages.models.base_model.stage import BASE_MODEL
 from tunemill.stages.models.merged.stage import MERGED
 from tunemill.stages.models.quantized.stage import QUANTIZED
+from tunemill.stages.models.quantized_base.stage import QUANTIZED_BASE
 from tunemill.stages.registry import METHODS
 
 
@@ -71,7 +72,7 @@ def later_configs(graph: GraphConfig) -> list[type[StageConfig]]:
     methods = [method.config for method in METHODS.values()]
     common = [base for base in methods[0].__mro__ if all(issubclass(config, base) for config in methods)]
     shared = next(base for base in common if issubclass(base, StageConfig))
-    return [BASE_MODEL.config, MERGED.config, QUANTIZED.config, shared]
+    return [BASE_MODEL.config, QUANTIZED_BASE.config, MERGED.config, QUANTIZED.config, shared]
 
 
 def data_places(graph: GraphConfig) -> list[Place]:
@@ -131,15 +132,19 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
     has_held_out_node = graph.held_out and not (graph.learns_preferences and not graph.test_datasets)
     held_out = {"evaluation_data": ("evaluation_data",)} if has_held_out_node else {}
     given = {"has_held_out_rows": graph.held_out}
-    inputs = {"base_model": ("base_model",), "training_data": ("training_data",), **held_out}
+    frozen = "quantized_base" if graph.quantizes_base else "base_model"
+    if graph.quantizes_base:
+        found.append(Place("quantized_base", QUANTIZED_BASE, {"base_model": ("base_model",)}))
+        method = reading(method, QUANTIZED_BASE)
+    inputs = {"base_model": (frozen,), "training_data": ("training_data",), **held_out}
     models: dict[str, dict[str, tuple[str, ...]]] = {"base": {"model": ("base_model",)}}
     if graph.adapter is None:
         found.append(Place("trained", method, inputs, given=given))
         models["trained"] = {"model": ("trained",)}
     else:
         found.append(Place("trained", replace(method, output=Adapter), inputs, given=given))
-        found.append(Place("merged", MERGED, {"base_model": ("base_model",), "adapter": ("trained",)}))
-        models["trained"] = {"model": ("base_model",), "adapter": ("trained",)}
+        found.append(merged_place(graph))
+        models["trained"] = {"model": (frozen,), "adapter": ("trained",)}
         models["merged"] = {"model": ("merged",)}
     if graph.quantization is not None:
         full = "trained" if graph.adapter is None else "merged"
@@ -148,17 +153,33 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
     if graph.evaluates:
         asked: Sequence[str] = list(models) if graph.evaluate is None else graph.evaluate
         found += [
-            Place(f"evaluation_of_{what}", evaluation_of(what), {**models[what], **held_out}, about=what)
+            Place(
+                f"evaluation_of_{what}", evaluation_of(what, graph), {**models[what], **held_out}, about=what
+            )
             for what in asked
         ]
     return found
 
 
-def evaluation_of(what: str) -> Stage:
-    """What evaluates a model; what reads a quantized one shapes the result too."""
-    if what != "quantized":
-        return EVALUATION
-    return replace(EVALUATION, libraries=tuple(dict.fromkeys((*EVALUATION.libraries, *QUANTIZED.libraries))))
+def merged_place(graph: GraphConfig) -> Place:
+    """The node that folds the adapter into the base."""
+    if not graph.quantizes_base:
+        return Place("merged", MERGED, {"base_model": ("base_model",), "adapter": ("trained",)})
+    inputs = {"base_model": ("base_model",), "quantized_base": ("quantized_base",), "adapter": ("trained",)}
+    return Place("merged", reading(MERGED, QUANTIZED_BASE), inputs, given={"has_quantized_base": True})
+
+
+def evaluation_of(what: str, graph: GraphConfig) -> Stage:
+    """What evaluates a model."""
+    if what == "trained" and graph.quantizes_base:
+        return reading(EVALUATION, QUANTIZED_BASE)
+    return reading(EVALUATION, QUANTIZED) if what == "quantized" else EVALUATION
+
+
+def reading(stage: Stage, *made_by: Stage) -> Stage:
+    """The stage where it reads a quantized model: what stores that shapes the result too."""
+    libraries = (name for one in made_by for name in one.libraries)
+    return replace(stage, libraries=tuple(dict.fromkeys((*stage.libraries, *libraries))))
 
 
 def unique_names(entries: Sequence[Mapping[str, Any]]) -> list[str]:

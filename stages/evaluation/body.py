@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig
 
 from tunemill.stages.artifacts import Adapter, EvaluationData, Model
 from tunemill.stages.data.rows.mapped import Rows
@@ -18,6 +18,7 @@ from tunemill.stages.evaluation.batching_body import Batching, batching_of
 from tunemill.stages.evaluation.comparison import is_right, reader_of, special_ids
 from tunemill.stages.evaluation.config import EvaluationConfig
 from tunemill.stages.evaluation.questions import Question, question_of
+from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.loss_body import RowLoss, mean_loss, row_losses
 from tunemill.stages.models.packed_loss_body import packed_row_losses
 from tunemill.stages.models.quiet_body import be_quiet
@@ -93,14 +94,15 @@ def evaluate(
 
 def _load(model: Model, adapter: Adapter | None) -> tuple[Any, frozenset[int]]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = AutoModelForCausalLM.from_pretrained(model.path, dtype="auto")
+    loaded = load_causal_lm(model.path, dtype="auto")
     own = loaded.generation_config.eos_token_id
     end_ids = frozenset(own if isinstance(own, list) else [] if own is None else [own])
     # generate() fills gaps from the model's own settings: sampling or penalties there would leak into greedy search.
     loaded.generation_config = GenerationConfig()
     if adapter is not None:
         loaded = PeftModel.from_pretrained(loaded, adapter.path, low_cpu_mem_usage=True)
-    return loaded.to(device).eval(), end_ids
+    # What is quantized lies on its device already, and some of it cannot be moved.
+    return (loaded if is_quantized(model.path) else loaded.to(device)).eval(), end_ids
 
 
 def _questions(

@@ -4,14 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.files import copy_tokenizer, forget_versions
+from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.adapters.lora_body import add_adapter, save_adapter
+from tunemill.stages.training.adapters.quantized_base_body import raise_norms
 from tunemill.stages.training.added_loss_body import (
     AddedLoss,
     balances_experts,
@@ -149,8 +151,11 @@ def plain_model(model: Any) -> Any:
 def load_model(config: TrainingKeys, base_model: Model, precision: Precision) -> tuple[Any, dict[str, Any]]:
     """The model to train, and what its config says of caching: training switches that off."""
     attention = {"attn_implementation": config.attention} if config.attention else {}
-    model = AutoModelForCausalLM.from_pretrained(base_model.path, dtype=precision.weights, **attention)
+    compute_type = precision.autocast or precision.weights
+    model = load_causal_lm(base_model.path, dtype=precision.weights, compute_type=compute_type, **attention)
     stored = {"use_cache": model.config.use_cache}
+    if is_quantized(base_model.path):
+        raise_norms(model, precision)
     if config.adapter is not None:
         model = add_adapter(config, model, config.seed)
     if config.checkpoints_reentrantly:

@@ -3,20 +3,29 @@
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tunemill.stages.artifacts import Adapter, Model
+from tunemill.stages.artifacts import Adapter, Model, QuantizedBase
 from tunemill.stages.errors import UserError
+from tunemill.stages.models.dequantize_body import StoredBase
 from tunemill.stages.models.files import copy_tokenizer
 from tunemill.stages.models.merged.adapter_body import Change, read_changes
 from tunemill.stages.models.merged.config import MergedConfig
 from tunemill.stages.models.merged.fold_body import fold, untie
-from tunemill.stages.models.merged.proof_body import prove
+from tunemill.stages.models.merged.proof_body import Proof, prove
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.weights import tensors_of_model
 from tunemill.stages.report import Report, Workspace
 
 
-def merge(_config: MergedConfig, base_model: Model, adapter: Adapter, out: Workspace, report: Report) -> None:
-    """Write the merged model: the base's files with W + scaling * B @ A where the adapter says so.
+def merge(
+    config: MergedConfig,
+    base_model: Model,
+    quantized_base: QuantizedBase | None,
+    adapter: Adapter,
+    out: Workspace,
+    report: Report,
+) -> None:
+    """Write the merged model: the base's files with W + scaling * B @ A where the adapter says so. With
+    `memory_efficient` W is what a quantized base holds, in the type of the base before.
 
     Raises UserError where the adapter cannot be folded, changes nothing, or the merged model computes other logits
     than base and adapter do.
@@ -26,7 +35,9 @@ def merge(_config: MergedConfig, base_model: Model, adapter: Adapter, out: Works
     used = sum(len(change.names) for change in changes.values())
     embedding, head, tied = _tied_tensors(base_model)
     head_change = changes.pop(head, None) if tied else None
-    changed = fold(base_model.path, changes, out.data, report)
+    onto_quantized = quantized_base is not None and config.merge_method == "memory_efficient"
+    frozen = StoredBase(quantized_base.path) if quantized_base is not None and onto_quantized else None
+    changed = fold(base_model.path, frozen, changes, out.data, report)
     if tied and _comes_apart(changes.get(embedding), head_change):
         report.log(f"{head} and {embedding} are one tensor in the base and two in the merged model")
         untie(base_model.path, out.data, embedding, head, head_change)
@@ -37,7 +48,8 @@ def merge(_config: MergedConfig, base_model: Model, adapter: Adapter, out: Works
             "merged: the adapter changes no tensor of the base: it was not trained, or its changes are smaller than "
             "the base's rounding. Train longer or with a higher learning_rate."
         )
-    proof = prove(base_model.path, adapter.path, out.data)
+    quantized = None if quantized_base is None else quantized_base.path
+    proof = prove(base_model.path, quantized, adapter.path, out.data, onto_quantized=onto_quantized)
     if not proof.difference <= proof.tolerance:
         raise UserError(
             f"merged: its logits differ from those of base and adapter by {proof.difference:g}, more than "
@@ -48,12 +60,37 @@ def merge(_config: MergedConfig, base_model: Model, adapter: Adapter, out: Works
             f"the adapter's effect is lost in the rounding of the base's type: it moves a logit by {proof.change:g} at "
             f"most, and rounding the merged weights by {proof.difference:g}. Serve it beside the base, or train longer."
         )
+    if quantized is not None:
+        _tell_distances(proof, onto_quantized, report)
     report.summary(
         changed_tensors=changed,
         adapter_tensors_used=used,
         max_abs_logit_difference=proof.difference,
         logit_tolerance=proof.tolerance,
         max_abs_logit_change=proof.change,
+    )
+
+
+def _tell_distances(proof: Proof, onto_quantized: bool, report: Report) -> None:
+    """What merging costs beside a quantized base: from what was trained, and from the adapter on the base before."""
+    assert proof.from_trained is not None
+    assert proof.from_unquantized is not None
+    where = (
+        "as it is quantized (merge_method: memory_efficient)" if onto_quantized else "before it was quantized"
+    )
+    report.log(
+        f"merged into the base {where}: a logit is at most {proof.from_trained:g} from the one that was trained, and "
+        f"{proof.from_unquantized:g} from that of the adapter on the base before it was quantized. The adapter itself "
+        f"moves one by {proof.change:g}."
+    )
+    if proof.from_trained > proof.change:
+        report.log(
+            "what was quantized moves logits more than the adapter does, and it was trained on the quantized base: use "
+            "merge_method: memory_efficient, which keeps what was trained"
+        )
+    report.summary(
+        max_abs_logit_difference_from_trained=proof.from_trained,
+        max_abs_logit_difference_from_unquantized=proof.from_unquantized,
     )
 
 

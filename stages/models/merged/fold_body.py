@@ -10,17 +10,21 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tunemill.stages.errors import UserError
+from tunemill.stages.models.dequantize_body import StoredBase
 from tunemill.stages.models.files import INDEX_FILE, copy_file, model_files, weight_files
 from tunemill.stages.models.merged.adapter_body import Change
 from tunemill.stages.models.weights import StoredTensor, sort_header, tensors_of_model
 from tunemill.stages.report import Report
 
 
-def fold(base: Path, changes: Mapping[str, Change], target: Path, report: Report) -> int:
+def fold(
+    base: Path, frozen: StoredBase | None, changes: Mapping[str, Change], target: Path, report: Report
+) -> int:
     """Copy the base's config, index and shards, and change what the adapter changes. At most one tensor of the
-    base is in memory at a time, and what does not change shares its blocks where the file system can.
+    base is in memory at a time, and what does not change shares its blocks where the file system can. What is
+    quantized in `frozen` is taken from there.
 
-    Returns how many tensors came out different. Raises UserError where the adapter names a tensor that the base
+    Returns how many tensors the adapter made different. Raises UserError where it names a tensor that the base
     does not have.
     """
     stored = tensors_of_model(base)
@@ -34,28 +38,38 @@ def fold(base: Path, changes: Mapping[str, Change], target: Path, report: Report
     for path in model_files(base):
         if path not in shards:
             copy_file(path, target / path.name)
+    quantized = frozenset() if frozen is None else frozen.quantized
+    assert quantized <= stored.keys(), f"not in the base: {sorted(quantized - stored.keys())[:3]}"
+    written = quantized | changes.keys()
     changed = 0
     for done, shard in enumerate(shards):
         copy_file(shard, target / shard.name)
-        here = {name: tensor for name, tensor in stored.items() if tensor.file == shard and name in changes}
-        changed += _overwrite(shard, target / shard.name, here, changes)
+        here = {name: tensor for name, tensor in stored.items() if tensor.file == shard and name in written}
+        changed += _overwrite(shard, target / shard.name, here, frozen, changes)
         report.progress(done + 1, len(shards), "shards")
     return changed
 
 
 def _overwrite(
-    source: Path, target: Path, stored: Mapping[str, StoredTensor], changes: Mapping[str, Change]
+    source: Path,
+    target: Path,
+    stored: Mapping[str, StoredTensor],
+    frozen: StoredBase | None,
+    changes: Mapping[str, Change],
 ) -> int:
     changed = 0
     with safe_open(source, framework="pt") as reader, target.open("r+b") as writer:
         for name, place in stored.items():
-            old = reader.get_tensor(name)
-            new = changes[name].apply(old)
+            plain = reader.get_tensor(name)
+            old = frozen.read(name) if frozen is not None and name in frozen.quantized else plain
+            assert old.shape == plain.shape, f"{name}: {tuple(old.shape)} against {tuple(plain.shape)}"
+            # Rounded once, after the change: 8-bit weights come back as float32.
+            new = (changes[name].apply(old) if name in changes else old).to(plain.dtype)
             data = new.contiguous().view(-1).view(torch.uint8).numpy()
             assert data.nbytes == place.size, f"{name}: {data.nbytes} bytes in place of {place.size}"
             writer.seek(place.start)
             writer.write(data.data)
-            changed += not torch.equal(old, new)
+            changed += not torch.equal(old.to(plain.dtype), new)
     return changed
 
 

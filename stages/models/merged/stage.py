@@ -1,6 +1,6 @@
 """The `merged` stage: an adapter folded into its base model."""
 
-from tunemill.stages.artifacts import Adapter, Model
+from tunemill.stages.artifacts import Adapter, Model, QuantizedBase
 from tunemill.stages.declaration import Input, Stage
 from tunemill.stages.models.merged.config import MergedConfig
 
@@ -8,10 +8,15 @@ MERGED = Stage(
     name="merged",
     version=1,
     config=MergedConfig,
-    inputs={"base_model": Input(Model), "adapter": Input(Adapter)},
+    inputs={
+        "base_model": Input(Model),
+        "quantized_base": Input(QuantizedBase, optional=True),
+        "adapter": Input(Adapter),
+    },
     output=Model,
     body="tunemill.stages.models.merged.body:merge",
     kinds=("pytorch", "huggingface"),
     description="The adapter folded into the base, tensor by tensor, and compared with it.",
     libraries=("transformers", "torch", "peft", "safetensors"),
+    idle_without="there is no adapter to merge",
 )

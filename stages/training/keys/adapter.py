@@ -15,9 +15,11 @@ ALL_LINEAR = "all-linear"
 class AdapterKeys(StageConfig):
     """Train a low-rank adapter in place of every weight."""
 
-    adapter: Literal["lora"] | None = Field(
-        None, description="train a low-rank adapter; unset: every parameter"
+    adapter: Literal["lora", "qlora"] | None = Field(
+        None, description="train a low-rank adapter, with qlora on a base in 4 bits; unset: every parameter"
     )
+    load_in_4bit: bool = Field(False, description="the base beside the adapter is in 4 bits")
+    load_in_8bit: bool = Field(False, description="the base beside the adapter is in 8 bits")
     lora_r: PositiveInt | None = Field(None, description="rank of the adapter")
     lora_alpha: PositiveInt | None = Field(None, description="scale of the adapter: alpha / r")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the adapter")
@@ -42,7 +44,7 @@ class AdapterKeys(StageConfig):
         True, description="how adapter weights start; true: the first factor random, the second zero"
     )
 
-    _adapters_to_come = not_yet("adapter", "qlora", "llama-adapter")
+    _adapters_to_come = not_yet("adapter", "llama-adapter")
     _starts_to_come = not_yet("peft_init_lora_weights", "pissa", "olora", "corda", "eva", "loftq", "lora_ga")
 
     @field_validator("lora_target_modules", mode="after")
@@ -66,21 +68,22 @@ class AdapterKeys(StageConfig):
 
     @model_validator(mode="after")
     def _check_adapter(self) -> Self:
+        self._check_base()
         if self.adapter is None:
             return self
         missing = [key for key in ("lora_r", "lora_alpha") if getattr(self, key) is None]
         if missing:
-            raise ConflictError(f"adapter: lora needs {' and '.join(missing)}", "adapter", *missing)
+            raise ConflictError(f"adapter: {self.adapter} needs {' and '.join(missing)}", "adapter", *missing)
         if self.lora_target_modules in (None, [], "") and not self.lora_target_linear:
             raise ConflictError(
-                "adapter: lora needs lora_target_modules (names of modules) or lora_target_linear: true",
+                f"adapter: {self.adapter} needs lora_target_modules (names of modules) or lora_target_linear: true",
                 "adapter",
                 "lora_target_modules",
                 "lora_target_linear",
             )
         if self.tokens and not self.lora_modules_to_save:
             raise ConflictError(
-                "tokens adds rows to the embeddings, which adapter: lora does not train. Set lora_modules_to_save to "
+                "tokens adds rows to the embeddings, which an adapter does not train. Set lora_modules_to_save to "
                 "the names of embeddings and output head, for most models [embed_tokens, lm_head]",
                 "tokens",
                 "lora_modules_to_save",
@@ -101,6 +104,26 @@ class AdapterKeys(StageConfig):
                 "peft_layers_to_transform",
             )
         return self
+
+    def _check_base(self) -> None:
+        bits = [key for key in ("load_in_4bit", "load_in_8bit") if getattr(self, key)]
+        if len(bits) > 1:
+            raise ConflictError("load_in_4bit and load_in_8bit: choose one", *bits)
+        if bits and self.adapter is None:
+            raise ConflictError(
+                f"{bits[0]}: true: quantized weights cannot be trained, and without adapter every weight is. Set "
+                f"adapter: {'qlora' if self.load_in_4bit else 'lora'}, or remove {bits[0]}",
+                *bits,
+                "adapter",
+            )
+        if self.adapter == "qlora" and not self.load_in_4bit:
+            instead = (
+                "Set load_in_4bit: true" if not bits else "Use adapter: lora, or load_in_4bit: true instead"
+            )
+            raise ConflictError(
+                f"adapter: qlora is a low-rank adapter on a base in 4 bits. {instead}", "adapter", "load_in_4bit",
+                "load_in_8bit",
+            )  # fmt: skip
 
     @property
     def takes_every_linear(self) -> bool:

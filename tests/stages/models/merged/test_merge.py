@@ -40,7 +40,14 @@ def make_adapter(folder: Path, base: Path, *, spread: float = 0.2, **lora: Any) 
 
 def run(folder: Path, base: Path, adapter: Adapter) -> tuple[Path, Heard]:
     out, heard = workspace(folder), Heard()
-    merge(MergedConfig(), base_model=Model(base), adapter=adapter, out=out, report=heard.report)
+    merge(
+        MergedConfig(),
+        base_model=Model(base),
+        quantized_base=None,
+        adapter=adapter,
+        out=out,
+        report=heard.report,
+    )
     return out.data, heard
 
 

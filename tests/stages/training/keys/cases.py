@@ -51,6 +51,15 @@ ADAPTER: dict[str, list[Case]] = {
         Case((None, "lora"), see.names_its_base, FACTORS),
         Case((None, "lora"), see.refusal, {**FACTORS, "lora_o_kernel": True}),
         Case((None, "lora"), see.loaded_type, {**FACTORS, "fp16": True, "bf16": False}, on_gpu=True),
+        Case(("lora", "qlora"), see.refusal, FACTORS),
+    ],
+    "load_in_4bit": [
+        Case((False, True), see.refusal),
+        Case((False, True), see.refusal, {**FACTORS, "adapter": "qlora"}),
+    ],
+    "load_in_8bit": [
+        Case((False, True), see.refusal),
+        Case((False, True), see.refusal, {**FACTORS, "adapter": "qlora"}),
     ],
     "lora_r": [Case((2, 4), see.adapter_shapes, without(LORA, "lora_r"))],
     "lora_alpha": [Case((2, 8), see.adapter_scales, without(LORA, "lora_alpha"))],

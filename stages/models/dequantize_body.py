@@ -1,0 +1,60 @@
+"""The weights of a stored model as numbers, whether they are stored as they are or by bitsandbytes."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from bitsandbytes.functional import QuantState, dequantize_4bit, int8_vectorwise_dequant
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from tunemill.stages.models.weights import StoredTensor, tensors_of_model
+
+# What bitsandbytes stores beside a weight.
+IN_4_BITS = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".quant_state.bitsandbytes__nf4",
+             ".quant_state.bitsandbytes__fp4")  # fmt: skip
+STATE = (".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4")
+
+
+class StoredBase:
+    """A model folder, read one tensor at a time. `quantized`: the names of the weights in 4 or 8 bits."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tensors = tensors_of_model(folder)
+        self._in_4_bits = {
+            name.removesuffix(end) for name in self.tensors for end in STATE if name.endswith(end)
+        }
+        self._in_8_bits = {
+            f"{name.removesuffix('SCB')}weight" for name in self.tensors if name.endswith(".SCB")
+        }
+        self.quantized = frozenset(self._in_4_bits | self._in_8_bits)
+        self._turned = _stored_turned(folder) if self.quantized else frozenset()
+
+    def read(self, name: str) -> Any:
+        """The tensor; a quantized one dequantized, in the layout and (in 4 bits) the type of the base that it is of."""
+        if name in self._in_4_bits:
+            ends = [end for end in IN_4_BITS if name + end in self.tensors]
+            state = QuantState.from_dict(
+                {end.removeprefix("."): self._stored(name + end) for end in ends}, device=torch.device("cpu")
+            )
+            found = dequantize_4bit(self._stored(name), state)
+        elif name in self._in_8_bits:
+            scales = self._stored(f"{name.removesuffix('weight')}SCB")
+            found = int8_vectorwise_dequant(self._stored(name), scales)
+        else:
+            return self._stored(name)
+        return found.T.contiguous() if name in self._turned else found
+
+    def _stored(self, name: str) -> Any:
+        place: StoredTensor = self.tensors[name]
+        with safe_open(place.file, framework="pt") as reader:
+            return reader.get_tensor(name)
+
+
+def _stored_turned(folder: Path) -> frozenset[str]:
+    """Weights that the model has as (in, out), as GPT-2 does, and bitsandbytes stores as (out, in)."""
+    config = AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return frozenset(f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D))
