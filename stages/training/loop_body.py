@@ -9,6 +9,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.files import copy_tokenizer, forget_versions
+from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
 from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.report import Report, Workspace
@@ -24,6 +25,7 @@ from tunemill.stages.training.added_loss_body import (
 )
 from tunemill.stages.training.callbacks_body import Checkpoints, Monitor, Reporter
 from tunemill.stages.training.checkpoints import last_complete, step_of
+from tunemill.stages.training.embeddings_body import train_every_row
 from tunemill.stages.training.kernels.insert_body import add_kernels, check_kernels_here
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.machine_body import Precision, check_attention, choose_precision
@@ -156,6 +158,8 @@ def load_model(config: TrainingKeys, base_model: Model, precision: Precision) ->
     stored = {"use_cache": model.config.use_cache}
     if is_quantized(base_model.path):
         raise_norms(model, precision)
+    set_generation_aside(model)
+    train_every_row(model)
     if config.adapter is not None:
         model = add_adapter(config, model, config.seed)
     if config.checkpoints_reentrantly:
@@ -278,6 +282,7 @@ def save(
             setattr(model.config, name, value)
         model.save_pretrained(out.data)
         forget_versions(out.data)
+        keep_generation(base_model.path, out.data)
     copy_tokenizer(base_model.path, out.data)
 
 

@@ -11,7 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from tunemill.stages.artifacts import Model, Tokenizer
 from tunemill.stages.errors import SettingError, SourceError
 from tunemill.stages.models.base_model.config import BaseModelConfig
+from tunemill.stages.models.base_model.fit_body import check_fit, skeleton_of
 from tunemill.stages.models.base_model.folder import fault_of_class, fault_of_folder, fault_of_settings
+from tunemill.stages.models.base_model.overrides_body import overridden_config
 from tunemill.stages.models.base_model.special_tokens import align_special_tokens
 from tunemill.stages.models.files import (
     copy_file,
@@ -19,7 +21,9 @@ from tunemill.stages.models.files import (
     forget_versions,
     model_files,
 )
+from tunemill.stages.models.generation_body import check_generation, keep_generation, set_generation_aside
 from tunemill.stages.models.quiet_body import be_quiet
+from tunemill.stages.models.ties_body import twice_stored, untie_config
 from tunemill.stages.models.weights import tensors_of_model
 from tunemill.stages.report import Report, Workspace
 
@@ -29,8 +33,9 @@ def base_model(
 ) -> None:
     """Write a model folder whose embeddings hold every token of `tokenizer`.
 
-    Weights are only loaded where they change (drawn anew, other config, longer embeddings); otherwise the files
-    are copied. Raises SourceError for a folder that is no model, SettingError for overrides that do not fit it.
+    Weights are only loaded where they change (drawn anew, other config, longer embeddings, tied ones stored twice);
+    otherwise the files are copied. Raises SourceError for a folder that is no model or whose tensors are not those of
+    its config, SettingError for overrides that do not fit it.
     """
     be_quiet()
     folder = _source_folder(config, upstream)
@@ -38,12 +43,24 @@ def base_model(
     model_config = _model_config(config, folder)
     rows = model_config.get_text_config().vocab_size
     wanted = math.ceil(len(words) / 32) * 32 if config.resize_token_embeddings_to_32x else len(words)
-    if config.reinit_weights or config.overrides_of_model_config or wanted > rows:
+    twice = "no"
+    if not config.reinit_weights:
+        check_fit(folder, model_config, overridden=bool(config.overrides_of_model_config))
+        twice = twice_stored(folder, skeleton_of(model_config))
+    check_generation(folder)
+    if twice == "apart":
+        report.log(
+            "config.json ties head and embeddings, and the files hold different ones: they are not tied"
+        )
+        model_config.tie_word_embeddings = model_config.get_text_config().tie_word_embeddings = False
+    if config.reinit_weights or config.overrides_of_model_config or wanted > rows or twice == "equal":
         report.log(f"loading the weights: {rows} embedding rows, {max(rows, wanted)} wanted")
-        _write_changed(config, folder, model_config, max(rows, wanted), out.data)
+        _write_changed(config, folder, model_config, max(rows, wanted), out.data, words.eos_token_id)
     else:
         for path in model_files(folder):
             copy_file(path, out.data / path.name)
+    if twice == "apart":
+        untie_config(out.data / "config.json")
     copy_tokenizer(tokenizer.path, out.data)
     _align(
         out.data, {name: getattr(words, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -68,49 +85,36 @@ def _model_config(config: BaseModelConfig, folder: Path) -> Any:
         raise SourceError(f"base_model: {reason}.")
     if reason := fault_of_class(stored, config.model_class):
         raise SettingError(f"model_type: {reason}.")
-    overrides = config.overrides_of_model_config or {}
-    loaded, unused = AutoConfig.from_pretrained(folder, return_unused_kwargs=True, **overrides)
-    if unused:
-        raise SettingError(
-            f"overrides_of_model_config: {', '.join(sorted(unused))}: no such key in the config of a "
-            f"{loaded.model_type} model. Correct the name, or leave it out."
-        )
-    return loaded
+    return overridden_config(folder, config.overrides_of_model_config or {})
 
 
-def _write_changed(config: BaseModelConfig, folder: Path, model_config: Any, rows: int, target: Path) -> None:
+def _write_changed(
+    config: BaseModelConfig, folder: Path, model_config: Any, rows: int, target: Path, eos: int | None
+) -> None:
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
-        model = _draw(model_config) if config.reinit_weights else _load(folder, model_config)
+        model = (
+            _draw(model_config, eos)
+            if config.reinit_weights
+            else AutoModelForCausalLM.from_pretrained(folder, config=model_config, dtype="auto")
+        )
         if rows > model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(rows, mean_resizing=config.mean_resizing_embeddings)
+    set_generation_aside(model)
     model.save_pretrained(target)
     forget_versions(target)
-    generation = folder / "generation_config.json"
-    if generation.is_file():
-        copy_file(generation, target / generation.name)
+    keep_generation(folder, target)
 
 
-def _draw(model_config: Any) -> Any:
-    return AutoModelForCausalLM.from_config(model_config, dtype=model_config.dtype or torch.float32)
-
-
-def _load(folder: Path, model_config: Any) -> Any:
-    model, info = AutoModelForCausalLM.from_pretrained(
-        folder, config=model_config, dtype="auto", output_loading_info=True, ignore_mismatched_sizes=True
-    )
-    misfits = {
-        "missing from the files": info["missing_keys"],
-        "of another shape": [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]],
-        "in the files but not in the model": info["unexpected_keys"],
-    }
-    for how, names in misfits.items():
-        if names:
-            raise SettingError(
-                f"base_model: {folder}: with this config {len(names)} tensors are {how}, such as {min(names)}. Correct "
-                f"overrides_of_model_config, or set reinit_weights: true to draw new weights."
-            )
+def _draw(model_config: Any, eos: int | None) -> Any:
+    """New weights; transformers draws the row of the padding as zeros, and EOS is more than that."""
+    text = model_config.get_text_config()
+    padding = text.pad_token_id
+    if padding is not None and padding == eos:
+        text.pad_token_id = None
+    model = AutoModelForCausalLM.from_config(model_config, dtype=model_config.dtype or torch.float32)
+    text.pad_token_id = model.config.get_text_config().pad_token_id = padding
     return model
 
 

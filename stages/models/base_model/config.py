@@ -13,6 +13,7 @@ from tunemill.stages.models.base_model.folder import (
     fault_of_settings,
     settings_of,
 )
+from tunemill.stages.models.base_model.rope import given_rope
 
 
 class BaseModelConfig(StageConfig):
@@ -53,6 +54,12 @@ class BaseModelConfig(StageConfig):
                 "true is not supported yet: Tunemill runs no code from a model folder. Use a model whose class is "
                 "part of transformers and leave the key out"
             )
+        return value
+
+    @field_validator("overrides_of_model_config")
+    @classmethod
+    def _one_rotation(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        given_rope(value or {})
         return value
 
     @property

@@ -6,7 +6,7 @@ from tunemill.stages.models.base_model.config import BaseModelConfig
 
 BASE_MODEL = Stage(
     name="base_model",
-    version=1,
+    version=2,
     config=BaseModelConfig,
     inputs={"tokenizer": Input(Tokenizer), "upstream": Input(Model, optional=True)},
     output=BaseModel,

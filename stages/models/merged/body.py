@@ -1,5 +1,7 @@
 """Folds a LoRA adapter into its base model and proves that the result computes the same."""
 
+from typing import Any
+
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -12,6 +14,7 @@ from tunemill.stages.models.merged.config import MergedConfig
 from tunemill.stages.models.merged.fold_body import fold, untie
 from tunemill.stages.models.merged.proof_body import Proof, prove
 from tunemill.stages.models.quiet_body import be_quiet
+from tunemill.stages.models.ties_body import twice_stored, untie_config
 from tunemill.stages.models.weights import tensors_of_model
 from tunemill.stages.report import Report, Workspace
 
@@ -33,7 +36,8 @@ def merge(
     be_quiet()
     changes = read_changes(adapter.path)
     used = sum(len(change.names) for change in changes.values())
-    embedding, head, tied = _tied_tensors(base_model)
+    skeleton = _skeleton(base_model)
+    embedding, head, tied = _tied_tensors(base_model, skeleton)
     head_change = changes.pop(head, None) if tied else None
     onto_quantized = quantized_base is not None and config.merge_method == "memory_efficient"
     frozen = StoredBase(quantized_base.path) if quantized_base is not None and onto_quantized else None
@@ -42,6 +46,9 @@ def merge(
         report.log(f"{head} and {embedding} are one tensor in the base and two in the merged model")
         untie(base_model.path, out.data, embedding, head, head_change)
         changed += 1
+    if not tied and twice_stored(out.data, skeleton) == "apart":
+        report.log(f"{head} and {embedding} differ in the merged model, so its config no longer ties them")
+        untie_config(out.data / "config.json")
     copy_tokenizer(adapter.path, out.data)
     if not changed:
         raise UserError(
@@ -94,10 +101,14 @@ def _tell_distances(proof: Proof, onto_quantized: bool, report: Report) -> None:
     )
 
 
-def _tied_tensors(base_model: Model) -> tuple[str, str, bool]:
-    """Names of the embeddings' and the head's weights, and whether the base stores them as one."""
+def _skeleton(base_model: Model) -> Any:
+    """The base without weights."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base_model.path))
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base_model.path))
+
+
+def _tied_tensors(base_model: Model, model: Any) -> tuple[str, str, bool]:
+    """Names of the embeddings' and the head's weights, and whether the base stores them as one."""
     names = {id(module): name for name, module in model.named_modules()}
     embedding = f"{names[id(model.get_input_embeddings())]}.weight"
     output = model.get_output_embeddings()

@@ -13,6 +13,7 @@ from tunemill.stages.errors import UserError
 from tunemill.stages.models.dequantize_body import StoredBase
 from tunemill.stages.models.files import INDEX_FILE, copy_file, model_files, weight_files
 from tunemill.stages.models.merged.adapter_body import Change
+from tunemill.stages.models.ties_body import untie_config
 from tunemill.stages.models.weights import StoredTensor, sort_header, tensors_of_model
 from tunemill.stages.report import Report
 
@@ -89,7 +90,7 @@ def untie(base: Path, target: Path, embedding: str, head: str, head_change: Chan
     tensors[head] = (old if head_change is None else head_change.apply(old)).clone()
     save_file(tensors, shard, metadata=metadata)
     sort_header(shard)
-    _untie_config(target / "config.json")
+    untie_config(target / "config.json")
     index = target / INDEX_FILE
     if index.is_file():
         content = json.loads(index.read_text(encoding="utf-8"))
@@ -97,11 +98,3 @@ def untie(base: Path, target: Path, embedding: str, head: str, head_change: Chan
         if "total_size" in content.get("metadata", {}):
             content["metadata"]["total_size"] += place.size
         index.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _untie_config(path: Path) -> None:
-    config = json.loads(path.read_text(encoding="utf-8"))
-    for part in (config, config.get("text_config", {})):
-        if "tie_word_embeddings" in part or part is config:
-            part["tie_word_embeddings"] = False
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

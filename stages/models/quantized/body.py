@@ -10,10 +10,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, TorchAoConfig
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import SettingError, UserError
-from tunemill.stages.models.files import copy_file, copy_tokenizer, forget_versions, weight_files
+from tunemill.stages.models.files import copy_tokenizer, forget_versions, weight_files
+from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
 from tunemill.stages.models.probe_body import fixed_tokens, logits_of
 from tunemill.stages.models.quantized.config import QuantizedConfig
 from tunemill.stages.models.quiet_body import be_quiet
+from tunemill.stages.models.ties_body import stored_twice_bytes
 from tunemill.stages.models.weights import sort_header, tensors_of_model
 from tunemill.stages.report import Report, Workspace
 
@@ -47,14 +49,13 @@ def quantize(config: QuantizedConfig, model: Model, out: Workspace, report: Repo
     granularity = PerRow() if group_size is None else PerGroup(group_size)
     settings = TorchAoConfig(Int8WeightOnlyConfig(granularity=granularity))
     quantized = AutoModelForCausalLM.from_pretrained(model.path, dtype="auto", quantization_config=settings)
+    set_generation_aside(quantized)
     quantized.save_pretrained(out.data)
     forget_versions(out.data)
     del quantized
     for path in weight_files(out.data):
         sort_header(path)
-    generation = model.path / "generation_config.json"
-    if generation.is_file():
-        copy_file(generation, out.data / generation.name)
+    keep_generation(model.path, out.data)
     copy_tokenizer(model.path, out.data)
     size = _check_stored(out.data, expected)
     after = logits_of(AutoModelForCausalLM.from_pretrained(out.data).eval(), ids)
@@ -72,7 +73,7 @@ def _expected(plain: Any, folder: Path, group_size: int | None) -> Expected:
     for each output row (or group of inputs in it)."""
     stored = tensors_of_model(folder)
     head = plain.get_output_embeddings()
-    size = sum(tensor.size for tensor in stored.values())
+    size = sum(tensor.size for tensor in stored.values()) - stored_twice_bytes(folder, plain)
     names = []
     for name, module in plain.named_modules():
         if not isinstance(module, torch.nn.Linear) or module is head:

@@ -8,7 +8,7 @@ from tunemill.stages.training.sft.config import SftConfig
 
 SFT = Stage(
     name="sft",
-    version=3,
+    version=4,
     config=SftConfig,
     inputs={
         "base_model": Input(Model),
