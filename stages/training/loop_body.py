@@ -15,6 +15,7 @@ from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.adapters.lora_body import add_adapter, save_adapter
 from tunemill.stages.training.adapters.quantized_base_body import raise_norms
+from tunemill.stages.training.adapters.starts_body import prove_start
 from tunemill.stages.training.added_loss_body import (
     AddedLoss,
     balances_experts,
@@ -141,7 +142,7 @@ def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspac
         report.checkpoint(f"step {step_of(checkpoint)} of {schedule.total}")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     kernels.undo()
-    save(config, trainer.model, stored_config, base_model, out)
+    save(config, trainer.model, stored_config, base_model, out, report)
     summarize(trainer, schedule, reporter, monitor, report)
 
 
@@ -272,11 +273,18 @@ def monitor_of(
 
 
 def save(
-    config: TrainingKeys, model: Any, stored_config: dict[str, Any], base_model: Model, out: Workspace
+    config: TrainingKeys,
+    model: Any,
+    stored_config: dict[str, Any],
+    base_model: Model,
+    out: Workspace,
+    report: Report,
 ) -> None:
     """Write the adapter or the model, with the tokenizer."""
     if config.adapter is not None:
         save_adapter(model, out.data)
+        if model.first_factors:
+            report.summary(start_logit_difference=prove_start(model, base_model.path, out.data))
     else:
         for name, value in stored_config.items():
             setattr(model.config, name, value)

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ FOLDED = {
     "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout", "modules_to_save",
     "peft_type", "peft_version", "r", "rank_pattern", "revision", "target_modules", "task_type", "use_rslora",
 }  # fmt: skip
+# What PEFT merges in the loaded model.
+BY_PEFT = ("ensure_weight_tying", "target_parameters", "trainable_token_indices", "use_dora")
 # These starts leave the base as it is; pissa and its like take the adapter out of the base first.
 PLAIN_STARTS = (True, False, "gaussian", "orthogonal")
 
@@ -51,10 +53,15 @@ class Change:
         return torch.addmm(weight.float(), left.float(), right.float(), alpha=self.scaling).to(weight.dtype)
 
 
-def read_changes(folder: Path) -> dict[str, Change]:
-    """Tensor of the base -> its change. Raises UserError for an adapter that is more than plain LoRA."""
+def read_changes(folder: Path, turned: Collection[str]) -> dict[str, Change] | None:
+    """Tensor of the base -> its change; None where each is more than two factors of one tensor, as DoRA's.
+
+    `turned`: names of weights that the base holds as (in, out). Raises UserError for what cannot be merged at all.
+    """
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     _refuse_unfoldable(config)
+    if _beyond_plain(config):
+        return None
     stored: dict[str, Any] = load_file(folder / "adapter_model.safetensors")
     factors: dict[str, dict[str, str]] = {}
     changes: dict[str, Change] = {}
@@ -69,12 +76,16 @@ def read_changes(folder: Path) -> dict[str, Change]:
         else:
             factors.setdefault(part["module"], {})[part["kind"] or f"embedding_{part['embedding']}"] = name
     for module, names in factors.items():
-        changes[f"{module}.weight"] = _low_rank(module, names, stored, config)
+        changes[f"{module}.weight"] = _low_rank(module, names, stored, config, turned)
     return changes
 
 
 def _low_rank(
-    module: str, names: Mapping[str, str], stored: Mapping[str, Any], config: Mapping[str, Any]
+    module: str,
+    names: Mapping[str, str],
+    stored: Mapping[str, Any],
+    config: Mapping[str, Any],
+    turned: Collection[str],
 ) -> Change:
     embedding = "embedding_A" in names
     keys = ("embedding_A", "embedding_B") if embedding else ("A", "B")
@@ -89,7 +100,7 @@ def _low_rank(
     alpha = _of_pattern(config.get("alpha_pattern") or {}, module, config["lora_alpha"])
     scaling = alpha / math.sqrt(rank) if config["use_rslora"] else alpha / rank
     # An embedding's factors are stored for rows by tokens, its weight as tokens by rows.
-    transposed = embedding or bool(config["fan_in_fan_out"])
+    transposed = embedding or f"{module}.weight" in turned
     return Change((names[keys[0]], names[keys[1]]), a=a, b=b, scaling=scaling, transposed=transposed)
 
 
@@ -101,6 +112,16 @@ def _of_pattern(patterns: Mapping[str, float], module: str, default: float) -> f
     return default
 
 
+def _beyond_plain(config: Mapping[str, Any]) -> list[str]:
+    """Settings of the adapter that make it more than plain LoRA. PEFT writes empty lists for those that are unset."""
+    plain = json.loads(json.dumps(LoraConfig().to_dict()))
+    return [
+        key
+        for key, value in config.items()
+        if key not in FOLDED and (value or None) != (plain.get(key) or None)
+    ]
+
+
 def _refuse_unfoldable(config: Mapping[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
         raise UserError(f"adapter: peft_type {config.get('peft_type')} cannot be folded in, only LORA.")
@@ -109,7 +130,8 @@ def _refuse_unfoldable(config: Mapping[str, Any]) -> None:
             f"adapter: init_lora_weights {config.get('init_lora_weights')} changed the base before training: it "
             f"cannot be folded into the unchanged one. Use true, gaussian or orthogonal."
         )
-    plain = json.loads(json.dumps(LoraConfig().to_dict()))
-    odd = [key for key, value in config.items() if key not in FOLDED and value != plain.get(key)]
+    odd = [key for key in _beyond_plain(config) if key not in BY_PEFT]
     if odd:
-        raise UserError(f"adapter: {', '.join(sorted(odd))}: cannot be folded in yet, only plain LoRA can.")
+        raise UserError(
+            f"adapter: {', '.join(sorted(odd))}: cannot be folded in yet. Without it LoRA and DoRA can be."
+        )

@@ -1,9 +1,6 @@
 """Folds a LoRA adapter into its base model and proves that the result computes the same."""
 
-from typing import Any
-
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunemill.stages.artifacts import Adapter, Model, QuantizedBase
 from tunemill.stages.errors import UserError
@@ -12,6 +9,8 @@ from tunemill.stages.models.files import copy_tokenizer
 from tunemill.stages.models.merged.adapter_body import Change, read_changes
 from tunemill.stages.models.merged.config import MergedConfig
 from tunemill.stages.models.merged.fold_body import fold, untie
+from tunemill.stages.models.merged.loaded_body import merge_loaded
+from tunemill.stages.models.merged.names_body import Names, names_of
 from tunemill.stages.models.merged.proof_body import Proof, prove
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.ties_body import twice_stored, untie_config
@@ -34,21 +33,17 @@ def merge(
     than base and adapter do.
     """
     be_quiet()
-    changes = read_changes(adapter.path)
-    used = sum(len(change.names) for change in changes.values())
-    skeleton = _skeleton(base_model)
-    embedding, head, tied = _tied_tensors(base_model, skeleton)
-    head_change = changes.pop(head, None) if tied else None
     onto_quantized = quantized_base is not None and config.merge_method == "memory_efficient"
     frozen = StoredBase(quantized_base.path) if quantized_base is not None and onto_quantized else None
-    changed = fold(base_model.path, frozen, changes, out.data, report)
-    if tied and _comes_apart(changes.get(embedding), head_change):
-        report.log(f"{head} and {embedding} are one tensor in the base and two in the merged model")
-        untie(base_model.path, out.data, embedding, head, head_change)
-        changed += 1
-    if not tied and twice_stored(out.data, skeleton) == "apart":
-        report.log(f"{head} and {embedding} differ in the merged model, so its config no longer ties them")
-        untie_config(out.data / "config.json")
+    names = names_of(base_model.path)
+    changes = read_changes(adapter.path, names.turned)
+    if changes is not None:
+        changes = {names.stored(name): change for name, change in changes.items()}
+    if changes is None or not changes.keys() <= {*tensors_of_model(base_model.path), names.head}:
+        changed, used = merge_loaded(base_model.path, frozen, adapter.path, out.data)
+    else:
+        used = sum(len(change.names) for change in changes.values())
+        changed = _fold(base_model, frozen, changes, names, out, report)
     copy_tokenizer(adapter.path, out.data)
     if not changed:
         raise UserError(
@@ -101,20 +96,29 @@ def _tell_distances(proof: Proof, onto_quantized: bool, report: Report) -> None:
     )
 
 
-def _skeleton(base_model: Model) -> Any:
-    """The base without weights."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base_model.path))
-
-
-def _tied_tensors(base_model: Model, model: Any) -> tuple[str, str, bool]:
-    """Names of the embeddings' and the head's weights, and whether the base stores them as one."""
-    names = {id(module): name for name, module in model.named_modules()}
-    embedding = f"{names[id(model.get_input_embeddings())]}.weight"
-    output = model.get_output_embeddings()
-    head = f"{names[id(output)]}.weight" if output is not None else ""
-    stored = tensors_of_model(base_model.path)
-    return embedding, head, bool(head) and head not in stored and embedding in stored
+def _fold(
+    base_model: Model,
+    frozen: StoredBase | None,
+    changes: dict[str, Change],
+    names: Names,
+    out: Workspace,
+    report: Report,
+) -> int:
+    """Tensor by tensor. Returns how many came out different."""
+    head_change = changes.pop(names.head, None) if names.tied else None
+    changed = fold(base_model.path, frozen, changes, out.data, report)
+    if names.tied and _comes_apart(changes.get(names.embedding), head_change):
+        report.log(
+            f"{names.head} and {names.embedding} are one tensor in the base and two in the merged model"
+        )
+        untie(base_model.path, out.data, names.embedding, names.head, head_change)
+        changed += 1
+    if not names.tied and twice_stored(out.data, names.skeleton) == "apart":
+        report.log(
+            f"{names.head} and {names.embedding} differ in the merged model, so its config no longer ties them"
+        )
+        untie_config(out.data / "config.json")
+    return changed
 
 
 def _comes_apart(embedding: Change | None, head: Change | None) -> bool:

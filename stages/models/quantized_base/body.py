@@ -11,7 +11,8 @@ from transformers.pytorch_utils import Conv1D
 from tunemill.stages.artifacts import BaseModel
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.dequantize_body import StoredBase
-from tunemill.stages.models.files import copy_file, copy_tokenizer, forget_versions, weight_files
+from tunemill.stages.models.files import copy_tokenizer, forget_versions, weight_files
+from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
 from tunemill.stages.models.quantized_base.config import QuantizedBaseConfig
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.weights import sort_header, tensors_of_model
@@ -34,6 +35,7 @@ def quantize_base(config: QuantizedBaseConfig, base_model: BaseModel, out: Works
     model = AutoModelForCausalLM.from_pretrained(
         base_model.path, dtype="auto", quantization_config=settings, device_map={"": "cpu"}
     )
+    set_generation_aside(model)
     model.save_pretrained(out.data)
     del model
     forget_versions(out.data)
@@ -41,9 +43,7 @@ def quantize_base(config: QuantizedBaseConfig, base_model: BaseModel, out: Works
         _forget_compute_type(out.data / "config.json")
     for path in weight_files(out.data):
         sort_header(path)
-    generation = base_model.path / "generation_config.json"
-    if generation.is_file():
-        copy_file(generation, out.data / generation.name)
+    keep_generation(base_model.path, out.data)
     copy_tokenizer(base_model.path, out.data)
     _summarize(base_model.path, out.data, report)
 

@@ -8,10 +8,17 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.files import forget_versions
+from tunemill.stages.training.adapters.starts_body import (
+    first_factors,
+    of_twice_the_rank,
+    probe,
+    without_start,
+)
 from tunemill.stages.training.keys.adapter import ALL_LINEAR, AdapterKeys
 
 # A path would differ from store to store; the base is the artifact beside the adapter in the graph.
@@ -33,21 +40,59 @@ def add_adapter(config: AdapterKeys, model: Any, seed: int) -> Any:
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=_targets(config, model),
+        target_parameters=_parameters(config, model),
+        exclude_modules=config.lora_exclude_modules,
         modules_to_save=_saved_modules(config, model),
         fan_in_fan_out=config.lora_fan_in_fan_out,
         use_rslora=config.peft_use_rslora,
+        use_dora=config.peft_use_dora,
+        rank_pattern=config.lora_rank_pattern,
+        alpha_pattern=config.lora_alpha_pattern,
         layers_to_transform=config.peft_layers_to_transform,
+        layers_pattern=config.peft_layers_pattern if config.peft_layers_to_transform is not None else None,
+        trainable_token_indices=config.peft_trainable_token_indices,
+        ensure_weight_tying=config.peft_ensure_weight_tying,
         init_lora_weights=config.peft_init_lora_weights,
     )
+    in_float32 = config.peft_autocast_adapter_dtype is not False
+    before = probe(model) if config.takes_start_out else None
     torch.manual_seed(seed)
-    adapted = get_peft_model(model, lora)
-    # PEFT takes the setting back, with a warning, where a module stores its weight the other way.
-    if config.lora_fan_in_fan_out and not adapted.peft_config["default"].fan_in_fan_out:
+    try:
+        adapted = get_peft_model(model, lora, autocast_adapter_dtype=in_float32)
+    except (ValueError, TypeError, AttributeError, RuntimeError, NotImplementedError) as error:
+        # PEFT looks at each module that it wraps; what it cannot do is known by then, before the first step.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SettingError(
+            f"adapter: {config.adapter}: PEFT cannot add it to this model: {reason}"
+        ) from error
+    _check_layout(config, adapted)
+    adapted.first_factors = {} if before is None else first_factors(adapted, before)
+    return adapted
+
+
+def _check_layout(config: AdapterKeys, adapted: Any) -> None:
+    """PEFT corrects the setting for each module that stores its weight the other way; if all do, it is ignored."""
+    layers = [module for module in adapted.modules() if isinstance(module, LoraLayer)]
+    if config.lora_fan_in_fan_out and not any(getattr(layer, "fan_in_fan_out", False) for layer in layers):
         raise SettingError(
             "lora_fan_in_fan_out: true: modules that get an adapter store their weights (out, in), so it would be "
             "ignored. Remove it."
         )
-    return adapted
+
+
+def _parameters(config: AdapterKeys, model: Any) -> list[str] | None:
+    """Names of parameters for PEFT, each matching a whole name or its end."""
+    wanted = config.lora_target_parameters
+    if not wanted:
+        return None
+    names = [name for name, _ in model.named_parameters()]
+    unknown = [one for one in wanted if not any(name == one or name.endswith(f".{one}") for name in names)]
+    if unknown:
+        known = sorted({".".join(name.split(".")[-2:]) for name in names})
+        raise SettingError(
+            f"lora_target_parameters: {', '.join(unknown)}: no parameter of this model. It has {', '.join(known)}."
+        )
+    return wanted
 
 
 def _targets(config: AdapterKeys, model: Any) -> list[str] | str:
@@ -64,7 +109,7 @@ def _targets(config: AdapterKeys, model: Any) -> list[str] | str:
     _check_names("lora_target_modules", names, modules)
     layers = config.peft_layers_to_transform
     if not config.takes_every_linear:
-        return _in_layers(names, modules, layers)
+        return _in_layers(config, names, modules)
     if not names and layers is None:
         return ALL_LINEAR
     head = model.get_output_embeddings()
@@ -73,23 +118,29 @@ def _targets(config: AdapterKeys, model: Any) -> list[str] | str:
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and module is not head
     ]
-    return _in_layers(sorted({*linear, *names}), modules, layers)
+    return _in_layers(config, sorted({*linear, *names}), modules)
 
 
-def _in_layers(names: list[str], modules: Sequence[str], layers: Sequence[int] | None) -> list[str]:
+def _in_layers(config: AdapterKeys, names: list[str], modules: Sequence[str]) -> list[str]:
     """The names that lead into these layers, if any are given.
 
     Of the end of a name PEFT tells that itself; of a module's whole name it does not.
     """
+    layers, before = config.peft_layers_to_transform, config.peft_layers_pattern
     if layers is None:
         return names
-    numbers = {name: LAYER.match(f"{name}.") for name in names if name in modules}
-    kept = [name for name in names if (found := numbers.get(name)) is None or int(found[1]) in layers]
-    if not kept:
+    number = re.compile(rf".*?\.(?:{'|'.join(before)})\.(\d+)\.") if before else LAYER
+    inside = [name for name in modules if (found := number.match(f"{name}.")) and int(found[1]) in layers]
+    if names and not any(_leads_to(name, module) for name in names for module in inside):
         raise SettingError(
             f"peft_layers_to_transform: {layers}: none of the modules in lora_target_modules is in these layers."
         )
-    return kept
+    numbers = {name: number.match(f"{name}.") for name in names if name in modules}
+    return [name for name in names if (found := numbers.get(name)) is None or int(found[1]) in layers]
+
+
+def _leads_to(name: str, module: str) -> bool:
+    return module == name or module.endswith(f".{name}")
 
 
 def _saved_modules(config: AdapterKeys, model: Any) -> list[str] | None:
@@ -100,7 +151,7 @@ def _saved_modules(config: AdapterKeys, model: Any) -> list[str] | None:
 
 
 def _check_names(key: str, wanted: list[str], modules: list[str]) -> None:
-    unknown = [name for name in wanted if not any(m == name or m.endswith(f".{name}") for m in modules)]
+    unknown = [name for name in wanted if not any(_leads_to(name, module) for module in modules)]
     if unknown:
         known = sorted({name.rpartition(".")[2] for name in modules if not name.rpartition(".")[2].isdigit()})
         raise SettingError(
@@ -118,8 +169,13 @@ def _check_layers(config: AdapterKeys, model: Any) -> None:
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Write adapter_model.safetensors and adapter_config.json, the same bytes for the same adapter."""
-    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    """Write adapter_model.safetensors and adapter_config.json, the same bytes for the same adapter.
+
+    It belongs to the base as it was, whatever its start took out of it.
+    """
+    weights = without_start(
+        get_peft_model_state_dict(model, save_embedding_layers=False), model.first_factors
+    )
     save_file(
         {name: weights[name].detach().cpu().contiguous().clone() for name in sorted(weights)},
         folder / "adapter_model.safetensors",
@@ -127,10 +183,14 @@ def save_adapter(model: Any, folder: Path) -> None:
     )
     lora = copy.deepcopy(model.peft_config["default"])
     lora.base_model_name_or_path = BASE_NAME
+    if model.first_factors:
+        of_twice_the_rank(lora)
     lora.inference_mode = True
     if not isinstance(lora.target_modules, str):
         # PEFT keeps a set, and writes it in whatever order the process hashes strings.
         lora.target_modules = sorted(lora.target_modules)
+    # The name of a parameter that PEFT would look for among an empty set of them.
+    lora.target_parameters = sorted(lora.target_parameters) if lora.target_parameters else None
     if lora.modules_to_save is not None:
         lora.modules_to_save = sorted(lora.modules_to_save)
     lora.save_pretrained(folder)

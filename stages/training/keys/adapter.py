@@ -4,15 +4,16 @@ import re
 from collections.abc import Iterator
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from tunemill.stages.declaration import ConflictError, Idle, StageConfig, not_yet
+from tunemill.stages.declaration import ConflictError, Idle, not_yet
+from tunemill.stages.training.keys.lora import LoraKeys
 
 # Text that PEFT takes in place of names: every linear module but the output head.
 ALL_LINEAR = "all-linear"
 
 
-class AdapterKeys(StageConfig):
+class AdapterKeys(LoraKeys):
     """Train a low-rank adapter in place of every weight."""
 
     adapter: Literal["lora", "qlora"] | None = Field(
@@ -37,15 +38,7 @@ class AdapterKeys(StageConfig):
     tokens: list[str] = Field([], description="added tokens: with an adapter they need lora_modules_to_save")
     lora_fan_in_fan_out: bool = Field(False, description="weights are stored (in, out), as in GPT-2")
     peft_use_rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
-    peft_layers_to_transform: list[NonNegativeInt] | None = Field(
-        None, description="only these layers, from 0"
-    )
-    peft_init_lora_weights: bool | Literal["gaussian", "orthogonal"] = Field(
-        True, description="how adapter weights start; true: the first factor random, the second zero"
-    )
-
     _adapters_to_come = not_yet("adapter", "llama-adapter")
-    _starts_to_come = not_yet("peft_init_lora_weights", "pissa", "olora", "corda", "eva", "loftq", "lora_ga")
 
     @field_validator("lora_target_modules", mode="after")
     @classmethod
@@ -74,19 +67,22 @@ class AdapterKeys(StageConfig):
         missing = [key for key in ("lora_r", "lora_alpha") if getattr(self, key) is None]
         if missing:
             raise ConflictError(f"adapter: {self.adapter} needs {' and '.join(missing)}", "adapter", *missing)
-        if self.lora_target_modules in (None, [], "") and not self.lora_target_linear:
+        named = self.lora_target_modules or self.lora_target_parameters
+        if not named and not self.lora_target_linear:
             raise ConflictError(
                 f"adapter: {self.adapter} needs lora_target_modules (names of modules) or lora_target_linear: true",
                 "adapter",
                 "lora_target_modules",
                 "lora_target_linear",
             )
-        if self.tokens and not self.lora_modules_to_save:
+        if self.tokens and not self.lora_modules_to_save and not self.peft_trainable_token_indices:
             raise ConflictError(
                 "tokens adds rows to the embeddings, which an adapter does not train. Set lora_modules_to_save to "
-                "the names of embeddings and output head, for most models [embed_tokens, lm_head]",
+                "the names of embeddings and output head, for most models [embed_tokens, lm_head]; or "
+                "peft_trainable_token_indices to the ids of the tokens",
                 "tokens",
                 "lora_modules_to_save",
+                "peft_trainable_token_indices",
                 "adapter",
             )
         given = self.lora_target_modules

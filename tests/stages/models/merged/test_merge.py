@@ -211,7 +211,7 @@ def change_config(adapter: Adapter, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"use_dora": True}, "adapter: use_dora: cannot be folded in yet"),
+        ({"use_dora": True}, "lora_magnitude_vector, .*: not in both the adapter and the base model"),
         ({"lora_bias": True}, "adapter: lora_bias: cannot"),
         ({"bias": "all"}, "adapter: bias: cannot"),
         ({"a_new_kind": 1}, "adapter: a_new_kind: cannot"),
@@ -241,7 +241,7 @@ def test_every_tensor_must_have_its_place(tmp_path: Path) -> None:
         run(tmp_path / "out1", base, adapter)
     change_weights(adapter, {name.replace("layers.1", "layers.9"): tensor for name, tensor in stored.items()})
     with pytest.raises(
-        UserError, match=r"model.layers.9.mlp.down_proj.weight, .*not in the base model's files"
+        UserError, match=r"model.layers.9.mlp.down_proj.lora_A.weight, .*not in both the adapter and the base"
     ):
         run(tmp_path / "out2", base, adapter)
     change_weights(adapter, {**stored, "odd": torch.ones(1)})

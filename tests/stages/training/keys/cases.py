@@ -87,7 +87,31 @@ ADAPTER: dict[str, list[Case]] = {
         Case((None, [0], [1]), see.adapted_modules, lora(lora_target_modules=WHOLE_NAMES)),
         Case((None, [2]), see.refusal, LORA),
     ],
-    "peft_init_lora_weights": [Case((True, "gaussian", "orthogonal"), see.first_factors, LORA)],
+    "peft_init_lora_weights": [
+        Case((True, "gaussian", "orthogonal"), see.first_factors, LORA),
+        Case((True, "pissa", "olora"), see.first_factors, LORA),
+        Case((True, "pissa"), see.refusal, {**LORA, "load_in_4bit": True}),
+    ],
+    "peft_use_dora": [Case((False, True), see.trained_parameters, LORA)],
+    "lora_target_parameters": [
+        Case((None, ["q_proj.weight"]), see.adapted_modules, lora(lora_target_modules=["k_proj"])),
+        Case((None, ["no_such"]), see.refusal, LORA),
+    ],
+    "lora_rank_pattern": [Case(({}, {"q_proj": 2}), see.adapter_shapes, LORA)],
+    "lora_alpha_pattern": [Case(({}, {"q_proj": 2}), see.adapter_scales, LORA)],
+    "lora_exclude_modules": [Case((None, ["q_proj"]), see.adapted_modules, EVERY)],
+    "peft_layers_pattern": [
+        Case((None, ["no_such"]), see.refusal, {**LORA, "peft_layers_to_transform": [0]}),
+    ],
+    "peft_trainable_token_indices": [
+        Case((None, [5], [5, 6]), see.trained_shapes, LORA),
+        Case((None, [5]), see.refusal, {**LORA, "tokens": ["<new>"]}),
+    ],
+    "peft_ensure_weight_tying": [Case((False, True), see.saved_tying, LORA)],
+    "peft_autocast_adapter_dtype": [
+        Case((True, False), see.adapter_types, {**LORA, "bf16": "full"}),
+    ],
+    "lora_on_cpu": [Case((False, True), see.idle_keys, LORA)],
 }  # fmt: skip
 
 BATCHES: dict[str, list[Case]] = {

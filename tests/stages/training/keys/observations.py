@@ -81,6 +81,24 @@ def trained_parameters(seen: Seen) -> list[str]:
     return [name for name, tensor in seen.trainer.model.named_parameters() if tensor.requires_grad]
 
 
+def trained_shapes(seen: Seen) -> list[tuple[int, ...]]:
+    """Shapes of the parameters that are trained."""
+    parameters = seen.trainer.model.parameters()
+    return [tuple(tensor.shape) for tensor in parameters if tensor.requires_grad]
+
+
+def adapter_types(seen: Seen) -> set[str]:
+    """Types of the parameters that are trained."""
+    parameters = seen.trainer.model.parameters()
+    return {str(tensor.dtype) for tensor in parameters if tensor.requires_grad}
+
+
+def saved_tying(seen: Seen) -> bool:
+    """Whether the saved adapter says that what the base ties stays one."""
+    config = json.loads((seen.folder / "data" / "adapter_config.json").read_text())
+    return bool(config["ensure_weight_tying"])
+
+
 def _adapted(seen: Seen) -> Iterator[tuple[str, Any]]:
     return ((name, m) for name, m in seen.trainer.model.named_modules() if isinstance(m, LoraLayer))
 

@@ -1,0 +1,95 @@
+"""Merging by PEFT in the loaded model: what is more than a product of two factors beside one stored tensor."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from tunemill.stages.errors import UserError
+from tunemill.stages.models.dequantize_body import StoredBase
+from tunemill.stages.models.files import forget_versions, weight_files
+from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
+from tunemill.stages.models.weights import sort_header, tensors_of_model
+
+
+def merge_loaded(base: Path, frozen: StoredBase | None, adapter: Path, target: Path) -> tuple[int, int]:
+    """Write the merged model; the whole of it is in memory, in float32, and rounded once to the types of the base.
+
+    Returns how many of the base's tensors came out different, and how many the adapter has. Raises UserError where
+    one of these has no place in the model.
+    """
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+    types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    model.float()
+    if frozen is not None:
+        _take_quantized(model, frozen)
+    with warnings.catch_warnings():
+        # PEFT tells of tied weights, which are taken apart below.
+        warnings.simplefilter("ignore")
+        adapted = PeftModel.from_pretrained(model, adapter)
+        used = _check_used(adapted, adapter)
+        merged = adapted.merge_and_unload()
+    for name, tensor in (*merged.named_parameters(), *merged.named_buffers()):
+        tensor.data = tensor.data.to(types.get(name, tensor.dtype))
+    _take_apart(merged)
+    set_generation_aside(merged)
+    merged.save_pretrained(target)
+    forget_versions(target)
+    for path in weight_files(target):
+        sort_header(path)
+    keep_generation(base, target)
+    return _count_changed(base, frozen, target), used
+
+
+def _take_quantized(model: Any, frozen: StoredBase) -> None:
+    """The weights as they were quantized, in place of those before."""
+    weights = model.state_dict()
+    for name in sorted(frozen.quantized):
+        assert name in weights, f"{name}: quantized, and not in the base"
+        weights[name].copy_(frozen.read(name))
+
+
+def _check_used(adapted: Any, adapter: Path) -> int:
+    stored: dict[str, Any] = load_file(adapter / "adapter_model.safetensors")
+    held = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    odd = [*sorted(stored.keys() - held.keys()), *sorted(held.keys() - stored.keys())]
+    odd = odd or [name for name in stored if stored[name].shape != held[name].shape]
+    if odd:
+        raise UserError(
+            f"adapter: {', '.join(odd[:3])}{', ...' if len(odd) > 3 else ''}: not in both the adapter and the base "
+            f"model. The adapter is incomplete, or belongs to another base model."
+        )
+    return len(stored)
+
+
+def _take_apart(model: Any) -> None:
+    """Where head and embeddings were tied and have parted, the config says so."""
+    head = model.get_output_embeddings()
+    config = model.config.get_text_config()
+    if head is None or not config.tie_word_embeddings:
+        return
+    if not torch.equal(head.weight, model.get_input_embeddings().weight):
+        config.tie_word_embeddings = model.config.tie_word_embeddings = False
+
+
+def _count_changed(base: Path, frozen: StoredBase | None, target: Path) -> int:
+    before, after = tensors_of_model(base), tensors_of_model(target)
+    changed = 0
+    for name, place in after.items():
+        with safe_open(place.file, framework="pt") as reader:
+            new = reader.get_tensor(name)
+        if name not in before:
+            changed += 1
+            continue
+        if frozen is not None and name in frozen.quantized:
+            old = frozen.read(name).to(new.dtype)
+        else:
+            with safe_open(before[name].file, framework="pt") as reader:
+                old = reader.get_tensor(name)
+        changed += not torch.equal(old, new)
+    return changed

@@ -1,0 +1,84 @@
+"""Starts that take the first factors out of the base: the trained adapter, written for the base as it was."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+
+from tunemill.stages.errors import SettingError, UserError
+from tunemill.stages.models.loading_body import load_causal_lm
+from tunemill.stages.models.probe_body import fixed_tokens, logits_of
+
+FACTORS = (".lora_A.weight", ".lora_B.weight")
+# Largest difference of a logit over the largest: what is left of the base was rounded to its type once.
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+
+def probe(model: Any) -> Any:
+    """Logits of fixed tokens."""
+    was_training = model.training
+    model.eval()
+    ids = fixed_tokens(model.config.get_text_config().vocab_size).to(
+        model.get_input_embeddings().weight.device
+    )
+    found = logits_of(model, ids)
+    model.train(was_training)
+    return found
+
+
+def first_factors(model: Any, before: Any) -> dict[str, Any]:
+    """Name -> copy of each factor as it starts. `before`: what `probe` found without the adapter.
+
+    Raises SettingError for modules that cannot start so, and where the model computes something else already.
+    """
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    start = f"peft_init_lora_weights: {model.peft_config['default'].init_lora_weights}"
+    if any("lora_embedding_" in name for name in weights):
+        raise SettingError(f"{start} is for linear modules, and an embedding gets an adapter. Take it out.")
+    _check_same(probe(model), before, model.get_input_embeddings().weight.dtype, SettingError, (
+        f"{start}: with the adapter the model computes something else before the first step: a module that gets one "
+        f"shares its weight, as an output head tied to the embeddings does. Leave that module out"
+    ))  # fmt: skip
+    return {name: tensor.detach().clone() for name, tensor in weights.items() if name.endswith(FACTORS)}
+
+
+def without_start(weights: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+    """The factors [A; A0] and [B, -B0] of twice the rank: B A - B0 A0, what training added to the base as it was."""
+    found = dict(weights)
+    for name, start in first.items():
+        now, old = weights[name], start.to(weights[name].device)
+        is_first = name.endswith(FACTORS[0])
+        found[name] = torch.cat([now, old], dim=0) if is_first else torch.cat([now, -old], dim=1)
+    return found
+
+
+def of_twice_the_rank(config: Any) -> None:
+    """Change the settings of an adapter so that factors of twice the rank are scaled as before."""
+    grown = math.sqrt(2) if config.use_rslora else 2
+    config.r *= 2
+    config.lora_alpha *= grown
+    config.rank_pattern = {name: 2 * rank for name, rank in config.rank_pattern.items()}
+    config.alpha_pattern = {name: alpha * grown for name, alpha in config.alpha_pattern.items()}
+    config.init_lora_weights = True
+
+
+def prove_start(model: Any, base: Path, adapter: Path) -> float:
+    """The largest difference of a logit between the model that was trained and the stored adapter on its base.
+
+    Raises UserError where it is more than rounding.
+    """
+    weight = model.get_input_embeddings().weight
+    plain = load_causal_lm(base, dtype=weight.dtype).to(weight.device)
+    return _check_same(probe(PeftModel.from_pretrained(plain, adapter)), probe(model), weight.dtype, UserError, (
+        "peft_init_lora_weights: beside the base as it was, the trained adapter gives other logits than those that "
+        "were trained. Train with float32: true, or start with gaussian"
+    ))  # fmt: skip
+
+
+def _check_same(found: Any, expected: Any, dtype: Any, error: type[ValueError], reason: str) -> float:
+    difference, largest = float((found - expected).abs().max()), float(expected.abs().max())
+    if not difference <= TOLERANCE.get(dtype, TOLERANCE[torch.float32]) * largest:
+        raise error(f"{reason} (they differ by {difference:g}, of {largest:g} at most).")
+    return difference

@@ -1,0 +1,133 @@
+"""The keys of PEFT's variants of LoRA: what else gets factors, how they start, and what is trained beside them."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, field_validator, model_validator
+
+from tunemill.stages.declaration import ConflictError, Idle, Runtime, StageConfig
+
+# Starts that take the first factors out of the base, so that the model begins where it was.
+TAKEN_OUT = ("pissa", "olora")
+PLAIN_STARTS = ("gaussian", "orthogonal")
+# Starts that look at data or gradients before the first step.
+FROM_DATA = {
+    "corda": "the covariance of each module's inputs",
+    "eva": "the singular vectors of each module's inputs",
+    "lora_ga": "the gradients of a few batches",
+}
+Start = Annotated[str, StringConstraints(pattern=r"^(gaussian|orthogonal|olora|pissa|pissa_niter_[1-9]\d?)$")]
+
+
+class LoraKeys(StageConfig):
+    """What LoRA can do beside two factors for each module."""
+
+    peft_use_dora: bool = Field(
+        False, description="train a magnitude for each output beside the direction (DoRA)"
+    )
+    lora_target_parameters: list[str] | None = Field(
+        None,
+        description="names of parameters that get an adapter and belong to no linear module, such as experts",
+    )
+    lora_rank_pattern: dict[str, PositiveInt] = Field(
+        {}, description="other ranks, by the name of a module (its end, or a regular expression)"
+    )
+    lora_alpha_pattern: dict[str, PositiveInt] = Field(
+        {}, description="other values of lora_alpha, by such names"
+    )
+    lora_exclude_modules: list[str] | str | None = Field(
+        None, description="modules that get no adapter: names, or one regular expression"
+    )
+    peft_layers_pattern: list[str] | None = Field(
+        None,
+        description="what stands before the number of a layer in a module's name, for peft_layers_to_transform",
+    )
+    peft_layers_to_transform: list[NonNegativeInt] | None = Field(
+        None, description="only these layers, from 0"
+    )
+    peft_trainable_token_indices: list[NonNegativeInt] | dict[str, list[NonNegativeInt]] | None = Field(
+        None,
+        description="ids of tokens whose embeddings are trained too; or these by the name of the embeddings",
+    )
+    peft_ensure_weight_tying: bool = Field(
+        False, description="train head and embeddings as one where the base ties them"
+    )
+    peft_autocast_adapter_dtype: bool | None = Field(
+        None, description="keep the adapter in float32 beside a 16-bit base; unset: true"
+    )
+    peft_init_lora_weights: bool | Start = Field(
+        True,
+        description="how adapter weights start; true: the first factor random, the second zero; gaussian, orthogonal, "
+        "pissa, pissa_niter_<n>, olora",
+    )
+    lora_on_cpu: Runtime[bool] = Field(
+        False, description="make the adapter in main memory: that is where it is always made"
+    )
+
+    @field_validator("lora_target_parameters", mode="before")
+    @classmethod
+    def _one_parameter_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) and value else value
+
+    @field_validator("peft_init_lora_weights", mode="before")
+    @classmethod
+    def _start_needs_no_data(cls, value: object) -> object:
+        if isinstance(value, str) and value in FROM_DATA:
+            raise ValueError(
+                f"{value} needs {FROM_DATA[value]} before the first step, which is not supported yet; use pissa, olora "
+                f"or orthogonal, which look at the weights alone"
+            )
+        if value == "loftq":
+            raise ValueError(
+                "loftq quantizes the base in its own way, and the adapter belongs to that base alone: not supported "
+                "yet. Use adapter: qlora with load_in_4bit: true, or pissa"
+            )
+        return value
+
+    @property
+    def takes_start_out(self) -> bool:
+        """Whether the first factors are taken out of the base before training."""
+        return str(self.peft_init_lora_weights).startswith(TAKEN_OUT)
+
+    @model_validator(mode="after")
+    def _check_variants(self) -> Self:
+        asked: dict[str, Any] = {key: getattr(self, key, None) for key in ("adapter", "lora_dropout")}
+        if asked["adapter"] is None:
+            return self
+        if self.lora_target_parameters and asked["lora_dropout"]:
+            raise ConflictError(
+                "lora_target_parameters goes without lora_dropout: a product with a bare parameter has no input that "
+                "could be dropped. Set lora_dropout: 0",
+                "lora_target_parameters",
+                "lora_dropout",
+            )
+        if self.lora_target_parameters and self.takes_start_out:
+            raise ConflictError(
+                f"peft_init_lora_weights: {self.peft_init_lora_weights} looks at the weights of linear modules; with "
+                "lora_target_parameters use true or gaussian",
+                "peft_init_lora_weights",
+                "lora_target_parameters",
+            )
+        if self.lora_target_parameters and self.peft_use_dora:
+            raise ConflictError(
+                "peft_use_dora: PEFT has no magnitudes for lora_target_parameters. Remove one",
+                "peft_use_dora",
+                "lora_target_parameters",
+            )
+        bits = next((key for key in ("load_in_4bit", "load_in_8bit") if getattr(self, key, False)), None)
+        if bits and self.takes_start_out:
+            raise ConflictError(
+                f"peft_init_lora_weights: {self.peft_init_lora_weights} takes the first factors out of the base, and "
+                f"one in 4 or 8 bits cannot hold what is left. Remove {bits}, or start otherwise",
+                "peft_init_lora_weights",
+                bits,
+            )
+        return self
+
+    def idle(self) -> Iterator[Idle]:
+        """Where layers are numbered, where all are meant."""
+        yield from super().idle()
+        if self.peft_layers_pattern and self.peft_layers_to_transform is None:
+            yield Idle("peft_layers_pattern", "peft_layers_to_transform is unset, so every layer is meant")
+        if self.lora_on_cpu:
+            yield Idle("lora_on_cpu", "an adapter is made in main memory, and then moved with the model")
