@@ -305,7 +305,8 @@ class Stage:
     `prepares_data`: `preprocess` runs it, and shows `nothing` of it, its `figures`, or beside them its rows token by
     token (`tokens`). `export` is a `module:function` that puts a batch of its `rows.arrow` into the columns of
     Axolotl's prepared datasets. `idle_without` says why nothing is asked of the stage in a pipeline that lacks it: its
-    keys are then noted, where those of other stages are refused. `resumes_from` finds, in what an interrupted attempt
+    keys are then noted, where those of other stages are refused. `tracked`: its steps go to the trackers that the YAML
+    asks for. `resumes_from` finds, in what an interrupted attempt
     has left in its folder of checkpoints, the one that the body goes on from; a stage without it begins anew.
     """
 
@@ -323,4 +324,5 @@ class Stage:
     shown_as: Literal["nothing", "figures", "tokens"] = "figures"
     export: str | None = None
     idle_without: str | None = None
+    tracked: bool = False
     resumes_from: Callable[[Path], Path | None] | None = None

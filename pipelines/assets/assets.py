@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from tunemill.pipelines.assets.metadata import materialization_metadata
+from tunemill.pipelines.assets.trackers import RESOURCE
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.code_version import code_version
@@ -46,6 +47,7 @@ def _asset(session: Session, node: Node, *, early: bool) -> dg.AssetsDefinition:
         kinds={node.stage.name, *node.stage.kinds},
         # What others look at goes before them, so that a run shows it as a step of its own; nothing waits for it.
         op_tags={"dagster/priority": "1"} if early else None,
+        required_resource_keys={RESOURCE},
     )
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         secrets = secrets_in(node.config.model_dump(mode="json"), os.environ)
@@ -55,9 +57,25 @@ def _asset(session: Session, node: Node, *, early: bool) -> dg.AssetsDefinition:
             if event["type"] in ("log", "step"):
                 context.log.info(event.get("message") or f"step {event['step']}: {event['metrics']}")
 
+        def say(message: str) -> None:
+            observe({"type": "log", "message": message})
+
+        trackers = getattr(context.resources, RESOURCE)
         try:
-            with hidden_in_errors(secrets, *EXPECTED), one_storage_error(session.store.root):
-                result = materialize(session, node, context.run.run_id, observe)
+            with (
+                hidden_in_errors(secrets, *EXPECTED),
+                one_storage_error(session.store.root),
+                trackers.watch(session.pipeline, node, session.store.root, say) as tracked,
+            ):
+
+                def hear(event: dict[str, Any]) -> None:
+                    observe(event)
+                    if tracked is not None:
+                        tracked.hear(event)
+
+                result = materialize(session, node, context.run.run_id, hear)
+                if tracked is not None:
+                    tracked.end(result.published)
                 metadata = materialization_metadata(
                     session.pipeline, node, result.published, result.reasons, result.seconds
                 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from tunemill.pipelines.assets.assets import asset_key, build_assets
+from tunemill.pipelines.assets.trackers import RESOURCE, Trackers
 from tunemill.pipelines.config.pipeline_files import pipeline_files
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.clashes import clashes, step_names
@@ -43,7 +44,7 @@ def build_definitions(folder: Path, state: Path | None = None, launch: Launcher 
         warnings.warn(message, stacklevel=1)
         name = _own_name(path.relative_to(folder), taken)
         assets.append(_broken(name, message))
-    return dg.Definitions(assets=assets, executor=dg.in_process_executor)
+    return dg.Definitions(assets=assets, executor=dg.in_process_executor, resources={RESOURCE: Trackers()})
 
 
 def load_folder(folder: Path) -> tuple[dict[Path, Pipeline], dict[Path, str]]:

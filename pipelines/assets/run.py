@@ -3,6 +3,8 @@
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
+from tunemill.pipelines.config.document import problem_at
+from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.plan import Planned, make_plan
@@ -24,6 +26,7 @@ def run_pipeline(
 ) -> list[Finished]:
     """Run what the plan says. Nothing to do costs no import of Dagster. Raises ConfigError before any work."""
     plan = make_plan(pipeline, store, refresh, only)
+    refuse_untracked(pipeline, plan)
     to_do = not_in_place(plan)
     if not to_do:
         # A store that cannot be written need not know it.
@@ -34,6 +37,17 @@ def run_pipeline(
     from tunemill.pipelines.assets.dagster_run import materialize_nodes
 
     return materialize_nodes(pipeline, store, plan, to_do, observe, refresh, launch)
+
+
+def refuse_untracked(pipeline: Pipeline, plan: Sequence[Planned]) -> None:
+    """Raises ConfigError where a training is to come whose tracker is not installed."""
+    if pipeline.trackers is not None and any(
+        item.node.stage.tracked and item.state == "run" for item in plan
+    ):
+        document = pipeline.document
+        missing = [problem_at((key,), document, "value", why) for key, why in pipeline.trackers.missing()]
+        if missing:
+            raise ConfigError(document.path, missing)
 
 
 def not_in_place(plan: Sequence[Planned]) -> list[str]:

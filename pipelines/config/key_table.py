@@ -7,6 +7,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from tunemill.pipelines.config.graph_config import GraphConfig
+from tunemill.pipelines.config.tracker_config import TrackerConfig
 from tunemill.stages.declaration import RuntimeMark, SourceMark, StageConfig
 from tunemill.stages.registry import STAGES
 
@@ -25,7 +26,10 @@ nothing. A *source* counts by its contents, not by its name.
 def key_table() -> str:
     """Markdown: every key, who reads it, its default, what it does."""
     rows: dict[str, tuple[list[str], Any, str]] = {}
-    readers_and_configs: list[tuple[str, type[StageConfig]]] = [("graph", GraphConfig)]
+    readers_and_configs: list[tuple[str, type[StageConfig]]] = [
+        ("graph", GraphConfig),
+        ("trackers", TrackerConfig),
+    ]
     readers_and_configs += [(stage.name, stage.config) for stage in STAGES]
     for reader, config in readers_and_configs:
         for key, field, mark in _fields(config):

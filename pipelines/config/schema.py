@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from tunemill.pipelines.config.graph_config import ENTRY_LISTS, GraphConfig
 from tunemill.pipelines.config.key_paths import KeyPath
+from tunemill.pipelines.config.tracker_config import TrackerConfig
 from tunemill.stages.declaration import StageConfig
 from tunemill.stages.registry import STAGES
 
@@ -34,8 +35,8 @@ class KeyTree(dict[str, "KeyTree | None"]):
 
 
 def config_classes() -> tuple[type[StageConfig], ...]:
-    """The config class of the graph and of every stage."""
-    return (GraphConfig, *dict.fromkeys(stage.config for stage in STAGES))
+    """The config class of the graph, of trackers and of every stage."""
+    return (GraphConfig, TrackerConfig, *dict.fromkeys(stage.config for stage in STAGES))
 
 
 @cache

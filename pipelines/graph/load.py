@@ -16,6 +16,7 @@ from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.config.readers import unread_keys, wrong_values
 from tunemill.pipelines.config.renamed_keys import with_todays_names
 from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, validate
+from tunemill.pipelines.config.tracker_config import TrackerConfig
 from tunemill.pipelines.graph.looks import LookAt, looked_at, nothing
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.places import Place, later_configs, places, plain_name, prepares_only
@@ -67,6 +68,8 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
         return None, [*graph, *_of_guess(document, graph, look_at)]
     assert isinstance(graph, GraphConfig)
     nodes, problems = nodes_of(places(graph), document, look_at)
+    trackers, more = trackers_of(document)
+    problems += more
     problems += problems_of_keys(graph, document)
     problems += refused_places(graph, document)
     name = graph.name or default_name(document)
@@ -79,7 +82,9 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
         document.folder / local_path(place, "the folder of links to results") if place else None
         for place in (graph.output_dir, graph.dataset_prepared_path)
     )
-    made = Pipeline(name, document, tuple(nodes), output_dir, prepared_path, prepares_only(graph))
+    made = Pipeline(
+        name, document, tuple(nodes), output_dir, prepared_path, prepares_only(graph), trackers=trackers
+    )
     return made, problems
 
 
@@ -121,6 +126,23 @@ def nodes_of(found: Sequence[Place], document: Document, look_at: LookAt) -> tup
     return nodes, problems
 
 
+def trackers_of(document: Document) -> tuple[TrackerConfig | None, list[Problem]]:
+    """Where the figures of training go, and what is wrong with it or asks for nothing."""
+    if not document.data.keys() & TrackerConfig.top_keys():
+        return None, []
+    piece = cut(TrackerConfig, document)
+    config = validate(TrackerConfig, piece, document)
+    if isinstance(config, list):
+        return None, config
+    assert isinstance(config, TrackerConfig)
+    notes = [
+        problem_at(piece.places[item.key], document, "idle", f"asks for nothing: {item.reason}")
+        for item in config.idle()
+    ]
+    notes += [problem_at((key,), document, "elsewhere", reason) for key, reason in config.missing()]
+    return config, notes
+
+
 def refused_sources(node: Node, document: Document) -> Iterator[Problem]:
     """Sources that can be none, going by their names and by what lies there. None is opened, and none must be there."""
     for name, sources in node.sources.items():
@@ -149,7 +171,8 @@ def problems_of_keys(graph: GraphConfig, document: Document) -> Iterator[Problem
     """Keys that nobody in the graph reads, and wrong values of keys that nobody reads."""
     found = places(graph)
     present = [place.stage.config for place in found]
-    readers: dict[KeyPath, list[type[StageConfig]]] = {(): [GraphConfig, *present, *later_configs(graph)]}
+    everywhere = [GraphConfig, TrackerConfig, *present, *later_configs(graph)]
+    readers: dict[KeyPath, list[type[StageConfig]]] = {(): everywhere}
     for place in found:
         if place.entry is not None:
             readers.setdefault(place.entry, []).append(place.stage.config)

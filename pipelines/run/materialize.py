@@ -214,7 +214,7 @@ def _compute(
                 display[f"{event['type']}s"].append(event)
         observe(event)
 
-    observe({"type": "start"})
+    observe({"type": "start", "key": resolved.key})
     with device(session, node, observe), _with_its_log_named(session, node):
         session.launch(make_call(node, inputs, building), sink)
     check_unchanged(session, node, resolved, inputs)

@@ -24,5 +24,6 @@ def pairs_stage(body: str, config: type[PairKeys], description: str, version: in
         description=description,
         libraries=LIBRARIES,
         device="gpu",
+        tracked=True,
         resumes_from=newest_complete,
     )

@@ -21,5 +21,6 @@ SFT = Stage(
     description="Supervised fine-tuning with the Hugging Face Trainer.",
     libraries=LIBRARIES,
     device="gpu",
+    tracked=True,
     resumes_from=newest_complete,
 )
