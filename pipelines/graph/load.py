@@ -171,7 +171,7 @@ def problems_of_keys(graph: GraphConfig, document: Document) -> Iterator[Problem
     """Keys that nobody in the graph reads, and wrong values of keys that nobody reads."""
     found = places(graph)
     present = [place.stage.config for place in found]
-    everywhere = [GraphConfig, TrackerConfig, *present, *later_configs(graph)]
+    everywhere: list[type[StageConfig]] = [GraphConfig, TrackerConfig, *present, *later_configs(graph)]
     readers: dict[KeyPath, list[type[StageConfig]]] = {(): everywhere}
     for place in found:
         if place.entry is not None:

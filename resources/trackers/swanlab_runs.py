@@ -31,7 +31,7 @@ class SwanlabRun:
             config={**run.settings, "tunemill": dict(run.facts)},
         )
         self.run_id = str(self._run.id)
-        sends = MODES.get(mode, mode) in (None, "online")
+        sends = mode in (None, "online", *MODES)
         self.place = str(self._run.url) if sends else f"swanlab sync {run.folder}"
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
