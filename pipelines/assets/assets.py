@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from tunemill.pipelines.assets.metadata import materialization_metadata
-from tunemill.pipelines.assets.trackers import RESOURCE
+from tunemill.pipelines.assets.trackers import FROM_YAML, RESOURCE
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.code_version import code_version
@@ -21,11 +21,12 @@ from tunemill.stages.errors import UserError
 EXPECTED = (ConfigError, LaunchError, StoreError, UserError)
 
 
-def build_assets(session: Session) -> list[dg.AssetsDefinition]:
-    """One asset for each node of the pipeline."""
+def build_assets(session: Session, trackers: dg.ResourceDefinition = FROM_YAML) -> list[dg.AssetsDefinition]:
+    """One asset for each node of the pipeline. `trackers` is the resource that their figures go through."""
     nodes = session.pipeline.nodes
     early = with_upstream(session.pipeline, [name for node in nodes for name in looked_at_by(node)])
-    return [_asset(session, node, early=node.name in early) for node in nodes]
+    assets = [_asset(session, node, early=node.name in early) for node in nodes]
+    return [*dg.with_resources(assets, {RESOURCE: trackers})]
 
 
 def asset_key(pipeline: str, node: str) -> dg.AssetKey:
@@ -60,12 +61,13 @@ def _asset(session: Session, node: Node, *, early: bool) -> dg.AssetsDefinition:
         def say(message: str) -> None:
             observe({"type": "log", "message": message})
 
-        trackers = getattr(context.resources, RESOURCE)
         try:
             with (
                 hidden_in_errors(secrets, *EXPECTED),
                 one_storage_error(session.store.root),
-                trackers.watch(session.pipeline, node, session.store.root, say) as tracked,
+                getattr(context.resources, RESOURCE).watch(
+                    session.pipeline, node, session.store.root, say
+                ) as tracked,
             ):
 
                 def hear(event: dict[str, Any]) -> None:

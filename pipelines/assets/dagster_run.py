@@ -10,7 +10,6 @@ from sqlalchemy.exc import DBAPIError
 
 from tunemill.pipelines.assets.assets import asset_key, build_assets
 from tunemill.pipelines.assets.instance import open_instance
-from tunemill.pipelines.assets.trackers import RESOURCE, Trackers
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.plan import Planned
 from tunemill.pipelines.run.finished import Finished, State
@@ -70,7 +69,6 @@ def materialize_nodes(
     ):
         outcome = dg.materialize(
             build_assets(session),
-            resources={RESOURCE: Trackers()},
             instance=instance,
             raise_on_error=False,
             run_config=QUIET,

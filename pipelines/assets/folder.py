@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from tunemill.pipelines.assets.assets import asset_key, build_assets
-from tunemill.pipelines.assets.trackers import RESOURCE, Trackers
+from tunemill.pipelines.assets.trackers import FROM_YAML
 from tunemill.pipelines.config.pipeline_files import pipeline_files
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.clashes import clashes, step_names
@@ -24,18 +24,25 @@ CONFIG_ERROR = "config_error"
 LINES_SHOWN = 20
 
 
-def build_definitions(folder: Path, state: Path | None = None, launch: Launcher = in_child) -> dg.Definitions:
+def build_definitions(
+    folder: Path,
+    state: Path | None = None,
+    launch: Launcher = in_child,
+    trackers: dg.ResourceDefinition = FROM_YAML,
+) -> dg.Definitions:
     """Definitions of every pipeline below a folder, to serve alone or to merge into a project's own.
 
-    `state` is where results live (default: `.tunemill` in the folder). A YAML with problems, or one that does not
-    get on with the others, becomes one asset that shows them, so that it cannot take the other pipelines down.
+    `state` is where results live (default: `.tunemill` in the folder). `trackers` is the resource through which the
+    figures of trainings go to W&B and its like: `Trackers(enabled=False).get_resource_definition()` keeps them here.
+    A YAML with problems, or one that does not get on with the others, becomes one asset that shows them, so that it
+    cannot take the other pipelines down.
     """
     store = Store(local_path(state or folder / ".tunemill", "the state folder"))
     pipelines, broken = load_folder(folder)
     assets: list[dg.AssetsDefinition] = []
     for path, pipeline in list(pipelines.items()):
         try:
-            assets += build_assets(Session(pipeline, store, launch))
+            assets += build_assets(Session(pipeline, store, launch), trackers)
         except (ConfigError, StoreError, OSError) as error:
             broken[path] = f"{path}: {error}"
             del pipelines[path]
@@ -44,7 +51,7 @@ def build_definitions(folder: Path, state: Path | None = None, launch: Launcher 
         warnings.warn(message, stacklevel=1)
         name = _own_name(path.relative_to(folder), taken)
         assets.append(_broken(name, message))
-    return dg.Definitions(assets=assets, executor=dg.in_process_executor, resources={RESOURCE: Trackers()})
+    return dg.Definitions(assets=assets, executor=dg.in_process_executor)
 
 
 def load_folder(folder: Path) -> tuple[dict[Path, Pipeline], dict[Path, str]]:

@@ -26,3 +26,7 @@ class Trackers(dg.ConfigurableResource):  # type: ignore[type-arg]
         if trackers is None or not (self.enabled and node.stage.tracked and trackers.asked):
             return nullcontext()
         return tracking(pipeline, trackers, node, root, say)
+
+
+# Dagster wants one and the same definition for all assets of a job.
+FROM_YAML = Trackers().get_resource_definition()
