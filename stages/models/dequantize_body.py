@@ -18,17 +18,20 @@ STATE = (".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4")
 
 
 class StoredBase:
-    """A model folder, read one tensor at a time. `quantized`: the names of the weights in 4 or 8 bits."""
+    """A model folder, read one tensor at a time. `quantized`: the names of the weights in 4 or 8 bits, and with
+    `rounded_experts` of those that were rounded to 4 bits and stored as they are."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, rounded_experts: bool = False) -> None:
+        self.folder = folder
         self.tensors = tensors_of_model(folder)
+        self.experts = frozenset(name for name in self.tensors if rounded_experts and ".experts." in name)
         self._in_4_bits = {
             name.removesuffix(end) for name in self.tensors for end in STATE if name.endswith(end)
         }
         self._in_8_bits = {
             f"{name.removesuffix('SCB')}weight" for name in self.tensors if name.endswith(".SCB")
         }
-        self.quantized = frozenset(self._in_4_bits | self._in_8_bits)
+        self.quantized = frozenset(self._in_4_bits | self._in_8_bits | self.experts)
         self._turned = _stored_turned(folder) if self.quantized else frozenset()
 
     def read(self, name: str) -> Any:

@@ -14,7 +14,7 @@ from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.adapters.lora_body import add_adapter, save_adapter
-from tunemill.stages.training.adapters.quantized_base_body import raise_norms
+from tunemill.stages.training.adapters.quantized_base_body import hold_experts_packed, prepare_quantized
 from tunemill.stages.training.adapters.starts_body import prove_start
 from tunemill.stages.training.added_loss_body import (
     AddedLoss,
@@ -158,11 +158,13 @@ def load_model(config: TrainingKeys, base_model: Model, precision: Precision) ->
     model = load_causal_lm(base_model.path, dtype=precision.weights, compute_type=compute_type, **attention)
     stored = {"use_cache": model.config.use_cache}
     if is_quantized(base_model.path):
-        raise_norms(model, precision)
+        prepare_quantized(config, model, precision)
     set_generation_aside(model)
     train_every_row(model)
     if config.adapter is not None:
         model = add_adapter(config, model, config.seed)
+    if config.quantize_moe_experts:
+        hold_experts_packed(base_model.path, model)
     if config.checkpoints_reentrantly:
         # A reentrant checkpoint passes no gradient on where its input, here the frozen embedding, has none.
         model.enable_input_require_grads()

@@ -11,7 +11,7 @@ from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
 from tunemill.stages.artifacts import Model
 from tunemill.stages.data.conversations.chat_template import choose_template
 from tunemill.stages.data.conversations.markers import advice
-from tunemill.stages.data.tokenizer.config import SpecialTokens, TokenizerConfig
+from tunemill.stages.data.tokenizer.config import SpecialTokens, TokenizerConfig, untrained
 from tunemill.stages.data.tokenizer.folder import fault_of_folder
 from tunemill.stages.errors import SettingError, SourceError
 from tunemill.stages.report import Report, Workspace
@@ -30,7 +30,10 @@ def tokenizer(config: TokenizerConfig, upstream: Model | None, out: Workspace, r
     folder = source_folder(config, upstream)
     given = load_tokenizer(folder)
     check_class(config.tokenizer_type, given, folder)
-    before = len(given)
+    before, known = len(given), given.get_vocab()
+    new = [token for token in config.special_tokens.trained if token not in known]
+    if new and config.leaves_new_tokens_untrained:
+        raise SettingError(f"{untrained(new)}.")
     add_special_tokens(given, config.special_tokens)
     added = add_tokens(given, config.tokens)
     if given.pad_token is None:

@@ -1,14 +1,22 @@
 """What the tokenizer stage reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from tunemill.stages.data.conversations.chat_template import TemplateName, check_template_keys
-from tunemill.stages.data.tokenizer.folder import fault_of_folder
-from tunemill.stages.declaration import ConflictError, Fault, Settings, Source, StageConfig, TextOrFile
+from tunemill.stages.data.tokenizer.folder import fault_of_folder, vocabulary_of
+from tunemill.stages.declaration import (
+    ConflictError,
+    Fault,
+    Runtime,
+    Settings,
+    Source,
+    StageConfig,
+    TextOrFile,
+)
 
 
 class SpecialTokens(Settings):
@@ -19,6 +27,21 @@ class SpecialTokens(Settings):
     pad_token: str | None = Field(None, description="fills up a batch; never trained on")
     unk_token: str | None = Field(None, description="stands for what the vocabulary lacks")
     additional_special_tokens: list[str] | None = Field(None, description="further tokens never split")
+
+    @property
+    def trained(self) -> list[str]:
+        """Those that a model reads or says; padding it does neither."""
+        named = [self.bos_token, self.eos_token, self.unk_token, *(self.additional_special_tokens or [])]
+        return [token for token in named if token is not None]
+
+
+def untrained(tokens: Sequence[str]) -> str:
+    """Why new tokens are refused beside an adapter."""
+    return (
+        f"special_tokens: {', '.join(tokens)}: not in the tokenizer, so each adds a row to the embeddings, which an "
+        "adapter does not train. Set lora_modules_to_save to the names of embeddings and output head, for most models "
+        "[embed_tokens, lm_head]; or peft_trainable_token_indices to their ids; or use tokens that there are"
+    )
 
 
 class TokenizerConfig(StageConfig):
@@ -42,13 +65,38 @@ class TokenizerConfig(StageConfig):
         None, description="Jinja chat template: its text, or the path of a file with it"
     )
 
+    adapter: Runtime[str | None] = Field(
+        None,
+        description="with an adapter new tokens are refused that nothing trains: no result depends on it",
+    )
+    lora_modules_to_save: Runtime[list[str] | None] = Field(
+        None,
+        description="modules trained whole, so new tokens are trained with them: no result depends on it",
+    )
+    peft_trainable_token_indices: Runtime[list[int] | dict[str, list[int]] | None] = Field(
+        None, description="tokens that are trained beside an adapter, new ones too: no result depends on it"
+    )
+
+    @property
+    def leaves_new_tokens_untrained(self) -> bool:
+        """Whether an adapter is trained and the rows of new tokens are not."""
+        return self.adapter is not None and not (
+            self.lora_modules_to_save or self.peft_trainable_token_indices
+        )
+
     def faults(self) -> Iterator[Fault]:
-        """A folder that holds no tokenizer."""
+        """A folder that holds no tokenizer, or one that lacks tokens which nothing would train."""
         yield from super().faults()
         key = "base_model" if self.tokenizer_config is None else "tokenizer_config"
         folder = self.tokenizer_config or self.base_model
         if folder is not None and Path(folder).exists() and (reason := fault_of_folder(Path(folder))):
             yield Fault(key, reason)
+            return
+        if folder is None or not self.leaves_new_tokens_untrained or not self.special_tokens.trained:
+            return
+        known = vocabulary_of(Path(folder))
+        if known is not None and (new := [one for one in self.special_tokens.trained if one not in known]):
+            yield Fault("special_tokens", untrained(new))
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -22,6 +22,7 @@ from tunemill.stages.models.files import (
     model_files,
 )
 from tunemill.stages.models.generation_body import check_generation, keep_generation, set_generation_aside
+from tunemill.stages.models.loading_body import is_quantized
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.ties_body import twice_stored, untie_config
 from tunemill.stages.models.weights import tensors_of_model
@@ -44,7 +45,14 @@ def base_model(
     rows = model_config.get_text_config().vocab_size
     wanted = math.ceil(len(words) / 32) * 32 if config.resize_token_embeddings_to_32x else len(words)
     twice = "no"
-    if not config.reinit_weights:
+    stored_in_bits = is_quantized(folder)
+    if stored_in_bits and (wanted > rows or config.reinit_weights or config.overrides_of_model_config):
+        raise SettingError(
+            f"base_model: {folder}: its weights are quantized, so they can neither get {wanted} embedding rows, where "
+            f"there are {rows}, nor another config. Start from the model in full precision, with load_in_4bit: true."
+        )
+    # The names of quantized tensors are those of bitsandbytes, which reads them again when the model is loaded.
+    if not config.reinit_weights and not stored_in_bits:
         check_fit(folder, model_config, overridden=bool(config.overrides_of_model_config))
         twice = twice_stored(folder, skeleton_of(model_config))
     check_generation(folder)

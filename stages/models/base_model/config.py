@@ -1,16 +1,17 @@
 """What the `base_model` stage reads from the YAML."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tunemill.stages.declaration import ConflictError, Fault, Source, StageConfig
+from tunemill.stages.declaration import ConflictError, Fault, Runtime, Source, StageConfig
 from tunemill.stages.models.base_model.folder import (
     fault_of_class,
     fault_of_folder,
     fault_of_settings,
+    quantized_by,
     settings_of,
 )
 from tunemill.stages.models.base_model.rope import given_rope
@@ -62,6 +63,10 @@ class BaseModelConfig(StageConfig):
         given_rope(value or {})
         return value
 
+    adapter: Runtime[str | None] = Field(
+        None, description="without one a quantized model is refused: no result depends on it"
+    )
+
     @property
     def model_class(self) -> str | None:
         """The model's class by either of its keys."""
@@ -77,10 +82,25 @@ class BaseModelConfig(StageConfig):
             yield Fault("base_model", reason)
             return
         stored = settings_of(folder)
-        if reason := fault_of_settings(folder, stored):
+        if (reason := fault_of_settings(folder, stored)) or (
+            stored is not None and (reason := self._fault_of_quantized(folder, stored))
+        ):
             yield Fault("base_model", reason)
         elif stored is not None and (reason := fault_of_class(stored, self.model_class)):
             yield Fault("model_type" if self.model_type else "type_of_model", reason)
+
+    def _fault_of_quantized(self, folder: Path, stored: Mapping[str, Any]) -> str | None:
+        if quantized_by(stored) is None:
+            return None
+        if self.adapter is None:
+            return (
+                f"{folder}: its weights are quantized, and without adapter every weight is trained. Set adapter: "
+                f"qlora with load_in_4bit: true, or start from the model in full precision"
+            )
+        changing = [key for key in ("reinit_weights", "overrides_of_model_config") if self.is_set(key)]
+        if changing:
+            return f"{folder}: its weights are quantized, so {changing[0]} cannot change them. Take it out"
+        return None
 
     @model_validator(mode="after")
     def _one_class(self) -> "BaseModelConfig":

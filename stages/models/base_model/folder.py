@@ -8,6 +8,7 @@ from typing import Any
 from tunemill.stages.models.files import weight_files
 
 AUTO = "AutoModelForCausalLM"
+BITSANDBYTES = "bitsandbytes"
 
 
 def fault_of_folder(folder: Path, *, reads_weights: bool) -> str | None:
@@ -47,9 +48,24 @@ def fault_of_settings(folder: Path, stored: Mapping[str, Any] | None) -> str | N
             f"{folder}: its config.json names code of its own (auto_map), and trust_remote_code is not supported yet. "
             f"Use a model whose class is part of transformers"
         )
-    if "quantization_config" in stored:
-        return f"{folder}: already quantized. Start from the model in full precision"
+    method = quantized_by(stored)
+    if method is not None and method != BITSANDBYTES:
+        return (
+            f"{folder}: quantized by {method}, which nothing is trained beside here: of quantized models an adapter is "
+            f"trained on those of {BITSANDBYTES}. Start from the model in full precision, with load_in_4bit: true to "
+            f"save memory"
+        )
     return None
+
+
+def quantized_by(stored: Mapping[str, Any]) -> str | None:
+    """How the weights are quantized; None where they are not."""
+    if "quantization_config" not in stored:
+        return None
+    settings = stored["quantization_config"]
+    method = settings.get("quant_method") if isinstance(settings, Mapping) else None
+    named = isinstance(settings, Mapping) and (settings.get("load_in_4bit") or settings.get("load_in_8bit"))
+    return BITSANDBYTES if named else str(method or "an unknown method")
 
 
 def fault_of_class(stored: Mapping[str, Any], wanted: str | None) -> str | None:

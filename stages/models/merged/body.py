@@ -6,6 +6,7 @@ from tunemill.stages.artifacts import Adapter, Model, QuantizedBase
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.dequantize_body import StoredBase
 from tunemill.stages.models.files import copy_tokenizer
+from tunemill.stages.models.loading_body import is_quantized
 from tunemill.stages.models.merged.adapter_body import Change, read_changes
 from tunemill.stages.models.merged.config import MergedConfig
 from tunemill.stages.models.merged.fold_body import fold, untie
@@ -33,13 +34,19 @@ def merge(
     than base and adapter do.
     """
     be_quiet()
+    if is_quantized(base_model.path):
+        quantized_base = None
     onto_quantized = quantized_base is not None and config.merge_method == "memory_efficient"
-    frozen = StoredBase(quantized_base.path) if quantized_base is not None and onto_quantized else None
+    frozen = None
+    if quantized_base is not None and onto_quantized:
+        frozen = StoredBase(quantized_base.path, rounded_experts=config.quantize_moe_experts)
     names = names_of(base_model.path)
     changes = read_changes(adapter.path, names.turned)
     if changes is not None:
         changes = {names.stored(name): change for name, change in changes.items()}
-    if changes is None or not changes.keys() <= {*tensors_of_model(base_model.path), names.head}:
+    # Of a base that came quantized there are no other files that the adapter could be folded into.
+    there = {*tensors_of_model(base_model.path), names.head}
+    if is_quantized(base_model.path) or changes is None or not changes.keys() <= there:
         changed, used = merge_loaded(base_model.path, frozen, adapter.path, out.data)
     else:
         used = sum(len(change.names) for change in changes.values())

@@ -16,6 +16,7 @@ class MergedConfig(StageConfig):
         description="memory_efficient: fold into the base as the quantized weights say it, which is what was trained; "
         "legacy: into the base before it was quantized",
     )
+    quantize_moe_experts: bool = Field(False, description="the experts of the quantized base are rounded too")
     has_quantized_base: Annotated[bool, GraphMark()] = Field(
         False, description="whether the adapter was trained on a quantized base"
     )

@@ -8,12 +8,12 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.dequantize_body import StoredBase
 from tunemill.stages.models.files import forget_versions, weight_files
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
+from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.weights import sort_header, tensors_of_model
 
 
@@ -23,7 +23,9 @@ def merge_loaded(base: Path, frozen: StoredBase | None, adapter: Path, target: P
     Returns how many of the base's tensors came out different, and how many the adapter has. Raises UserError where
     one of these has no place in the model.
     """
-    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+    model = load_causal_lm(base, dtype="auto", device_map={"": "cpu"})
+    if is_quantized(base):
+        model = model.dequantize()
     types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     model.float()
     if frozen is not None:
@@ -38,7 +40,8 @@ def merge_loaded(base: Path, frozen: StoredBase | None, adapter: Path, target: P
         tensor.data = tensor.data.to(types.get(name, tensor.dtype))
     _take_apart(merged)
     set_generation_aside(merged)
-    merged.save_pretrained(target)
+    # The names of a base that came quantized are those of bitsandbytes, and go with it.
+    merged.save_pretrained(target, save_original_format=not is_quantized(base))
     forget_versions(target)
     for path in weight_files(target):
         sort_header(path)
@@ -49,7 +52,13 @@ def merge_loaded(base: Path, frozen: StoredBase | None, adapter: Path, target: P
 def _take_quantized(model: Any, frozen: StoredBase) -> None:
     """The weights as they were quantized, in place of those before."""
     weights = model.state_dict()
-    for name in sorted(frozen.quantized):
+    if frozen.experts:
+        # In the files each expert is a tensor of its own, in the model they are one.
+        stored = load_causal_lm(frozen.folder, dtype=torch.float32, device_map={"": "cpu"}).state_dict()
+        for name, tensor in weights.items():
+            if tensor.ndim == 3 and name in stored:
+                tensor.copy_(stored[name])
+    for name in sorted(frozen.quantized - frozen.experts):
         assert name in weights, f"{name}: quantized, and not in the base"
         weights[name].copy_(frozen.read(name))
 
@@ -78,18 +87,11 @@ def _take_apart(model: Any) -> None:
 
 
 def _count_changed(base: Path, frozen: StoredBase | None, target: Path) -> int:
-    before, after = tensors_of_model(base), tensors_of_model(target)
+    before = StoredBase(base)
     changed = 0
-    for name, place in after.items():
+    for name, place in tensors_of_model(target).items():
         with safe_open(place.file, framework="pt") as reader:
             new = reader.get_tensor(name)
-        if name not in before:
-            changed += 1
-            continue
-        if frozen is not None and name in frozen.quantized:
-            old = frozen.read(name).to(new.dtype)
-        else:
-            with safe_open(before[name].file, framework="pt") as reader:
-                old = reader.get_tensor(name)
-        changed += not torch.equal(old, new)
+        source = before if frozen is None or name not in frozen.quantized else frozen
+        changed += name not in source.tensors or not torch.equal(source.read(name).to(new.dtype), new)
     return changed

@@ -11,8 +11,10 @@ from transformers.pytorch_utils import Conv1D
 from tunemill.stages.artifacts import BaseModel
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.dequantize_body import StoredBase
-from tunemill.stages.models.files import copy_tokenizer, forget_versions, weight_files
+from tunemill.stages.models.experts_body import round_experts
+from tunemill.stages.models.files import copy_file, copy_tokenizer, forget_versions, model_files, weight_files
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
+from tunemill.stages.models.loading_body import is_quantized, quantization_of
 from tunemill.stages.models.quantized_base.config import QuantizedBaseConfig
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.weights import sort_header, tensors_of_model
@@ -30,11 +32,16 @@ def quantize_base(config: QuantizedBaseConfig, base_model: BaseModel, out: Works
     nothing to quantize, or a name in llm_int8_skip_modules is no module's.
     """
     be_quiet()
+    if is_quantized(base_model.path):
+        _take_over(config, base_model.path, out, report)
+        return
     skipped = _skipped(config, base_model.path, report)
     settings = _settings(config, skipped)
     model = AutoModelForCausalLM.from_pretrained(
         base_model.path, dtype="auto", quantization_config=settings, device_map={"": "cpu"}
     )
+    if config.quantize_moe_experts:
+        _round(config, model, report)
     set_generation_aside(model)
     model.save_pretrained(out.data)
     del model
@@ -46,6 +53,39 @@ def quantize_base(config: QuantizedBaseConfig, base_model: BaseModel, out: Works
     keep_generation(base_model.path, out.data)
     copy_tokenizer(base_model.path, out.data)
     _summarize(base_model.path, out.data, report)
+
+
+def _round(config: QuantizedBaseConfig, model: Any, report: Report) -> None:
+    count = round_experts(model, config.asked("bnb_4bit_quant_type") or "nf4")
+    if not count:
+        raise SettingError(
+            f"quantize_moe_experts: true, but {type(model).__name__} has no parameter of experts with a multiple of "
+            f"{BLOCK} inputs. Take it out."
+        )
+    report.log(
+        f"the experts in {count} parameters are rounded to 4 bits, and stored in {model.dtype}: they are packed "
+        f"when the training has loaded them"
+    )
+
+
+def _take_over(config: QuantizedBaseConfig, base: Path, out: Workspace, report: Report) -> None:
+    """A base that is in bits already stays as it is, as Axolotl has it too."""
+    stored = quantization_of(base) or {}
+    asked = "load_in_8bit" if config.load_in_8bit else "load_in_4bit"
+    if not stored.get(asked):
+        raise SettingError(
+            f"{asked}: true, but the base is quantized already, in other bits. Take it out, or start from the model in "
+            f"full precision."
+        )
+    report.log(f"the base is quantized already ({asked}): it stays as it is, whatever bnb_* says")
+    for path in model_files(base):
+        copy_file(path, out.data / path.name)
+    copy_tokenizer(base, out.data)
+    report.summary(
+        bytes_before=sum(tensor.size for tensor in tensors_of_model(base).values()),
+        bytes_after=sum(tensor.size for tensor in tensors_of_model(out.data).values()),
+        quantized_modules=len(StoredBase(base).quantized),
+    )
 
 
 def _settings(config: QuantizedBaseConfig, skipped: list[str] | None) -> BitsAndBytesConfig:

@@ -2,14 +2,15 @@
 
 import copy
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.files import forget_versions
@@ -19,6 +20,7 @@ from tunemill.stages.training.adapters.starts_body import (
     probe,
     without_start,
 )
+from tunemill.stages.training.adapters.stored import ADAPTER_WEIGHTS
 from tunemill.stages.training.keys.adapter import ALL_LINEAR, AdapterKeys
 
 # A path would differ from store to store; the base is the artifact beside the adapter in the graph.
@@ -33,6 +35,8 @@ def add_adapter(config: AdapterKeys, model: Any, seed: int) -> Any:
     Raises SettingError where a name in the config matches no module, a layer number no layer, or the layout of
     weights that it names is not that of the modules.
     """
+    if config.lora_model_dir is not None:
+        return _stored_adapter(config, Path(config.lora_model_dir), model)
     _check_layers(config, model)
     lora = LoraConfig(
         task_type="CAUSAL_LM",
@@ -67,6 +71,35 @@ def add_adapter(config: AdapterKeys, model: Any, seed: int) -> Any:
         ) from error
     _check_layout(config, adapted)
     adapted.first_factors = {} if before is None else first_factors(adapted, before)
+    return adapted
+
+
+def _stored_adapter(config: AdapterKeys, folder: Path, model: Any) -> Any:
+    """The model with a stored adapter, to be trained further. Raises SettingError where it is of another model."""
+    reasons = [
+        f"{fault.key}: {fault.reason}" for fault in config.faults() if fault.key in AdapterKeys.model_fields
+    ]
+    if not folder.is_dir():
+        reasons = [f"lora_model_dir: {folder}: no folder of an adapter"]
+    if reasons:
+        raise SettingError(f"{reasons[0]}.")
+    in_float32 = config.peft_autocast_adapter_dtype is not False
+    with warnings.catch_warnings():
+        # Of keys that are not there PEFT only warns.
+        warnings.simplefilter("ignore")
+        adapted = PeftModel.from_pretrained(
+            model, folder, is_trainable=True, autocast_adapter_dtype=in_float32
+        )
+    stored = load_file(folder / ADAPTER_WEIGHTS)
+    held = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    odd = [*sorted(stored.keys() - held.keys()), *sorted(held.keys() - stored.keys())]
+    odd = odd or [name for name in sorted(stored) if stored[name].shape != held[name].shape]
+    if odd:
+        raise SettingError(
+            f"lora_model_dir: {folder}: {', '.join(odd[:3])}{', ...' if len(odd) > 3 else ''}: not in both the adapter "
+            f"and the base model. It is incomplete, or belongs to another base model."
+        )
+    adapted.first_factors = {}
     return adapted
 
 

@@ -1,10 +1,42 @@
 """A quantized base as the frozen part of a training."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.nn.modules import Linear4bit
+from peft.tuners.lora.layer import ParamWrapper
 
+from tunemill.stages.errors import SettingError
+from tunemill.stages.models.experts_body import pack_experts
+from tunemill.stages.models.loading_body import quantization_of
+from tunemill.stages.training.keys.adapter import AdapterKeys
 from tunemill.stages.training.machine_body import Precision
+
+# Values that share a scale in 4 bits: on a CPU a row must be a multiple of it.
+BLOCK = 64
+
+
+def prepare_quantized(config: AdapterKeys, model: Any, precision: Precision) -> None:
+    """Make a quantized base ready to be the frozen part. Raises SettingError where it cannot be."""
+    if config.adapter is None:
+        raise SettingError(
+            "adapter: unset, so every weight would be trained, and those of this base are quantized. Set adapter: "
+            "lora, or start from the model in full precision."
+        )
+    uneven = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, Linear4bit)
+        and module.weight.device.type == "cpu"
+        and module.in_features % BLOCK
+    ]
+    if uneven:
+        raise SettingError(
+            f"base_model: {len(uneven)} modules are in 4 bits, such as {uneven[0]}, with a number of inputs that is no "
+            f"multiple of {BLOCK}. bitsandbytes does not read these on a CPU. Train on a GPU."
+        )
+    raise_norms(model, precision)
 
 
 def raise_norms(model: Any, precision: Precision) -> None:
@@ -19,3 +51,11 @@ def raise_norms(model: Any, precision: Precision) -> None:
         parameters = list(module.parameters(recurse=False))
         if parameters and all(one.ndim == 1 and one.is_floating_point() for one in parameters):
             module.to(torch.float32)
+
+
+def hold_experts_packed(folder: Path, model: Any) -> None:
+    """Put rounded experts into 4 bits, but for those that got an adapter, of which PEFT reads the parameters."""
+    kind = (quantization_of(folder) or {}).get("bnb_4bit_quant_type", "nf4")
+    wrapped = [module.get_base_layer() for module in model.modules() if isinstance(module, ParamWrapper)]
+    if not wrapped:
+        pack_experts(model.get_base_model(), kind)

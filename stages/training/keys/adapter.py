@@ -2,11 +2,19 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from tunemill.stages.declaration import ConflictError, Idle, not_yet
+from tunemill.stages.declaration import ConflictError, Fault, Idle, Source, not_yet
+from tunemill.stages.training.adapters.stored import (
+    DECIDED,
+    OF_NEW_ONES,
+    disagreement,
+    fault_of_adapter,
+    stored_settings,
+)
 from tunemill.stages.training.keys.lora import LoraKeys
 
 # Text that PEFT takes in place of names: every linear module but the output head.
@@ -21,6 +29,13 @@ class AdapterKeys(LoraKeys):
     )
     load_in_4bit: bool = Field(False, description="the base beside the adapter is in 4 bits")
     load_in_8bit: bool = Field(False, description="the base beside the adapter is in 8 bits")
+    quantize_moe_experts: bool = Field(
+        False,
+        description="hold the experts of a mixture in 4 bits too, where none of them gets an adapter",
+    )
+    lora_model_dir: Source[str | None] = Field(
+        None, description="folder of a stored adapter that is trained further, in place of a new one"
+    )
     lora_r: PositiveInt | None = Field(None, description="rank of the adapter")
     lora_alpha: PositiveInt | None = Field(None, description="scale of the adapter: alpha / r")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the adapter")
@@ -63,6 +78,8 @@ class AdapterKeys(LoraKeys):
     def _check_adapter(self) -> Self:
         self._check_base()
         if self.adapter is None:
+            return self
+        if self.lora_model_dir is not None:
             return self
         missing = [key for key in ("lora_r", "lora_alpha") if getattr(self, key) is None]
         if missing:
@@ -112,6 +129,13 @@ class AdapterKeys(LoraKeys):
                 *bits,
                 "adapter",
             )
+        if self.quantize_moe_experts and not self.load_in_4bit:
+            raise ConflictError(
+                "quantize_moe_experts: true holds the experts of a mixture in 4 bits, beside linear modules in 4 bits. "
+                "Set load_in_4bit: true, or take it out",
+                "quantize_moe_experts",
+                "load_in_4bit",
+            )
         if self.adapter == "qlora" and not self.load_in_4bit:
             instead = (
                 "Set load_in_4bit: true" if not bits else "Use adapter: lora, or load_in_4bit: true instead"
@@ -120,6 +144,28 @@ class AdapterKeys(LoraKeys):
                 f"adapter: qlora is a low-rank adapter on a base in 4 bits. {instead}", "adapter", "load_in_4bit",
                 "load_in_8bit",
             )  # fmt: skip
+
+    @field_validator("lora_model_dir", mode="after")
+    @classmethod
+    def _local_folder(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value:
+            raise ValueError(f"{value}: not supported yet; name the local folder of an adapter")
+        return value
+
+    def faults(self) -> Iterator[Fault]:
+        """A stored adapter that is none, or another one than the keys beside it describe."""
+        yield from super().faults()
+        if self.adapter is None or self.lora_model_dir is None or not Path(self.lora_model_dir).exists():
+            return
+        folder = Path(self.lora_model_dir)
+        if reason := fault_of_adapter(folder):
+            yield Fault("lora_model_dir", reason)
+            return
+        for key in (*DECIDED, *OF_NEW_ONES):
+            if self.is_set(key) and (
+                reason := disagreement(key, getattr(self, key), stored_settings(folder) or {})
+            ):
+                yield Fault(key, reason)
 
     @property
     def takes_every_linear(self) -> bool:

@@ -19,7 +19,9 @@ SAMPLES = Samples(
         "dataloader_prefetch_factor": {"dataloader_num_workers": 2},
         "adapter": {"lora_r": None, "lora_alpha": None, "lora_target_linear": None, "adapter": None},
         "lora_target_linear": {"lora_target_modules": ["q_proj"]},
+        "peft_layers_pattern": {"peft_layers_to_transform": [0]},
+        "quantize_moe_experts": {"load_in_4bit": True},
         "tokens": {"lora_modules_to_save": ["lm_head"]},
     },
-    values={"plugins": [["liger"]], "optim_args": [{"momentum": 0.5}], "adapter": ["lora"]},
+    values={"plugins": [["liger"]], "optim_args": [{"momentum": 0.5}], "adapter": ["lora"], "lora_model_dir": ["/other"]},
 )

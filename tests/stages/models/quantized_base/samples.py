@@ -4,5 +4,6 @@ from support.samples import Samples
 
 SAMPLES = Samples(
     smallest={"load_in_4bit": True},
+    beside={},
     values={"bnb_config_kwargs": [{"bnb_4bit_quant_type": "fp4"}]},
 )

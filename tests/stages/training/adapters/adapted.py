@@ -53,22 +53,23 @@ def train(folder: Path, base: Model, *, steps: int = 8, **settings: Any) -> tupl
 
 
 def merged(
-    folder: Path, base: BaseModel, adapter: Adapter, frozen: QuantizedBase | None = None
+    folder: Path, base: BaseModel, adapter: Adapter, frozen: QuantizedBase | None = None, **settings: Any
 ) -> tuple[Path, Heard]:
     """The adapter folded into its base."""
     out, heard = workspace(folder), Heard()
-    config = MergedConfig(has_quantized_base=frozen is not None)
+    config = MergedConfig(has_quantized_base=frozen is not None, **settings)
     merge(config, base_model=base, quantized_base=frozen, adapter=adapter, out=out, report=heard.report)
     return out.data, heard
 
 
 def train_and_merge(
-    folder: Path, base: BaseModel, *, in_4_bits: bool = False, **settings: Any
+    folder: Path, base: BaseModel, *, in_4_bits: bool = False, rounded_experts: bool = False, **settings: Any
 ) -> tuple[Path, Heard, Heard]:
     """The merged model's folder, and what training and merging said."""
-    frozen = quantized(folder / "frozen", base)[0] if in_4_bits else None
+    more = {"quantize_moe_experts": True} if rounded_experts else {}
+    frozen = quantized(folder / "in bits", base, load_in_4bit=True, **more)[0] if in_4_bits else None
     adapter, trained = train(folder / "trained", frozen or base, load_in_4bit=in_4_bits, **settings)
-    data, heard = merged(folder / "merged", base, adapter, frozen)
+    data, heard = merged(folder / "merged", base, adapter, frozen, **more)
     assert heard.summary["max_abs_logit_difference"] <= heard.summary["logit_tolerance"]
     assert heard.summary["max_abs_logit_change"] > 10 * heard.summary["max_abs_logit_difference"]
     return data, trained, heard

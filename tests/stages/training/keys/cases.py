@@ -92,6 +92,8 @@ ADAPTER: dict[str, list[Case]] = {
         Case((True, "pissa", "olora"), see.first_factors, LORA),
         Case((True, "pissa"), see.refusal, {**LORA, "load_in_4bit": True}),
     ],
+    "quantize_moe_experts": [Case((False, True), see.refusal, LORA)],
+    "lora_model_dir": [Case((None, "/no/such/adapter"), see.refusal, LORA)],
     "peft_use_dora": [Case((False, True), see.trained_parameters, LORA)],
     "lora_target_parameters": [
         Case((None, ["q_proj.weight"]), see.adapted_modules, lora(lora_target_modules=["k_proj"])),
