@@ -100,7 +100,7 @@ def _load(model: Model, adapter: Adapter | None) -> tuple[Any, frozenset[int]]:
     # generate() fills gaps from the model's own settings: sampling or penalties there would leak into greedy search.
     loaded.generation_config = GenerationConfig()
     if adapter is not None:
-        loaded = PeftModel.from_pretrained(loaded, adapter.path, low_cpu_mem_usage=True)
+        loaded = PeftModel.from_pretrained(loaded, adapter.path)
     # What is quantized lies on its device already, and some of it cannot be moved.
     return (loaded if is_quantized(model.path) else loaded.to(device)).eval(), end_ids
 

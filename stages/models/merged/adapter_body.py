@@ -23,7 +23,13 @@ FOLDED = {
     "peft_type", "peft_version", "r", "rank_pattern", "revision", "target_modules", "task_type", "use_rslora",
 }  # fmt: skip
 # What PEFT merges in the loaded model.
-BY_PEFT = ("ensure_weight_tying", "target_parameters", "trainable_token_indices", "use_dora")
+BY_PEFT = (
+    "ensure_weight_tying",
+    "layer_replication",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_dora",
+)
 # These starts leave the base as it is; pissa and its like take the adapter out of the base first.
 PLAIN_STARTS = (True, False, "gaussian", "orthogonal")
 

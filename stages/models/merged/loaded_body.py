@@ -27,6 +27,7 @@ def merge_loaded(base: Path, frozen: StoredBase | None, adapter: Path, target: P
     if is_quantized(base):
         model = model.dequantize()
     types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    rest = model.dtype
     model.float()
     if frozen is not None:
         _take_quantized(model, frozen)
@@ -35,9 +36,10 @@ def merge_loaded(base: Path, frozen: StoredBase | None, adapter: Path, target: P
         warnings.simplefilter("ignore")
         adapted = PeftModel.from_pretrained(model, adapter)
         used = _check_used(adapted, adapter)
+        _give_layers_their_own(adapted.get_base_model())
         merged = adapted.merge_and_unload()
     for name, tensor in (*merged.named_parameters(), *merged.named_buffers()):
-        tensor.data = tensor.data.to(types.get(name, tensor.dtype))
+        tensor.data = tensor.data.to(types.get(name, rest))
     _take_apart(merged)
     set_generation_aside(merged)
     # The names of a base that came quantized are those of bitsandbytes, and go with it.
@@ -47,6 +49,18 @@ def merge_loaded(base: Path, frozen: StoredBase | None, adapter: Path, target: P
         sort_header(path)
     keep_generation(base, target)
     return _count_changed(base, frozen, target), used
+
+
+def _give_layers_their_own(model: Any) -> None:
+    """Layers that were replicated share their weights, and each is merged with an adapter of its own."""
+    head, seen = model.get_output_embeddings(), set()
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is None or module is head:
+                continue
+            if id(parameter) in seen:
+                module._parameters[name] = torch.nn.Parameter(parameter.data.clone(), requires_grad=False)
+            seen.add(id(parameter))
 
 
 def _take_quantized(model: Any, frozen: StoredBase) -> None:

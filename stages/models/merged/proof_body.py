@@ -73,7 +73,7 @@ def _with_adapter(folder: Path, adapter: Path) -> tuple[Any, Any]:
     """Logits of a base without and with the adapter."""
     plain, ids = _plain(folder), _ids(folder)
     before = logits_of(plain, ids)
-    both = PeftModel.from_pretrained(plain, adapter, low_cpu_mem_usage=True).float()
+    both = PeftModel.from_pretrained(plain, adapter).float()
     return before, logits_of(both.eval(), ids)
 
 

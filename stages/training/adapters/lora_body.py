@@ -54,6 +54,7 @@ def add_adapter(config: AdapterKeys, model: Any, seed: int) -> Any:
         alpha_pattern=config.lora_alpha_pattern,
         layers_to_transform=config.peft_layers_to_transform,
         layers_pattern=config.peft_layers_pattern if config.peft_layers_to_transform is not None else None,
+        layer_replication=config.peft_layer_replication,
         trainable_token_indices=config.peft_trainable_token_indices,
         ensure_weight_tying=config.peft_ensure_weight_tying,
         init_lora_weights=config.peft_init_lora_weights,
@@ -194,6 +195,9 @@ def _check_names(key: str, wanted: list[str], modules: list[str]) -> None:
 
 def _check_layers(config: AdapterKeys, model: Any) -> None:
     layers = model.config.get_text_config().num_hidden_layers
+    last = max((end for _, end in config.peft_layer_replication or []), default=0)
+    if last > layers:
+        raise SettingError(f"peft_layer_replication: {last}: the model has {layers} layers.")
     beyond = [layer for layer in config.peft_layers_to_transform or [] if layer >= layers]
     if beyond:
         raise SettingError(

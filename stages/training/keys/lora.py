@@ -45,6 +45,10 @@ class LoraKeys(StageConfig):
     peft_layers_to_transform: list[NonNegativeInt] | None = Field(
         None, description="only these layers, from 0"
     )
+    peft_layer_replication: list[tuple[NonNegativeInt, PositiveInt]] | None = Field(
+        None,
+        description="the layers of a deeper model, as ranges of the base's: [[0, 4], [2, 5]]; each with an adapter",
+    )
     peft_trainable_token_indices: list[NonNegativeInt] | dict[str, list[NonNegativeInt]] | None = Field(
         None,
         description="ids of tokens whose embeddings are trained too; or these by the name of the embeddings",
@@ -113,6 +117,11 @@ class LoraKeys(StageConfig):
                 "peft_use_dora: PEFT has no magnitudes for lora_target_parameters. Remove one",
                 "peft_use_dora",
                 "lora_target_parameters",
+            )
+        if any(first >= end for first, end in self.peft_layer_replication or []):
+            raise ConflictError(
+                "peft_layer_replication: a range is [first, end], and the end is no part of it, so it must be greater",
+                "peft_layer_replication",
             )
         bits = next((key for key in ("load_in_4bit", "load_in_8bit") if getattr(self, key, False)), None)
         if bits and self.takes_start_out:

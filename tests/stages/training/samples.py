@@ -23,5 +23,11 @@ SAMPLES = Samples(
         "quantize_moe_experts": {"load_in_4bit": True},
         "tokens": {"lora_modules_to_save": ["lm_head"]},
     },
-    values={"plugins": [["liger"]], "optim_args": [{"momentum": 0.5}], "adapter": ["lora"], "lora_model_dir": ["/other"]},
+    values={
+        "plugins": [["liger"]],
+        "optim_args": [{"momentum": 0.5}],
+        "adapter": ["lora"],
+        "lora_model_dir": ["/other"],
+        "peft_layer_replication": [[(0, 2), (1, 2)]],
+    },
 )

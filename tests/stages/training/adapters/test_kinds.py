@@ -127,6 +127,20 @@ def test_parameters_that_belong_to_no_linear_module(tmp_path: Path) -> None:
         train(tmp_path / "dropout", base, **LINEAR, lora_dropout=0.1)
 
 
+def test_a_deeper_model_of_the_same_layers(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base", dtype=torch.bfloat16)
+    layers = [[0, 2], [0, 1], [1, 2]]
+    data, _, heard = train_and_merge(tmp_path, base, **LINEAR, peft_layer_replication=layers)
+    merged = AutoModelForCausalLM.from_pretrained(data)
+    assert merged.config.num_hidden_layers == 4 and merged.dtype == torch.bfloat16
+    assert heard.summary["adapter_tensors_used"] == 4 * 14
+    weights = load_file(data / "model.safetensors")
+    one, other = (weights[f"model.layers.{layer}.self_attn.q_proj.weight"] for layer in (1, 3))
+    assert not torch.equal(one, other), "each copy has an adapter of its own"
+    with pytest.raises(SettingError, match="peft_layer_replication: 3: the model has 2 layers"):
+        train(tmp_path / "beyond", base, **LINEAR, peft_layer_replication=[[0, 3]])
+
+
 @pytest.mark.parametrize("bare", [False, True])
 @pytest.mark.parametrize(
     ("targets", "changed"),

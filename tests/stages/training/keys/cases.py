@@ -92,6 +92,10 @@ ADAPTER: dict[str, list[Case]] = {
         Case((True, "pissa", "olora"), see.first_factors, LORA),
         Case((True, "pissa"), see.refusal, {**LORA, "load_in_4bit": True}),
     ],
+    "peft_layer_replication": [
+        Case((None, [[0, 2], [1, 2]]), see.adapted_modules, LORA),
+        Case((None, [[0, 3]]), see.refusal, LORA),
+    ],
     "quantize_moe_experts": [Case((False, True), see.refusal, LORA)],
     "lora_model_dir": [Case((None, "/no/such/adapter"), see.refusal, LORA)],
     "peft_use_dora": [Case((False, True), see.trained_parameters, LORA)],
