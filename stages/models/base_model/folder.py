@@ -51,8 +51,8 @@ def fault_of_settings(folder: Path, stored: Mapping[str, Any] | None) -> str | N
     method = quantized_by(stored)
     if method is not None and method != BITSANDBYTES:
         return (
-            f"{folder}: quantized by {method}, which nothing is trained beside here: of quantized models an adapter is "
-            f"trained on those of {BITSANDBYTES}. Start from the model in full precision, with load_in_4bit: true to "
+            f"{folder}: already quantized, by {method}, and of quantized models an adapter is trained on those of "
+            f"{BITSANDBYTES} only. Start from the model in full precision, with load_in_4bit: true to "
             f"save memory"
         )
     return None
