@@ -7,6 +7,7 @@ from collections.abc import Sequence
 LISTED = 12
 CLOSEST = 3
 CLOSE_ENOUGH = 0.6
+SHORTEST_START = 4
 
 
 class ChoiceError(ValueError):
@@ -30,10 +31,14 @@ def rule(given: str, accepted: Sequence[str]) -> str:
 
 
 def nearest(given: str, accepted: Sequence[str], count: int = 1) -> list[str]:
-    """The accepted values that are close to what was given, the closest first; case and dashes do not count."""
+    """The accepted values that are close to what was given; case and dashes do not count.
+
+    Those that go on where it ends come first, then the closest.
+    """
     plain = {_plain(value): value for value in accepted}
     near = difflib.get_close_matches(_plain(given), list(plain), n=count, cutoff=CLOSE_ENOUGH)
-    return [plain[name] for name in near]
+    begun = [name for name in plain if len(given) >= SHORTEST_START and name.startswith(f"{_plain(given)}_")]
+    return [plain[name] for name in dict.fromkeys([*begun, *near])][:count]
 
 
 def _plain(text: str) -> str:

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from tunemill.stages.errors import UserError
 from tunemill.stages.report import Report
 from tunemill.stages.training.checkpoints import keep_last, seal
+from tunemill.stages.training.optimizers.averages_body import averages_used
 from tunemill.stages.training.order_body import Examples
 from tunemill.stages.training.schedule import Schedule
 
@@ -134,12 +135,14 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         self.scores: dict[int, dict[str, float]] = {}
         """Step -> figures of the held-out rows, of this process."""
 
-    def on_step_end(self, _args: Any, state: Any, _control: Any, model: Any, **_kwargs: Any) -> None:
+    def on_step_end(
+        self, _args: Any, state: Any, _control: Any, model: Any, optimizer: Any = None, **_kwargs: Any
+    ) -> None:
         """Evaluate and tell; the model's mode and every random state are as before."""
         if state.global_step not in self._due:
             return
         started = time.monotonic()
-        with random_state_kept():
+        with random_state_kept(), averages_used(optimizer):
             self.scores[state.global_step] = self._score(model)
         self._report.step(state.global_step, **self.scores[state.global_step])
         self._skip(time.monotonic() - started)

@@ -1,6 +1,7 @@
 """The training loop, whatever the method: model, examples and settings go into the Trainer, weights come out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,6 +32,14 @@ from tunemill.stages.training.kernels.insert_body import add_kernels, check_kern
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.machine_body import Precision, check_attention, choose_precision
 from tunemill.stages.training.method import Method, OwnLoss
+from tunemill.stages.training.optimizers.averages_body import averages_used
+from tunemill.stages.training.optimizers.build_body import (
+    build_optimizer,
+    check_optimizer_here,
+    loading_allowed,
+    trainers_name,
+)
+from tunemill.stages.training.optimizers.grokfast_body import Grokfast
 from tunemill.stages.training.schedule import (
     Schedule,
     due_steps,
@@ -38,19 +47,45 @@ from tunemill.stages.training.schedule import (
     make_schedule,
     warmup_steps,
 )
+from tunemill.stages.training.schedules.build_body import build_scheduler
 
 
 class LoopTrainer(Trainer):  # type: ignore[misc]
     """The Trainer, with the loss of a method that has its own, and what a model adds to either."""
 
-    def __init__(self, *, own_loss: OwnLoss | None, **arguments: Any) -> None:
+    optimizer: Any
+    lr_scheduler: Any
+
+    def __init__(
+        self,
+        *,
+        own_loss: OwnLoss | None,
+        make_optimizer: Callable[..., Any],
+        make_scheduler: Callable[[Any, int], Any],
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
+        self._make_optimizer, self._make_scheduler = make_optimizer, make_scheduler
         self._own_loss = own_loss
         self._sums: dict[str, float] = {}
         self._model_adds = False
         if own_loss is not None:
             # Each micro batch is divided by the counts of the whole step, so nothing is left to divide.
             self.loss_is_scaled_for_ga = True
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """The optimizer that the config asks for."""
+        if self.optimizer is None:
+            trained = self.model if model is None else model
+            self.optimizer = self._make_optimizer(trained, self.get_decay_parameter_names(trained))
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The scheduler that the config asks for."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = self._make_scheduler(optimizer or self.optimizer, num_training_steps)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def count_added_loss(self) -> None:
         """From now on the model adds to the loss of a step the mean of what it adds in the micro batches."""
@@ -104,6 +139,7 @@ def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspac
     be_quiet()
     precision = choose_precision(config)
     check_attention(config)
+    check_optimizer_here(config.optimizer, precision)
     check_kernels_here(config.kernel_choice)
     if not len(method.examples):
         raise UserError(
@@ -121,16 +157,22 @@ def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspac
     reporter = Reporter(report, schedule, method.examples, interval)
     monitor = monitor_of(config, schedule, method, report, reporter)
     monitors = [] if monitor is None else [monitor]
+    filters = [] if config.grokfast is None else [Grokfast(out.checkpoints, *config.grokfast)]
     checkpoints = Checkpoints(report, out.checkpoints, save_steps(config, schedule), config.save_total_limit)
-    collator = method.collator(model)
+    collator, warmup = (
+        method.collator(model),
+        warmup_steps(schedule.total, config.warmup_steps, config.warmup_ratio),
+    )
     trainer = LoopTrainer(
         own_loss=method.own_loss,
+        make_optimizer=partial(build_optimizer, config, warmup=warmup),
+        make_scheduler=partial(build_scheduler, config, warmup=warmup),
         model=model,
         args=arguments(config, precision, schedule, out),
         train_dataset=method.examples,
         data_collator=collator,
         # The monitor goes before the checkpoints, and both after the reporter.
-        callbacks=[reporter, *monitors, checkpoints],
+        callbacks=[reporter, *monitors, *filters, checkpoints],
     )
     trainer.remove_callback(PrinterCallback)
     check_loss(config, precision, trainer, method, report)
@@ -140,9 +182,13 @@ def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspac
     if checkpoint is not None:
         report.log(f"resuming from {checkpoint.name} of {schedule.total} steps")
         report.checkpoint(f"step {step_of(checkpoint)} of {schedule.total}")
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    for one in filters:
+        one.resume(checkpoint)
+    with loading_allowed(config.optimizer):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     kernels.undo()
-    save(config, trainer.model, stored_config, base_model, out, report)
+    with averages_used(trainer.optimizer):
+        save(config, trainer.model, stored_config, base_model, out, report)
     summarize(trainer, schedule, reporter, monitor, report)
 
 
@@ -175,8 +221,6 @@ def arguments(
     config: TrainingKeys, precision: Precision, schedule: Schedule, out: Workspace
 ) -> TrainingArguments:
     """The settings in the Trainer's names."""
-    scheduler, scheduler_kwargs = config.scheduler
-    optim_args = ",".join(f"{name}={value}" for name, value in sorted(config.optimizer_arguments.items()))
     made = TrainingArguments(
         output_dir=str(out.checkpoints),
         per_device_train_batch_size=config.micro_batch_size,
@@ -184,12 +228,7 @@ def arguments(
         num_train_epochs=config.num_epochs,
         max_steps=schedule.total,
         learning_rate=config.learning_rate,
-        lr_scheduler_type=scheduler,
-        lr_scheduler_kwargs=scheduler_kwargs,
-        warmup_steps=warmup_steps(schedule.total, config.warmup_steps, config.warmup_ratio),
-        optim=config.optimizer,
-        optim_args=optim_args or None,
-        weight_decay=config.weight_decay,
+        optim=trainers_name(config.optimizer),
         max_grad_norm=config.max_grad_norm,
         neftune_noise_alpha=config.neftune_noise_alpha,
         seed=config.seed,
@@ -215,7 +254,6 @@ def arguments(
         report_to="none",
         disable_tqdm=True,
         log_level="error",
-        **config.adam_arguments,
     )
     if made.n_gpu > 1:
         # With several GPUs and one process the Trainer would split each batch by DataParallel and change the loss.
@@ -249,6 +287,8 @@ def check_loss(
 
 def save_steps(config: TrainingKeys, schedule: Schedule) -> frozenset[int]:
     """The steps after which a checkpoint is written."""
+    if not config.chosen_optimizer.keeps_state:
+        return frozenset()
     return due_steps(
         schedule,
         every=config.save_steps or None,

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 # Axolotl's defaults where the config says nothing.
@@ -27,26 +28,37 @@ class Schedule:
         return epoch, first, min(first + self.per_step, self.sequences)
 
 
+def share_of(total: int, share: float) -> Fraction:
+    """A share of all steps, as a person would work it out: 0.29 of 100 is 29, which floating point misses."""
+    return Fraction(str(share)) * total
+
+
 def make_schedule(
     sequences: int, micro_batch_size: int, accumulation: int, num_epochs: float, max_steps: int | None
 ) -> Schedule:
     """The Trainer's arithmetic: the last, smaller batch of an epoch counts, and an epoch ends a step."""
     steps_per_epoch = math.ceil(math.ceil(sequences / micro_batch_size) / accumulation)
-    total = max_steps or math.ceil(num_epochs * steps_per_epoch)
+    total = max_steps or math.ceil(share_of(steps_per_epoch, num_epochs))
     return Schedule(sequences, micro_batch_size * accumulation, steps_per_epoch, total)
 
 
-def warmup_steps(total: int, steps: int | None, ratio: float | None) -> int:
-    """Steps of warmup: as given, else by Axolotl's rule (3% of all steps, at most 100; never a single one)."""
+def warmup_steps(total: int, steps: float | None, ratio: float | None) -> int:
+    """Steps of warmup: as given, else by Axolotl's rule (3% of all steps, at most 100; never a single one).
+
+    `steps` below 1 are a share, as `ratio` is.
+    """
+    if steps is not None and 0 < steps < 1:
+        steps, ratio = None, steps
     if steps is not None:
-        return steps
-    derived = int(ratio * total) if ratio is not None else min(int(WARMUP_SHARE * total), WARMUP_LIMIT)
+        return int(steps)
+    share = int(share_of(total, WARMUP_SHARE if ratio is None else ratio))
+    derived = share if ratio is not None else min(share, WARMUP_LIMIT)
     return 2 if derived == 1 else derived
 
 
 def logging_interval(total: int, steps: int | None) -> int:
     """Steps between two reports: as given, else one in 200, at most 10."""
-    return steps or max(min(int(LOGGING_SHARE * total), LOGGING_LIMIT), 1)
+    return steps or max(min(int(share_of(total, LOGGING_SHARE)), LOGGING_LIMIT), 1)
 
 
 def due_steps(
@@ -59,7 +71,7 @@ def due_steps(
 ) -> frozenset[int]:
     """The steps after which something is due. `every` below 1 is a share of all steps."""
     if every is not None:
-        interval = math.ceil(every * schedule.total) if every < 1 else int(every)
+        interval = math.ceil(share_of(schedule.total, every)) if every < 1 else int(every)
     elif per_epoch is not None:
         interval = math.ceil(schedule.steps_per_epoch / per_epoch)
     elif (strategy or default) == "epoch":

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tunemill.stages.choices import ChoiceError
 from tunemill.stages.declaration import ConflictError, Idle, StageConfig
+from tunemill.stages.training.keys.rates import GROKFAST_PLUGINS
 
 KernelName = Literal[
     "rms_norm", "rope", "swiglu", "geglu", "lora_mlp", "lora_qkv", "lora_o", "linear_cross_entropy"
@@ -31,7 +32,7 @@ LIGER_LOSSES = {
 }
 LIGER_PLUGINS = {"liger", "axolotl.integrations.liger.LigerPlugin"}
 CUT_PLUGINS = {"cut_cross_entropy", "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"}
-PLUGINS = LIGER_PLUGINS | CUT_PLUGINS
+PLUGINS = LIGER_PLUGINS | CUT_PLUGINS | GROKFAST_PLUGINS
 # The distribution behind each source, whose minor version enters the key; our own are written in Triton.
 DISTRIBUTIONS: dict[Source, str] = {
     "tunemill": "triton",
@@ -82,7 +83,7 @@ class KernelKeys(StageConfig):
         None, description="adapter of attention's output in one kernel; as lora_qkv_kernel"
     )
     plugins: list[str] = Field(
-        [], description="Axolotl's plugins of kernels by their names there: Liger, Cut Cross Entropy"
+        [], description="Axolotl's plugins by their names there: Liger, Cut Cross Entropy, Grokfast"
     )
     liger_rope: bool = Field(False, description="rotate q and k by Liger Kernel")
     liger_rms_norm: bool = Field(False, description="RMSNorm by Liger Kernel")

@@ -12,12 +12,23 @@ from tunemill.stages.training.keys.devices import DeviceKeys
 from tunemill.stages.training.keys.kernels import LORA, KernelChoice, KernelKeys
 from tunemill.stages.training.keys.machine import MachineKeys
 from tunemill.stages.training.keys.optimizer import OptimizerKeys
+from tunemill.stages.training.keys.rates import GROKFAST_ALPHA, GROKFAST_LAMB, GROKFAST_PLUGINS, RateKeys
 from tunemill.stages.training.keys.rhythm import RhythmKeys
 from tunemill.stages.training.keys.schedule import ScheduleKeys
 
+AGAIN = "a training that is interrupted begins anew"
+
 
 class TrainingKeys(
-    AdapterKeys, BatchKeys, ScheduleKeys, OptimizerKeys, MachineKeys, DeviceKeys, KernelKeys, RhythmKeys
+    AdapterKeys,
+    BatchKeys,
+    ScheduleKeys,
+    OptimizerKeys,
+    RateKeys,
+    MachineKeys,
+    DeviceKeys,
+    KernelKeys,
+    RhythmKeys,
 ):
     """What the loop reads, whatever the method; and what these groups say of each other."""
 
@@ -25,6 +36,62 @@ class TrainingKeys(
     def kernel_choice(self) -> KernelChoice:
         """Which kernels go into the model, from where, and which are insisted on."""
         return self.choose_kernels(has_adapter=self.adapter is not None, compiles=bool(self.torch_compile))
+
+    @property
+    def grokfast(self) -> tuple[float, float] | None:
+        """What Grokfast filters gradients with, where its plugin is named: what of the mean stays, and its weight."""
+        if not GROKFAST_PLUGINS & set(self.plugins):
+            return None
+        alpha = GROKFAST_ALPHA if self.grokfast_alpha is None else self.grokfast_alpha
+        return alpha, GROKFAST_LAMB if self.grokfast_lamb is None else self.grokfast_lamb
+
+    @property
+    def optimizers_warmup(self) -> bool:
+        """Whether the optimizer warms up by itself: then a scheduler without warmup is no contradiction."""
+        return self.chosen_optimizer.warms_up and not self.chosen_scheduler.warms_up
+
+    @model_validator(mode="after")
+    def _check_who_warms_up(self) -> Self:
+        key = "warmup_steps" if self.warmup_steps else "warmup_ratio"
+        if getattr(self, key) and not self.chosen_scheduler.warms_up and not self.optimizers_warmup:
+            instead = "constant_with_warmup" if self.lr_scheduler == "constant" else "another scheduler"
+            raise ConflictError(
+                f"lr_scheduler: {self.lr_scheduler} has no warmup. Use {instead}, or remove the warmup",
+                "lr_scheduler",
+                key,
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_what_an_optimizer_can(self) -> Self:
+        if self.varies_rates and self.chosen_optimizer.one_rate:
+            raise ConflictError(
+                f"{self.varies_rates}: {self.optimizer} has one learning rate for all. Remove it, or change it",
+                self.varies_rates,
+                "optimizer",
+            )
+        if self.grokfast and self.chosen_optimizer.in_backward:
+            raise ConflictError(
+                f"plugins: Grokfast adds to gradients, and {self.optimizer} uses each at once. Remove "
+                f"the plugin, or use another optimizer",
+                "plugins",
+                "optimizer",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_steps_in_backward(self) -> Self:
+        key = "fp16" if self.fp16 else "gradient_accumulation_steps"
+        if self.chosen_optimizer.in_backward and (self.fp16 or self.gradient_accumulation_steps > 1):
+            why = "scaled for float16" if self.fp16 else "added up over micro batches"
+            instead = "bf16: true" if self.fp16 else "1, with a larger micro_batch_size"
+            raise ConflictError(
+                f"{key}: {self.optimizer} uses each gradient as soon as it is computed, so gradients cannot be {why}. "
+                f"Use {instead}, or another optimizer",
+                key,
+                "optimizer",
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_adapter_kernels(self) -> Self:
@@ -47,8 +114,19 @@ class TrainingKeys(
             yield Idle(given, f"{setting}: needs a GPU; without one remove it, or use kernels: auto")
 
     def idle(self) -> Iterator[Idle]:
-        """Kernels for an adapter that is not trained."""
+        """Checkpoints that could not be resumed from, and kernels for an adapter that is not trained."""
         yield from super().idle()
+        for key in ("grokfast_alpha", "grokfast_lamb"):
+            if self.is_set(key) and not self.grokfast:
+                yield Idle(key, "the plugin Grokfast is not named in plugins")
+        if self.loraplus_lr_ratio and self.adapter is None:
+            yield Idle("loraplus_lr_ratio", "adapter is unset: every parameter is trained")
+        if not self.chosen_optimizer.keeps_state:
+            for key in ("save_steps", "saves_per_epoch", "save_strategy"):
+                if self.is_set(key) and getattr(self, key) not in (0, "no"):
+                    yield Idle(
+                        key, f"{self.optimizer} keeps its state in no checkpoint, so none is written: {AGAIN}"
+                    )
         if self.adapter is None:
             for key in (f"{name}_kernel" for name in LORA):
                 if getattr(self, key):

@@ -8,7 +8,7 @@ from tunemill.stages.training.sft.config import SftConfig
 
 SFT = Stage(
     name="sft",
-    version=4,
+    version=5,
     config=SftConfig,
     inputs={
         "base_model": Input(Model),

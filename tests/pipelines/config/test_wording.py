@@ -138,8 +138,8 @@ def test_a_slip_in_any_enumerated_value_is_answered_with_the_value(model, name, 
 @pytest.mark.parametrize(
     ("override", "message", "suggestion"),
     [
-        ("optimizer=adamw", "must be one of adamw_torch, adamw_torch_fused, .*, rmsprop", "adamw_torch"),
-        ("optimizer=xyz", "must be one of adamw_torch", None),
+        ("optimizer=adamw", r"must be one of \d\d values, which `tunemill schema` lists", "adamw_torch"),
+        ("optimizer=xyz", r"must be one of \d\d values", None),
         ("lr_scheduler=cosin", "must be one of linear, cosine,", "cosine"),
         ("chat_template=chatlm", r"one of \d\d values, which `tunemill schema` lists", "chatml"),
         ("datasets[0].type=chat_templat", "no known format", "chat_template"),

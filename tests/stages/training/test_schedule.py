@@ -19,6 +19,8 @@ from tunemill.stages.training.schedule import (
         ((10, 2, 2, 1.5, 7), (3, 7)),
         ((7, 2, 1, 3.0, None), (4, 12)),
         ((1, 8, 4, 0.1, None), (1, 1)),
+        # 1.1 epochs of 10 steps are 11, where floating point has 11.000000000000002 and so 12.
+        ((10, 1, 1, 1.1, None), (10, 11)),
     ],
 )
 def test_steps(arguments: tuple[int, int, int, float, int | None], expected: tuple[int, int]) -> None:
@@ -41,6 +43,14 @@ def test_warmup() -> None:
     assert warmup_steps(10_000, None, None) == 100
     assert warmup_steps(40, None, None) == 2
     assert warmup_steps(20, None, None) == 0
+    # A share is worked out as a person would: floating point has 28.999999999999996 and 57.99999999999999.
+    assert warmup_steps(100, None, 0.29) == 29
+    assert warmup_steps(100, None, 0.58) == 58
+    assert warmup_steps(100, 0.29, None) == 29
+    assert warmup_steps(30, 0.1, None) == 3
+    assert [warmup_steps(1000, None, thousandths / 1000) for thousandths in range(2, 1000)] == list(
+        range(2, 1000)
+    )
 
 
 def test_logging_interval() -> None:
@@ -58,4 +68,9 @@ def test_due_steps() -> None:
     assert due_steps(schedule, **{**nothing, "every": 12, "strategy": "steps"}, default="no") == {12, 24}
     # A quarter of 25 steps is 6.25: every 7.
     assert due_steps(schedule, **{**nothing, "every": 0.25}, default="no") == {7, 14, 21}
+    # 7 of 100 steps, where floating point has 7.000000000000001 and so 8.
+    hundred = Schedule(sequences=100, per_step=1, steps_per_epoch=100, total=100)
+    for share in range(1, 100):
+        due = due_steps(hundred, **{**nothing, "every": share / 100}, default="no")
+        assert min(due) == share
     assert due_steps(schedule, **{**nothing, "per_epoch": 3}, default="no") == {4, 8, 12, 16, 20, 24}

@@ -27,6 +27,7 @@ FACTORS: Settings = {name: value for name, value in LORA.items() if name != "ada
 EVERY: Settings = {**LORA, "lora_target_modules": None, "lora_target_linear": True}
 WHOLE_NAMES = ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"]
 CUT = "cut_cross_entropy"
+CONSTANT: Settings = {"lr_scheduler": "constant"}
 SGD: Settings = {"optimizer": "sgd", "lr_scheduler": "constant"}
 EPOCHS: Settings = {"max_steps": None, "num_epochs": 2}
 SAVING: Settings = {**EPOCHS, "save_strategy": None, "save_total_limit": 99, "micro_batch_size": 2}
@@ -168,10 +169,27 @@ SCHEDULE: dict[str, list[Case]] = {
         Case(("cosine", "linear", "polynomial", "constant", "inverse_sqrt"), see.learning_rates, {"max_steps": 3}),
         Case(("constant_with_warmup", "cosine_with_restarts", "linear"), see.learning_rates,
              {"warmup_steps": 1, "max_steps": 4}),
+        Case(("one_cycle", "rex", "linear"), see.learning_rates, {"max_steps": 4}),
+    ],
+    "cosine_constant_lr_ratio": [
+        Case((None, 0.4, 0.6), see.learning_rates, {"cosine_min_lr_ratio": 0.1, "max_steps": 5}),
+    ],
+    "lr_quadratic_warmup": [Case((None, True), see.learning_rates, {"warmup_steps": 2, "max_steps": 4})],
+    "jagged_restart_steps": [Case((None, 2, 3), see.learning_rates, {"max_steps": 4}),
+                             Case((None, 2), see.refusal, {"lr_scheduler": "one_cycle"})],
+    "jagged_restart_warmup_steps": [
+        Case((None, 1, 2), see.learning_rates, {"jagged_restart_steps": 3, "max_steps": 6}),
+    ],
+    "jagged_restart_anneal_steps": [
+        Case((None, 2), see.learning_rates, {"jagged_restart_steps": 3, "max_steps": 4}),
     ],
     "lr_scheduler_kwargs": [Case((None, {"num_cycles": 1.5}), see.learning_rates)],
-    "cosine_min_lr_ratio": [Case((None, 0.2, 0.5), see.learning_rates)],
-    "warmup_steps": [Case((0, 1, 2), see.learning_rates, {"max_steps": 3})],
+    "cosine_min_lr_ratio": [
+        Case((None, 0.2, 0.5), see.learning_rates),
+        Case((None, 0.2), see.learning_rates, {"lr_scheduler": "rex"}),
+        Case((None, 0.2), see.learning_rates, {"jagged_restart_steps": 3, "max_steps": 4}),
+    ],
+    "warmup_steps": [Case((0, 1, 2, 0.9), see.learning_rates, {"max_steps": 4})],
     "warmup_ratio": [Case((None, 0.5), see.learning_rates, {"max_steps": 6})],
 }  # fmt: skip
 
@@ -180,7 +198,15 @@ OPTIMIZER: dict[str, list[Case]] = {
         Case(("adamw_torch", "adafactor", "sgd", "adagrad", "rmsprop"), see.optimizer_class),
         Case(("adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop"), see.weights),
         Case(("adamw_torch", "adamw_torch_fused"), see.optimizer_setting("fused")),
+        Case(("adamw_torch", "lion_32bit", "muon", "adamw_bnb_8bit"), see.optimizer_state),
+        Case(("adamw_torch_fused", "lomo"), see.refusal, {"gradient_accumulation_steps": 2}),
+        Case(
+            ("adamw_torch_fused", "schedule_free_sgd"),
+            see.refusal,
+            {"lr_scheduler": "constant", "warmup_steps": 1},
+        ),
     ],
+    "optim_target_modules": [Case((None, ["q_proj"]), see.refusal, {"optimizer": "galore_adamw_8bit"})],
     "optim_args": [
         Case((None, {"momentum": 0.5}, "momentum=0.9"), see.optimizer_setting("momentum"), SGD),
         Case((None, {"momentum": 0.5}), see.weights, SGD),
@@ -188,7 +214,39 @@ OPTIMIZER: dict[str, list[Case]] = {
     "adam_beta1": [Case((None, 0.5), see.optimizer_setting("betas")), Case((None, 0.5), see.weights)],
     "adam_beta2": [Case((None, 0.5), see.optimizer_setting("betas")), Case((None, 0.5), see.weights)],
     "adam_epsilon": [Case((None, 0.1), see.optimizer_setting("eps")), Case((None, 0.1), see.weights)],
+    "adam_beta3": [Case((None, 0.5), see.optimizer_setting("betas"), {"optimizer": "ademamix"})],
+    "adam_epsilon2": [Case((None, 0.5), see.refusal)],
     "weight_decay": [Case((0.0, 0.5), see.optimizer_setting("weight_decay")), Case((0.0, 0.5), see.weights)],
+    "lr_groups": [
+        Case(
+            (
+                None,
+                [{"name": "q", "modules": ["q_proj"], "lr": 0.5}],
+                [
+                    {"name": "v", "modules": ["v_proj"], "lr": 0.5},
+                    {"name": "k", "modules": ["k_proj"], "lr": 0.4},
+                ],
+            ),
+            see.optimizer_setting("lr"),
+            CONSTANT,
+        ),
+        Case((None, [{"name": "q", "modules": ["no_such"], "lr": 0.5}]), see.refusal),
+    ],
+    "embedding_lr": [Case((None, 0.5, 0.1), see.optimizer_setting("lr"), CONSTANT)],
+    "embedding_lr_scale": [Case((None, 0.5, 2), see.optimizer_setting("lr"), CONSTANT)],
+    "loraplus_lr_ratio": [
+        Case((None, 4, 16), see.optimizer_setting("lr"), {**CONSTANT, **LORA}),
+        Case((None, 4, 16), see.weights, LORA),
+    ],
+    "loraplus_lr_embedding": [
+        Case(
+            (None, 1e-4),
+            see.optimizer_setting("lr"),
+            {**CONSTANT, **LORA, "lora_target_modules": ["embed_tokens"], "loraplus_lr_ratio": 2},
+        ),
+    ],
+    "grokfast_alpha": [Case((None, 0.5), see.weights, {**SGD, "plugins": ["grokfast"]})],
+    "grokfast_lamb": [Case((None, 0, 1), see.weights, {**SGD, "plugins": ["grokfast"]})],
     "max_grad_norm": [Case((0.0, 1e-3, 1.0), see.weights, SGD)],
     "neftune_noise_alpha": [Case((None, 1.0, 5.0), see.first_embedding)],
 }
@@ -272,7 +330,7 @@ KERNELS: dict[str, list[Case]] = {
         Case((None, False), see.chosen_kernels, LORA),
     ],
     "lora_o_kernel": [Case((None, True), see.refusal, LORA), Case((None, False), see.chosen_kernels, LORA)],
-    "plugins": [Case(([], [CUT]), see.refusal)],
+    "plugins": [Case(([], [CUT]), see.refusal), Case(([], ["grokfast"]), see.weights, SGD)],
     "liger_rope": [Case((False, True), see.refusal)],
     "liger_rms_norm": [Case((False, True), see.refusal)],
     "liger_glu_activation": [Case((False, True), see.refusal)],

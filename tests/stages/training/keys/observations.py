@@ -182,6 +182,13 @@ def optimizer_class(seen: Seen) -> str:
     return type(seen.trainer.optimizer.optimizer).__name__
 
 
+def optimizer_state(seen: Seen) -> tuple[str, list[str]]:
+    """The optimizer, by the module and the class of each of its parts."""
+    optimizer = seen.trainer.optimizer.optimizer
+    parts = getattr(optimizer, "parts", [optimizer])
+    return str([type(part).__module__ for part in parts]), [type(part).__name__ for part in parts]
+
+
 def optimizer_setting(name: str) -> Observe:
     """A setting of the optimizer, of each group of parameters."""
 

@@ -25,7 +25,9 @@ from support.tiny_tokenizer import make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, MambaConfig, MambaForCausalLM
 
 from tunemill.stages.artifacts import EvaluationData, Model, TrainingData
+from tunemill.stages.data.rows.mapped import Rows
 from tunemill.stages.errors import SettingError, UserError
+from tunemill.stages.models.loss_body import mean_loss, row_losses
 from tunemill.stages.training.callbacks_body import random_state_kept
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
@@ -268,6 +270,10 @@ def test_adapter_settings_that_fit_no_module_are_refused(
         {"optimizer": "sgd", "optim_args": {"momentum": 0.9, "nesterov": True}},
         {"optimizer": "adagrad"},
         {"optimizer": "rmsprop"},
+        {"optimizer": "adamw_bnb_8bit"},
+        {"optimizer": "paged_adamw_8bit", **LORA},
+        {"optimizer": "lion_32bit"},
+        {"optimizer": "muon"},
         {"adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-6, "weight_decay": 0.1},
         {"lr_scheduler": "linear", "warmup_steps": 2},
         {"lr_scheduler": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 2}},
@@ -301,6 +307,37 @@ def test_everything_offered_runs(
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16 if half else torch.float32}
     if "adapter" not in settings:
         assert json.loads((saved / "config.json").read_text())["dtype"] == ("bfloat16" if half else "float32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adamw_torch_8bit", "adamw_torch_4bit"])
+def test_optimizers_of_torchao_run_compiled(
+    tmp_path: Path, base: Model, data: TrainingData, name: str
+) -> None:
+    _, heard = run(tmp_path / "out", base, data, max_steps=3, save_strategy="no", optimizer=name)
+    assert heard.summary["steps"] == 3
+
+
+def test_what_schedule_free_leaves_is_its_average(
+    tmp_path: Path, base: Model, data: TrainingData, held_out: EvaluationData
+) -> None:
+    pytest.importorskip("schedulefree")
+    settings = {
+        "optimizer": "schedule_free_adamw",
+        "lr_scheduler": "constant",
+        "warmup_steps": 2,
+        "max_steps": 4,
+    }
+    watched, heard = run(tmp_path / "watched", base, data, held_out, eval_steps=1, **settings)
+    plain, _ = run(tmp_path / "plain", base, data, **settings)
+    assert folder_bytes(watched) == folder_bytes(plain)
+    model = AutoModelForCausalLM.from_pretrained(plain)
+    rows = Rows(held_out.rows)
+    # The held-out loss after the last step is that of the model which is left.
+    assert heard.steps("eval_loss")[4] == pytest.approx(
+        mean_loss(row_losses(model, rows, range(len(rows)), 1))
+    )
+    assert heard.steps("learning_rate")[1] == 1e-2
 
 
 def test_gradient_checkpointing_changes_no_weight(tmp_path: Path, base: Model, data: TrainingData) -> None:
