@@ -8,6 +8,7 @@ from tunemill.pipelines.config.graph_config import ENTRY_LISTS
 from tunemill.pipelines.config.idle_keys import is_idle
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.problems import Problem, given
+from tunemill.pipelines.config.reasons import REASONS
 from tunemill.pipelines.config.renamed_keys import REMOVED
 from tunemill.pipelines.config.schema import KeyTree, axolotl_keys, grouping_keys, key_tree, off_when_false
 from tunemill.stages.choices import nearest
@@ -78,7 +79,9 @@ def _foreign(key: str, place: KeyPath, document: Document) -> Problem | None:
         message = f"is a key of {' and '.join(elsewhere)}, and is not read under {place[0]}; take it out"
         return problem_at(place, document, "unread", message)
     if _is_axolotls(place):
-        message = "a key of Axolotl that Tunemill does not support yet; take it out or set it to null"
+        message = REASONS.get(
+            key, "a key of Axolotl that Tunemill does not support yet; take it out or set it to null"
+        )
         return problem_at(place, document, "unsupported", message)
     return None
 

@@ -6,6 +6,9 @@ from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.problems import Problem
 
 SET_BY_LAUNCHER = "the launcher sets it"
+TRANSFORMERS_EXPERTS = (
+    "experts are computed by transformers' own implementation, which is the same but for rounding"
+)
 # Key -> why nothing reads it.
 ALWAYS = {
     "axolotl_config_path": "it is the place of this file",
@@ -13,17 +16,22 @@ ALWAYS = {
     "device": SET_BY_LAUNCHER,
     "dion_rank_fraction": "Axolotl does not read it either",
     "dion_rank_multiple_of": "Axolotl does not read it either",
+    "freeze_mm_modules": "training is on texts, in which modules for images and sound get no gradient",
     "fsdp_final_state_dict_type": "Axolotl does not read it either",
     "is_falcon_derived_model": "models are told by their config.json",
     "is_llama_derived_model": "models are told by their config.json",
     "is_mistral_derived_model": "models are told by their config.json",
     "is_qwen_derived_model": "models are told by their config.json",
+    "liger_rms_norm_gated": "gated norms are computed by transformers, which is the same but for rounding",
     "local_rank": SET_BY_LAUNCHER,
     "low_cpu_mem_usage": "weights are always read one after the other",
     "lr_div_factor": "Axolotl does not read it either",
     "max_prompt_len": "Axolotl does not read it either",
     "preprocess_iterable": "Axolotl does not read it either",
     "strict": "an override of a key that is not in the file is always taken, and checked like the file",
+    "use_kernels": "kernels are chosen by `kernels` and `liger_*`, and transformers computes the rest",
+    "use_scattermoe": TRANSFORMERS_EXPERTS,
+    "use_sonicmoe": TRANSFORMERS_EXPERTS,
     "world_size": SET_BY_LAUNCHER,
 }
 # Key -> the value that asks for what happens anyway, and what that is.

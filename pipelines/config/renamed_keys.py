@@ -56,6 +56,8 @@ def with_todays_names(document: Document) -> tuple[Document, list[Problem]]:
         "batch_size": _accumulation,
         "torch_dtype": _precision,
     }
+    if isinstance(document.data.get("tokens"), dict):
+        meanings["tokens"] = _roles
     for old in [key for key in document.data if key in RENAMED or key in meanings]:
         meant = meanings[old](document.data) if old in meanings else (RENAMED[old], document.data[old])
         if isinstance(meant, str):
@@ -105,6 +107,11 @@ def _accumulation(data: Mapping[str, Any]) -> Meant:
     if size % micro:
         return f"{size} is not a multiple of micro_batch_size: {micro}"
     return "gradient_accumulation_steps", size // micro
+
+
+def _roles(data: Mapping[str, Any]) -> Meant:
+    """Tokens that are named by their roles; a list of them stays what it is."""
+    return "special_tokens", data["tokens"]
 
 
 def _precision(data: Mapping[str, Any]) -> Meant:

@@ -18,17 +18,18 @@ def answer(
     batching: Batching,
     batch_size: int,
     max_new_tokens: int,
+    positions: int | None,
     on_batch: Callable[[int], None],
 ) -> dict[int, list[int]]:
     """Row number -> the ids that the model generates, as the question cuts them.
 
-    Questions in a batch have the same stop tokens and are alike in prompt length, or equal where `batching` says so.
-    `on_batch` hears how many questions are done.
+    Questions in a batch have the same stop tokens and are alike in prompt length, or equal where `batching` says so,
+    or where the model has a table of `positions`, beyond which no answer goes. `on_batch` hears how many are done.
     """
 
     def alike(question: Question) -> tuple[Hashable, ...]:
         stops = tuple(sorted(question.stops))
-        return (stops,) if batching == "padded" else (stops, len(question.prompt))
+        return (stops,) if batching == "padded" and positions is None else (stops, len(question.prompt))
 
     answers: dict[int, list[int]] = {}
     at_once = 1 if batching == "alone" else batch_size
@@ -36,7 +37,9 @@ def answer(
     for _, group in groupby(ordered, key=alike):
         same = list(group)
         for first in range(0, len(same), at_once):
-            answers.update(_answer_batch(model, same[first : first + at_once], max_new_tokens))
+            batch = same[first : first + at_once]
+            room = max_new_tokens if positions is None else positions - len(batch[0].prompt)
+            answers.update(_answer_batch(model, batch, min(room, max_new_tokens)))
             on_batch(len(answers))
     return answers
 

@@ -21,6 +21,7 @@ from tunemill.stages.evaluation.questions import Question, question_of
 from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.loss_body import RowLoss, mean_loss, row_losses
 from tunemill.stages.models.packed_loss_body import packed_row_losses
+from tunemill.stages.models.positions_body import check_positions, table_of_positions
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.report import Report, Scalar, Workspace
 
@@ -59,6 +60,8 @@ def evaluate(
     rows = Rows(evaluation_data.rows)
     numbers = list(range(min(len(rows), config.evaluation.max_rows or len(rows))))
     loaded, end_ids = _load(model, adapter)
+    plain = loaded.get_base_model() if adapter is not None else loaded
+    check_positions(plain, int(rows.lengths[: len(numbers)].max(initial=0)), "evaluation data", report)
     score = packed_row_losses if config.eval_sample_packing else row_losses
     losses = score(loaded, rows, numbers, config.eval_batch_size)
     if not any(loss.tokens for loss in losses):
@@ -81,6 +84,7 @@ def evaluate(
         batching=_batching(loaded, questions, config.eval_batch_size, report),
         batch_size=config.eval_batch_size,
         max_new_tokens=config.eval_max_new_tokens,
+        positions=table_of_positions(plain),
         on_batch=lambda done: report.progress(done, len(questions), "rows"),
     )
     predictions = _predictions(losses, questions, answers, words, config.eval_max_new_tokens)

@@ -13,6 +13,7 @@ from tunemill.stages.models.files import copy_tokenizer, forget_versions
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
 from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.quiet_body import be_quiet
+from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.adapters.lora_body import add_adapter, save_adapter
 from tunemill.stages.training.adapters.quantized_base_body import hold_experts_packed, prepare_quantized
@@ -28,6 +29,7 @@ from tunemill.stages.training.added_loss_body import (
 from tunemill.stages.training.callbacks_body import Checkpoints, Monitor, Reporter
 from tunemill.stages.training.checkpoints import last_complete, step_of
 from tunemill.stages.training.embeddings_body import train_every_row
+from tunemill.stages.training.experts_body import set_experts
 from tunemill.stages.training.kernels.insert_body import add_kernels, check_kernels_here
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.machine_body import Precision, check_attention, choose_precision
@@ -205,6 +207,7 @@ def load_model(config: TrainingKeys, base_model: Model, precision: Precision) ->
     stored = {"use_cache": model.config.use_cache}
     if is_quantized(base_model.path):
         prepare_quantized(config, model, precision)
+    set_experts(config, model)
     set_generation_aside(model)
     train_every_row(model)
     if config.adapter is not None:
@@ -334,6 +337,7 @@ def save(
         forget_versions(out.data)
         keep_generation(base_model.path, out.data)
     copy_tokenizer(base_model.path, out.data)
+    check_same_tokenizer(base_model.path, out.data)
 
 
 def summarize(

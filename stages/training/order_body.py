@@ -35,6 +35,8 @@ class Examples:
         self._read = read
         self.lengths = lengths
         """Tokens of each example, by stored number."""
+        self.longest_row = int(lengths.max(initial=0))
+        """Tokens of the longest row that counts its positions by itself."""
         self._seed = seed
         self._group = group
         self._keep_order = keep_order
@@ -78,6 +80,7 @@ class Sequences(Examples):
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         tokens = np.concatenate([[0], np.cumsum(self._rows.lengths[self._packed])])
         super().__init__(self._sequence, np.diff(tokens[self._starts]), seed, group, keep_order)
+        self.longest_row = int(self._rows.lengths[self._packed].max(initial=0))
 
     def _sequence(self, number: int) -> list[Row]:
         rows = self._packed[self._starts[number] : self._starts[number + 1]]

@@ -19,9 +19,10 @@ from tunemill.stages.artifacts import Model, PreferenceData
 from tunemill.stages.data.rows.collate_body import Batch, Collator, Row
 from tunemill.stages.data.rows.labels import IGNORED
 from tunemill.stages.errors import SettingError
+from tunemill.stages.models.positions_body import check_positions
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.keys.pairs import PairKeys
-from tunemill.stages.training.loop_body import train
+from tunemill.stages.training.loop_body import plain_model, train
 from tunemill.stages.training.method import Counts, LossParts, Method, OwnLoss
 from tunemill.stages.training.order_body import Examples
 from tunemill.stages.training.score_body import mean_over
@@ -57,6 +58,8 @@ class PairReader:
         pairs = [pair for first in range(0, len(self._table), TEXTS_AT_ONCE) for pair in self._sizes(first)]
         sizes = np.asarray(pairs, dtype=np.int64).reshape(len(pairs), 2)
         self.numbers = np.flatnonzero(sizes.min(axis=1, initial=np.iinfo(np.int64).max) > 0)
+        self.longest_row = int(sizes[self.numbers].max(initial=0))
+        """Tokens of the longest sequence of a pair."""
         self.lengths = sizes.sum(axis=1)[self.numbers]
         """Tokens of each pair, of both sequences together."""
 
@@ -102,7 +105,9 @@ def _size(row: Row) -> int:
 
 def pair_examples(reader: PairReader, seed: int, keep_order: bool) -> Examples:
     """The pairs in the order of each epoch."""
-    return Examples(reader.read, reader.lengths, seed, keep_order=keep_order)
+    examples = Examples(reader.read, reader.lengths, seed, keep_order=keep_order)
+    examples.longest_row = reader.longest_row
+    return examples
 
 
 def collate_pairs(pairs: Sequence[Pair]) -> Batch:
@@ -168,13 +173,18 @@ def on_pairs(
         method = Method(
             examples=pair_examples(pairs, config.seed, config.curriculum_sampling),
             collator=lambda _model: collate_pairs,
-            check=lambda _model, _collator: None,
+            check=partial(check_length, pairs.longest_row, report),
             own_loss=own_loss,
             score=scorer(config, own_loss, held_out, tokenizer) if held_out.exists() else None,
         )
         train(config, base_model, method, out, report)
 
     return body
+
+
+def check_length(longest: int, report: Report, model: Any, _collator: Any) -> None:
+    """Refuse a model with too few positions for a sequence."""
+    check_positions(plain_model(model), longest, "training data", report)
 
 
 def scorer(

@@ -181,7 +181,8 @@ def say(config: PretrainingDataConfig, counts: Counts, too_short: int, report: R
     if counts.sequences < config.sequences:
         report.log(
             f"the source ended after {counts.texts} texts: {counts.sequences} sequences of the {config.sequences} that "
-            f"max_steps: {config.max_steps} takes. Training starts over with them, in another order each time"
+            f"max_steps: {config.max_steps} takes. Training starts over with them, in "
+            + ("the same order each time" if config.curriculum_sampling else "another order each time")
         )
     report.summary(
         texts=counts.texts,

@@ -3,17 +3,27 @@
 import json
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from jinja2 import TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AddedToken,
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.data.conversations.chat_template import choose_template
 from tunemill.stages.data.conversations.markers import advice
 from tunemill.stages.data.tokenizer.config import SpecialTokens, TokenizerConfig, untrained
 from tunemill.stages.data.tokenizer.folder import fault_of_folder
+from tunemill.stages.data.tokenizer.renamed_tokens_body import with_renamed_tokens
 from tunemill.stages.errors import SettingError, SourceError
+from tunemill.stages.models.tokenizer_ids_body import FIXED_TEXT
 from tunemill.stages.report import Report, Workspace
 
 # A tag that transformers adds to Jinja.
@@ -28,8 +38,11 @@ def tokenizer(config: TokenizerConfig, upstream: Model | None, out: Workspace, r
     Raises SourceError when there is no tokenizer to load, SettingError for settings it cannot honour.
     """
     folder = source_folder(config, upstream)
-    given = load_tokenizer(folder)
+    given = load_tokenizer(folder, config_beside(config, upstream))
+    say_differences(given, folder, report)
     check_class(config.tokenizer_type, given, folder)
+    with TemporaryDirectory() as scratch:
+        given = with_renamed_tokens(given, config.added_tokens_overrides, Path(scratch))
     before, known = len(given), given.get_vocab()
     new = [token for token in config.special_tokens.trained if token not in known]
     if new and config.leaves_new_tokens_untrained:
@@ -73,12 +86,45 @@ def check_class(wanted: str | None, given: PreTrainedTokenizerBase, folder: Path
         )
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Raises SourceError when the folder is missing or holds no tokenizer backed by `tokenizers`."""
+def config_beside(config: TokenizerConfig, upstream: Model | None) -> Any:
+    """The config of the model in whose folder the tokenizer will lie; None where it has none that can be read.
+
+    `AutoTokenizer` takes the class from it, and some classes have a pre-tokenizer of their own.
+    """
+    if upstream is None and config.base_model is None:
+        return None
+    folder = upstream.path if upstream is not None else Path(str(config.base_model))
+    try:
+        found = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    # For models of some names other classes are taken; an artifact has no such name.
+    found._name_or_path = ""
+    return found
+
+
+def say_differences(given: PreTrainedTokenizerBase, folder: Path, report: Report) -> None:
+    """Say so where the model's class of tokenizer gives other ids than the tokenizer.json."""
+    if not (folder / "tokenizer.json").is_file():
+        return
+    plain = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    one, other = (words.encode(FIXED_TEXT, add_special_tokens=False) for words in (given, plain))
+    if one != other:
+        report.log(
+            f"{type(given).__name__}, which transformers takes for this model, gives other token ids than "
+            f"{folder / 'tokenizer.json'} by itself (it has its own pre-tokenizer). Its ids are used, and what is "
+            f"written gives the same"
+        )
+
+
+def load_tokenizer(folder: Path, beside: Any = None) -> PreTrainedTokenizerBase:
+    """The tokenizer as it will be read beside a model with the config `beside`.
+
+    Raises SourceError when the folder is missing or holds no tokenizer backed by `tokenizers`."""
     if reason := fault_of_folder(folder):
         raise SourceError(reason)
     try:
-        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        loaded = AutoTokenizer.from_pretrained(folder, config=beside, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise SourceError(f"{folder} holds no tokenizer that transformers can load: {reason}") from error

@@ -56,6 +56,9 @@ class TokenizerConfig(StageConfig):
     )
     special_tokens: SpecialTokens = Field(SpecialTokens(), description="tokens with a role")
     tokens: list[str] = Field([], description="tokens added to the vocabulary")
+    added_tokens_overrides: dict[int, str] = Field(
+        {}, description="other texts for added tokens, such as reserved ones: id of the token to its text"
+    )
     chat_template: TemplateName | None = Field(
         None,
         description="chat template by name: one of a family of models, tokenizer_default (the tokenizer's own), "

@@ -6,7 +6,7 @@ from tunemill.stages.declaration import Input, Stage
 
 TOKENIZER = Stage(
     name="tokenizer",
-    version=2,
+    version=3,
     config=TokenizerConfig,
     inputs={"upstream": Input(Model, optional=True)},
     output=Tokenizer,

@@ -25,6 +25,7 @@ from tunemill.stages.models.generation_body import check_generation, keep_genera
 from tunemill.stages.models.loading_body import is_quantized
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.ties_body import twice_stored, untie_config
+from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
 from tunemill.stages.models.weights import tensors_of_model
 from tunemill.stages.report import Report, Workspace
 
@@ -46,14 +47,14 @@ def base_model(
     wanted = math.ceil(len(words) / 32) * 32 if config.resize_token_embeddings_to_32x else len(words)
     twice = "no"
     stored_in_bits = is_quantized(folder)
-    if stored_in_bits and (wanted > rows or config.reinit_weights or config.overrides_of_model_config):
+    if stored_in_bits and (_resizes(config, rows, wanted) or config.reinit_weights or config.changes_config):
         raise SettingError(
             f"base_model: {folder}: its weights are quantized, so they can neither get {wanted} embedding rows, where "
             f"there are {rows}, nor another config. Start from the model in full precision, with load_in_4bit: true."
         )
     # The names of quantized tensors are those of bitsandbytes, which reads them again when the model is loaded.
     if not config.reinit_weights and not stored_in_bits:
-        check_fit(folder, model_config, overridden=bool(config.overrides_of_model_config))
+        check_fit(folder, model_config, overridden=config.changes_config)
         twice = twice_stored(folder, skeleton_of(model_config))
     check_generation(folder)
     if twice == "apart":
@@ -61,15 +62,17 @@ def base_model(
             "config.json ties head and embeddings, and the files hold different ones: they are not tied"
         )
         model_config.tie_word_embeddings = model_config.get_text_config().tie_word_embeddings = False
-    if config.reinit_weights or config.overrides_of_model_config or wanted > rows or twice == "equal":
-        report.log(f"loading the weights: {rows} embedding rows, {max(rows, wanted)} wanted")
-        _write_changed(config, folder, model_config, max(rows, wanted), out.data, words.eos_token_id)
+    kept = wanted if _resizes(config, rows, wanted) else rows
+    if config.reinit_weights or config.changes_config or _resizes(config, rows, wanted) or twice == "equal":
+        report.log(f"loading the weights: {rows} embedding rows, {kept} wanted")
+        _write_changed(config, folder, model_config, kept, out.data, words.eos_token_id)
     else:
         for path in model_files(folder):
             copy_file(path, out.data / path.name)
     if twice == "apart":
         untie_config(out.data / "config.json")
     copy_tokenizer(tokenizer.path, out.data)
+    check_same_tokenizer(tokenizer.path, out.data)
     _align(
         out.data, {name: getattr(words, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     )
@@ -88,12 +91,26 @@ def _source_folder(config: BaseModelConfig, upstream: Model | None) -> Path:
 
 
 def _model_config(config: BaseModelConfig, folder: Path) -> Any:
+    folder = folder if config.base_model_config is None else Path(config.base_model_config)
+    if not (folder / "config.json").is_file():
+        raise SourceError(f"base_model_config: {folder}: no config.json in it.")
     stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if reason := fault_of_settings(folder, stored):
         raise SourceError(f"base_model: {reason}.")
     if reason := fault_of_class(stored, config.model_class):
         raise SettingError(f"model_type: {reason}.")
-    return overridden_config(folder, config.overrides_of_model_config or {})
+    loaded = overridden_config(folder, config.overrides)
+    if config.cls_model_config not in (None, type(loaded).__name__):
+        raise SettingError(
+            f"cls_model_config: {config.cls_model_config}: the config.json of this model is read as "
+            f"{type(loaded).__name__}, and its weights are stored for that. Set that, or remove the key."
+        )
+    return loaded
+
+
+def _resizes(config: BaseModelConfig, rows: int, wanted: int) -> bool:
+    """Whether embeddings of so many rows get as many as the tokenizer wants."""
+    return wanted > rows or (config.shrink_embeddings and wanted < rows)
 
 
 def _write_changed(
@@ -107,7 +124,7 @@ def _write_changed(
             if config.reinit_weights
             else AutoModelForCausalLM.from_pretrained(folder, config=model_config, dtype="auto")
         )
-        if rows > model.get_input_embeddings().weight.shape[0]:
+        if rows != model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(rows, mean_resizing=config.mean_resizing_embeddings)
     set_generation_aside(model)
     model.save_pretrained(target)

@@ -14,7 +14,29 @@ from tunemill.stages.models.base_model.folder import (
     quantized_by,
     settings_of,
 )
+from tunemill.stages.models.base_model.layers import fault_of_tensors
 from tunemill.stages.models.base_model.rope import given_rope
+
+# Arguments of from_pretrained, and what decides them here.
+OWN_ARGUMENTS = {
+    "attn_implementation": "attn_implementation",
+    "cache_dir": "the store",
+    "config": "overrides_of_model_config",
+    "device_map": "the machine",
+    "dtype": "bf16, fp16 or float32",
+    "experts_implementation": "experts_implementation",
+    "load_in_4bit": "load_in_4bit",
+    "load_in_8bit": "load_in_8bit",
+    "local_files_only": "base_model",
+    "low_cpu_mem_usage": "the loop",
+    "max_memory": "the machine",
+    "quantization_config": "load_in_4bit and bnb_config_kwargs",
+    "revision": "revision_of_model",
+    "token": "the environment",
+    "torch_dtype": "bf16, fp16 or float32",
+    "trust_remote_code": "trust_remote_code",
+    "use_safetensors": "base_model, of which safetensors are read",
+}
 
 
 class BaseModelConfig(StageConfig):
@@ -23,6 +45,10 @@ class BaseModelConfig(StageConfig):
     base_model: Source[str | None] = Field(
         None,
         description="local folder with config.json and safetensors; unset when another pipeline makes it",
+    )
+    base_model_config: Source[str | None] = Field(
+        None,
+        description="local folder whose config.json is read in place of that of base_model, which keeps its tokenizer",
     )
     model_type: str | None = Field(
         None, description="class of the model; the one that config.json names, or AutoModelForCausalLM"
@@ -37,8 +63,19 @@ class BaseModelConfig(StageConfig):
     overrides_of_model_config: dict[str, Any] | None = Field(
         None, description="keys of config.json to set before the weights are read"
     )
+    overrides_of_model_kwargs: dict[str, Any] | None = Field(
+        None,
+        description="further keys of config.json, as arguments of from_pretrained; those with a key of their own "
+        "are refused",
+    )
+    cls_model_config: str | None = Field(
+        None, description="class of the config; the one that config.json says, or that of its text model"
+    )
     resize_token_embeddings_to_32x: bool = Field(
         False, description="grow the embeddings to a multiple of 32 rows that holds the tokenizer"
+    )
+    shrink_embeddings: bool = Field(
+        False, description="cut embeddings that are longer than the tokenizer down to it"
     )
     mean_resizing_embeddings: bool = Field(
         True, description="draw new embedding rows around the mean of the old ones, not around zero"
@@ -67,6 +104,36 @@ class BaseModelConfig(StageConfig):
         None, description="without one a quantized model is refused: no result depends on it"
     )
 
+    @field_validator("overrides_of_model_kwargs")
+    @classmethod
+    def _arguments_without_a_key(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        given_rope(value or {})
+        for name in value or {}:
+            if name in OWN_ARGUMENTS:
+                raise ValueError(f"{name} is set by {OWN_ARGUMENTS[name]}. Write that, and take {name} out")
+        return value
+
+    @property
+    def changes_config(self) -> bool:
+        """Whether the model gets another config.json than its folder has."""
+        return bool(self.overrides) or self.base_model_config is not None
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """All overrides of config.json."""
+        return {**(self.overrides_of_model_config or {}), **(self.overrides_of_model_kwargs or {})}
+
+    @model_validator(mode="after")
+    def _one_override(self) -> "BaseModelConfig":
+        both = sorted(set(self.overrides_of_model_config or {}) & set(self.overrides_of_model_kwargs or {}))
+        if both:
+            raise ConflictError(
+                f"overrides_of_model_config and overrides_of_model_kwargs both set {', '.join(both)}. Keep one",
+                "overrides_of_model_config",
+                "overrides_of_model_kwargs",
+            )
+        return self
+
     @property
     def model_class(self) -> str | None:
         """The model's class by either of its keys."""
@@ -81,6 +148,10 @@ class BaseModelConfig(StageConfig):
         if reason := fault_of_folder(folder, reads_weights=not self.reinit_weights):
             yield Fault("base_model", reason)
             return
+        if self.base_model_config is not None:
+            if not (Path(self.base_model_config) / "config.json").is_file():
+                yield Fault("base_model_config", f"{self.base_model_config}: no config.json in it")
+            return
         stored = settings_of(folder)
         if (reason := fault_of_settings(folder, stored)) or (
             stored is not None and (reason := self._fault_of_quantized(folder, stored))
@@ -88,6 +159,12 @@ class BaseModelConfig(StageConfig):
             yield Fault("base_model", reason)
         elif stored is not None and (reason := fault_of_class(stored, self.model_class)):
             yield Fault("model_type" if self.model_type else "type_of_model", reason)
+        elif (
+            stored is not None
+            and not self.reinit_weights
+            and (reason := fault_of_tensors(folder, {**stored, **self.overrides}))
+        ):
+            yield Fault("base_model", reason)
 
     def _fault_of_quantized(self, folder: Path, stored: Mapping[str, Any]) -> str | None:
         if quantized_by(stored) is None:
@@ -109,6 +186,17 @@ class BaseModelConfig(StageConfig):
                 "model_type and type_of_model are two names of one key. Keep one",
                 "model_type",
                 "type_of_model",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _config_of_a_folder(self) -> "BaseModelConfig":
+        if self.base_model_config is not None and self.base_model is None:
+            raise ConflictError(
+                "base_model_config is the config of the weights in a local base_model, but base_model comes from "
+                "elsewhere. Use overrides_of_model_config, or name a local folder",
+                "base_model_config",
+                "base_model",
             )
         return self
 

@@ -15,6 +15,7 @@ from tunemill.stages.models.merged.names_body import Names, names_of
 from tunemill.stages.models.merged.proof_body import Proof, prove
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.ties_body import twice_stored, untie_config
+from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
 from tunemill.stages.models.weights import tensors_of_model
 from tunemill.stages.report import Report, Workspace
 
@@ -52,6 +53,7 @@ def merge(
         used = sum(len(change.names) for change in changes.values())
         changed = _fold(base_model, frozen, changes, names, out, report)
     copy_tokenizer(adapter.path, out.data)
+    check_same_tokenizer(adapter.path, out.data)
     if not changed:
         raise UserError(
             "merged: the adapter changes no tensor of the base: it was not trained, or its changes are smaller than "

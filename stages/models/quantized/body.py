@@ -16,6 +16,7 @@ from tunemill.stages.models.probe_body import fixed_tokens, logits_of
 from tunemill.stages.models.quantized.config import QuantizedConfig
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.ties_body import stored_twice_bytes
+from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
 from tunemill.stages.models.weights import sort_header, tensors_of_model
 from tunemill.stages.report import Report, Workspace
 
@@ -57,6 +58,7 @@ def quantize(config: QuantizedConfig, model: Model, out: Workspace, report: Repo
         sort_header(path)
     keep_generation(model.path, out.data)
     copy_tokenizer(model.path, out.data)
+    check_same_tokenizer(model.path, out.data)
     size = _check_stored(out.data, expected)
     after = logits_of(AutoModelForCausalLM.from_pretrained(out.data).eval(), ids)
     report.summary(

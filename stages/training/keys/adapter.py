@@ -42,7 +42,7 @@ class AdapterKeys(LoraKeys):
     lora_target_modules: list[str] | str | None = Field(
         None,
         description="names of the modules that get an adapter; a text is one regular expression, or all-linear: every "
-        "linear module but the output head",
+        "linear module but the output head, as where it is unset",
     )
     lora_target_linear: bool = Field(
         False, description="give every linear module but the output head an adapter"
@@ -84,14 +84,6 @@ class AdapterKeys(LoraKeys):
         missing = [key for key in ("lora_r", "lora_alpha") if getattr(self, key) is None]
         if missing:
             raise ConflictError(f"adapter: {self.adapter} needs {' and '.join(missing)}", "adapter", *missing)
-        named = self.lora_target_modules or self.lora_target_parameters
-        if not named and not self.lora_target_linear:
-            raise ConflictError(
-                f"adapter: {self.adapter} needs lora_target_modules (names of modules) or lora_target_linear: true",
-                "adapter",
-                "lora_target_modules",
-                "lora_target_linear",
-            )
         if self.tokens and not self.lora_modules_to_save and not self.peft_trainable_token_indices:
             raise ConflictError(
                 "tokens adds rows to the embeddings, which an adapter does not train. Set lora_modules_to_save to "
@@ -170,7 +162,8 @@ class AdapterKeys(LoraKeys):
     @property
     def takes_every_linear(self) -> bool:
         """Whether every linear module but the output head gets an adapter."""
-        return self.lora_target_linear or self.lora_target_modules == ALL_LINEAR
+        unset = not self.lora_target_modules and not self.lora_target_parameters
+        return self.lora_target_linear or unset or self.lora_target_modules == ALL_LINEAR
 
     def idle(self) -> Iterator[Idle]:
         """Settings of an adapter that is not trained."""

@@ -7,7 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tunemill.stages.choices import ChoiceError
-from tunemill.stages.declaration import ConflictError, Idle, StageConfig
+from tunemill.stages.declaration import ConflictError, Idle
+from tunemill.stages.training.keys.experts import ExpertKeys
 from tunemill.stages.training.keys.rates import GROKFAST_PLUGINS
 
 KernelName = Literal[
@@ -32,7 +33,17 @@ LIGER_LOSSES = {
 }
 LIGER_PLUGINS = {"liger", "axolotl.integrations.liger.LigerPlugin"}
 CUT_PLUGINS = {"cut_cross_entropy", "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"}
-PLUGINS = LIGER_PLUGINS | CUT_PLUGINS | GROKFAST_PLUGINS
+# Axolotl's kernels for experts: transformers computes the same.
+EXPERT_PLUGINS = {"axolotl.integrations.kernels.KernelsPlugin"}
+PLUGINS = LIGER_PLUGINS | CUT_PLUGINS | GROKFAST_PLUGINS | EXPERT_PLUGINS
+# Axolotl's other plugins, and why they cannot be honoured.
+OTHER_PLUGINS = {
+    "axolotl.integrations.diffusion.DiffusionPlugin": "trains by filling in masked tokens, a method that is not "
+    "supported yet",
+    "axolotl.integrations.expert_parallel.ExpertParallelPlugin": "spreads experts over several GPUs, and one device "
+    "trains",
+    "axolotl.integrations.llm_compressor.LLMCompressorPlugin": "trains pruned weights, which is not supported yet",
+}
 # The distribution behind each source, whose minor version enters the key; our own are written in Triton.
 DISTRIBUTIONS: dict[Source, str] = {
     "tunemill": "triton",
@@ -63,7 +74,7 @@ class KernelChoice:
         return [one.key for one in self.asked if any(self.sources[name] != "chunked" for name in one.kernels)]
 
 
-class KernelKeys(StageConfig):
+class KernelKeys(ExpertKeys):
     """Kernels inside the model. What computes the loss is a matter of the method: see `LossKernelKeys`."""
 
     kernels: Literal["auto", "off"] | list[KernelName] = Field(
@@ -105,6 +116,8 @@ class KernelKeys(StageConfig):
     @classmethod
     def _known_plugins(cls, value: list[str]) -> list[str]:
         for name in value:
+            if name in OTHER_PLUGINS:
+                raise ValueError(f"{name}: {OTHER_PLUGINS[name]}. Take it out")
             if name not in PLUGINS:
                 raise ChoiceError(name, sorted(PLUGINS))
         return value
@@ -229,8 +242,11 @@ class KernelKeys(StageConfig):
         """The second of two kernels for one activation, and a plugin of which no kernel is asked for."""
         yield from super().idle()
         asked = any(getattr(self, key, False) for key in (*LIGER_MODULES, *LIGER_LOSSES))
-        if self.plugins and set(self.plugins) <= LIGER_PLUGINS and not asked:
+        rest = set(self.plugins) - EXPERT_PLUGINS
+        if rest and rest <= LIGER_PLUGINS and not asked:
             yield Idle("plugins", "no liger_* key asks for a kernel of it")
+        elif self.plugins and not rest:
+            yield Idle("plugins", "its kernels compute experts, which transformers computes in its own way")
         if self.liger_glu_activation and self.insists_on_lora_mlp:
             yield Idle(
                 "liger_glu_activation", "the lora_mlp kernel, which is asked for, computes the activation too"

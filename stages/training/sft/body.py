@@ -12,6 +12,7 @@ from tunemill.stages.data.rows.mapped import Rows
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.loss_body import RowLoss, mean_loss, row_losses
 from tunemill.stages.models.packed_loss_body import packed_row_losses
+from tunemill.stages.models.positions_body import check_positions, table_of_positions
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.added_loss_body import balances_experts
 from tunemill.stages.training.loop_body import plain_model, train
@@ -42,14 +43,14 @@ def sft(
     )
     method = Method(
         examples=sequences,
-        collator=partial(collator_of, config),
-        check=partial(check_model, config),
+        collator=partial(collator_of, config, report),
+        check=partial(check_model, config, sequences, evaluation_data, report),
         score=None if evaluation_data is None else scorer(config, evaluation_data),
     )
     train(config, base_model, method, out, report)
 
 
-def collator_of(config: SftConfig, model: Any) -> Collator:
+def collator_of(config: SftConfig, report: Report, model: Any) -> Collator:
     """Raises SettingError for batches that flash attention would read as one row each."""
     pad_to = config.sequence_len if config.pads_to_sequence_len else None
     made = partial(
@@ -57,10 +58,17 @@ def collator_of(config: SftConfig, model: Any) -> Collator:
         pad_to=pad_to,
         multiple=config.pad_to_multiple_of or 1,
         marks_padding=balances_experts(model),
+        positions=table_of_positions(plain_model(model)),
     )
     is_flash = str(model.config._attn_implementation).startswith("flash")
     if config.sample_packing:
         real = config.multipack_real_batches
+        if not is_flash and takes_positions(model) and leaks(model, under_mask=balances_experts(model)):
+            report.log(
+                f"{type(plain_model(model)).__name__}: in one sequence its rows would see each other, so the rows of a "
+                f"pack are rows of a batch: the same training, with more padding"
+            )
+            return made("apart")
         if real and is_flash and config.micro_batch_size > 1:
             raise SettingError(
                 "multipack_real_batches: true: flash attention keeps packed rows apart in a batch of one only. Remove "
@@ -71,21 +79,44 @@ def collator_of(config: SftConfig, model: Any) -> Collator:
     return made("flat" if flattens and pad_to is None else "padded")
 
 
-def check_model(config: SftConfig, model: Any, collator: Any) -> None:
-    """Refuse a model in which the rows of a sequence see each other."""
-    if collator.layout == "padded":
+def check_model(
+    config: SftConfig,
+    sequences: Sequences,
+    evaluation_data: EvaluationData | None,
+    report: Report,
+    model: Any,
+    collator: Any,
+) -> None:
+    """Refuse a model with too few positions, or in which the rows of a sequence see each other."""
+    check_positions(plain_model(model), sequences.longest_row, "training data", report)
+    if evaluation_data is not None:
+        held_out = Rows(evaluation_data.rows).lengths
+        check_positions(plain_model(model), int(held_out.max(initial=0)), "held-out rows", report)
+    if collator.layout in ("padded", "apart"):
         return
     key = "sample_packing" if config.sample_packing else "batch_flattening"
-    plain = plain_model(model)
-    was_training = model.training
-    model.eval()
-    takes_positions = "position_ids" in inspect.signature(plain.forward).parameters
-    if not takes_positions or rows_leak(plain, next(model.parameters()).device, collator.marks_padding):
+    if leaks(model, under_mask=collator.marks_padding):
+        plain = plain_model(model)
         raise SettingError(
             f"{key}: in {type(plain).__name__} the rows of a sequence see each other (it does not read position_ids as "
             f"borders). Set {key}: false."
         )
+
+
+def takes_positions(model: Any) -> bool:
+    """Whether the model can be told where a row begins."""
+    return "position_ids" in inspect.signature(plain_model(model).forward).parameters
+
+
+def leaks(model: Any, *, under_mask: bool) -> bool:
+    """Whether the rows of a sequence see each other in this model."""
+    if not takes_positions(model):
+        return True
+    was_training = model.training
+    model.eval()
+    found = rows_leak(plain_model(model), next(model.parameters()).device, under_mask)
     model.train(was_training)
+    return found
 
 
 def scorer(config: SftConfig, evaluation_data: EvaluationData) -> Callable[[Any], dict[str, float]]:

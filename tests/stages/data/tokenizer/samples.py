@@ -8,6 +8,7 @@ SAMPLES = Samples(
     values={
         "base_model": ["/other"],
         "tokenizer_config": ["/other"],
+        "added_tokens_overrides": [{0: "<x>"}],
         "chat_template": ["chatml", "llama3"],
         "chat_template_jinja": ["{{ other }}"],
     },

@@ -4,5 +4,5 @@ from support.samples import Samples
 
 SAMPLES = Samples(
     smallest={"base_model": "/model"},
-    values={"base_model": ["/other"]},
+    values={"base_model": ["/other"], "base_model_config": ["/other"]},
 )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -144,3 +145,18 @@ def test_quantizing_counts_an_equal_head_once(tmp_path: Path) -> None:
     out, heard = workspace(tmp_path / "out"), Heard()
     quantize(QuantizedConfig(), Model(folder), out, heard.report)
     assert "lm_head.weight" not in tensors_of_model(out.data)
+
+
+def test_check_tells_what_headers_show(tmp_path: Path) -> None:
+    def said(folder: Path, **settings: Any) -> list[str]:
+        return [fault.reason for fault in BaseModelConfig(base_model=str(folder), **settings).faults()]
+
+    whole = make_model(tmp_path / "whole")
+    assert not said(whole)
+    headless = change(make_model(tmp_path / "headless"), lambda t: t.pop("lm_head.weight"))
+    assert "lm_head.weight is not in the files" in said(headless)[0]
+    assert not said(headless, overrides_of_model_config={"tie_word_embeddings": True})
+    short = set_config(make_model(tmp_path / "short"), num_hidden_layers=3)
+    assert "names 3 layers, and no tensor of model.layers.2 is in the files" in said(short)[0]
+    assert not said(short, reinit_weights=True)
+    assert not said(make_model(tmp_path / "tied", tie_word_embeddings=True))

@@ -272,6 +272,10 @@ MACHINE: dict[str, list[Case]] = {
     "gradient_checkpointing_kwargs": [
         Case((None, {"use_reentrant": True}), see.checkpointing_arguments, {"gradient_checkpointing": True}),
     ],
+    "experts_implementation": [
+        Case((None, "eager", "batched_mm", "grouped_mm"), see.refusal),
+        Case((None, "eager"), see.experts, base="qwen3_moe"),
+    ],
     "attn_implementation": [
         Case((None, "eager"), see.attention),
         Case((None, "sdpa"), see.attention, base="eager llama"),

@@ -143,6 +143,11 @@ def attention(seen: Seen) -> str:
     return seen.trainer.model.config._attn_implementation
 
 
+def experts(seen: Seen) -> str:
+    """How the model computes its experts."""
+    return seen.trainer.model.config._experts_implementation
+
+
 def weights_and_autocast(seen: Seen) -> tuple[str, str]:
     """Type of the weights, and of the autocast around a pass."""
     return str(seen.trainer.model.dtype), str(seen.trained[0].autocast)

@@ -20,6 +20,7 @@ from support.tiny_model import (
     training_data,
     workspace,
 )
+from support.trained_families import make_folder
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
@@ -105,6 +106,7 @@ class Trainings:
         self._folder = folder
         self._count = 0
         self._bases = {"llama": make_model(folder / "llama", **SMALL)}
+        self._bases["qwen3_moe"] = make_folder("qwen3_moe", folder / "qwen3_moe")
         self._bases["averaging llama"] = self._bases["llama"]
         self._bases["eager llama"] = make_model(folder / "eager", **SMALL)
         config = self._bases["eager llama"] / "config.json"

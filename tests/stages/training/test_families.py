@@ -1,0 +1,84 @@
+"""Each family from its folder to an evaluated model: full and LoRA, rows packed, merged."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.tiny_model import Heard, evaluation_data, packs_of, random_rows, training_data, workspace
+from support.trained_families import FAMILIES, make_folder
+
+from tunemill.stages.artifacts import Adapter, Model, Tokenizer
+from tunemill.stages.evaluation.body import evaluate
+from tunemill.stages.evaluation.config import EvaluationConfig
+from tunemill.stages.models.base_model.body import base_model
+from tunemill.stages.models.base_model.config import BaseModelConfig
+from tunemill.stages.models.merged.body import merge
+from tunemill.stages.models.merged.config import MergedConfig
+from tunemill.stages.training.sft.body import sft
+from tunemill.stages.training.sft.config import SftConfig
+
+# Which tests run every time; all of them are in `make test-slow`.
+FAST = ("llama", "qwen3_moe", "gemma3_text", "lfm2")
+STEPS = 4
+# What is trained: every parameter, or an adapter of this kind. A quantized base is one line more here.
+KINDS: dict[str, dict[str, Any]] = {"full": {}, "lora": {"adapter": "lora", "lora_r": 4, "lora_alpha": 16}}
+CASES = [
+    pytest.param(family, kind, id=f"{family}-{kind}", marks=() if family in FAST else pytest.mark.slow)
+    for family in FAMILIES
+    for kind in KINDS
+]
+
+
+# In these the rows of a sequence see each other: a convolution, and a mask that is made without position ids.
+APART = {"lfm2", "gpt_oss"}
+
+
+def trained(family: str, kind: str, folder: Path) -> tuple[Model, Model, Heard]:
+    """The base, what training made of it, and what it said."""
+    source = make_folder(family, folder / "source")
+    base, heard = workspace(folder / "base"), Heard()
+    config = BaseModelConfig(base_model=str(source))
+    base_model(config, tokenizer=Tokenizer(source), upstream=None, out=base, report=heard.report)
+    rows = random_rows(12)
+    targets = {"lora_target_modules": list(FAMILIES[family].targets)} if kind == "lora" else {}
+    settings = SftConfig(
+        learning_rate=0.01, max_steps=STEPS, micro_batch_size=2, sequence_len=32, sample_packing=True, bf16=False,
+        **KINDS[kind], **targets,
+    )  # fmt: skip
+    data = training_data(folder / "rows", rows, packs_of(12, 2))
+    out = workspace(folder / "trained")
+    sft(settings, Model(base.data), data, None, out, heard.report)
+    return Model(base.data), Model(out.data), heard
+
+
+@pytest.mark.parametrize(("family", "kind"), CASES)
+def test_a_family_trains_merges_and_is_evaluated(tmp_path: Path, family: str, kind: str) -> None:
+    base, made, heard = trained(family, kind, tmp_path)
+    losses = heard.steps("loss")
+    assert len(losses) == STEPS
+    assert any("rows of a batch" in str(event) for event in heard.of("log")) == (family in APART)
+    model = made
+    if kind == "lora":
+        out = workspace(tmp_path / "merged")
+        merge(
+            MergedConfig(),
+            base_model=base,
+            adapter=Adapter(made.path),
+            quantized_base=None,
+            out=out,
+            report=heard.report,
+        )
+        model = Model(out.data)
+        assert heard.summary["max_abs_logit_difference"] <= heard.summary["logit_tolerance"]
+    before, after = (load_file(folder / "model.safetensors") for folder in (base.path, model.path))
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert len(moved) == len(before) if kind == "full" else 0 < len(moved) < len(before)
+    held_out, out = evaluation_data(tmp_path / "held", random_rows(12)[:4]), workspace(tmp_path / "scored")
+    evaluate(EvaluationConfig(eval_max_new_tokens=4), model, None, held_out, out, heard.report)
+    assert heard.summary["answers"] == 4
+    base_scored, base_heard = workspace(tmp_path / "base_scored"), Heard()
+    evaluate(EvaluationConfig(eval_max_new_tokens=4), base, None, held_out, base_scored, base_heard.report)
+    assert heard.summary["eval_loss"] < base_heard.summary["eval_loss"]
