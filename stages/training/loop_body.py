@@ -30,6 +30,7 @@ from tunemill.stages.training.callbacks_body import Checkpoints, Monitor, Report
 from tunemill.stages.training.checkpoints import last_complete, step_of
 from tunemill.stages.training.embeddings_body import train_every_row
 from tunemill.stages.training.experts_body import set_experts
+from tunemill.stages.training.frozen_body import choose_trained
 from tunemill.stages.training.kernels.insert_body import add_kernels, check_kernels_here
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.machine_body import Precision, check_attention, choose_precision
@@ -155,6 +156,7 @@ def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspac
         config.max_steps,
     )
     model, stored_config = load_model(config, base_model, precision)
+    keepers = choose_trained(config, model, config.seed, report)
     interval = logging_interval(schedule.total, config.logging_steps)
     reporter = Reporter(report, schedule, method.examples, interval)
     monitor = monitor_of(config, schedule, method, report, reporter)
@@ -174,7 +176,7 @@ def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspac
         train_dataset=method.examples,
         data_collator=collator,
         # The monitor goes before the checkpoints, and both after the reporter.
-        callbacks=[reporter, *monitors, *filters, checkpoints],
+        callbacks=[reporter, *keepers, *monitors, *filters, checkpoints],
     )
     trainer.remove_callback(PrinterCallback)
     check_loss(config, precision, trainer, method, report)

@@ -9,6 +9,7 @@ from tunemill.stages.declaration import ConflictError, Idle
 from tunemill.stages.training.keys.adapter import AdapterKeys
 from tunemill.stages.training.keys.batches import BatchKeys
 from tunemill.stages.training.keys.devices import DeviceKeys
+from tunemill.stages.training.keys.frozen import FrozenKeys
 from tunemill.stages.training.keys.kernels import LORA, KernelChoice, KernelKeys
 from tunemill.stages.training.keys.machine import MachineKeys
 from tunemill.stages.training.keys.optimizer import OptimizerKeys
@@ -20,6 +21,7 @@ AGAIN = "a training that is interrupted begins anew"
 
 
 class TrainingKeys(
+    FrozenKeys,
     AdapterKeys,
     BatchKeys,
     ScheduleKeys,
@@ -31,6 +33,11 @@ class TrainingKeys(
     RhythmKeys,
 ):
     """What the loop reads, whatever the method; and what these groups say of each other."""
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether an adapter is trained, in place of the model's own weights."""
+        return self.adapter is not None
 
     @property
     def kernel_choice(self) -> KernelChoice:

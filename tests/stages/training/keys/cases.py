@@ -401,7 +401,33 @@ ORPO: dict[str, list[Case]] = {
     ],
 }
 
-GROUPS = (ADAPTER, BATCHES, SCHEDULE, OPTIMIZER, MACHINE, DEVICES, KERNELS, RHYTHM, SEQUENCES, ORPO)
+LISA: Settings = {"lisa_n_layers": 1, "lisa_step_interval": 1}
+FROZEN: dict[str, list[Case]] = {
+    "unfrozen_parameters": [
+        Case((None, ["lm_head"], ["layers.0", "norm"]), see.trained_parameters),
+        Case((None, ["^lm_head.weight$[:7]"]), see.weights),
+        Case((None, ["lm_head"]), see.idle_keys, LORA),
+    ],
+    "lisa_n_layers": [
+        Case((1, 2), see.trained_parameters, LISA),
+        Case((None, 1), see.refusal, {"lisa_step_interval": 1}),
+        Case((None, 1), see.refusal, {"lisa_step_interval": 1, "unfrozen_parameters": ["lm_head"]}),
+    ],
+    "lisa_step_interval": [
+        Case((1, 2), see.trained_parameters, {**LISA, "seed": 1}),
+    ],
+    "lisa_layers_attribute": [
+        Case(("model.layers", "model.blocks"), see.refusal, LISA),
+        Case(("model.layers", "x"), see.idle_keys),
+    ],
+    "spectrum_top_fraction": [
+        Case((None, 0.5, 1.0), see.trained_parameters),
+        Case((None, 0.5), see.refusal, {"unfrozen_parameters": ["lm_head"]}),
+        Case((None, 0.5), see.idle_keys, LORA),
+    ],
+}
+
+GROUPS = (FROZEN, ADAPTER, BATCHES, SCHEDULE, OPTIMIZER, MACHINE, DEVICES, KERNELS, RHYTHM, SEQUENCES, ORPO)
 
 CASES: list[tuple[str, Case]] = [
     (name, case) for group in GROUPS for name, cases in group.items() for case in cases
