@@ -15,6 +15,7 @@ from tunemill.stages.models.base_model.fit_body import check_fit, skeleton_of
 from tunemill.stages.models.base_model.folder import fault_of_class, fault_of_folder, fault_of_settings
 from tunemill.stages.models.base_model.overrides_body import overridden_config
 from tunemill.stages.models.base_model.special_tokens import align_special_tokens
+from tunemill.stages.models.base_model.unpack_body import write_unpacked
 from tunemill.stages.models.files import (
     copy_file,
     copy_tokenizer,
@@ -47,6 +48,9 @@ def base_model(
     wanted = math.ceil(len(words) / 32) * 32 if config.resize_token_embeddings_to_32x else len(words)
     twice = "no"
     stored_in_bits = is_quantized(folder)
+    if stored_in_bits and config.model_quantization_config is not None:
+        _unpack(config, folder, max(rows, wanted), tokenizer, out, report)
+        return
     if stored_in_bits and (_resizes(config, rows, wanted) or config.reinit_weights or config.changes_config):
         raise SettingError(
             f"base_model: {folder}: its weights are quantized, so they can neither get {wanted} embedding rows, where "
@@ -79,6 +83,26 @@ def base_model(
     _summarize(out.data, len(words), report)
 
 
+def _unpack(
+    config: BaseModelConfig, folder: Path, rows: int, tokenizer: Tokenizer, out: Workspace, report: Report
+) -> None:
+    kind = config.model_quantization_config
+    assert kind is not None
+    if config.reinit_weights or config.shrink_embeddings or config.changes_config:
+        raise SettingError(
+            f"model_quantization_config: {kind}: goes without reinit_weights and shrink_embeddings, and without another config than the "
+            f"model's own. Take these out."
+        )
+    report.log(f"reading the quantized weights as bfloat16 ({kind})")
+    write_unpacked(folder, kind, rows, config.mean_resizing_embeddings, out.data)
+    copy_tokenizer(tokenizer.path, out.data)
+    words = AutoTokenizer.from_pretrained(tokenizer.path)
+    _align(
+        out.data, {name: getattr(words, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    )
+    _summarize(out.data, len(words), report)
+
+
 def _source_folder(config: BaseModelConfig, upstream: Model | None) -> Path:
     assert (config.base_model is None) != (upstream is None), "one of base_model and upstream"
     if upstream is not None:
@@ -95,7 +119,7 @@ def _model_config(config: BaseModelConfig, folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         raise SourceError(f"base_model_config: {folder}: no config.json in it.")
     stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if reason := fault_of_settings(folder, stored):
+    if reason := fault_of_settings(folder, stored, config.model_quantization_config):
         raise SourceError(f"base_model: {reason}.")
     if reason := fault_of_class(stored, config.model_class):
         raise SettingError(f"model_type: {reason}.")

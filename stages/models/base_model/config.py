@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tunemill.stages.declaration import ConflictError, Fault, Runtime, Source, StageConfig
+from tunemill.stages.declaration import ConflictError, Fault, Runtime, Settings, Source, StageConfig
 from tunemill.stages.models.base_model.folder import (
     fault_of_class,
     fault_of_folder,
@@ -37,6 +37,14 @@ OWN_ARGUMENTS = {
     "trust_remote_code": "trust_remote_code",
     "use_safetensors": "base_model, of which safetensors are read",
 }
+
+
+class UnpackingSettings(Settings):
+    """`model_quantization_config_kwargs`."""
+
+    dequantize: bool = Field(
+        False, description="read the weights as numbers in 16 bits, the only way to train them"
+    )
 
 
 class BaseModelConfig(StageConfig):
@@ -79,6 +87,12 @@ class BaseModelConfig(StageConfig):
     )
     mean_resizing_embeddings: bool = Field(
         True, description="draw new embedding rows around the mean of the old ones, not around zero"
+    )
+    model_quantization_config: Literal["Mxfp4Config", "FineGrainedFP8Config"] | None = Field(
+        None, description="class that reads the quantized weights of the model's folder"
+    )
+    model_quantization_config_kwargs: UnpackingSettings = Field(
+        UnpackingSettings(), description="arguments of model_quantization_config; dequantize: true is needed"
     )
     trust_remote_code: Literal[False] = Field(
         False, description="run Python code from the model folder: refused"
@@ -153,7 +167,7 @@ class BaseModelConfig(StageConfig):
                 yield Fault("base_model_config", f"{self.base_model_config}: no config.json in it")
             return
         stored = settings_of(folder)
-        if (reason := fault_of_settings(folder, stored)) or (
+        if (reason := fault_of_settings(folder, stored, self.model_quantization_config)) or (
             stored is not None and (reason := self._fault_of_quantized(folder, stored))
         ):
             yield Fault("base_model", reason)
@@ -167,7 +181,7 @@ class BaseModelConfig(StageConfig):
             yield Fault("base_model", reason)
 
     def _fault_of_quantized(self, folder: Path, stored: Mapping[str, Any]) -> str | None:
-        if quantized_by(stored) is None:
+        if quantized_by(stored) is None or self.model_quantization_config is not None:
             return None
         if self.adapter is None:
             return (
@@ -178,6 +192,20 @@ class BaseModelConfig(StageConfig):
         if changing:
             return f"{folder}: its weights are quantized, so {changing[0]} cannot change them. Take it out"
         return None
+
+    @model_validator(mode="after")
+    def _weights_are_unpacked(self) -> "BaseModelConfig":
+        if (
+            self.model_quantization_config is not None
+            and not self.model_quantization_config_kwargs.dequantize
+        ):
+            raise ConflictError(
+                f"model_quantization_config: {self.model_quantization_config}: weights are trained, and adapters "
+                "beside them, as numbers in 16 bits. Set model_quantization_config_kwargs: {dequantize: true}",
+                "model_quantization_config",
+                "model_quantization_config_kwargs",
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_class(self) -> "BaseModelConfig":

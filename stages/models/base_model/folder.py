@@ -9,6 +9,8 @@ from tunemill.stages.models.files import weight_files
 
 AUTO = "AutoModelForCausalLM"
 BITSANDBYTES = "bitsandbytes"
+# How weights are quantized -> the class of transformers that reads them as numbers.
+UNPACKED_BY = {"mxfp4": "Mxfp4Config", "fp8": "FineGrainedFP8Config"}
 
 
 def fault_of_folder(folder: Path, *, reads_weights: bool) -> str | None:
@@ -39,8 +41,10 @@ def settings_of(folder: Path) -> dict[str, Any] | None:
     return stored if isinstance(stored, dict) else None
 
 
-def fault_of_settings(folder: Path, stored: Mapping[str, Any] | None) -> str | None:
-    """What in the config.json stands in the way."""
+def fault_of_settings(
+    folder: Path, stored: Mapping[str, Any] | None, unpacked_by: str | None = None
+) -> str | None:
+    """What in the config.json stands in the way. `unpacked_by`: the class that is to read quantized weights."""
     if stored is None:
         return f"{folder}: its config.json is no JSON object. Fetch the model again"
     if "auto_map" in stored:
@@ -49,6 +53,14 @@ def fault_of_settings(folder: Path, stored: Mapping[str, Any] | None) -> str | N
             f"Use a model whose class is part of transformers"
         )
     method = quantized_by(stored)
+    if method in UNPACKED_BY:
+        if unpacked_by == UNPACKED_BY[method]:
+            return None
+        return (
+            f"{folder}: already quantized, by {method}. To read it as numbers in 16 bits set "
+            f"model_quantization_config: {UNPACKED_BY[method]} and model_quantization_config_kwargs: "
+            f"{{dequantize: true}}"
+        )
     if method is not None and method != BITSANDBYTES:
         return (
             f"{folder}: already quantized, by {method}, and of quantized models an adapter is trained on those of "
