@@ -90,8 +90,8 @@ def _unpack(
     assert kind is not None
     if config.reinit_weights or config.shrink_embeddings or config.changes_config:
         raise SettingError(
-            f"model_quantization_config: {kind}: goes without reinit_weights and shrink_embeddings, and without another config than the "
-            f"model's own. Take these out."
+            f"model_quantization_config: {kind}: goes without reinit_weights and shrink_embeddings, and without "
+            f"another config than the model's own. Take these out."
         )
     report.log(f"reading the quantized weights as bfloat16 ({kind})")
     write_unpacked(folder, kind, rows, config.mean_resizing_embeddings, out.data)
