@@ -140,7 +140,7 @@ def test_a_slip_in_any_enumerated_value_is_answered_with_the_value(model, name, 
     [
         ("optimizer=adamw", r"must be one of \d\d values, which `tunemill schema` lists", "adamw_torch"),
         ("optimizer=xyz", r"must be one of \d\d values", None),
-        ("lr_scheduler=cosin", "must be one of linear, cosine,", "cosine"),
+        ("lr_scheduler=cosin", r"must be one of \d\d values, which `tunemill schema` lists", "cosine"),
         ("chat_template=chatlm", r"one of \d\d values, which `tunemill schema` lists", "chatml"),
         ("datasets[0].type=chat_templat", "no known format", "chat_template"),
         ("adapter=lor", "must be one of lora, qlora", "lora"),
