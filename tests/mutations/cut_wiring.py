@@ -72,11 +72,6 @@ UNSEEN_READS: dict[tuple[str, str, str], str] = {
         'return bool(self.gradient_checkpointing and arguments and arguments.get("use_reentrant", True))',
     ): AGAIN,
     ("gradient_checkpointing_kwargs", MACHINE, "arguments = self.gradient_checkpointing_kwargs"): AGAIN,
-    (
-        "optim_args",
-        TRAINING + "/keys/optimizer.py",
-        'assert not isinstance(self.optim_args, str), "made a mapping when the config was read"',
-    ): "an assertion",
 }
 
 
