@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": "show what is cached, what will run and why; changes nothing",
     "preprocess": "prepare the data and nothing else; show it, or write it to a file",
     "run": "compute what is not in the store yet, and nothing else",
+    "adopt": "register a model, an adapter or prepared rows that exist already, as asset://NAME",
     "status": "show what every node of every pipeline points to now, and what is stale",
     "lineage": "show which data and settings made a model",
     "logs": "show what the stage behind a node printed, now or last time",

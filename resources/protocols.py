@@ -2,7 +2,7 @@
 
 Imports nothing heavy.
 
-The one file of `resources/` that stages may import.
+With `hub_errors.py` one of the two files of `resources/` that stages may import.
 """
 
 import re
@@ -10,7 +10,10 @@ from importlib import import_module
 from urllib.parse import unquote_plus
 
 LINEAGE_FILE = "tunemill_lineage.json"
-HUB_DATASETS = "hf://datasets/"
+# The pipeline whose nodes are folders that were registered by hand.
+ADOPTED = "adopted"
+HUB = "hf://"
+HUB_DATASETS, HUB_MODELS = f"{HUB}datasets/", f"{HUB}models/"
 WILDCARDS = re.compile(r"[*?\[]")
 PACKAGES = {
     "s3": "s3fs",

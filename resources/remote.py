@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunemill.resources.canonical import hash_document, hash_listing
-from tunemill.resources.errors import StoreError
+from tunemill.resources.errors import StoreError, UnreachableError
+from tunemill.resources.hub_errors import hub_reason, is_unreachable
 from tunemill.resources.protocols import (
+    HUB,
     HUB_DATASETS,
+    HUB_MODELS,
     WILDCARDS,
     failures_of,
     package_hint,
@@ -40,16 +43,17 @@ MARKS = (
 )
 
 
-def identify_remote(url: str, revision: str | None) -> dict[str, str]:
+def identify_remote(url: str, revision: str | None, token: bool | None = None) -> dict[str, str]:
     """The identity of a remote source that enters a key.
 
     `kind` is `hub` (with the `commit` behind `revision`, a branch, tag or commit; main if None), `object` (with
     the `checksum` of one object), `objects` (a folder or a pattern: the hash of its listing, names seen from the
     folder), or `unidentified` (with a `nonce`, where the server says nothing about the content).
-    Raises StoreError when the source cannot be reached or is not there.
+    `token`: true demands one for the Hub, false sends none, None sends one if there is one.
+    Raises StoreError when the source is not there, and UnreachableError where the Hub cannot be reached.
     """
-    if url.startswith(HUB_DATASETS):
-        return _hub_commit(url.removeprefix(HUB_DATASETS).strip("/"), revision)
+    if url.startswith(HUB):
+        return _hub_commit(url, revision, token)
     protocol = protocol_of(url)
     files, path = _file_system(url, protocol)
     errors = failures_of(protocol)
@@ -70,32 +74,20 @@ def describe_identity(identity: Mapping[str, str]) -> str:
     return f"{name} {identity.get('commit') or identity.get('checksum') or identity['sha256']}"
 
 
-def _hub_commit(name: str, revision: str | None) -> dict[str, str]:
+def _hub_commit(url: str, revision: str | None, token: bool | None) -> dict[str, str]:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HTTPError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import HTTPError
 
+    kind = "dataset" if url.startswith(HUB_DATASETS) else "model"
+    name = url.removeprefix(HUB_DATASETS).removeprefix(HUB_MODELS).strip("/")
     wanted = revision or "main"
     try:
-        found = HfApi().dataset_info(name, revision=wanted, timeout=HUB_SECONDS, expand=["sha"])
-    except GatedRepoError as error:
-        raise StoreError(f"{name}: is gated; ask for access on its page and log in: hf auth login") from error
-    except RevisionNotFoundError as error:
-        raise StoreError(f"{name}: has no revision {wanted!r} on the Hub") from error
-    except RepositoryNotFoundError as error:
-        raise StoreError(
-            f"{name}: is neither a local file or folder nor a dataset on the Hub that can be seen from here; "
-            "for a private one log in: hf auth login"
-        ) from error
+        found = HfApi(token=token).repo_info(
+            name, repo_type=kind, revision=wanted, timeout=HUB_SECONDS, expand=["sha"]
+        )
     except (OSError, ValueError, HTTPError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise StoreError(
-            f"{name}: is no local file or folder, and the Hub cannot be reached: {reason}"
-        ) from error
+        what = UnreachableError if is_unreachable(error) else StoreError
+        raise what(hub_reason(error, kind, name, wanted)) from error
     return {"kind": "hub", "commit": str(found.sha)}
 
 

@@ -112,6 +112,12 @@ class Model(Artifact):
     exported = True
 
 
+class FetchedModel(Model):
+    """A model as it is on the Hub, at one commit: of its files those that are needed."""
+
+    exported = False
+
+
 class BaseModel(Model):
     """The model that training starts from."""
 

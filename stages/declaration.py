@@ -33,12 +33,24 @@ class SourceMark:
     With `remote` it may also name an object behind a URL, or a dataset of the Hub (as `hf://datasets/<name>`), of
     which the field `revision` names the branch, tag or commit.
     Names of a field that is `within` another one are seen from there, where that is a local folder; inside of a
-    remote place they stay plain names, which enter the key.
+    remote place they stay plain names, which enter the key. The field `token` says whether a token is sent.
+
+    With `fetched` it may also name a model of the Hub, whose files another node fetches: then the field stays unset.
     """
 
     remote: bool = False
     within: str | None = None
     revision: str | None = None
+    token: str | None = None
+    fetched: bool = False
+
+
+@dataclass(frozen=True)
+class HubMark:
+    """The field may name a model of the Hub, which gets its scheme: `hf://models/<name>`.
+
+    A local name stays as it is.
+    """
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,7 @@ class YamlMark:
 # The description of a Runtime field gives the reason after a colon.
 Runtime = Annotated[T, RuntimeMark()]
 Source = Annotated[T, SourceMark()]
+ModelSource = Annotated[T, SourceMark(fetched=True)]
 DataSource = Annotated[T, SourceMark(remote=True, revision="revision")]
 TextOrFile = Annotated[T, TextMark()]
 Entry = Annotated[T, EntryMark()]
@@ -235,6 +248,10 @@ class StageConfig(Settings):
 
     def idle(self) -> Iterator[Idle]:
         """The settings that ask for nothing beside the others."""
+        return iter(())
+
+    def runs_code(self) -> Iterator[Idle]:
+        """The settings that let code run which came with a model, and which: a note that nobody should miss."""
         return iter(())
 
     def unused_inputs(self) -> frozenset[str]:

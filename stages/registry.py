@@ -12,6 +12,7 @@ from tunemill.stages.data.training_data.stage import TRAINING_DATA
 from tunemill.stages.declaration import Stage
 from tunemill.stages.evaluation.stage import EVALUATION
 from tunemill.stages.models.base_model.stage import BASE_MODEL
+from tunemill.stages.models.hub_files.stage import HUB_FILES
 from tunemill.stages.models.merged.stage import MERGED
 from tunemill.stages.models.quantized.stage import QUANTIZED
 from tunemill.stages.models.quantized_base.stage import QUANTIZED_BASE
@@ -33,6 +34,7 @@ STAGES: tuple[Stage, ...] = (
     PRETRAINING_DATA,
     PREFERENCES,
     PREFERENCE_DATA,
+    HUB_FILES,
     BASE_MODEL,
     QUANTIZED_BASE,
     *METHODS.values(),

@@ -5,12 +5,14 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.config.spans import escaped
-from tunemill.resources.errors import LaunchError, StoreError
+from tunemill.resources.errors import LaunchError, SourceWarning, StoreError
 from tunemill.resources.redaction import hidden_in_errors, redacted, secrets_in
 from tunemill.stages.errors import UserError
 
@@ -22,7 +24,7 @@ def call(options: argparse.Namespace) -> int:
     """Run the command of parsed options; return its exit code."""
     command: Command = options.command
     try:
-        with hidden_in_errors(_secrets(options), *EXPECTED, OSError):
+        with hidden_in_errors(_secrets(options), *EXPECTED, OSError), _warnings_as_notes(options):
             code = command(options)
         sys.stdout.flush()
         return code
@@ -43,6 +45,24 @@ def call(options: argparse.Namespace) -> int:
         return _complain(options, said or f"{error.filename or 'the system'}: {error.strerror or error}", [])
     except KeyboardInterrupt as error:
         return _complain(options, str(error) or "interrupted; nothing half-done was published", []) + 129
+
+
+@contextmanager
+def _warnings_as_notes(options: argparse.Namespace) -> Iterator[None]:
+    """What is said of sources is for the user, each once, without the place in our code; the rest is Python's."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, SourceWarning):
+            shown(message, category, *place, **more)
+            return
+        print(
+            escaped(redacted(f"note: {message}", _secrets(options)), keep="\n"), file=sys.stderr, flush=True
+        )
+
+    with warnings.catch_warnings():
+        shown, warnings.showwarning = warnings.showwarning, show
+        warnings.simplefilter("once", SourceWarning)
+        yield
 
 
 def _complain(options: argparse.Namespace, message: str, problems: list[dict[str, Any]]) -> int:

@@ -1,13 +1,15 @@
 """The keys that decide which nodes a pipeline has."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.resources.local import local_path
-from tunemill.stages.declaration import ConflictError, StageConfig, YamlMark, not_yet
+from tunemill.resources.protocols import ADOPTED, HUB_MODELS
+from tunemill.stages.declaration import ConflictError, HubMark, Idle, StageConfig, YamlMark, not_yet
 
 # The lists of which each item is a dataset entry.
 ENTRY_LISTS = ("datasets", "test_datasets", "pretraining_dataset")
@@ -20,9 +22,19 @@ Evaluated = Literal["base", "trained", "merged", "quantized"]
 class GraphConfig(StageConfig):
     """The keys that decide which nodes there are."""
 
-    base_model: str = Field(
+    base_model: Annotated[str, HubMark()] = Field(
         min_length=1,
-        description="a model's folder, or asset://<pipeline>/<node>: a model that another pipeline made",
+        description="a model's folder, owner/name of one on the Hub, or asset://<pipeline>/<node>: a model that "
+        "another pipeline made",
+    )
+    tokenizer_config: Annotated[str | None, HubMark()] = Field(
+        None,
+        description="folder of another tokenizer, or owner/name of one on the Hub; unset takes the model's own",
+    )
+    revision_of_model: str | None = Field(
+        None,
+        min_length=1,
+        description="branch, tag or commit of a base_model on the Hub; unset takes main. Its commit enters the keys",
     )
     datasets: list[dict[str, Any]] = Field(
         [], min_length=1, description="the datasets to train on, each a node of its own"
@@ -72,8 +84,12 @@ class GraphConfig(StageConfig):
     @field_validator("base_model")
     @classmethod
     def _names_a_node(cls, value: str) -> str:
+        if re.fullmatch(r"asset://\w+", value):
+            return f"{ASSET_SCHEME}{ADOPTED}/{value.removeprefix(ASSET_SCHEME)}"
         if value.startswith(ASSET_SCHEME) and not re.fullmatch(r"asset://\w+/\w+(/\w+)?", value):
-            raise ValueError("write asset://<pipeline>/<node>, for example asset://sft/merged")
+            raise ValueError(
+                "write asset://<pipeline>/<node>, for example asset://sft/merged, or asset://<name> of what was adopted"
+            )
         return value
 
     @field_validator("output_dir", "dataset_prepared_path")
@@ -143,6 +159,18 @@ class GraphConfig(StageConfig):
                 "pretraining_dataset",
             )
         return self
+
+    def idle(self) -> Iterator[Idle]:
+        """A revision of what has none."""
+        if self.revision_of_model is not None and not self.base_model.startswith(HUB_MODELS):
+            yield Idle(
+                "revision_of_model", "base_model is no model of the Hub, and only those have revisions"
+            )
+
+    @property
+    def tokenizer_source(self) -> str:
+        """What the tokenizer is read from."""
+        return self.base_model if self.tokenizer_config is None else self.tokenizer_config
 
     @property
     def quantizes_base(self) -> bool:

@@ -21,10 +21,11 @@ Kind = Literal[
     "renamed",
     "ambiguous",
     "elsewhere",
+    "code",
 ]
 # These stop nobody: a setting that asks for nothing here, a key that was read under another name, a value that other
-# readers of YAML take for something else, and what this machine lacks and another may have.
-NOTES: frozenset[Kind] = frozenset({"idle", "renamed", "ambiguous", "elsewhere"})
+# readers of YAML take for something else, what this machine lacks and another may have, and code that will run.
+NOTES: frozenset[Kind] = frozenset({"idle", "renamed", "ambiguous", "elsewhere", "code"})
 
 
 LONGEST_GIVEN = 200

@@ -1,8 +1,11 @@
 """From a document to the config slices of stages: which key feeds which field, and what is wrong with it."""
 
+import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +19,14 @@ from tunemill.pipelines.config.problems import given as given_as
 from tunemill.pipelines.config.user_code import code_files
 from tunemill.pipelines.config.wording import missing, unread, words_of
 from tunemill.resources.local import URL, absolute, is_file, is_folder, is_named, is_there, refusal
-from tunemill.resources.protocols import HUB_DATASETS
+from tunemill.resources.protocols import HUB_DATASETS, HUB_MODELS
 from tunemill.stages.data.sources.names import BUILDERS, COMPRESSED, EXTENSIONS
 from tunemill.stages.declaration import (
     CodeMark,
     ConflictError,
     EntryMark,
     GraphMark,
+    HubMark,
     SourceMark,
     StageConfig,
     TextMark,
@@ -33,6 +37,8 @@ ASSET_SCHEME = "asset://"
 # `owner/name`, or an old name without owner.
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*|[A-Za-z0-9][\w-]*")
 LONGEST_HUB_NAME = 96
+# Names beside a missing one that are compared with it.
+COMPARED = 2000
 FILE_ENDINGS = (*EXTENSIONS, *COMPRESSED)
 
 
@@ -58,8 +64,8 @@ def cut(
 
     `given` are the values of fields that the graph sets.
 
-    Names of local files become absolute paths, seen from the YAML's folder. An `asset://` name becomes an
-    edge of the graph instead, so its field stays unset.
+    Names of local files become absolute paths, seen from the YAML's folder. An `asset://` name, and that of a model
+    of the Hub, becomes an edge of the graph instead, so its field stays unset.
     """
     sources, texts, code = config.marked(SourceMark), config.marked(TextMark), config.marked(CodeMark)
     values: dict[str, Any] = {}
@@ -77,6 +83,10 @@ def cut(
         value = _get(document.data, found[0])
         if name in code:
             value = code_files(value, document.folder)
+        elif name in config.marked(HubMark):
+            value = hub_model(value, document.folder) or value
+        elif name in sources and sources[name].fetched and hub_model(value, document.folder):
+            continue
         elif name in sources:
             within = sources[name].within
             beside = (*found[0][:-1], within) if within else ()
@@ -84,7 +94,7 @@ def cut(
             if not sources[name].remote and isinstance(value, str) and is_elsewhere(value):
                 unreadable[name] = (
                     f"{value} is a URL, and {places[name][-1]} must be on this machine; fetch it, and give its local "
-                    "path"
+                    f"path{', or the owner/name of a model of the Hub' if sources[name].fetched else ''}"
                 )
                 continue
             value = whole_name(value, document.folder, sources[name].remote, around)
@@ -145,6 +155,38 @@ def whole_name(value: Any, folder: Path, remote: bool, around: Any = None) -> An
     if value in BUILDERS:
         return value
     return f"{HUB_DATASETS}{value}" if may_be_on_hub(value, folder) else local
+
+
+def hub_model(name: Any, folder: Path) -> str | None:
+    """`hf://models/<name>` of what may be a model of the Hub, and is nothing that is here or misspelled.
+
+    Old names without owner look like those of folders: one that is nearly that of a folder here is not meant.
+    """
+    if not isinstance(name, str):
+        return None
+    plain = name.removeprefix(HUB_MODELS)
+    if plain != name:
+        return name if HUB_NAME.fullmatch(plain) else None
+    if is_named(name, folder) or not may_be_on_hub(name, folder):
+        return None
+    is_misspelled = "/" not in name and nearest_beside(folder / name, folders_only=True) is not None
+    return None if is_misspelled else f"{HUB_MODELS}{name}"
+
+
+def nearest_beside(path: Path, *, folders_only: bool = False) -> Path | None:
+    """What has the name nearest to a missing one, in the folder in which it is looked for."""
+    folder = next((parent for parent in path.parents if is_folder(parent)), None)
+    if folder is None or len(path.name) > os.pathconf("/", "PC_NAME_MAX"):
+        return None
+    wanted = path.relative_to(folder).parts[0]
+    try:
+        with os.scandir(folder) as entries:
+            looked = islice(entries, COMPARED)
+            names = [entry.name for entry in looked if not folders_only or entry.is_dir()]
+    except OSError:
+        return None
+    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.7)
+    return folder / near[0] if near else None
 
 
 def may_be_on_hub(name: str, folder: Path) -> bool:

@@ -4,6 +4,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -14,12 +15,15 @@ from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.looks import missing_source
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.resources.canonical import SCHEMA
-from tunemill.resources.errors import StoreError
+from tunemill.resources.errors import SourceWarning, StoreError, UnreachableError
 from tunemill.resources.identity import StatCache, identify
-from tunemill.resources.protocols import HUB_DATASETS, without_credentials
+from tunemill.resources.protocols import HUB, HUB_DATASETS, HUB_MODELS, without_credentials
 from tunemill.resources.redaction import redacted, secrets_in
 from tunemill.resources.store import KEY_PARTS
 from tunemill.stages.declaration import SourceMark
+
+# A commit written out stays what it is.
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def key_document(
@@ -44,38 +48,57 @@ def identify_sources(node: Node, document: Document, cache: StatCache) -> dict[s
     found: dict[str, list[dict[str, str]]] = {}
     for field, names in node.sources.items():
         try:
-            found[field] = [identify_source(name, revision_of(node, field), cache) for name in names]
+            revision, token = (_named_by(node, field, what) for what in ("revision", "token"))
+            found[field] = [identify_source(name, revision, cache, token) for name in names]
         except StoreError as error:
             raise ConfigError(document.path, [missing_source(node, field, document, str(error))]) from error
     return found
 
 
-def identify_source(name: str, revision: str | None, cache: StatCache) -> dict[str, str]:
-    """The identity of one source: of a local file or folder, or of what a URL names, at a revision."""
+def identify_source(
+    name: str, revision: str | None, cache: StatCache, token: bool | None = None
+) -> dict[str, str]:
+    """The identity of one source: of a local file or folder, or of what a URL names, at a revision.
+
+    Of a repository of the Hub that cannot be reached it is the commit that was found last, and a SourceWarning says so.
+    """
     if "://" not in name:
         return identify(Path(name), cache)
+    if name.startswith(HUB) and revision is not None and COMMIT.fullmatch(revision):
+        return {"kind": "hub", "commit": revision}
     # Only remote sources need the libraries that reach them.
     from tunemill.resources.remote import identify_remote
 
     remembered = f"{without_credentials(name)}@{revision or 'main'}"
     try:
-        identity = identify_remote(name, revision)
-    except StoreError as error:
+        identity = identify_remote(name, revision, token)
+    except UnreachableError as error:
+        last = cache.recall(remembered)
         reason = redacted(str(error), secrets_in(name, os.environ))
-        last = cache.recall(remembered) if name.startswith(HUB_DATASETS) else None
         if last is None:
-            # Without what caused it: the libraries' messages hold the whole URL.
-            raise StoreError(reason) from None
-        warnings.warn(f"{reason}; going on with what it was when last reached: {last}", stacklevel=2)
+            raise StoreError(
+                f"{reason}. Nothing is remembered of it here: run once with the network"
+            ) from None
+        at = last.pop("at", "an earlier time")
+        plain = name.removeprefix(HUB_DATASETS).removeprefix(HUB_MODELS)
+        message = (
+            f"{reason}; going on with commit {last['commit']}, which {plain} was at {revision or 'main'} when it was "
+            f"last reached ({at})"
+        )
+        warnings.warn(message, SourceWarning, stacklevel=2)
         return last
-    cache.remember(remembered, identity)
+    except StoreError as error:
+        # Without what caused it: the libraries' messages hold the whole URL.
+        raise StoreError(redacted(str(error), secrets_in(name, os.environ))) from None
+    if identity["kind"] == "hub":
+        cache.remember(remembered, {**identity, "at": datetime.now(UTC).isoformat(timespec="seconds")})
     return identity
 
 
-def revision_of(node: Node, field: str) -> str | None:
-    """The branch, tag or commit that the config names for a source."""
-    named_by = node.config.marked(SourceMark).get(field, SourceMark()).revision
-    return None if named_by is None else getattr(node.config, named_by)
+def _named_by(node: Node, field: str, what: str) -> Any:
+    """What the config says of a source: the branch, tag or commit (`revision`), whether a `token` is sent."""
+    other = getattr(node.config.marked(SourceMark).get(field, SourceMark()), what)
+    return None if other is None else getattr(node.config, other)
 
 
 def libraries_of(node: Node) -> list[str]:

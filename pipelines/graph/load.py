@@ -1,7 +1,7 @@
 """From a YAML to a pipeline: everything that can be said about a config without reading a row or asking the network."""
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +70,7 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
     nodes, problems = nodes_of(places(graph), document, look_at)
     trackers, more = trackers_of(document)
     problems += more
+    problems += idle_problems(graph, {}, document)
     problems += problems_of_keys(graph, document)
     problems += refused_places(graph, document)
     name = graph.name or default_name(document)
@@ -106,6 +107,7 @@ def nodes_of(found: Sequence[Place], document: Document, look_at: LookAt) -> tup
     without_gpu = not has_gpu()
     for place in found:
         piece = cut(place.stage.config, document, place.entry, place.given)
+        piece = replace(piece, places={**piece.places, **place.named_by})
         config = validate(place.stage.config, piece, document)
         if isinstance(config, list):
             problems += config
@@ -115,9 +117,9 @@ def nodes_of(found: Sequence[Place], document: Document, look_at: LookAt) -> tup
         nodes.append(Node(place.name, place.stage, config, inputs, piece.places, place.about))
         refused = list(refused_sources(nodes[-1], document))
         problems += refused
+        problems += idle_problems(config, piece.places, document)
         problems += [
-            problem_at(piece.places[item.key], document, "idle", f"asks for nothing: {item.reason}")
-            for item in config.idle()
+            problem_at(piece.places[item.key], document, "code", item.reason) for item in config.runs_code()
         ]
         if without_gpu:
             problems += meant_without_gpu(config, piece.places, document)
@@ -135,12 +137,18 @@ def trackers_of(document: Document) -> tuple[TrackerConfig | None, list[Problem]
     if isinstance(config, list):
         return None, config
     assert isinstance(config, TrackerConfig)
-    notes = [
-        problem_at(piece.places[item.key], document, "idle", f"asks for nothing: {item.reason}")
-        for item in config.idle()
-    ]
+    notes = list(idle_problems(config, piece.places, document))
     notes += [problem_at((key,), document, "elsewhere", reason) for key, reason in config.missing()]
     return config, notes
+
+
+def idle_problems(
+    config: StageConfig, places: Mapping[str, KeyPath], document: Document
+) -> Iterator[Problem]:
+    """The settings that ask for nothing beside the others."""
+    for item in config.idle():
+        place = places.get(item.key, (item.key,))
+        yield problem_at(place, document, "idle", f"asks for nothing: {item.reason}")
 
 
 def refused_sources(node: Node, document: Document) -> Iterator[Problem]:

@@ -12,8 +12,8 @@ from tunemill.pipelines.config.graph_config import SYNTHETIC_TYPE, GraphConfig
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.resources.local import LONGEST_NAME, short_name
-from tunemill.resources.protocols import without_credentials
-from tunemill.stages.artifacts import Adapter
+from tunemill.resources.protocols import HUB_MODELS, without_credentials
+from tunemill.stages.artifacts import Adapter, Artifact, FetchedModel, Tokenizer
 from tunemill.stages.data.dataset.stage import DATASET
 from tunemill.stages.data.evaluation_data.stage import EVALUATION_DATA
 from tunemill.stages.data.preference_data.stage import PREFERENCE_DATA
@@ -26,6 +26,7 @@ from tunemill.stages.data.training_data.stage import TRAINING_DATA
 from tunemill.stages.declaration import Stage, StageConfig
 from tunemill.stages.evaluation.stage import EVALUATION
 from tunemill.stages.models.base_model.stage import BASE_MODEL
+from tunemill.stages.models.hub_files.stage import HUB_FILES
 from tunemill.stages.models.merged.stage import MERGED
 from tunemill.stages.models.quantized.stage import QUANTIZED
 from tunemill.stages.models.quantized_base.stage import QUANTIZED_BASE
@@ -36,7 +37,8 @@ from tunemill.stages.registry import METHODS
 class Place:
     """A node whose slice has not been cut yet. `given` are the values of fields that are no keys.
 
-    `about` is the dataset or the model of which a pipeline has one such node each.
+    `named_by` are the keys that the graph took some of them from. `about` is the dataset or the model of which a
+    pipeline has one such node each.
     """
 
     name: str
@@ -45,16 +47,39 @@ class Place:
     entry: KeyPath | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
     about: str | None = None
+    named_by: Mapping[str, KeyPath] = field(default_factory=dict)
 
 
 def places(graph: GraphConfig) -> list[Place]:
     """Every node with its edges, in an order in which they can run."""
     upstream = {"upstream": (graph.base_model,)} if graph.base_model.startswith(ASSET_SCHEME) else {}
-    found = [Place("tokenizer", TOKENIZER, upstream)]
+    found = []
+    tokenizer: Mapping[str, tuple[str, ...]] = upstream
+    if graph.tokenizer_source.startswith(HUB_MODELS):
+        key = "base_model" if graph.tokenizer_config is None else "tokenizer_config"
+        found.append(hub_place("tokenizer_files", graph, key, graph.tokenizer_source, "tokenizer", Tokenizer))
+        tokenizer = {"tokenizer_files": ("tokenizer_files",)}
+    found.append(Place("tokenizer", TOKENIZER, tokenizer))
     found += data_places(graph)
-    if prepares_only(graph) is None:
-        found += model_places(graph, upstream)
-    return found
+    if prepares_only(graph) is not None:
+        return found
+    if graph.base_model.startswith(HUB_MODELS):
+        found.append(hub_place("model_files", graph, "base_model", graph.base_model, "model", FetchedModel))
+        upstream = {"upstream": ("model_files",)}
+    return [*found, *model_places(graph, upstream)]
+
+
+def hub_place(
+    name: str, graph: GraphConfig, key: str, repository: str, what: str, output: type[Artifact]
+) -> Place:
+    """The node that fetches files of the repository that `key` names: those of a model, a tokenizer or an adapter.
+
+    `revision_of_model` is one of `base_model`, and so of whatever else is taken from the same repository.
+    """
+    revision = graph.revision_of_model if repository == graph.base_model else None
+    given = {"repository": repository, "needed": what, "revision": revision}
+    named_by = {"repository": (key,), "revision": ("revision_of_model",)}
+    return Place(name, replace(HUB_FILES, output=output), {}, given=given, named_by=named_by)
 
 
 def prepares_only(graph: GraphConfig) -> str | None:

@@ -16,6 +16,7 @@ from tunemill.pipelines.graph.keys import (
 )
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.resources.canonical import hash_document
+from tunemill.resources.protocols import ADOPTED
 from tunemill.resources.refs import Ref
 from tunemill.resources.store import Absent, Published, Store
 
@@ -120,6 +121,8 @@ def upstream_asset(name: str, store: Store) -> Published | Absent:
     """The artifact behind `asset://<pipeline>/<node>`: what that node points to now."""
     pipeline, _, node = name.removeprefix(ASSET_SCHEME).partition("/")
     ref = store.refs.read(pipeline, node)
+    if ref is None and pipeline == ADOPTED:
+        return Absent(f"{name} is not there: tunemill adopt FOLDER --as {node}, with the same --state")
     if ref is None:
         return Absent(f"{name} is not there: run the pipeline {pipeline!r} first, with the same --state")
     return store.lookup(ref.stage, ref.key)

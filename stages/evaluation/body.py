@@ -20,6 +20,7 @@ from tunemill.stages.evaluation.config import EvaluationConfig
 from tunemill.stages.evaluation.questions import Question, question_of
 from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.loss_body import RowLoss, mean_loss, row_losses
+from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.packed_loss_body import packed_row_losses
 from tunemill.stages.models.positions_body import check_positions, table_of_positions
 from tunemill.stages.models.quiet_body import be_quiet
@@ -57,6 +58,7 @@ def evaluate(
 ) -> None:
     """Write metrics.json and predictions.jsonl. Raises UserError where no held-out token is trained."""
     be_quiet()
+    use_code_of(model.path)
     rows = Rows(evaluation_data.rows)
     numbers = list(range(min(len(rows), config.evaluation.max_rows or len(rows))))
     loaded, end_ids = _load(model, adapter)

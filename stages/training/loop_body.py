@@ -12,6 +12,7 @@ from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.files import copy_tokenizer, forget_versions
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
 from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
+from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
 from tunemill.stages.report import Report, Workspace
@@ -140,6 +141,7 @@ def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspac
     Raises SettingError for what this machine or model cannot honour, UserError where the loss breaks down.
     """
     be_quiet()
+    use_code_of(base_model.path)
     precision = choose_precision(config)
     check_attention(config)
     check_optimizer_here(config.optimizer, precision)

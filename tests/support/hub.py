@@ -1,4 +1,7 @@
-"""A server that speaks as much of the Hub's API as reading a dataset needs, on folders of files."""
+"""A server that speaks as much of the Hub's API as reading a dataset or a model needs, on folders of files.
+
+Large files are kept as on the Hub: they are redirected to another host, and marked by their SHA-256.
+"""
 
 import hashlib
 import json
@@ -7,21 +10,27 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+LARGE = ".safetensors"
+
 
 @dataclass
 class Repository:
-    """A dataset repository: each commit is a set of files, each revision names a commit."""
+    """A repository: each commit is a set of files, each revision names a commit.
+
+    Without its `token` a private one is not there, and of a `gated` one the files may not be had.
+    """
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     revisions: dict[str, str] = field(default_factory=dict)
     token: str | None = None
+    gated: bool = False
 
     def commit(self, files: Mapping[str, bytes], revision: str = "main") -> str:
         """Add a commit and move the revision to it. Returns its SHA."""
@@ -37,12 +46,24 @@ class Repository:
 
 @dataclass
 class Hub:
-    """A running server. `requests` are those that it got."""
+    """A running server. `requests` are those that it got, `fetched` the large files: name, and first byte.
+
+    Of a large file in `stalls` it sends so many bytes and no more; one in `damaged` comes with a byte changed.
+    """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
+    models: dict[str, Repository] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    fetched: list[tuple[str, int]] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
+    stalls: dict[str, int] = field(default_factory=dict)
+    damaged: set[str] = field(default_factory=set)
+    stalled: threading.Event = field(default_factory=threading.Event)
     url: str = ""
+
+    def model(self, name: str, token: str | None = None, *, gated: bool = False) -> Repository:
+        """A new model repository, private with a token unless it is gated."""
+        return self.models.setdefault(name, Repository(token=token, gated=gated))
 
     def repository(self, name: str, token: str | None = None) -> Repository:
         """A new dataset repository, private with a token."""
@@ -55,17 +76,34 @@ class Hub:
 
     def run(self, folder: Path, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Python code in a process of its own that takes this server for the Hub; its caches are in `folder`."""
-        reached = {
-            name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))
-        }
-        reached |= {"HF_ENDPOINT": self.url, "HF_HOME": str(folder / "hf_home"), "HF_HUB_DISABLE_XET": "1"}
         return subprocess.run(
             [sys.executable, "-c", code],
-            env=reached | environment,
+            env=self.environment(folder) | environment,
             cwd=Path(__file__).resolve().parent.parent,
             capture_output=True,
             text=True,
             timeout=120,
+        )
+
+    def environment(self, folder: Path) -> dict[str, str]:
+        """That of a process that takes this server for the Hub."""
+        reached = {
+            name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))
+        }
+        return reached | {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(folder / "hf_home"),
+            "HF_HUB_DISABLE_XET": "1",
+        }
+
+    def tunemill(self, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """A command in a process of its own that takes this server for the Hub."""
+        return subprocess.run(
+            [sys.executable, "-m", "tunemill.pipelines.cli", *arguments],
+            env=self.environment(folder) | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
 
 
@@ -87,14 +125,28 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bytes = b"") -> None:
         path = unquote(urlsplit(self.path).path)
+        if path == "/api/agent-harnesses":
+            # Once a day the library asks for a list of programs that may be calling it.
+            return self._refuse(404, "EntryNotFound")
         self.hub.requests.append(f"{self.command} {path}")
-        name = next((name for name in self.hub.repositories if f"datasets/{name}/" in f"{path}/"), None)
+        if path.startswith("/cdn/"):
+            return self._large(path)
+        of_datasets = path.startswith(("/datasets/", "/api/datasets/"))
+        known = self.hub.repositories if of_datasets else self.hub.models
+        plain = path.removeprefix("/api").removeprefix("/datasets" if of_datasets else "/models").strip("/")
+        name = max((name for name in known if f"{plain}/".startswith(f"{name}/")), key=len, default=None)
         if name is None:
             return self._refuse(401, "RepoNotFound")
-        repository = self.hub.repositories[name]
-        if repository.token and self.headers.get("Authorization") != f"Bearer {repository.token}":
+        repository = known[name]
+        entered = not repository.token or self.headers.get("Authorization") == f"Bearer {repository.token}"
+        if not entered and not repository.gated:
             return self._refuse(401, "RepoNotFound")
-        action, _, rest = path.split(f"datasets/{name}", 1)[1].strip("/").partition("/")
+        if not entered and "/resolve/" in path:
+            return self._refuse(403, "GatedRepo")
+        action, _, rest = plain.removeprefix(name).strip("/").partition("/")
+        return self._of(repository, name, action, rest, body)
+
+    def _of(self, repository: Repository, name: str, action: str, rest: str, body: bytes) -> None:
         known = [
             item for item in (*repository.commits, *repository.revisions) if f"{rest}/".startswith(f"{item}/")
         ]
@@ -106,7 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
         inner = rest.removeprefix(revision).strip("/")
         files = repository.commits[sha]
         if action in ("", "revision"):
-            siblings = [{"rfilename": item} for item in files]
+            with_blobs = parse_qs(urlsplit(self.path).query).get("blobs", ["false"])[0].lower() == "true"
+            siblings = [_sibling(item, files[item], with_blobs) for item in files]
             return self._send(
                 {
                     "id": self.hub.renamed.get(name, name),
@@ -121,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
             asked = _asked(body, self.headers["Content-Type"])
             return self._send([entry for item in asked for entry in _entries(files, item)])
         if action == "resolve" and inner in files:
-            return self._file(files[inner], sha)
+            return self._file(inner, files[inner], sha)
         return self._refuse(404, "EntryNotFound")
 
     def _tree(self, files: Mapping[str, bytes], inner: str) -> None:
@@ -141,17 +194,57 @@ class _Handler(BaseHTTPRequestHandler):
         }
         return self._send([entry for item in sorted(names) for entry in _entries(files, item)])
 
-    def _file(self, content: bytes, sha: str) -> None:
+    def _file(self, name: str, content: bytes, sha: str) -> None:
+        if name.endswith(LARGE):
+            digest = hashlib.sha256(content).hexdigest()
+            self.send_response(302)
+            self.send_header("X-Repo-Commit", sha)
+            self.send_header("X-Linked-Size", str(len(content)))
+            self.send_header("X-Linked-ETag", f'"{digest}"')
+            # Another name of this machine: another host, for whoever follows.
+            self.send_header(
+                "Location", f"http://localhost:{self.hub.url.rpartition(':')[2]}/cdn/{digest}/{name}"
+            )
+            return self._end(b"")
+        return self._content(content, {"X-Repo-Commit": sha, "ETag": f'"{_oid(content)}"'})
+
+    def _large(self, path: str) -> None:
+        """The other host: a large file by its hash, whoever asks."""
+        assert "Authorization" not in self.headers, "a token is for the Hub alone"
+        digest, _, name = path.removeprefix("/cdn/").partition("/")
+        kept = [files for item in self.hub.models.values() for files in item.commits.values()]
+        content = next(
+            data for files in kept for data in files.values() if hashlib.sha256(data).hexdigest() == digest
+        )
+        if name in self.hub.damaged:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        return self._content(content, {"ETag": f'"{digest}"'}, name)
+
+    def _content(self, content: bytes, headers: Mapping[str, str], large: str | None = None) -> None:
         start = 0
         if wanted := self.headers.get("Range"):
             start = int(wanted.removeprefix("bytes=").split("-")[0])
-        part = content[start:]
+        if large is not None and self.command == "GET":
+            self.hub.fetched.append((large, start))
         self.send_response(206 if wanted else 200)
         if wanted:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("X-Repo-Commit", sha)
-        self.send_header("ETag", f'"{_oid(content)}"')
-        self._end(part)
+        for header, value in headers.items():
+            self.send_header(header, value)
+        part = content[start:]
+        if large not in self.hub.stalls or self.command != "GET":
+            return self._end(part)
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part[: self.hub.stalls[large] - start])
+        self.wfile.flush()
+        self.hub.stalled.set()
+        # Until whoever asked is gone.
+        self.connection.settimeout(60)
+        with suppress(OSError):
+            self.rfile.read(1)
+        self.close_connection = True
+        return None
 
     def _send(self, document: Any) -> None:
         self.send_response(200)
@@ -173,6 +266,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _oid(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\x00" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _sibling(name: str, content: bytes, with_blobs: bool) -> dict[str, Any]:
+    if not with_blobs:
+        return {"rfilename": name}
+    found = {"rfilename": name, "size": len(content), "blobId": _oid(content)}
+    if name.endswith(LARGE):
+        digest = hashlib.sha256(content).hexdigest()
+        found["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 130}
+    return found
 
 
 def _entries(files: Mapping[str, bytes], name: str) -> list[dict[str, Any]]:

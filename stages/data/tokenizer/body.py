@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from tunemill.stages.artifacts import Model
+from tunemill.stages.artifacts import Model, Tokenizer
 from tunemill.stages.data.conversations.chat_template import choose_template
 from tunemill.stages.data.conversations.markers import advice
 from tunemill.stages.data.tokenizer.config import SpecialTokens, TokenizerConfig, untrained
@@ -32,13 +32,21 @@ GENERATION_TAG = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 ORIGIN_KEYS = ("name_or_path", "_name_or_path", "is_local", "local_files_only", "transformers_version")
 
 
-def tokenizer(config: TokenizerConfig, upstream: Model | None, out: Workspace, report: Report) -> None:
-    """Write a tokenizer that `AutoTokenizer` loads.
+def tokenizer(
+    config: TokenizerConfig,
+    upstream: Model | None,
+    out: Workspace,
+    report: Report,
+    tokenizer_files: Tokenizer | None = None,
+) -> None:
+    """Write a tokenizer that `AutoTokenizer` loads. `tokenizer_files` are those of the Hub, where they are meant.
 
     Raises SourceError when there is no tokenizer to load, SettingError for settings it cannot honour.
     """
-    folder = source_folder(config, upstream)
-    given = load_tokenizer(folder, config_beside(config, upstream))
+    folder = source_folder(config, upstream) if tokenizer_files is None else tokenizer_files.path
+    given = load_tokenizer(
+        folder, config_beside(config, upstream or tokenizer_files), config.tokenizer_legacy
+    )
     say_differences(given, folder, report)
     check_class(config.tokenizer_type, given, folder)
     with TemporaryDirectory() as scratch:
@@ -56,7 +64,7 @@ def tokenizer(config: TokenizerConfig, upstream: Model | None, out: Workspace, r
     )
     if given.chat_template is not None:
         check_template(given, template_name(config), report)
-    given.save_pretrained(out.data)
+    given.save_pretrained(out.data, save_jinja_files=config.tokenizer_save_jinja_files is not False)
     forget_origin(out.data / "tokenizer_config.json")
     report.summary(vocabulary=len(given), tokens_added=len(given) - before, tokens_named=added)
 
@@ -86,7 +94,7 @@ def check_class(wanted: str | None, given: PreTrainedTokenizerBase, folder: Path
         )
 
 
-def config_beside(config: TokenizerConfig, upstream: Model | None) -> Any:
+def config_beside(config: TokenizerConfig, upstream: Model | Tokenizer | None) -> Any:
     """The config of the model in whose folder the tokenizer will lie; None where it has none that can be read.
 
     `AutoTokenizer` takes the class from it, and some classes have a pre-tokenizer of their own.
@@ -95,7 +103,7 @@ def config_beside(config: TokenizerConfig, upstream: Model | None) -> Any:
         return None
     folder = upstream.path if upstream is not None else Path(str(config.base_model))
     try:
-        found = AutoConfig.from_pretrained(folder, local_files_only=True)
+        found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     # For models of some names other classes are taken; an artifact has no such name.
@@ -117,14 +125,17 @@ def say_differences(given: PreTrainedTokenizerBase, folder: Path, report: Report
         )
 
 
-def load_tokenizer(folder: Path, beside: Any = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path, beside: Any = None, legacy: bool | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer as it will be read beside a model with the config `beside`.
 
     Raises SourceError when the folder is missing or holds no tokenizer backed by `tokenizers`."""
     if reason := fault_of_folder(folder):
         raise SourceError(reason)
     try:
-        loaded = AutoTokenizer.from_pretrained(folder, config=beside, local_files_only=True)
+        more = {} if legacy is None else {"legacy": legacy}
+        loaded = AutoTokenizer.from_pretrained(
+            folder, config=beside, local_files_only=True, trust_remote_code=False, **more
+        )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise SourceError(f"{folder} holds no tokenizer that transformers can load: {reason}") from error

@@ -4,16 +4,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunemill.stages.data.conversations.chat_template import TemplateName, check_template_keys
 from tunemill.stages.data.tokenizer.folder import fault_of_folder, vocabulary_of
 from tunemill.stages.declaration import (
     ConflictError,
     Fault,
+    Idle,
+    ModelSource,
     Runtime,
     Settings,
-    Source,
     StageConfig,
     TextOrFile,
 )
@@ -47,12 +48,30 @@ def untrained(tokens: Sequence[str]) -> str:
 class TokenizerConfig(StageConfig):
     """Where the tokenizer comes from, what is added to it, and its chat template."""
 
-    base_model: Source[str | None] = Field(None, description="local model folder whose tokenizer is used")
-    tokenizer_config: Source[str | None] = Field(
+    base_model: ModelSource[str | None] = Field(
+        None, description="local model folder whose tokenizer is used"
+    )
+    tokenizer_config: ModelSource[str | None] = Field(
         None, description="local folder of another tokenizer, used instead of the model's own"
     )
     tokenizer_type: str | None = Field(
         None, description="class of the tokenizer; the one that its files name, or AutoTokenizer"
+    )
+    tokenizer_use_fast: Runtime[bool | None] = Field(
+        None,
+        description="true asks for what happens anyway: without a tokenizer.json, as false asks, nothing is made",
+    )
+    tokenizer_legacy: bool | None = Field(
+        None,
+        description="for tokenizers made of sentencepiece: the old treatment of spaces behind special tokens",
+    )
+    tokenizer_save_jinja_files: bool | None = Field(
+        None,
+        description="false keeps the chat template in tokenizer_config.json; unset and true, in a file of its own",
+    )
+    tokenizer_use_mistral_common: Runtime[bool | None] = Field(
+        None,
+        description="false asks for what happens anyway: chat templates, and never mistral-common, render",
     )
     special_tokens: SpecialTokens = Field(SpecialTokens(), description="tokens with a role")
     tokens: list[str] = Field([], description="tokens added to the vocabulary")
@@ -86,6 +105,36 @@ class TokenizerConfig(StageConfig):
         return self.adapter is not None and not (
             self.lora_modules_to_save or self.peft_trainable_token_indices
         )
+
+    @field_validator("tokenizer_use_fast")
+    @classmethod
+    def _fast_alone(cls, value: bool | None) -> bool | None:
+        if value is False:
+            raise ValueError(
+                "false asks for a tokenizer without tokenizer.json, and Tunemill needs one to know which tokens stand "
+                "for which characters; take the key out"
+            )
+        return value
+
+    @field_validator("tokenizer_use_mistral_common")
+    @classmethod
+    def _templates_alone(cls, value: bool | None) -> bool | None:
+        if value:
+            raise ValueError(
+                "true is not supported: mistral-common renders conversations with code of its own, and here masks are "
+                "made from a chat template. Take the key out and give chat_template, such as mistral_v7_tekken, with a "
+                "repository that has a tokenizer.json"
+            )
+        return value
+
+    def idle(self) -> Iterator[Idle]:
+        """Settings that ask for what happens anyway."""
+        if self.tokenizer_use_fast:
+            yield Idle("tokenizer_use_fast", "only tokenizers with tokenizer.json are used")
+        if self.tokenizer_save_jinja_files:
+            yield Idle("tokenizer_save_jinja_files", "the chat template is a file of its own anyway")
+        if self.tokenizer_use_mistral_common is False:
+            yield Idle("tokenizer_use_mistral_common", "mistral-common is not used anyway")
 
     def faults(self) -> Iterator[Fault]:
         """A folder that holds no tokenizer, or one that lacks tokens which nothing would train."""

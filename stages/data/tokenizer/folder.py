@@ -13,7 +13,7 @@ VOCABULARIES = re.compile(
 def fault_of_folder(folder: Path) -> str | None:
     """Why no tokenizer can be loaded from a folder."""
     if not folder.is_dir():
-        return f"{folder} is not a folder; base_model and tokenizer_config name local folders"
+        return f"{folder} is not a folder; base_model and tokenizer_config name folders, or models of the Hub"
     if any(VOCABULARIES.fullmatch(path.name) for path in folder.iterdir()):
         return None
     return (

@@ -8,7 +8,7 @@ TOKENIZER = Stage(
     name="tokenizer",
     version=3,
     config=TokenizerConfig,
-    inputs={"upstream": Input(Model, optional=True)},
+    inputs={"upstream": Input(Model, optional=True), "tokenizer_files": Input(Tokenizer, optional=True)},
     output=Tokenizer,
     body="tunemill.stages.data.tokenizer.body:tokenizer",
     kinds=("huggingface",),

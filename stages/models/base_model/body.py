@@ -1,5 +1,6 @@
 """Reads a model folder, fits it to the tokenizer, checks it, and writes it as one artifact."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -24,6 +25,9 @@ from tunemill.stages.models.files import (
 )
 from tunemill.stages.models.generation_body import check_generation, keep_generation, set_generation_aside
 from tunemill.stages.models.loading_body import is_quantized
+from tunemill.stages.models.own_code import KEY as CODE_KEY
+from tunemill.stages.models.own_code import code_files, digest_of
+from tunemill.stages.models.own_code_body import check_without_code, use_code_of
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.ties_body import twice_stored, untie_config
 from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
@@ -42,6 +46,12 @@ def base_model(
     """
     be_quiet()
     folder = _source_folder(config, upstream)
+    if config.trust_remote_code:
+        _take_code(folder, out.data, report)
+    elif check_without_code(folder):
+        report.log(
+            "config.json names code of the model; it is not run, and transformers' own class is used instead"
+        )
     words = AutoTokenizer.from_pretrained(tokenizer.path)
     model_config = _model_config(config, folder)
     rows = model_config.get_text_config().vocab_size
@@ -75,6 +85,8 @@ def base_model(
             copy_file(path, out.data / path.name)
     if twice == "apart":
         untie_config(out.data / "config.json")
+    if not config.trust_remote_code:
+        _forget_code(out.data / "config.json")
     copy_tokenizer(tokenizer.path, out.data)
     check_same_tokenizer(tokenizer.path, out.data)
     _align(
@@ -95,6 +107,8 @@ def _unpack(
         )
     report.log(f"reading the quantized weights as bfloat16 ({kind})")
     write_unpacked(folder, kind, rows, config.mean_resizing_embeddings, out.data)
+    if not config.trust_remote_code:
+        _forget_code(out.data / "config.json")
     copy_tokenizer(tokenizer.path, out.data)
     words = AutoTokenizer.from_pretrained(tokenizer.path)
     _align(
@@ -103,12 +117,35 @@ def _unpack(
     _summarize(out.data, len(words), report)
 
 
+def _take_code(folder: Path, target: Path, report: Report) -> None:
+    """Run the model's code from now on, and keep it beside the weights."""
+    use_code_of(folder)
+    files = code_files(folder)
+    if not files:
+        return
+    report.log(
+        f"trust_remote_code: code of the model runs ({digest_of(files)}): {', '.join(p.name for p in files)}"
+    )
+    for path in files:
+        copied = target / path.relative_to(folder)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copy_file(path, copied)
+    report.table("code of the model", ["file", "sha256"], [
+        [str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest()] for path in files
+    ])  # fmt: skip
+    report.summary(code=digest_of(files))
+
+
+def _forget_code(config_file: Path) -> None:
+    """No code was let in, so nothing may ask for it later."""
+    stored = json.loads(config_file.read_text(encoding="utf-8"))
+    if stored.pop(CODE_KEY, None) is not None:
+        config_file.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+
+
 def _source_folder(config: BaseModelConfig, upstream: Model | None) -> Path:
     assert (config.base_model is None) != (upstream is None), "one of base_model and upstream"
-    if upstream is not None:
-        return upstream.path
-    assert config.base_model is not None
-    folder = Path(config.base_model)
+    folder = Path(config.base_model) if upstream is None else upstream.path  # type: ignore[arg-type]
     if reason := fault_of_folder(folder, reads_weights=not config.reinit_weights):
         raise SourceError(f"base_model: {reason}.")
     return folder

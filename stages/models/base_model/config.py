@@ -6,7 +6,16 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tunemill.stages.declaration import ConflictError, Fault, Runtime, Settings, Source, StageConfig
+from tunemill.stages.declaration import (
+    ConflictError,
+    Fault,
+    Idle,
+    ModelSource,
+    Runtime,
+    Settings,
+    Source,
+    StageConfig,
+)
 from tunemill.stages.models.base_model.folder import (
     fault_of_class,
     fault_of_folder,
@@ -16,6 +25,7 @@ from tunemill.stages.models.base_model.folder import (
 )
 from tunemill.stages.models.base_model.layers import fault_of_tensors
 from tunemill.stages.models.base_model.rope import given_rope
+from tunemill.stages.models.own_code import code_files, digest_of
 
 # Arguments of from_pretrained, and what decides them here.
 OWN_ARGUMENTS = {
@@ -50,9 +60,9 @@ class UnpackingSettings(Settings):
 class BaseModelConfig(StageConfig):
     """Where the weights come from, and how they are fitted to the tokenizer."""
 
-    base_model: Source[str | None] = Field(
+    base_model: ModelSource[str | None] = Field(
         None,
-        description="local folder with config.json and safetensors; unset when another pipeline makes it",
+        description="local folder with config.json and safetensors; unset when another node gives it",
     )
     base_model_config: Source[str | None] = Field(
         None,
@@ -94,19 +104,10 @@ class BaseModelConfig(StageConfig):
     model_quantization_config_kwargs: UnpackingSettings = Field(
         UnpackingSettings(), description="arguments of model_quantization_config; dequantize: true is needed"
     )
-    trust_remote_code: Literal[False] = Field(
-        False, description="run Python code from the model folder: refused"
+    trust_remote_code: bool = Field(
+        False,
+        description="run the Python code that the model brings along; without it only classes of transformers are used",
     )
-
-    @field_validator("trust_remote_code", mode="before")
-    @classmethod
-    def _no_remote_code(cls, value: object) -> object:
-        if value is True:
-            raise ValueError(
-                "true is not supported yet: Tunemill runs no code from a model folder. Use a model whose class is "
-                "part of transformers and leave the key out"
-            )
-        return value
 
     @field_validator("overrides_of_model_config")
     @classmethod
@@ -152,6 +153,22 @@ class BaseModelConfig(StageConfig):
     def model_class(self) -> str | None:
         """The model's class by either of its keys."""
         return self.model_type or self.type_of_model
+
+    def runs_code(self) -> Iterator[Idle]:
+        """Code of the model, with what is in it where that is known."""
+        if not self.trust_remote_code:
+            return
+        files = (
+            code_files(Path(self.base_model)) if self.base_model and Path(self.base_model).is_dir() else []
+        )
+        if files:
+            names = ", ".join(path.name for path in files)
+            yield Idle(
+                "trust_remote_code", f"code of the model will run: {names} (contents {digest_of(files)})"
+            )
+        elif self.base_model is None:
+            where = "at the commit that is fetched, or in the artifact"
+            yield Idle("trust_remote_code", f"whatever code the model brings will run, as it is {where}")
 
     def faults(self) -> Iterator[Fault]:
         """A folder that is not that of a model, or of one that cannot be trained."""
@@ -224,17 +241,6 @@ class BaseModelConfig(StageConfig):
                 "base_model_config is the config of the weights in a local base_model, but base_model comes from "
                 "elsewhere. Use overrides_of_model_config, or name a local folder",
                 "base_model_config",
-                "base_model",
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _weights_are_drawn_or_read(self) -> "BaseModelConfig":
-        if self.reinit_weights and self.base_model is None:
-            raise ConflictError(
-                "reinit_weights draws weights from the config.json of a local base_model, but base_model comes from "
-                "another pipeline. Name a local folder, or leave reinit_weights out",
-                "reinit_weights",
                 "base_model",
             )
         return self

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tunemill.stages.models.files import weight_files
+from tunemill.stages.models.own_code import AUTO
 
-AUTO = "AutoModelForCausalLM"
 BITSANDBYTES = "bitsandbytes"
 # How weights are quantized -> the class of transformers that reads them as numbers.
 UNPACKED_BY = {"mxfp4": "Mxfp4Config", "fp8": "FineGrainedFP8Config"}
@@ -47,11 +47,6 @@ def fault_of_settings(
     """What in the config.json stands in the way. `unpacked_by`: the class that is to read quantized weights."""
     if stored is None:
         return f"{folder}: its config.json is no JSON object. Fetch the model again"
-    if "auto_map" in stored:
-        return (
-            f"{folder}: its config.json names code of its own (auto_map), and trust_remote_code is not supported yet. "
-            f"Use a model whose class is part of transformers"
-        )
     method = quantized_by(stored)
     if method in UNPACKED_BY:
         if unpacked_by == UNPACKED_BY[method]:

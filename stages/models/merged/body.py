@@ -13,6 +13,7 @@ from tunemill.stages.models.merged.fold_body import fold, untie
 from tunemill.stages.models.merged.loaded_body import merge_loaded
 from tunemill.stages.models.merged.names_body import Names, names_of
 from tunemill.stages.models.merged.proof_body import Proof, prove
+from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.ties_body import twice_stored, untie_config
 from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
@@ -35,6 +36,7 @@ def merge(
     than base and adapter do.
     """
     be_quiet()
+    use_code_of(base_model.path)
     if is_quantized(base_model.path):
         quantized_base = None
     onto_quantized = quantized_base is not None and config.merge_method == "memory_efficient"

@@ -12,6 +12,7 @@ from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.files import copy_tokenizer, forget_versions, weight_files
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
+from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.probe_body import fixed_tokens, logits_of
 from tunemill.stages.models.quantized.config import QuantizedConfig
 from tunemill.stages.models.quiet_body import be_quiet
@@ -39,6 +40,7 @@ def quantize(config: QuantizedConfig, model: Model, out: Workspace, report: Repo
     quantized or has nothing to quantize.
     """
     be_quiet()
+    use_code_of(model.path)
     if hasattr(AutoConfig.from_pretrained(model.path), "quantization_config"):
         raise UserError("quantization: the model is quantized already. Start from one in full precision.")
     group_size = config.quantization.group_size

@@ -15,6 +15,7 @@ from tunemill.stages.models.experts_body import round_experts
 from tunemill.stages.models.files import copy_file, copy_tokenizer, forget_versions, model_files, weight_files
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
 from tunemill.stages.models.loading_body import is_quantized, quantization_of
+from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.quantized_base.config import QuantizedBaseConfig
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.weights import sort_header, tensors_of_model
@@ -32,6 +33,7 @@ def quantize_base(config: QuantizedBaseConfig, base_model: BaseModel, out: Works
     nothing to quantize, or a name in llm_int8_skip_modules is no module's.
     """
     be_quiet()
+    use_code_of(base_model.path)
     if is_quantized(base_model.path):
         _take_over(config, base_model.path, out, report)
         return

@@ -20,7 +20,7 @@ from tunemill.stages.data.sources.names import matches
 def project(tmp_path):
     project = make_project(tmp_path / "project")
     folder = project.folder
-    for name in ("empty", "papers", "bare", "damaged", "code", "quantized"):
+    for name in ("empty", "papers", "bare", "damaged", "quantized"):
         (folder / name).mkdir()
     (folder / "papers" / "a.pdf").write_text("x")
     (folder / "data" / "rows.xlsx").write_text("x")
@@ -31,7 +31,6 @@ def project(tmp_path):
     for name, config in (
         ("bare", json.dumps(stored)),
         ("damaged", "{"),
-        ("code", json.dumps({**stored, "auto_map": {}})),
         ("quantized", json.dumps({**stored, "quantization_config": {}})),
     ):
         (folder / name / "tokenizer.json").write_bytes(tokenizer)
@@ -47,7 +46,6 @@ def said(capsys, command, project, *overrides):
 
 WRONG = {
     "base_model=./nowhere": "no such file or folder",
-    "base_model=nowhere": "Models of the Hugging Face Hub are not fetched yet",
     "base_model=modl": "did you mean `model`?",
     "base_model=empty": "no config.json, so no model folder",
     "base_model=data/sums.jsonl": "is a file; name the folder of a model",
@@ -55,7 +53,6 @@ WRONG = {
     "base_model=https://huggingface.co/org/name": "is a URL, and base_model must be on this machine",
     "base_model=bare reinit_weights=false": r"no \*.safetensors",
     "base_model=damaged": "config.json is no JSON object",
-    "base_model=code": "names code of its own",
     "base_model=quantized": "already quantized",
     "base_model=models/llama base_model=data/llama": "no such file or folder",
     "model_type=BertModel": "names LlamaForCausalLM",
@@ -123,6 +120,9 @@ def test_names_are_seen_from_the_folder_of_the_yaml(project, capsys, monkeypatch
     "overrides",
     [
         ["base_model=org/name"],
+        ["base_model=bare-name"],
+        ["base_model=hf://models/org/name"],
+        ["tokenizer_config=org/name", "revision_of_model="],
         ["datasets.0.path=org/name"],
         ["base_model=asset://other/merged", "reinit_weights=false"],
         ["datasets.0.path=https://nowhere.invalid/rows.jsonl"],
@@ -134,11 +134,28 @@ def test_what_only_the_network_or_another_pipeline_knows_is_not_refused(project,
     assert said(capsys, "check", project, *overrides) == (0, "")
 
 
-def test_a_model_of_the_hub_is_noted(project, capsys):
+def test_a_model_of_the_hub_is_accepted(project, capsys):
     assert main(["check", str(project.yaml), "base_model=org/name", "--json"]) == 0
     notes = json.loads(capsys.readouterr().out)
-    (note,) = [note for note in notes if note["kind"] == "elsewhere"]
-    assert note["path"] == "base_model" and "plan and run need it there" in note["message"]
+    assert not [note for note in notes if note["path"] == "base_model"]
+
+
+def test_code_of_a_model_is_noted_with_what_is_in_it(project, capsys):
+    (project.folder / "model" / "modeling_own.py").write_text("x = 1")
+    found = []
+    for text in ("x = 1", "x = 2"):
+        (project.folder / "model" / "modeling_own.py").write_text(text)
+        assert main(["check", str(project.yaml), "trust_remote_code=true", "--json"]) == 0
+        found += [note["message"] for note in json.loads(capsys.readouterr().out) if note["kind"] == "code"]
+    assert len(set(found)) == 2 and all("will run: modeling_own.py (contents " in note for note in found)
+    assert main(["check", str(project.yaml), "trust_remote_code=true", "base_model=org/name", "--json"]) == 0
+    assert "as it is at the commit that is fetched" in capsys.readouterr().out
+
+
+def test_a_revision_of_a_folder_asks_for_nothing(project, capsys):
+    assert main(["check", str(project.yaml), "model_revision=v1", "--json"]) == 0
+    notes = {note["kind"]: note["message"] for note in json.loads(capsys.readouterr().out)}
+    assert "base_model is no model of the Hub" in notes["idle"] and "renamed" in notes
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ SAMPLES = Samples(
     smallest={"base_model": "/model"},
     beside={"chat_template_jinja": {"chat_template": "jinja", "chat_template_jinja": "{{ messages }}"}},
     values={
+        "tokenizer_save_jinja_files": [False],
         "base_model": ["/other"],
         "tokenizer_config": ["/other"],
         "added_tokens_overrides": [{0: "<x>"}],

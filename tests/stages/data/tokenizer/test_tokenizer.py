@@ -1,5 +1,6 @@
 """The tokenizer stage saves a tokenizer that transformers loads, the same bytes every time."""
 
+import contextlib
 import json
 import shutil
 
@@ -246,3 +247,35 @@ def test_the_class_may_be_named(tmp_path, base, name):
 def test_another_class_is_refused(tmp_path, base):
     with pytest.raises(SettingError, match=r"tokenizer_type: LlamaTokenizer: .* say PreTrainedTokenizer"):
         save(tmp_path, base_model=str(base), tokenizer_type="LlamaTokenizer")
+
+
+def test_the_template_may_stay_in_the_settings(tmp_path, base):
+    plain, _ = save(tmp_path, base_model=str(base), name="plain")
+    inside, _ = save(tmp_path, base_model=str(base), name="inside", tokenizer_save_jinja_files=False)
+    assert (plain.path / "chat_template.jinja").exists() and not (
+        inside.path / "chat_template.jinja"
+    ).exists()
+    stored = json.loads((inside.path / "tokenizer_config.json").read_text())["chat_template"]
+    assert stored == (plain.path / "chat_template.jinja").read_text()
+
+
+@pytest.mark.parametrize(
+    ("key", "refused", "reason"),
+    [
+        ("tokenizer_use_fast", False, "Tunemill needs one to know which tokens stand for which characters"),
+        ("tokenizer_use_mistral_common", True, "masks are made from a chat template"),
+    ],
+)
+def test_what_needs_another_tokenizer_is_refused_and_the_rest_is_noted(key, refused, reason):
+    with pytest.raises(ValidationError, match=reason):
+        TokenizerConfig(base_model="/model", **{key: refused})
+    assert [item.key for item in TokenizerConfig(base_model="/model", **{key: not refused}).idle()] == [key]
+
+
+def test_code_of_a_tokenizer_is_never_run(tmp_path, base):
+    folder = shutil.copytree(base, tmp_path / "own")
+    edit(folder, auto_map={"AutoTokenizer": ["own.Own", None]}, tokenizer_class="Own")
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'was_run')!r}, 'w')")
+    with contextlib.suppress(SourceError):
+        save(tmp_path, base_model=str(folder), name="out")
+    assert not (tmp_path / "was_run").exists()

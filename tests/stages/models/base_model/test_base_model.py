@@ -255,15 +255,6 @@ def test_damaged_folders_are_refused(tmp_path: Path, tokenizer: Tokenizer) -> No
         run(BaseModelConfig(base_model=str(twice)), tokenizer, tmp_path / "out4")
 
 
-def test_settings_are_refused_with_the_reason() -> None:
-    with pytest.raises(ValidationError, match=r"trust_remote_code\n.*true is not supported yet"):
-        BaseModelConfig(base_model="/m", trust_remote_code=True)
-    with pytest.raises(
-        ValidationError, match=r"reinit_weights draws weights from the config\.json of a local base_model"
-    ):
-        BaseModelConfig(reinit_weights=True)
-
-
 def test_a_copy_is_whole_and_writable(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(bytes(range(256)) * 5000)

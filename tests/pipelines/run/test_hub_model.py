@@ -1,0 +1,144 @@
+"""A YAML as an Axolotl user has it, with a model of the Hub: check, plan, run, and a second run that computes nothing.
+
+Every command is a process of its own; the Hub is a server that speaks its API.
+"""
+
+import json
+import os
+
+import pytest
+from support.hub import hub_server
+from support.project import make_project
+from support.tiny_model import make_model
+
+NAME = "tiny-org/tiny-llama"
+TOKEN = "hf_only_for_these_tests_0123456789"  # noqa: S105
+KEYS = {
+    "base_model": NAME,
+    "reinit_weights": None,
+    "datasets": [{"path": "data/sums.jsonl", "type": "chat_template"}],
+    "test_datasets": None,
+    "quantization": None,
+}
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with hub_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = make_model(tmp_path_factory.mktemp("model") / "m")
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {**found, "pytorch_model.bin": b"pickle", "README.md": b"# tiny"}
+
+
+@pytest.fixture(scope="module")
+def finished(hub, files, tmp_path_factory):
+    """A project that has run with a private model, and what the commands said."""
+    hub.model(NAME, token=TOKEN).commit(files)
+    project = make_project(tmp_path_factory.mktemp("hub") / "project", **KEYS)
+    said = {"check": tell(hub, project, "check")}
+    assert not hub.requests, "check asks no network"
+    said["plan"] = tell(hub, project, "plan", "--json", HF_TOKEN=TOKEN)
+    said["run"] = tell(hub, project, "run", "--json", HF_TOKEN=TOKEN)
+    return project, said
+
+
+def tell(hub, project, command, *more, **environment):
+    state = [] if command == "check" else ["--state", str(project.state)]
+    return hub.tunemill(project.folder, command, str(project.yaml), *state, *more, **environment)
+
+
+def states(done):
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {node["node"]: node["state"] for node in json.loads(done.stdout)["nodes"]}
+
+
+def test_it_runs(hub, files, finished):
+    _, said = finished
+    assert said["check"].returncode == 0, said["check"].stderr
+    assert "no problem" in said["check"].stdout
+    assert set(states(said["plan"]).values()) == {"run"}
+    assert set(states(said["run"]).values()) == {"computed"}
+    nodes = {node["node"]: node for node in json.loads(said["run"].stdout)["nodes"]}
+    fetched = sorted(os.listdir(nodes["model_files"]["path"]))  # noqa: PTH208
+    assert set(fetched) - {"tunemill_lineage.json"} == set(files) - {"pytorch_model.bin", "README.md"}
+    commit = hub.models[NAME].revisions["main"]
+    assert nodes["model_files"]["metrics"]["commit"] == commit
+    # The tokenizer waits for no weights.
+    assert "model.safetensors" not in os.listdir(nodes["tokenizer_files"]["path"])  # noqa: PTH208
+
+
+def test_the_lineage_of_the_trained_model_says_where_it_came_from(hub, finished):
+    project, _ = finished
+    done = hub.tunemill(project.folder, "lineage", "pipeline/trained", "--state", str(project.state))
+    commit = hub.models[NAME].revisions["main"]
+    assert f"hf://models/{NAME} ({commit[:12]})" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_second_run_computes_nothing_and_asks_for_the_commit_alone(hub, finished):
+    project, _ = finished
+    hub.requests.clear()
+    assert set(states(tell(hub, project, "run", "--json", HF_TOKEN=TOKEN)).values()) == {"cached"}
+    assert set(hub.requests) == {f"GET /api/models/{NAME}/revision/main"}
+
+
+@pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
+def test_without_the_network_the_commit_that_was_found_last_is_used_and_said(hub, finished, environment):
+    project, _ = finished
+    for command in ("plan", "run"):
+        done = tell(hub, project, command, "--json", **environment)
+        assert set(states(done).values()) == {"cached"}
+        notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+        commit = hub.models[NAME].revisions["main"]
+        assert notes and all(f"going on with commit {commit}" in note for note in notes), done.stderr
+        assert "last reached (20" in notes[0] and len(notes) == len(set(notes))
+
+
+def test_a_commit_is_never_asked_for(hub, finished):
+    project, _ = finished
+    commit = hub.models[NAME].revisions["main"]
+    hub.requests.clear()
+    done = tell(hub, project, "plan", "--json", f"revision_of_model={commit}", HF_HUB_OFFLINE="1")
+    assert set(states(done).values()) == {"cached"} and "note" not in done.stderr
+    assert not hub.requests
+
+
+def test_what_is_not_remembered_is_refused(hub, finished):
+    project, _ = finished
+    done = tell(hub, project, "plan", "base_model=tiny-org/other", HF_HUB_OFFLINE="1")
+    assert (
+        done.returncode == 1 and "Nothing is remembered of it here: run once with the network" in done.stderr
+    )
+    done = tell(hub, project, "plan", HF_TOKEN="hf_another_token_that_is_no_good")  # noqa: S106
+    assert done.returncode == 1 and "for a private one log in: hf auth login" in done.stderr
+
+
+def test_a_commit_that_changes_other_files_computes_no_more_than_it_must(hub, files, finished):
+    project, _ = finished
+    hub.models[NAME].commit({**files, "README.md": b"# other words"}, "edited")
+    done = states(tell(hub, project, "run", "--json", "revision_of_model=edited", HF_TOKEN=TOKEN))
+    assert {name for name, state in done.items() if state == "computed"} == {"model_files", "tokenizer_files"}
+
+
+def test_the_token_is_written_nowhere(finished):
+    project, said = finished
+    for path in project.folder.rglob("*"):
+        if path.is_file():
+            assert TOKEN.encode() not in path.read_bytes(), path
+    assert TOKEN not in "".join(done.stdout + done.stderr for done in said.values())
+
+
+def test_a_tokenizer_of_the_hub_beside_a_model_of_this_machine(hub, files, tmp_path):
+    names = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    hub.model("tiny-org/words").commit({name: data for name, data in files.items() if name in names})
+    project = make_project(tmp_path / "project", tokenizer_config="tiny-org/words", quantization=None)
+    done = states(tell(hub, project, "plan", "--json"))
+    assert "tokenizer_files" in done and "model_files" not in done
+    done = tell(hub, project, "run", "--only", "tokenizer")
+    assert done.returncode == 0, done.stderr
+    hub.models["tiny-org/words"].commit({"config.json": b"{}", "other.txt": b""})
+    assert states(tell(hub, project, "plan", "--json"))["tokenizer_files"] == "run"
