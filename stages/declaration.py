@@ -258,6 +258,10 @@ class StageConfig(Settings):
         """The runtime inputs that nothing would be done with under these settings."""
         return frozenset()
 
+    def deciding(self) -> frozenset[str]:
+        """The runtime fields and inputs that do decide the result under these settings: they enter the key."""
+        return frozenset()
+
     def faults(self) -> Iterator[Fault]:
         """What is wrong with the local files and folders that the config names and that are there.
 
@@ -280,7 +284,8 @@ class StageConfig(Settings):
         invalidates nobody's results. Changing a default changes results, and moves the stage's fingerprint, so its
         version must be raised.
         """
-        left_out = {*self.marked(RuntimeMark), *self.sources(), *(item.key for item in self.idle())}
+        runtime = set(self.marked(RuntimeMark)) - self.deciding()
+        left_out = {*runtime, *self.sources(), *(item.key for item in self.idle())}
         slice_values = self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
         plain = {
             field: [without_credentials(name) for name in listed(getattr(self, field)) if not is_whole(name)]
@@ -302,7 +307,8 @@ class Input:
 
     `many` takes a list of artifacts; `optional` may be absent (`None`). `runtime` gives the reason why
     this input cannot change the result: then it is no part of the key, the lineage and the graph, and is brought up
-    to date only when the stage runs. What decides the result, if only by when training stops, is no runtime input.
+    to date only when the stage runs. What decides the result, if only by when training stops, is no runtime input:
+    where settings make one of it, `StageConfig.deciding` names it.
     """
 
     artifact: type[Artifact]

@@ -17,6 +17,7 @@ ALWAYS = {
     "dion_rank_fraction": "Axolotl does not read it either",
     "dion_rank_multiple_of": "Axolotl does not read it either",
     "freeze_mm_modules": "training is on texts, in which modules for images and sound get no gradient",
+    "eval_table_size": "Axolotl does not read it any more",
     "fsdp_final_state_dict_type": "Axolotl does not read it either",
     "is_falcon_derived_model": "models are told by their config.json",
     "is_llama_derived_model": "models are told by their config.json",

@@ -116,7 +116,12 @@ def comparable(sources: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, 
 
 def key_inputs(node: Node) -> dict[str, tuple[str, ...]]:
     """The upstream names of the inputs that enter the key: what the node's result is made from."""
-    return {name: ups for name, ups in node.inputs.items() if node.stage.inputs[name].runtime is None}
+    deciding = node.config.deciding()
+    return {
+        name: ups
+        for name, ups in node.inputs.items()
+        if node.stage.inputs[name].runtime is None or name in deciding
+    }
 
 
 def upstream_of(node: Node) -> list[str]:

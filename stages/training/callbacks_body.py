@@ -59,7 +59,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         if not math.isfinite(loss):
             raise UserError(
                 f"step {step} of {self._schedule.total}: the loss is {loss}. Lower learning_rate (here "
-                f"{logs['learning_rate']:g}), lower max_grad_norm, warm up longer, or use bf16 in place of fp16."
+                f"{logs['learning_rate']:g}), lower max_grad_norm, warm up longer, or use bf16 in place of fp16. The "
+                f"step trained on {self._examples.named(self._numbers_of(step))}."
             )
         self._losses.append(loss)
         for name in logs.keys() - TRAINERS_OWN:
@@ -88,10 +89,14 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._losses, self._own, self._tokens, self._since = [], {}, 0, time.monotonic()
 
     def _tokens_of(self, step: int) -> int:
+        return int(self._examples.lengths[self._numbers_of(step)].sum())
+
+    def _numbers_of(self, step: int) -> list[int]:
+        """The examples of a step, by stored number."""
         epoch, first, end = self._schedule.place(step)
         if self._order[0] != epoch:
             self._order = (epoch, self._examples.order(epoch))
-        return int(self._examples.lengths[self._order[1][first:end]].sum())
+        return self._order[1][first:end]
 
     def skip(self, seconds: float) -> None:
         """Leave time spent beside the steps out of the tokens per second."""
@@ -144,6 +149,8 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         started = time.monotonic()
         with random_state_kept(), averages_used(optimizer):
             self.scores[state.global_step] = self._score(model)
+        # The Trainer keeps its log in the checkpoints, so a resumed run has all figures.
+        state.log_history.append({"step": state.global_step, **self.scores[state.global_step]})
         self._report.step(state.global_step, **self.scores[state.global_step])
         self._skip(time.monotonic() - started)
 

@@ -1,7 +1,9 @@
 """The training loop, whatever the method: model, examples and settings go into the Trainer, weights come out."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,14 +29,21 @@ from tunemill.stages.training.added_loss_body import (
     loss_of_no_token,
     probe_loss,
 )
+from tunemill.stages.training.best_body import best_of
 from tunemill.stages.training.callbacks_body import Checkpoints, Monitor, Reporter
-from tunemill.stages.training.checkpoints import last_complete, step_of
 from tunemill.stages.training.embeddings_body import train_every_row
 from tunemill.stages.training.experts_body import set_experts
 from tunemill.stages.training.frozen_body import choose_trained
 from tunemill.stages.training.kernels.insert_body import add_kernels, check_kernels_here
 from tunemill.stages.training.keys.training import TrainingKeys
-from tunemill.stages.training.machine_body import Precision, check_attention, choose_precision
+from tunemill.stages.training.machine_body import (
+    Precision,
+    check_attention,
+    choose_precision,
+    set_compiler,
+    to_float8,
+)
+from tunemill.stages.training.memory_body import Offloading, fitting_memory, offloading_of
 from tunemill.stages.training.method import Method, OwnLoss
 from tunemill.stages.training.optimizers.averages_body import averages_used
 from tunemill.stages.training.optimizers.build_body import (
@@ -52,6 +61,11 @@ from tunemill.stages.training.schedule import (
     warmup_steps,
 )
 from tunemill.stages.training.schedules.build_body import build_scheduler
+from tunemill.stages.training.start_body import start_of
+from tunemill.stages.training.summary_body import summarize
+from tunemill.stages.training.tiled_body import tile_mlps
+from tunemill.stages.training.trace_body import write_metrics
+from tunemill.stages.training.watch_body import watches_of
 
 
 class LoopTrainer(Trainer):  # type: ignore[misc]
@@ -64,11 +78,13 @@ class LoopTrainer(Trainer):  # type: ignore[misc]
         self,
         *,
         own_loss: OwnLoss | None,
+        offloading: Offloading | None,
         make_optimizer: Callable[..., Any],
         make_scheduler: Callable[[Any, int], Any],
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
+        self.offloading = offloading
         self._make_optimizer, self._make_scheduler = make_optimizer, make_scheduler
         self._own_loss = own_loss
         self._sums: dict[str, float] = {}
@@ -111,6 +127,13 @@ class LoopTrainer(Trainer):  # type: ignore[misc]
                 counts[name] = counts.get(name, 0) + count
         return batches, counts
 
+    def compute_loss_context_manager(self) -> ExitStack:
+        """What surrounds a forward pass: autocast, and where activations wait for the backward pass."""
+        around: ExitStack = super().compute_loss_context_manager()
+        if self.offloading is not None:
+            around.enter_context(self.offloading.of(self.model))
+        return around
+
     def compute_loss(
         self,
         model: Any,
@@ -138,8 +161,16 @@ class LoopTrainer(Trainer):  # type: ignore[misc]
 def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspace, report: Report) -> None:
     """Train, resuming from the last complete checkpoint, and write the model or the adapter.
 
-    Raises SettingError for what this machine or model cannot honour, UserError where the loss breaks down.
+    Raises SettingError for what this machine or model cannot honour, UserError where the loss breaks down or memory
+    runs out.
     """
+    fitting_memory(lambda fitting: train_once(fitting, base_model, method, out, report), config, report)
+
+
+def train_once(
+    config: TrainingKeys, base_model: Model, method: Method, out: Workspace, report: Report
+) -> None:
+    """One attempt to train."""
     be_quiet()
     use_code_of(base_model.path)
     precision = choose_precision(config)
@@ -161,8 +192,10 @@ def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspac
     keepers = choose_trained(config, model, config.seed, report)
     interval = logging_interval(schedule.total, config.logging_steps)
     reporter = Reporter(report, schedule, method.examples, interval)
+    watches = watches_of(config, schedule, out, report)
     monitor = monitor_of(config, schedule, method, report, reporter)
-    monitors = [] if monitor is None else [monitor]
+    best = best_of(config, monitor, out)
+    monitors = [one for one in (monitor, best) if one is not None]
     filters = [] if config.grokfast is None else [Grokfast(out.checkpoints, *config.grokfast)]
     checkpoints = Checkpoints(report, out.checkpoints, save_steps(config, schedule), config.save_total_limit)
     collator, warmup = (
@@ -173,28 +206,33 @@ def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspac
         own_loss=method.own_loss,
         make_optimizer=partial(build_optimizer, config, warmup=warmup),
         make_scheduler=partial(build_scheduler, config, warmup=warmup),
+        offloading=offloading_of(config, out),
         model=model,
         args=arguments(config, precision, schedule, out),
         train_dataset=method.examples,
         data_collator=collator,
         # The monitor goes before the checkpoints, and both after the reporter.
-        callbacks=[reporter, *keepers, *monitors, *filters, checkpoints],
+        callbacks=[reporter, *keepers, *watches, *monitors, *filters, checkpoints],
     )
     trainer.remove_callback(PrinterCallback)
+    set_compiler(config, trainer)
     check_loss(config, precision, trainer, method, report)
     kernels = add_kernels(config.kernel_choice, trainer.model, precision.autocast, report)
     method.check(trainer.model, collator)
-    checkpoint = last_complete(out.checkpoints)
-    if checkpoint is not None:
-        report.log(f"resuming from {checkpoint.name} of {schedule.total} steps")
-        report.checkpoint(f"step {step_of(checkpoint)} of {schedule.total}")
+    tiles = tile_mlps(trainer.model, config.tiled_mlp_num_shards, report) if config.tiled_mlp else None
+    start = start_of(config, out.checkpoints, schedule.total, report)
     for one in filters:
-        one.resume(checkpoint)
+        one.resume(None if start is None else Path(start))
     with loading_allowed(config.optimizer):
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.train(resume_from_checkpoint=start)
+    if tiles is not None:
+        tiles.undo()
     kernels.undo()
     with averages_used(trainer.optimizer):
+        if best is not None:
+            best.settle(trainer, report)
         save(config, trainer.model, stored_config, base_model, out, report)
+    write_metrics(trainer.state.log_history, out.logs)
     summarize(trainer, schedule, reporter, monitor, report)
 
 
@@ -214,6 +252,8 @@ def load_model(config: TrainingKeys, base_model: Model, precision: Precision) ->
     set_experts(config, model)
     set_generation_aside(model)
     train_every_row(model)
+    if precision.fp8:
+        to_float8(model)
     if config.adapter is not None:
         model = add_adapter(config, model, config.seed)
     if config.quantize_moe_experts:
@@ -245,6 +285,9 @@ def arguments(
         gradient_checkpointing=config.gradient_checkpointing,
         gradient_checkpointing_kwargs=config.gradient_checkpointing_kwargs or {"use_reentrant": False},
         torch_compile=bool(config.torch_compile),
+        torch_compile_backend=config.torch_compile_backend if config.torch_compile else None,
+        torch_compile_mode=config.torch_compile_mode if config.torch_compile else None,
+        torch_empty_cache_steps=config.empties_cache,
         use_cpu=not torch.cuda.is_available(),
         dataloader_num_workers=config.dataloader_num_workers,
         dataloader_pin_memory=config.dataloader_pin_memory and torch.cuda.is_available(),
@@ -296,11 +339,12 @@ def save_steps(config: TrainingKeys, schedule: Schedule) -> frozenset[int]:
     """The steps after which a checkpoint is written."""
     if not config.chosen_optimizer.keeps_state:
         return frozenset()
-    return due_steps(
+    first = frozenset({1} if config.save_first_step else ())
+    return first | due_steps(
         schedule,
         every=config.save_steps or None,
         per_epoch=config.saves_per_epoch or None,
-        strategy=config.save_strategy,
+        strategy=None if config.save_strategy == "best" else config.save_strategy,
         default="epoch",
     )
 
@@ -314,7 +358,7 @@ def monitor_of(
         every=config.eval_steps or None,
         per_epoch=config.evals_per_epoch or None,
         strategy=config.eval_strategy,
-        default="no",
+        default="epoch" if config.held_out_rows_decide else "no",
     )
     if not due or method.score is None:
         return None
@@ -342,33 +386,3 @@ def save(
         keep_generation(base_model.path, out.data)
     copy_tokenizer(base_model.path, out.data)
     check_same_tokenizer(base_model.path, out.data)
-
-
-def summarize(
-    trainer: Any, schedule: Schedule, reporter: Reporter, monitor: Monitor | None, report: Report
-) -> None:
-    """Figures and curves of the whole training."""
-    # The Trainer keeps its log in the checkpoints, so the curve of a resumed run starts at step 1.
-    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
-    numbers = [entry["step"] for entry in steps]
-    losses = [entry["loss"] for entry in steps]
-    report.summary(
-        train_loss=sum(losses) / len(losses),
-        last_loss=losses[-1],
-        steps=trainer.state.global_step,
-        epochs=trainer.state.global_step / schedule.steps_per_epoch,
-        tokens_per_second=reporter.tokens / max(reporter.seconds, 1e-9),
-        trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-    )
-    report.plot("Training loss", numbers, losses, x_label="step", y_label="loss (nats per token)")
-    rates = [entry["learning_rate"] for entry in steps]
-    report.plot("Learning rate", numbers, rates, x_label="step", y_label="learning rate")
-    for name in sorted(steps[-1].keys() & reporter.own_metrics):
-        report.summary(**{f"last_{name}": steps[-1][name]})
-        report.plot(name, numbers, [entry[name] for entry in steps], x_label="step", y_label=name)
-    if monitor is not None and monitor.scores:
-        *_, last = monitor.scores.values()
-        report.summary(**{f"last_{name}": value for name, value in last.items()})
-        held_out = [score["eval_loss"] for score in monitor.scores.values()]
-        report.plot("Held-out loss", list(monitor.scores), held_out, x_label="step",
-                    y_label="loss (nats per token)")  # fmt: skip

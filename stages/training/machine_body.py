@@ -4,10 +4,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
+from accelerate.utils.ao import convert_model_to_fp8_ao
+from torchao.float8 import Float8LinearConfig
+from torchao.float8.float8_linear import Float8Linear
+from transformers.utils import (
+    is_flash_attn_2_available,
+    is_flash_attn_3_available,
+    is_flash_attn_4_available,
+    is_kernels_available,
+)
 
 from tunemill.stages.errors import SettingError
-from tunemill.stages.training.keys.machine import GPU_ATTENTION
 from tunemill.stages.training.keys.training import TrainingKeys
 
 
@@ -18,6 +25,7 @@ class Precision:
     weights: Any
     bf16: bool = False
     fp16: bool = False
+    fp8: bool = False
 
     @property
     def autocast(self) -> Any:
@@ -39,10 +47,18 @@ def choose_precision(config: TrainingKeys) -> Precision:
         raise SettingError(
             "tf32: true needs an NVIDIA GPU from Ampere on, and this machine has none. Remove tf32."
         )
+    if config.fp8:
+        if not (gpu and torch.cuda.get_device_capability() >= (8, 9)):
+            raise SettingError(
+                "fp8: true needs an NVIDIA GPU from Ada or Hopper on, and this machine has none. Use bf16: true."
+            )
+        return Precision(torch.bfloat16, bf16=True, fp8=True)
+    if config.float16:
+        return Precision(torch.float16)
+    if config.is_pure_bfloat16:
+        return Precision(torch.bfloat16)
     if config.float32 or (config.bf16 is False and not config.fp16):
         return Precision(torch.float32)
-    if config.bf16 == "full":
-        return Precision(torch.bfloat16)
     if config.bf16 is True:
         if gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise SettingError("bf16: true, but this GPU has no bfloat16. Use fp16: true or bf16: auto.")
@@ -57,14 +73,47 @@ def choose_precision(config: TrainingKeys) -> Precision:
 
 def check_attention(config: TrainingKeys) -> None:
     """Raise SettingError where the attention asked for cannot run here."""
-    name = config.attention
-    if name in GPU_ATTENTION and not torch.cuda.is_available():
+    name, key = config.attention, config.attention_key
+    if name is None or not config.attention_needs_gpu:
+        return
+    if not torch.cuda.is_available():
         raise SettingError(
-            f"attention {name} needs a GPU to train, and this machine has none. Use attn_implementation: sdpa."
+            f"{key}: attention {name} needs a GPU to train, and this machine has none. Use attn_implementation: sdpa."
         )
     installed = {
-        "flash_attention_2": is_flash_attn_2_available,
-        "flash_attention_3": is_flash_attn_3_available,
+        "flash_attention_2": (is_flash_attn_2_available, "the package flash-attn"),
+        "flash_attention_3": (is_flash_attn_3_available, "FlashAttention 3 (flash_attn_interface)"),
+        "flash_attention_4": (is_flash_attn_4_available, "FlashAttention 4 (flash_attn.cute)"),
+        "kernel": (is_kernels_available, "the package kernels: pip install 'tunemill[hub-kernels]'"),
     }
-    if name in installed and not installed[name]():
-        raise SettingError(f"attention {name} needs the flash-attn package. Install it, or use sdpa.")
+    is_there, what = installed.get("kernel" if "/" in name else name, (lambda: True, ""))
+    if not is_there():
+        raise SettingError(f"{key}: attention {name} needs {what}. Install it, or use sdpa.")
+
+
+def to_float8(model: Any, emulates: bool = False) -> None:
+    """Let linear modules compute in float8, all but the first and the last; `emulates`: as a GPU would, on any machine.
+
+    Raises SettingError where none has the size for it.
+    """
+    settings = Float8LinearConfig(emulate=emulates)
+    convert_model_to_fp8_ao(model, settings)
+    if not any(isinstance(module, Float8Linear) for module in model.modules()):
+        raise SettingError(
+            "fp8: true: no linear module between the first and the last has sizes that are multiples of 16. Use bf16: "
+            "true."
+        )
+
+
+def set_compiler(config: TrainingKeys, trainer: Any) -> None:
+    """Hand the compiler its options, which the Trainer has no argument for. Raises SettingError for unknown ones."""
+    if not config.torch_compile or not config.torch_compile_options:
+        return
+    known = torch._inductor.list_options()
+    unknown = sorted(name for name in config.torch_compile_options if name not in known)
+    if unknown and config.torch_compile_backend in (None, "inductor"):
+        raise SettingError(
+            f"torch_compile_options: {', '.join(unknown)}: no option of inductor. torch._inductor.list_options() names "
+            f"them."
+        )
+    trainer.accelerator.state.dynamo_plugin.options = dict(config.torch_compile_options)

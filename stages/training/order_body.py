@@ -1,6 +1,6 @@
 """The examples that training reads, and their order in each epoch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from tunemill.stages.data.rows.collate_body import Row
 from tunemill.stages.data.rows.mapped import Rows
+
+# So many rows of a step are named.
+NAMED = 20
 
 
 class Examples:
@@ -31,8 +34,10 @@ class Examples:
         seed: int,
         group: int | None = None,
         keep_order: bool = False,
+        file: Path | None = None,
     ) -> None:
         self._read = read
+        self._file = file
         self.lengths = lengths
         """Tokens of each example, by stored number."""
         self.longest_row = int(lengths.max(initial=0))
@@ -62,6 +67,17 @@ class Examples:
         """Called by the data loader before each epoch."""
         self._order = self.order(epoch)
 
+    def rows(self, number: int) -> list[int]:
+        """The rows, counted from 0, that an example is made of."""
+        return [number]
+
+    def named(self, numbers: Sequence[int]) -> str:
+        """The rows of these examples, counted from 1, as a message names them."""
+        rows = sorted({row + 1 for number in numbers for row in self.rows(number)})
+        listed = ", ".join(str(row) for row in rows[:NAMED])
+        more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+        return f"{'row' if len(rows) == 1 else 'rows'} {listed}{more} of {self._file or 'the training data'}"
+
     def __getitem__(self, place: int) -> Any:
         return self._read(self._order[place])
 
@@ -79,9 +95,12 @@ class Sequences(Examples):
         self._packed = np.asarray(pc.list_flatten(column), dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         tokens = np.concatenate([[0], np.cumsum(self._rows.lengths[self._packed])])
-        super().__init__(self._sequence, np.diff(tokens[self._starts]), seed, group, keep_order)
+        super().__init__(self._sequence, np.diff(tokens[self._starts]), seed, group, keep_order, rows)
         self.longest_row = int(self._rows.lengths[self._packed].max(initial=0))
 
+    def rows(self, number: int) -> list[int]:
+        """The rows that share a sequence."""
+        return [int(row) for row in self._packed[self._starts[number] : self._starts[number + 1]]]
+
     def _sequence(self, number: int) -> list[Row]:
-        rows = self._packed[self._starts[number] : self._starts[number + 1]]
-        return [(self._rows.ids(int(row)), self._rows.labels(int(row))) for row in rows]
+        return [(self._rows.ids(row), self._rows.labels(row)) for row in self.rows(number)]

@@ -1,21 +1,14 @@
-"""The keys that say how the model is computed: precision, attention, recomputation, compilation."""
+"""The keys that say how the model is computed: precision and compilation."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tunemill.stages.declaration import ConflictError, GpuMark, Idle, StageConfig, not_yet
+from tunemill.stages.declaration import ConflictError, GpuMark, Idle, StageConfig
 
-GPU_ATTENTION = ("flash_attention_2", "flash_attention_3", "flex_attention")
-AttentionName = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
-# Axolotl's older keys for attentions.
-LEGACY_ATTENTION: dict[str, AttentionName] = {
-    "sdp_attention": "sdpa",
-    "flash_attention": "flash_attention_2",
-    "eager_attention": "eager",
-    "flex_attention": "flex_attention",
-}
+# What torch.compile calls its modes.
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
 
 class MachineKeys(StageConfig):
@@ -29,77 +22,72 @@ class MachineKeys(StageConfig):
     fp16: bool = Field(False, description="float16 under autocast; needs a GPU")
     tf32: bool | None = Field(None, description="TF32 matrix products; needs a GPU")
     float32: bool = Field(False, description="plain float32")
-    gradient_checkpointing: bool = Field(
-        False, description="compute activations twice instead of keeping them"
+    float16: bool = Field(False, description="float16 weights without autocast, below an adapter in float32")
+    bfloat16: bool = Field(False, description="as bf16: full, unless bf16 says another precision")
+    fp8: bool = Field(
+        False,
+        description="matrix products of linear modules in float8, all but the first and the last; needs a GPU",
     )
-    gradient_checkpointing_kwargs: dict[str, Any] | None = Field(
-        None, description="arguments of torch.utils.checkpoint; unset: use_reentrant false"
-    )
-    attn_implementation: AttentionName | None = Field(
-        None, description="attention; unset: what the model prefers"
-    )
-    sdp_attention: bool | None = Field(None, description="older name of attn_implementation: sdpa")
-    flash_attention: bool | None = Field(
-        None, description="older name of attn_implementation: flash_attention_2"
-    )
-    eager_attention: bool | None = Field(None, description="older name of attn_implementation: eager")
-    flex_attention: bool | None = Field(None, description="older name of attn_implementation: flex_attention")
     torch_compile: bool | Literal["auto"] = Field(False, description="compile the model; auto is true")
 
-    _checkpointing_to_come = not_yet("gradient_checkpointing", "offload", "offload_disk")
+    torch_compile_backend: str | None = Field(None, description="compiler's back end; unset: inductor")
+    torch_compile_mode: CompileMode | None = Field(None, description="how hard the compiler tries")
+    torch_compile_options: dict[str, bool | int | float | str] | None = Field(
+        None, description="options of the compiler's back end; not beside torch_compile_mode"
+    )
 
     @property
-    def attention(self) -> AttentionName | None:
-        """The attention that the config asks for under any of its names; None leaves it to the model."""
-        older = {
-            "sdp_attention": self.sdp_attention,
-            "flash_attention": self.flash_attention,
-            "eager_attention": self.eager_attention,
-            "flex_attention": self.flex_attention,
-        }
-        chosen = (LEGACY_ATTENTION[key] for key, is_chosen in older.items() if is_chosen)
-        return self.attn_implementation or next(chosen, None)
-
-    @property
-    def checkpoints_reentrantly(self) -> bool:
-        """Whether only the output of a checkpointed layer passes a gradient on: torch's own default."""
-        arguments = self.gradient_checkpointing_kwargs
-        return bool(self.gradient_checkpointing and arguments and arguments.get("use_reentrant", True))
+    def is_pure_bfloat16(self) -> bool:
+        """Whether weights are bfloat16 and there is no autocast."""
+        return self.bf16 == "full" or (self.bfloat16 and self.bf16 in ("auto", False))
 
     @model_validator(mode="after")
     def _check_precision(self) -> Self:
-        chosen = [key for key in ("fp16", "float32") if getattr(self, key)]
+        chosen = [key for key in ("fp16", "float16", "float32") if getattr(self, key)]
         if self.bf16 in (True, "full"):
             chosen.insert(0, "bf16")
+        elif self.bfloat16:
+            chosen.insert(0, "bfloat16")
+        if self.fp8:
+            chosen = ["fp8", *(key for key in chosen if key != "bf16")]
         if len(chosen) > 1:
             raise ConflictError(f"{' and '.join(chosen)}: choose one precision", *chosen)
         return self
 
     @model_validator(mode="after")
-    def _check_attention(self) -> Self:
-        chosen = [key for key in LEGACY_ATTENTION if getattr(self, key)]
-        if self.attn_implementation is not None:
-            chosen.append("attn_implementation")
-        if len(chosen) > 1:
-            raise ConflictError(f"{' and '.join(chosen)}: choose one attention", *chosen)
+    def _check_compiler(self) -> Self:
+        if self.torch_compile_mode and self.torch_compile_options:
+            raise ConflictError(
+                "torch_compile_mode and torch_compile_options exclude each other: a mode is a set of options. Keep one",
+                "torch_compile_mode",
+                "torch_compile_options",
+            )
         return self
 
     def needs_gpu(self) -> Iterator[Idle]:
-        """Precisions and attentions of a GPU."""
+        """Precisions of a GPU."""
         yield from super().needs_gpu()
         if self.fp16:
             yield Idle("fp16", "true needs a GPU; without one use bf16: true or float32: true")
         if self.tf32:
             yield Idle("tf32", "true needs an NVIDIA GPU from Ampere on; without one remove it")
-        if self.attention in GPU_ATTENTION:
-            key = next((key for key in LEGACY_ATTENTION if getattr(self, key)), "attn_implementation")
-            reason = f"{getattr(self, key)}: needs a GPU to train; without one use attn_implementation: sdpa"
-            yield Idle(key, reason.replace("True", "true"))
+        if self.fp8:
+            yield Idle("fp8", "true needs an NVIDIA GPU from Ada or Hopper on; without one use bf16: true")
+
+    def used_libraries(self) -> tuple[str, ...]:
+        """What computes in float8."""
+        return (*super().used_libraries(), *(("torchao",) if self.fp8 else ()))
 
     def idle(self) -> Iterator[Idle]:
-        """How to recompute activations that are kept."""
+        """How to compile what is not compiled, and a precision that another key says."""
         yield from super().idle()
-        if self.gradient_checkpointing_kwargs and not self.gradient_checkpointing:
-            yield Idle(
-                "gradient_checkpointing_kwargs", "gradient_checkpointing is off, so nothing reads them"
-            )
+        compiler = {
+            "torch_compile_backend": self.torch_compile_backend,
+            "torch_compile_mode": self.torch_compile_mode,
+            "torch_compile_options": self.torch_compile_options,
+        }
+        for key, value in compiler.items():
+            if value and not self.torch_compile:
+                yield Idle(key, "torch_compile is off")
+        if self.bfloat16 and self.bf16 in (True, "full"):
+            yield Idle("bfloat16", f"bf16: {'true' if self.bf16 is True else 'full'} says the precision")

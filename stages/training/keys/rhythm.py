@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from tunemill.stages.declaration import ConflictError, GraphMark, Idle, Runtime, StageConfig, not_yet
+from tunemill.stages.declaration import ConflictError, GraphMark, Idle, Runtime, StageConfig
 
 NOTHING_HELD_OUT = "there is nothing to evaluate on: neither test_datasets nor val_set_size"
 # What says when, for checkpoints and for evaluations: each some steps, so often an epoch, or a strategy.
@@ -27,8 +27,10 @@ class RhythmKeys(StageConfig):
     saves_per_epoch: Runtime[NonNegativeInt | None] = Field(
         None, description="checkpoints per epoch: for resuming only"
     )
-    save_strategy: Runtime[Literal["no", "epoch", "steps"] | None] = Field(
-        None, description="when checkpoints are written, unset at each epoch: for resuming only"
+    save_strategy: Runtime[Literal["no", "epoch", "steps", "best"] | None] = Field(
+        None,
+        description="when checkpoints are written, unset at each epoch: for resuming only; best: at each epoch, and "
+        "the result is the best evaluation's, as with load_best_model_at_end",
     )
     save_total_limit: Runtime[PositiveInt] = Field(2, description="checkpoints kept: for resuming only")
     eval_steps: Runtime[NonNegativeFloat | None] = Field(
@@ -54,8 +56,15 @@ class RhythmKeys(StageConfig):
         # YAML 1.1 reads a bare `no` as false.
         return "no" if value is False else value
 
-    _savings_to_come = not_yet("save_strategy", "best")
-    _evaluations_to_come = not_yet("eval_strategy", "best")
+    @field_validator("eval_strategy", mode="before")
+    @classmethod
+    def _best_says_no_step(cls, value: object) -> object:
+        if value == "best":
+            raise ValueError(
+                "best: which evaluation is the best is known once there are some; write save_strategy: best, and "
+                "eval_steps or eval_strategy: epoch"
+            )
+        return value
 
     @model_validator(mode="after")
     def _check_rhythm(self) -> Self:

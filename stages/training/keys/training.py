@@ -7,15 +7,21 @@ from pydantic import model_validator
 
 from tunemill.stages.declaration import ConflictError, Idle
 from tunemill.stages.training.keys.adapter import AdapterKeys
+from tunemill.stages.training.keys.attention import AttentionKeys
 from tunemill.stages.training.keys.batches import BatchKeys
+from tunemill.stages.training.keys.best import BestKeys
 from tunemill.stages.training.keys.devices import DeviceKeys
 from tunemill.stages.training.keys.frozen import FrozenKeys
+from tunemill.stages.training.keys.fused import FusedKeys
 from tunemill.stages.training.keys.kernels import LORA, KernelChoice, KernelKeys
 from tunemill.stages.training.keys.machine import MachineKeys
+from tunemill.stages.training.keys.memory import MemoryKeys
 from tunemill.stages.training.keys.optimizer import OptimizerKeys
 from tunemill.stages.training.keys.rates import GROKFAST_ALPHA, GROKFAST_LAMB, GROKFAST_PLUGINS, RateKeys
-from tunemill.stages.training.keys.rhythm import RhythmKeys
 from tunemill.stages.training.keys.schedule import ScheduleKeys
+from tunemill.stages.training.keys.start import StartKeys
+from tunemill.stages.training.keys.trace import TraceKeys
+from tunemill.stages.training.keys.watch import WatchKeys
 
 AGAIN = "a training that is interrupted begins anew"
 
@@ -28,9 +34,15 @@ class TrainingKeys(
     OptimizerKeys,
     RateKeys,
     MachineKeys,
+    AttentionKeys,
+    MemoryKeys,
     DeviceKeys,
+    FusedKeys,
     KernelKeys,
-    RhythmKeys,
+    BestKeys,
+    StartKeys,
+    WatchKeys,
+    TraceKeys,
 ):
     """What the loop reads, whatever the method; and what these groups say of each other."""
 
@@ -97,6 +109,23 @@ class TrainingKeys(
                 f"Use {instead}, or another optimizer",
                 key,
                 "optimizer",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_adapter_precision(self) -> Self:
+        if self.float16 and self.adapter is None:
+            raise ConflictError(
+                "float16: true without an adapter steps in float16, in which AdamW's epsilon of 1e-8 is 0 and its "
+                "steps are not finite. Use fp16: true (float32 weights under autocast), bf16: true, or an adapter",
+                "float16",
+                "adapter",
+            )
+        if self.fp8 and self.adapter is not None:
+            raise ConflictError(
+                "fp8: true computes with weights that are trained, and with an adapter they are not. Use bf16: true",
+                "fp8",
+                "adapter",
             )
         return self
 

@@ -18,6 +18,7 @@ from tunemill.stages.training.added_loss_body import balances_experts
 from tunemill.stages.training.loop_body import plain_model, train
 from tunemill.stages.training.method import Method
 from tunemill.stages.training.order_body import Sequences
+from tunemill.stages.training.samples_body import with_samples
 from tunemill.stages.training.sft.config import SftConfig
 
 
@@ -45,7 +46,7 @@ def sft(
         examples=sequences,
         collator=partial(collator_of, config, report),
         check=partial(check_model, config, sequences, evaluation_data, report),
-        score=None if evaluation_data is None else scorer(config, evaluation_data),
+        score=None if evaluation_data is None else scorer(config, base_model, evaluation_data, report),
     )
     train(config, base_model, method, out, report)
 
@@ -60,7 +61,8 @@ def collator_of(config: SftConfig, report: Report, model: Any) -> Collator:
         marks_padding=balances_experts(model),
         positions=table_of_positions(plain_model(model)),
     )
-    is_flash = str(model.config._attn_implementation).startswith("flash")
+    # Kernels of the Hub are named kernels-community/flash-attn3.
+    is_flash = "flash" in str(model.config._attn_implementation)
     if config.sample_packing:
         real = config.multipack_real_batches
         if not is_flash and takes_positions(model) and leaks(model, under_mask=balances_experts(model)):
@@ -119,16 +121,19 @@ def leaks(model: Any, *, under_mask: bool) -> bool:
     return found
 
 
-def scorer(config: SftConfig, evaluation_data: EvaluationData) -> Callable[[Any], dict[str, float]]:
-    """What computes the held-out loss of a model."""
+def scorer(
+    config: SftConfig, base_model: Model, evaluation_data: EvaluationData, report: Report
+) -> Callable[[Any], dict[str, float]]:
+    """What computes the held-out loss of a model, and shows what it writes where that is asked for."""
     rows = Rows(evaluation_data.rows)
     losses = packed_row_losses if config.eval_sample_packing else row_losses
-    return partial(
+    score = partial(
         _held_out_loss,
         rows=rows,
         batch_size=config.eval_batch_size or config.micro_batch_size,
         losses=losses,
     )
+    return with_samples(score, config, rows, base_model.path, report) if config.generate_samples else score
 
 
 def _held_out_loss(

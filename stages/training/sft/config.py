@@ -6,13 +6,15 @@ from typing import Self
 from pydantic import model_validator
 
 from tunemill.stages.declaration import ConflictError, Idle
+from tunemill.stages.training.keys.best import METRIC
 from tunemill.stages.training.keys.kernels import LossKernelKeys
 from tunemill.stages.training.keys.rhythm import NOTHING_HELD_OUT
+from tunemill.stages.training.keys.samples import SampleKeys
 from tunemill.stages.training.keys.sequences import SequenceKeys
 from tunemill.stages.training.keys.training import TrainingKeys
 
 
-class SftConfig(TrainingKeys, SequenceKeys, LossKernelKeys):
+class SftConfig(SampleKeys, TrainingKeys, SequenceKeys, LossKernelKeys):
     """Supervised fine-tuning, full or LoRA. Names and defaults are Axolotl's."""
 
     @model_validator(mode="after")
@@ -22,6 +24,16 @@ class SftConfig(TrainingKeys, SequenceKeys, LossKernelKeys):
                 "group_by_length sorts rows by length, and curriculum_sampling keeps their order. Choose one",
                 "group_by_length",
                 "curriculum_sampling",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_metric(self) -> Self:
+        if self.held_out_rows_decide and self.best_metric != METRIC:
+            raise ConflictError(
+                f"metric_for_best_model: {self.metric_for_best_model}: of supervised training there is {METRIC} alone",
+                "metric_for_best_model",
+                suggestion=METRIC,
             )
         return self
 

@@ -136,19 +136,24 @@ def test_rows_that_cannot_be_read_are_named_and_nothing_is_trained(fresh_project
     assert finished["merged"].state == "skipped" and finished["training_data"].state == "computed"
 
 
+def test_where_they_decide_they_are_an_input_like_any_other(fresh_project):
+    """The graph, the lineage and the plan have them, and other rows train again."""
+    fresh_project.edit(eval_steps=2, early_stopping_patience=1)
+    assert upstream_of(fresh_project, "trained") >= HELD_OUT
+    assert fresh_project.run()["trained"].state == "computed"
+    assert nodes_in_state(fresh_project.plan(), "run") == set()
+    held_out = fresh_project.folder / "data" / "held_out.jsonl"
+    held_out.write_text("".join(held_out.read_text().splitlines(keepends=True)[1:]))
+    planned = fresh_project.plan()
+    assert planned["trained"].state == "run" and planned["base_model"].state == "cached"
+    assert any("evaluation_data" in reason for reason in map(str, planned["trained"].reasons))
+
+
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("save_strategy", "best"),
-        ("eval_strategy", "best"),
-        ("load_best_model_at_end", True),
-        ("early_stopping_patience", 2),
-        ("metric_for_best_model", "eval_loss"),
-        ("lr_scheduler", "reduce_lr_on_plateau"),
-    ],
+    ("key", "value"), [("eval_strategy", "best"), ("lr_scheduler", "reduce_lr_on_plateau")]
 )
-def test_no_setting_lets_held_out_rows_decide_yet(fresh_project, key, value):
-    """Whoever supports one of these makes the rows an input of training without `runtime`."""
+def test_no_other_setting_lets_held_out_rows_decide(fresh_project, key, value):
+    """Whoever supports one of these names the rows in `deciding`."""
     fresh_project.edit(**{"eval_steps": 2, key: value})
     with pytest.raises(ValueError, match=key):
         load_pipeline(fresh_project.yaml)

@@ -30,6 +30,18 @@ SAMPLES = Samples(
         "lora_target_linear": {"lora_target_modules": ["q_proj"]},
         "peft_layers_pattern": {"peft_layers_to_transform": [0]},
         "quantize_moe_experts": {"load_in_4bit": True},
+        "fp8": {"lora_r": None, "lora_alpha": None, "lora_target_linear": None, "adapter": None},
+        "loss_watchdog_patience": {"loss_watchdog_threshold": 5.0},
+        "metric_for_best_model": {"load_best_model_at_end": True},
+        "greater_is_better": {"load_best_model_at_end": True},
+        **{
+            name: {"generate_samples": True, "eval_steps": 2}
+            for name in ("num_generation_samples", "generation_max_new_tokens", "generation_temperature")
+        },
+        "tiled_mlp_num_shards": {"tiled_mlp": True},
+        "torch_compile_backend": {"torch_compile": True},
+        "torch_compile_mode": {"torch_compile": True},
+        "torch_compile_options": {"torch_compile": True},
         "tokens": {"lora_modules_to_save": ["lm_head"]},
     },
     values={
@@ -41,5 +53,7 @@ SAMPLES = Samples(
         "optim_target_modules": ["q_proj"],
         "lr_groups": [[{"name": "a", "modules": ["q_proj"], "lr": 0.5}]],
         "lr_scheduler_kwargs": [{"num_cycles": 1.5}],
+        "attn_implementation": ["eager"],
+        "metric_for_best_model": ["loss"],
     },
 )

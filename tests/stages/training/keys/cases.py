@@ -266,6 +266,7 @@ MACHINE: dict[str, list[Case]] = {
     "float32": [Case((False, True), see.loaded_type, on_gpu=True)],
     "gradient_checkpointing": [
         Case((False, True), see.runs_of_a_layer),
+        Case((True, "offload", "offload_disk"), see.offloading),
         Case((False, True), see.reaches_the_embedding,
              {**LORA, "gradient_checkpointing_kwargs": {"use_reentrant": True}}),
     ],
@@ -279,18 +280,97 @@ MACHINE: dict[str, list[Case]] = {
     "attn_implementation": [
         Case((None, "eager"), see.attention),
         Case((None, "sdpa"), see.attention, base="eager llama"),
-        Case((None, "flash_attention_2", "flash_attention_3", "flex_attention"), see.refusal),
+        Case((None, "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention"), see.refusal),
+        Case((None, "kernels-community/flash-attn3", "kernels-community/flash-attn2"), see.refusal),
+        Case((None, "xformers"), see.attention, base="eager llama"),
     ],
     "sdp_attention": [Case((None, True), see.attention, base="eager llama")],
     "flash_attention": [Case((None, True), see.refusal)],
     "eager_attention": [Case((None, True), see.attention)],
     "flex_attention": [Case((None, True), see.refusal)],
+    "xformers_attention": [Case((None, True), see.attention, base="eager llama")],
+    "sage_attention": [Case((None, True), see.refusal)],
+    "gemma4_hybrid_attn_impl": [Case((False, True), see.attention, base="eager llama")],
+    "flex_attn_compile_kwargs": [Case((None, {"dynamic": False}), see.idle_keys)],
+    "float16": [Case((False, True), see.loaded_type, LORA), Case((False, True), see.refusal)],
+    "bfloat16": [Case((False, True), see.loaded_type)],
+    "fp8": [
+        Case((False, True), see.refusal),
+        Case((False, True), see.argument("bf16"), {"bf16": False}, on_gpu=True),
+    ],
+    "torch_compile_backend": [
+        Case((None, "eager"), see.argument("torch_compile_backend"), {"torch_compile": True}),
+        Case((None, "eager"), see.idle_keys),
+    ],
+    "torch_compile_mode": [
+        Case((None, "max-autotune"), see.argument("torch_compile_mode"), {"torch_compile": True}),
+        Case((None, "max-autotune"), see.idle_keys),
+    ],
+    "torch_compile_options": [
+        Case((None, {"shape_padding": True}), see.compiler_options, {"torch_compile": True}),
+        Case((None, {"no_such": True}), see.refusal, {"torch_compile": True}),
+    ],
     "torch_compile": [
         Case((False, True), see.is_compiled),
         Case((False, "auto"), see.is_compiled),
         Case((False, True), see.chosen_kernels),
     ],
 }  # fmt: skip
+
+MEMORY: dict[str, list[Case]] = {
+    "activation_offloading": [Case((False, True, "disk"), see.offloading)],
+    "gc_steps": [
+        Case((None, 2, -1), see.callback("CollectGarbage", "steps")),
+        Case((None, 2), see.argument("torch_empty_cache_steps")),
+    ],
+    "gc_collect_steps": [
+        Case((None, 2, -1), see.callback("CollectGarbage", "steps")),
+        Case((None, 2), see.argument("torch_empty_cache_steps"), {"gc_steps": 3}),
+    ],
+    "torch_empty_cache_steps": [
+        Case((None, 2), see.argument("torch_empty_cache_steps")),
+        Case((None, 2), see.callback("CollectGarbage", "steps"), {"gc_steps": 3}),
+    ],
+    "auto_find_batch_size": [Case((False, True), see.summary("micro_batch_size"))],
+    "flash_attn_cross_entropy": [Case((False, True), see.idle_keys)],
+    "flash_attn_fuse_mlp": [Case((False, True), see.idle_keys)],
+    "fused_attn_kernel": [Case((False, True), see.idle_keys)],
+}
+WATCH: dict[str, list[Case]] = {
+    "resume_from_checkpoint": [Case((None, "/no/such", "/nor/such"), see.refusal)],
+    "profiler_steps": [
+        Case((None, 1, 2), see.callback("Profiler", "steps"), {"max_steps": 1}),
+        Case((None, 1), see.logs),
+    ],
+    "profiler_steps_start": [
+        Case((0, 1), see.callback("Profiler", "start"), {"profiler_steps": 1}),
+        Case((0, 2), see.logs, {"profiler_steps": 1}),
+        Case((0, 2), see.idle_keys),
+    ],
+    "save_first_step": [Case((None, True), see.checkpoints)],
+    "do_causal_lm_eval": [Case((None, True), see.refusal)],
+    "do_bench_eval": [Case((None, True), see.refusal)],
+    "tiled_mlp": [Case((False, True), see.mlp_tokens, {"tiled_mlp_num_shards": 2, "max_steps": 1})],
+    "tiled_mlp_num_shards": [
+        Case((None, 2, 3), see.mlp_tokens, {"tiled_mlp": True, "max_steps": 1}),
+        Case((None, 2), see.idle_keys),
+    ],
+    "tiled_mlp_use_original_mlp": [Case((None, True), see.idle_keys)],
+    "loss_watchdog_threshold": [
+        Case((None, 50.0, 60.0), see.callback("LossWatchdog", "threshold"), {"max_steps": 1}),
+    ],
+    "loss_watchdog_patience": [
+        Case(
+            (None, 2, 4),
+            see.callback("LossWatchdog", "patience"),
+            {"loss_watchdog_threshold": 50.0, "max_steps": 1},
+        ),
+    ],
+    "include_tokens_per_second": [Case((None, True), see.idle_keys)],
+    "include_tkps": [Case((None, True), see.idle_keys)],
+    "auto_resume_from_checkpoints": [Case((None, True), see.idle_keys)],
+    "save_only_model": [Case((False, True), see.idle_keys)],
+}
 
 DEVICES: dict[str, list[Case]] = {
     "fsdp": [Case((None, ["full_shard", "auto_wrap"]), see.idle_keys)],
@@ -358,7 +438,34 @@ RHYTHM: dict[str, list[Case]] = {
     "logging_steps": [Case((1, 2, 3), see.reported_steps, {"max_steps": 6})],
     "save_steps": [Case((None, 1, 2, 0.9), see.checkpoints, SAVING)],
     "saves_per_epoch": [Case((None, 3), see.checkpoints, SAVING)],
-    "save_strategy": [Case(("no", "epoch"), see.checkpoints, without(SAVING, "save_strategy"))],
+    "save_strategy": [
+        Case(("no", "epoch"), see.checkpoints, without(SAVING, "save_strategy")),
+        Case(("epoch", "best"), see.summary("best_step"), without(EVALUATING, "save_strategy")),
+    ],
+    "early_stopping_patience": [
+        Case((None, 1, 2), see.callback("Best", "patience"), EVALUATING),
+        Case((None, 1), see.evaluated_steps, EVALUATING),
+    ],
+    "load_best_model_at_end": [
+        Case((False, True), see.callback("Best", "keeps"), EVALUATING),
+        Case((False, True), see.evaluated_steps, EVALUATING),
+    ],
+    "metric_for_best_model": [
+        Case(
+            (None, "rewards/margins"),
+            see.callback("Best", "metric"),
+            {"load_best_model_at_end": True, "eval_steps": 1},
+            method="orpo",
+        ),
+        Case((None, "eval_margins"), see.refusal, {"load_best_model_at_end": True}),
+    ],
+    "greater_is_better": [
+        Case(
+            (None, True),
+            see.callback("Best", "more_is_better"),
+            {"load_best_model_at_end": True, "eval_steps": 1},
+        ),
+    ],
     "save_total_limit": [Case((1, 2), see.checkpoints, {**SAVING, "save_steps": 1})],
     "eval_steps": [Case((None, 1, 2), see.evaluated_steps, EVALUATING)],
     "evals_per_epoch": [Case((None, 1, 3), see.evaluated_steps, EVALUATING)],
@@ -373,7 +480,23 @@ RHYTHM: dict[str, list[Case]] = {
     ],
 }
 
+SAMPLED: Settings = {"generate_samples": True, "eval_steps": 2, "generation_do_sample": False}
+DRAWN: Settings = {**without(SAMPLED, "generation_do_sample"), "generation_max_new_tokens": 30}
 SEQUENCES: dict[str, list[Case]] = {
+    "generate_samples": [Case((False, True), see.samples, {"eval_steps": 2})],
+    "num_generation_samples": [Case((1, 2), see.samples, SAMPLED)],
+    "generation_max_new_tokens": [Case((1, 20), see.samples, SAMPLED)],
+    "generation_temperature": [Case((0.0, 50.0), see.samples, DRAWN)],
+    "generation_top_p": [Case((None, 0.0001), see.samples, {**DRAWN, "generation_temperature": 50.0})],
+    "generation_top_k": [Case((None, 1), see.samples, {**DRAWN, "generation_temperature": 50.0})],
+    "generation_prompt_ratio": [Case((0.3, 0.6), see.samples, SAMPLED)],
+    "generation_do_sample": [
+        Case(
+            (False, True),
+            see.samples,
+            {**without(DRAWN, "generation_do_sample"), "generation_temperature": 50.0},
+        ),
+    ],
     "sequence_len": [Case((16, 20), see.batch_shapes, {"pad_to_sequence_len": True})],
     "sample_packing": [
         Case((False, True), see.batch_tensors, {"sequence_len": 20}),
@@ -427,7 +550,21 @@ FROZEN: dict[str, list[Case]] = {
     ],
 }
 
-GROUPS = (FROZEN, ADAPTER, BATCHES, SCHEDULE, OPTIMIZER, MACHINE, DEVICES, KERNELS, RHYTHM, SEQUENCES, ORPO)
+GROUPS = (
+    FROZEN,
+    ADAPTER,
+    BATCHES,
+    SCHEDULE,
+    OPTIMIZER,
+    MACHINE,
+    MEMORY,
+    WATCH,
+    DEVICES,
+    KERNELS,
+    RHYTHM,
+    SEQUENCES,
+    ORPO,
+)
 
 CASES: list[tuple[str, Case]] = [
     (name, case) for group in GROUPS for name, cases in group.items() for case in cases

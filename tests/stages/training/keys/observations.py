@@ -158,6 +158,54 @@ def is_compiled(seen: Seen) -> bool:
     return isinstance(seen.trainer.model_wrapped, OptimizedModule)
 
 
+def offloading(seen: Seen) -> str | None:
+    """Where activations wait for the backward pass."""
+    kept = seen.trainer.offloading
+    return kept and kept.to
+
+
+def compiler_options(seen: Seen) -> Any:
+    """What the compiler is told."""
+    return seen.trainer.accelerator.state.dynamo_plugin.options
+
+
+def callback(kind: str, name: str) -> Observe:
+    """A setting of one of the Trainer's callbacks, if it has that one."""
+
+    def setting(seen: Seen) -> Any:
+        callbacks = seen.trainer.callback_handler.callbacks
+        return next((getattr(one, name) for one in callbacks if type(one).__name__ == kind), None)
+
+    setting.__name__ = f"{kind}_{name}"
+    return setting
+
+
+def summary(name: str) -> Observe:
+    """A figure of the whole training."""
+
+    def figure(seen: Seen) -> Any:
+        return seen.heard.summary.get(name)
+
+    figure.__name__ = f"summary_{name}"
+    return figure
+
+
+def logs(seen: Seen) -> list[str]:
+    """Names of the files beside the log."""
+    return sorted(path.name for path in (seen.folder / "logs").iterdir())
+
+
+def mlp_tokens(seen: Seen) -> list[int]:
+    """Tokens of each run of an MLP's last projection."""
+    return seen.mlp_tokens
+
+
+def samples(seen: Seen) -> list[str]:
+    """What the model wrote while it was trained."""
+    texts = [event["message"] for event in seen.heard.of("log")]
+    return [text for text in texts if text.startswith("sample of row")]
+
+
 def runs_of_a_layer(seen: Seen) -> list[int]:
     """How often the first layer ran in each pass: twice where activations are computed again."""
     return [len(one.hidden) for one in seen.trained]

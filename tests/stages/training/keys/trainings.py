@@ -85,6 +85,8 @@ class Seen:
     passes: list[Pass] = field(default_factory=list)
     loss_shapes: list[tuple[int, ...]] = field(default_factory=list)
     """Of the logits of each cross entropy while training."""
+    mlp_tokens: list[int] = field(default_factory=list)
+    """Tokens of each run of the first layer's MLP."""
     heard: Heard = field(default_factory=Heard)
     folder: Path = Path()
 
@@ -174,6 +176,7 @@ def watched(seen: Seen, on_gpu: bool) -> Iterator[None]:
     def noting_train(self: Any, *args: Any, **given: Any) -> Any:
         seen.trainer = self
         watch_passes(self.model, seen.passes)
+        watch_mlp(self.model, seen.mlp_tokens)
         return train(self, *args, **given)
 
     def noting_loss(logits: Any, *args: Any, **given: Any) -> Any:
@@ -211,6 +214,16 @@ def watch_passes(model: Any, passes: list[Pass]) -> None:
 
     model.register_forward_pre_hook(on_pass, with_kwargs=True)
     plain.model.layers[0].register_forward_pre_hook(on_layer, with_kwargs=True)
+
+
+def watch_mlp(model: Any, tokens: list[int]) -> None:
+    """Note how many tokens the first layer's MLP computes at a time."""
+    plain = model.get_base_model() if hasattr(model, "peft_config") else model
+
+    def on_run(_module: Any, args: Any, _given: Settings) -> None:
+        tokens.append(args[0].shape[-2])
+
+    plain.model.layers[0].mlp.down_proj.register_forward_pre_hook(on_run, with_kwargs=True)
 
 
 @contextmanager

@@ -1,0 +1,33 @@
+"""Where the steps of a training begin: at a checkpoint of its own, at one of another run, or at none."""
+
+import json
+from pathlib import Path
+
+from tunemill.stages.errors import SettingError
+from tunemill.stages.report import Report
+from tunemill.stages.training.checkpoints import last_complete, step_of
+from tunemill.stages.training.keys.start import fault_of_checkpoint
+from tunemill.stages.training.keys.training import TrainingKeys
+
+
+def start_of(config: TrainingKeys, checkpoints: Path, total: int, report: Report) -> str | None:
+    """The checkpoint to go on from. Raises SettingError for a folder of another run that leaves nothing to train."""
+    own = last_complete(checkpoints)
+    if own is not None:
+        report.log(f"resuming from {own.name} of {total} steps")
+        report.checkpoint(f"step {step_of(own)} of {total}")
+        return str(own)
+    if config.resume_from_checkpoint is None:
+        return None
+    folder = Path(config.resume_from_checkpoint)
+    if reason := fault_of_checkpoint(folder):
+        raise SettingError(f"resume_from_checkpoint: {reason}.")
+    taken = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8")).get("global_step", 0)
+    if taken >= total:
+        raise SettingError(
+            f"resume_from_checkpoint: {folder} has taken {taken} steps, and this training has {total}. Raise max_steps "
+            f"or num_epochs, or take the key out."
+        )
+    report.log(f"going on from step {taken} of {total}, which {folder} has taken")
+    report.summary(steps_taken_before=taken)
+    return str(folder)
