@@ -19,7 +19,7 @@ from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.adapters.lora_body import add_adapter, save_adapter
-from tunemill.stages.training.adapters.quantized_base_body import hold_experts_packed, prepare_quantized
+from tunemill.stages.training.adapters.quantized_base_body import check_quantized, hold_experts_packed
 from tunemill.stages.training.adapters.starts_body import prove_start
 from tunemill.stages.training.added_loss_body import (
     AddedLoss,
@@ -248,7 +248,7 @@ def load_model(config: TrainingKeys, base_model: Model, precision: Precision) ->
     model = load_causal_lm(base_model.path, dtype=precision.weights, compute_type=compute_type, **attention)
     stored = {"use_cache": model.config.use_cache}
     if is_quantized(base_model.path):
-        prepare_quantized(config, model, precision)
+        check_quantized(config, model)
     set_experts(config, model)
     set_generation_aside(model)
     train_every_row(model)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from bitsandbytes.nn.modules import Linear4bit
 from peft.tuners.lora.layer import ParamWrapper
 
@@ -11,14 +10,17 @@ from tunemill.stages.errors import SettingError
 from tunemill.stages.models.experts_body import pack_experts
 from tunemill.stages.models.loading_body import quantization_of
 from tunemill.stages.training.keys.adapter import AdapterKeys
-from tunemill.stages.training.machine_body import Precision
 
 # Values that share a scale in 4 bits: on a CPU a row must be a multiple of it.
 BLOCK = 64
 
 
-def prepare_quantized(config: AdapterKeys, model: Any, precision: Precision) -> None:
-    """Make a quantized base ready to be the frozen part. Raises SettingError where it cannot be."""
+def check_quantized(config: AdapterKeys, model: Any) -> None:
+    """Raises SettingError where a quantized base cannot be the frozen part.
+
+    Norms keep the type of the loaded weights, as beside any other adapter: PEFT would raise them to float32, and the
+    fused kernels fit no layer of two types.
+    """
     if config.adapter is None:
         raise SettingError(
             "adapter: unset, so every weight would be trained, and those of this base are quantized. Set adapter: "
@@ -36,21 +38,6 @@ def prepare_quantized(config: AdapterKeys, model: Any, precision: Precision) -> 
             f"base_model: {len(uneven)} modules are in 4 bits, such as {uneven[0]}, with a number of inputs that is no "
             f"multiple of {BLOCK}. bitsandbytes does not read these on a CPU. Train on a GPU."
         )
-    raise_norms(model, precision)
-
-
-def raise_norms(model: Any, precision: Precision) -> None:
-    """Put normalizations into float32, as PEFT does for quantized models: small, and sums over many quantized inputs.
-
-    PEFT raises embeddings and output head too, gigabytes of a large vocabulary, which autocast then rounds again:
-    these stay. Without autocast nothing would bring float32 back to the type of the head, so all stays as it is.
-    """
-    if precision.autocast is None:
-        return
-    for module in model.modules():
-        parameters = list(module.parameters(recurse=False))
-        if parameters and all(one.ndim == 1 and one.is_floating_point() for one in parameters):
-            module.to(torch.float32)
 
 
 def hold_experts_packed(folder: Path, model: Any) -> None:

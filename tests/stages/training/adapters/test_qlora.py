@@ -19,8 +19,6 @@ from tunemill.stages.evaluation.config import EvaluationConfig
 from tunemill.stages.models.loading_body import load_causal_lm
 from tunemill.stages.models.merged.body import merge
 from tunemill.stages.models.merged.config import MergedConfig
-from tunemill.stages.training.adapters.quantized_base_body import raise_norms
-from tunemill.stages.training.machine_body import Precision
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
 
@@ -136,20 +134,6 @@ def test_precisions_and_checkpoints(tmp_path: Path, settings: dict[str, Any]) ->
         assert heard.steps("loss")[step] == pytest.approx(
             loss, rel=0.2 if "lora_modules_to_save" in settings else 0.01
         )
-
-
-def test_norms_are_in_float32_under_autocast(tmp_path: Path) -> None:
-    frozen, _ = quantized(
-        tmp_path / "frozen", make_base(tmp_path / "base", torch.bfloat16, num_hidden_layers=1)
-    )
-    model = load_causal_lm(frozen.path, dtype=torch.bfloat16)
-    raise_norms(model, Precision(torch.bfloat16))
-    assert model.model.norm.weight.dtype == torch.bfloat16
-    raise_norms(model, Precision(torch.bfloat16, bf16=True))
-    assert (
-        model.model.norm.weight.dtype == model.model.layers[0].input_layernorm.weight.dtype == torch.float32
-    )
-    assert model.lm_head.weight.dtype == model.model.embed_tokens.weight.dtype == torch.bfloat16
 
 
 @pytest.fixture(scope="module")
