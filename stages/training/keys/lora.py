@@ -65,7 +65,7 @@ class LoraKeys(StageConfig):
         "pissa, pissa_niter_<n>, olora",
     )
     lora_on_cpu: Runtime[bool] = Field(
-        False, description="make the adapter in main memory: that is where it is always made"
+        False, description="adapters in main memory while they are made: that is where they are always made"
     )
 
     @field_validator("lora_target_parameters", mode="before")

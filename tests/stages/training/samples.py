@@ -2,6 +2,8 @@
 
 from support.samples import Samples
 
+FULL = {"lora_r": None, "lora_alpha": None, "lora_target_linear": None, "adapter": None}
+
 SAMPLES = Samples(
     smallest={
         "learning_rate": 0.001,
@@ -26,11 +28,16 @@ SAMPLES = Samples(
         "adam_beta3": {"optimizer": "ademamix"},
         "adam_epsilon2": {"optimizer": "came_pytorch"},
         "dataloader_prefetch_factor": {"dataloader_num_workers": 2},
-        "adapter": {"lora_r": None, "lora_alpha": None, "lora_target_linear": None, "adapter": None},
+        "adapter": FULL,
+        "unfrozen_parameters": FULL,
+        "spectrum_top_fraction": FULL,
+        "lisa_n_layers": {**FULL, "lisa_n_layers": 1, "lisa_step_interval": 1},
+        "lisa_step_interval": {**FULL, "lisa_n_layers": 1, "lisa_step_interval": 1},
+        "lisa_layers_attribute": {**FULL, "lisa_n_layers": 1, "lisa_step_interval": 1},
         "lora_target_linear": {"lora_target_modules": ["q_proj"]},
         "peft_layers_pattern": {"peft_layers_to_transform": [0]},
         "quantize_moe_experts": {"load_in_4bit": True},
-        "fp8": {"lora_r": None, "lora_alpha": None, "lora_target_linear": None, "adapter": None},
+        "fp8": FULL,
         "loss_watchdog_patience": {"loss_watchdog_threshold": 5.0},
         "metric_for_best_model": {"load_best_model_at_end": True},
         "greater_is_better": {"load_best_model_at_end": True},
@@ -49,6 +56,7 @@ SAMPLES = Samples(
         "optim_args": [{"momentum": 0.5}],
         "adapter": ["lora"],
         "lora_model_dir": ["/other"],
+        "resume_from_checkpoint": ["/other"],
         "peft_layer_replication": [[(0, 2), (1, 2)]],
         "optim_target_modules": ["q_proj"],
         "lr_groups": [[{"name": "a", "modules": ["q_proj"], "lr": 0.5}]],
