@@ -176,7 +176,7 @@ def test_weird_overrides_are_problems(yaml_file, override):
 
 
 @pytest.mark.parametrize(
-    "name", ["asset://", "asset://x", "asset:///merged", "asset://../merged", "asset://pipeline/merged"]
+    "name", ["asset://", "asset://x-y", "asset:///merged", "asset://../merged", "asset://pipeline/merged"]
 )
 def test_an_asset_must_name_a_node_of_another_pipeline(yaml_file, name):
     assert main(["check", str(yaml_file), f"--base_model={name}", "--reinit_weights=false"]) == 1

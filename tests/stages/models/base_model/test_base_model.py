@@ -222,9 +222,7 @@ def test_folders_that_are_no_model_are_refused(tmp_path: Path, tokenizer: Tokeni
             run(BaseModelConfig(base_model=str(folder)), tokenizer, tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    ("key", "message"), [("auto_map", "names code of its own"), ("quantization_config", "already quantized")]
-)
+@pytest.mark.parametrize(("key", "message"), [("quantization_config", "already quantized")])
 def test_configs_that_cannot_be_trained_are_refused(
     tmp_path: Path, tokenizer: Tokenizer, key: str, message: str
 ) -> None:
