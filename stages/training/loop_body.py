@@ -20,6 +20,7 @@ from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.adapters.lora_body import add_adapter, save_adapter
 from tunemill.stages.training.adapters.quantized_base_body import check_quantized, hold_experts_packed
+from tunemill.stages.training.adapters.relora_body import Restarts
 from tunemill.stages.training.adapters.starts_body import prove_start
 from tunemill.stages.training.added_loss_body import (
     AddedLoss,
@@ -196,7 +197,9 @@ def train_once(
     monitor = monitor_of(config, schedule, method, report, reporter)
     best = best_of(config, monitor, out)
     monitors = [one for one in (monitor, best) if one is not None]
-    filters = [] if config.grokfast is None else [Grokfast(out.checkpoints, *config.grokfast)]
+    kept: list[Any] = [] if config.grokfast is None else [Grokfast(out.checkpoints, *config.grokfast)]
+    if config.relora:
+        kept.append(Restarts(config, model, config.seed, out.checkpoints, schedule.total, report))
     checkpoints = Checkpoints(report, out.checkpoints, save_steps(config, schedule), config.save_total_limit)
     collator, warmup = (
         method.collator(model),
@@ -212,7 +215,7 @@ def train_once(
         train_dataset=method.examples,
         data_collator=collator,
         # The monitor goes before the checkpoints, and both after the reporter.
-        callbacks=[reporter, *keepers, *watches, *monitors, *filters, checkpoints],
+        callbacks=[reporter, *keepers, *watches, *monitors, *kept, checkpoints],
     )
     trainer.remove_callback(PrinterCallback)
     set_compiler(config, trainer)
@@ -221,7 +224,7 @@ def train_once(
     method.check(trainer.model, collator)
     tiles = tile_mlps(trainer.model, config.tiled_mlp_num_shards, report) if config.tiled_mlp else None
     start = start_of(config, out.checkpoints, schedule.total, report)
-    for one in filters:
+    for one in kept:
         one.resume(None if start is None else Path(start))
     with loading_allowed(config.optimizer):
         trainer.train(resume_from_checkpoint=start)
@@ -376,8 +379,9 @@ def save(
     """Write the adapter or the model, with the tokenizer."""
     if config.adapter is not None:
         save_adapter(model, out.data)
-        if model.first_factors:
-            report.summary(start_logit_difference=prove_start(model, base_model.path, out.data))
+        if model.first_factors or model.folded:
+            name = "relora_logit_difference" if model.folded else "start_logit_difference"
+            report.summary(**{name: prove_start(model, base_model.path, out.data)})
     else:
         for name, value in stored_config.items():
             setattr(model.config, name, value)

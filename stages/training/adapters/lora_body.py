@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.files import forget_versions
+from tunemill.stages.training.adapters.relora_body import with_folded
 from tunemill.stages.training.adapters.starts_body import (
     first_factors,
-    of_twice_the_rank,
+    of_more_rank,
     probe,
     without_start,
 )
@@ -72,6 +73,7 @@ def add_adapter(config: AdapterKeys, model: Any, seed: int) -> Any:
         ) from error
     _check_layout(config, adapted)
     adapted.first_factors = {} if before is None else first_factors(adapted, before)
+    adapted.folded = []
     return adapted
 
 
@@ -100,7 +102,7 @@ def _stored_adapter(config: AdapterKeys, folder: Path, model: Any) -> Any:
             f"lora_model_dir: {folder}: {', '.join(odd[:3])}{', ...' if len(odd) > 3 else ''}: not in both the adapter "
             f"and the base model. It is incomplete, or belongs to another base model."
         )
-    adapted.first_factors = {}
+    adapted.first_factors, adapted.folded = {}, []
     return adapted
 
 
@@ -208,11 +210,10 @@ def _check_layers(config: AdapterKeys, model: Any) -> None:
 def save_adapter(model: Any, folder: Path) -> None:
     """Write adapter_model.safetensors and adapter_config.json, the same bytes for the same adapter.
 
-    It belongs to the base as it was, whatever its start took out of it.
+    It belongs to the base as it was, whatever its start took out of it, or restarts have folded into it.
     """
-    weights = without_start(
-        get_peft_model_state_dict(model, save_embedding_layers=False), model.first_factors
-    )
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    weights = with_folded(weights, model) if model.folded else without_start(weights, model.first_factors)
     save_file(
         {name: weights[name].detach().cpu().contiguous().clone() for name in sorted(weights)},
         folder / "adapter_model.safetensors",
@@ -220,8 +221,8 @@ def save_adapter(model: Any, folder: Path) -> None:
     )
     lora = copy.deepcopy(model.peft_config["default"])
     lora.base_model_name_or_path = BASE_NAME
-    if model.first_factors:
-        of_twice_the_rank(lora)
+    if model.first_factors or model.folded:
+        of_more_rank(lora, times=len(model.folded) + 1 if model.folded else 2)
     lora.inference_mode = True
     if not isinstance(lora.target_modules, str):
         # PEFT keeps a set, and writes it in whatever order the process hashes strings.

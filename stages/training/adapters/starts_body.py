@@ -54,12 +54,12 @@ def without_start(weights: dict[str, Any], first: dict[str, Any]) -> dict[str, A
     return found
 
 
-def of_twice_the_rank(config: Any) -> None:
-    """Change the settings of an adapter so that factors of twice the rank are scaled as before."""
-    grown = math.sqrt(2) if config.use_rslora else 2
-    config.r *= 2
+def of_more_rank(config: Any, times: int) -> None:
+    """Change the settings of an adapter so that factors of so many times the rank are scaled as before."""
+    grown = math.sqrt(times) if config.use_rslora else times
+    config.r *= times
     config.lora_alpha *= grown
-    config.rank_pattern = {name: 2 * rank for name, rank in config.rank_pattern.items()}
+    config.rank_pattern = {name: times * rank for name, rank in config.rank_pattern.items()}
     config.alpha_pattern = {name: alpha * grown for name, alpha in config.alpha_pattern.items()}
     config.init_lora_weights = True
 
@@ -69,11 +69,12 @@ def prove_start(model: Any, base: Path, adapter: Path) -> float:
 
     Raises UserError where it is more than rounding.
     """
+    cause = "relora" if model.folded else "peft_init_lora_weights"
     weight = model.get_input_embeddings().weight
     plain = load_causal_lm(base, dtype=weight.dtype).to(weight.device)
     return _check_same(probe(PeftModel.from_pretrained(plain, adapter)), probe(model), weight.dtype, UserError, (
-        "peft_init_lora_weights: beside the base as it was, the trained adapter gives other logits than those that "
-        "were trained. Train with float32: true, or start with gaussian"
+        f"{cause}: beside the base as it was, the trained adapter gives other logits than those that were trained. "
+        f"Train with float32: true, or {'without relora' if model.folded else 'start with gaussian'}"
     ))  # fmt: skip
 
 

@@ -183,6 +183,11 @@ class ScheduleKeys(StageConfig):
             )
         return self
 
+    @field_validator("jagged_restart_steps", *RESTART_KEYS, mode="before")
+    @classmethod
+    def _false_is_unset(cls, value: object) -> object:
+        return None if value is False else value
+
     @model_validator(mode="after")
     def _check_restarts(self) -> Self:
         if self.jagged_restart_steps is None:

@@ -18,6 +18,7 @@ from tunemill.stages.training.keys.machine import MachineKeys
 from tunemill.stages.training.keys.memory import MemoryKeys
 from tunemill.stages.training.keys.optimizer import OptimizerKeys
 from tunemill.stages.training.keys.rates import GROKFAST_ALPHA, GROKFAST_LAMB, GROKFAST_PLUGINS, RateKeys
+from tunemill.stages.training.keys.relora import ReloraKeys
 from tunemill.stages.training.keys.schedule import ScheduleKeys
 from tunemill.stages.training.keys.start import StartKeys
 from tunemill.stages.training.keys.trace import TraceKeys
@@ -28,6 +29,7 @@ AGAIN = "a training that is interrupted begins anew"
 
 class TrainingKeys(
     FrozenKeys,
+    ReloraKeys,
     AdapterKeys,
     BatchKeys,
     ScheduleKeys,
@@ -95,6 +97,17 @@ class TrainingKeys(
                 f"the plugin, or use another optimizer",
                 "plugins",
                 "optimizer",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_relora_without_grokfast(self) -> Self:
+        if self.relora and self.grokfast:
+            raise ConflictError(
+                "relora: Grokfast adds the mean of older gradients, and those of factors that were folded in say "
+                "nothing of the new ones. Remove one",
+                "relora",
+                "plugins",
             )
         return self
 

@@ -18,8 +18,8 @@ class Grokfast(TrainerCallback):  # type: ignore[misc]
         self._means: dict[str, Any] = {}
 
     def resume(self, checkpoint: Path | None) -> None:
-        """Go on from the means of a checkpoint."""
-        if checkpoint is not None:
+        """Go on from the means of a checkpoint; one of another run may have none."""
+        if checkpoint is not None and (checkpoint / FILE).is_file():
             self._means = torch.load(checkpoint / FILE, weights_only=True)
 
     def on_pre_optimizer_step(

@@ -524,6 +524,28 @@ ORPO: dict[str, list[Case]] = {
     ],
 }
 
+RELORA: Settings = {**LORA, "relora": True, "jagged_restart_steps": 1, "max_steps": 3, **CONSTANT}
+RESTARTED: dict[str, list[Case]] = {
+    "relora": [
+        Case((False, True), see.refusal, LORA),
+        Case((False, True), see.saved_rank, without(RELORA, "relora")),
+        Case((False, True), see.weights, without(RELORA, "relora")),
+    ],
+    "jagged_restart_steps": [
+        Case((1, 2, 3), see.saved_rank, without(RELORA, "jagged_restart_steps")),
+        Case((1, None), see.refusal, without(RELORA, "jagged_restart_steps")),
+    ],
+    "relora_prune_method": [
+        Case(("magnitude", "random", "reset"), see.weights, RELORA),
+        Case(("magnitude", "random"), see.weights, {**RELORA, "relora_prune_ratio": 0.5}),
+    ],
+    "relora_prune_ratio": [
+        Case((None, 0, 0.5, 1), see.weights, RELORA),
+        Case((None, 0.5), see.weights, {**RELORA, "relora_prune_method": "random"}),
+    ],
+    "relora_cpu_offload": [Case((False, True), see.idle_keys, RELORA)],
+}
+
 LISA: Settings = {"lisa_n_layers": 1, "lisa_step_interval": 1}
 FROZEN: dict[str, list[Case]] = {
     "unfrozen_parameters": [
@@ -552,6 +574,7 @@ FROZEN: dict[str, list[Case]] = {
 
 GROUPS = (
     FROZEN,
+    RESTARTED,
     ADAPTER,
     BATCHES,
     SCHEDULE,

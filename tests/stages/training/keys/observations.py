@@ -113,6 +113,11 @@ def adapter_shapes(seen: Seen) -> dict[str, tuple[int, ...]]:
     return {name: tuple(module.lora_A["default"].weight.shape) for name, module in _adapted(seen)}
 
 
+def saved_rank(seen: Seen) -> int:
+    """Rank of the saved adapter."""
+    return json.loads((seen.folder / "data" / "adapter_config.json").read_text())["r"]
+
+
 def adapter_scales(seen: Seen) -> dict[str, float]:
     """What each adapter's output is multiplied by."""
     return {name: module.scaling["default"] for name, module in _adapted(seen)}
