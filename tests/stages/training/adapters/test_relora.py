@@ -160,7 +160,7 @@ def test_goes_on_from_a_checkpoint_of_another_run(tmp_path: Path) -> None:
     assert min(heard.steps("loss")) == 5
     assert folder_bytes(further.path) == folder_bytes(whole.path)
     often = {**seven, "jagged_restart_steps": 1, "jagged_restart_warmup_steps": 1}
-    with pytest.raises(SettingError, match="in 4 steps its adapter started anew 1 times; .* it is 3 times"):
+    with pytest.raises(SettingError, match=r"in 4 steps its adapter started anew 1 times; .* it is 3 times"):
         train(tmp_path / "often", base, **often, resume_from_checkpoint=str(folder))
     without = config(resume_from_checkpoint=str(folder))
     assert [fault.key for fault in without.faults()] == ["resume_from_checkpoint"]
