@@ -24,6 +24,9 @@ METHODS: dict[str, Stage] = {
     "orpo": ORPO,
 }
 
+# What estimates the memory of a training, whatever the method; called as a body is.
+MEMORY = "tunemill.stages.training.estimate_body:estimate"
+
 STAGES: tuple[Stage, ...] = (
     DATASET,
     TOKENIZER,

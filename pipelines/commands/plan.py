@@ -26,6 +26,11 @@ def add_to(commands: Any, text: str) -> None:
     add_state(parser)
     add_json(parser)
     add_selection(parser)
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="estimate what each training will take of its device, without loading the model",
+    )
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -34,12 +39,18 @@ def plan(options: argparse.Namespace) -> int:
     planned = make_plan(pipeline, store_of(options), chosen.refresh, chosen.only)
     estimated = estimate(planned)
     if options.json:
+        memory = {}
+        if options.memory:
+            from tunemill.pipelines.commands.memory import memory_json
+
+            memory = {"memory": memory_json(planned, store_of(options))}
         print_json(
             {
                 "pipeline": pipeline.name,
                 "nodes": [item.as_json() for item in planned],
                 "estimated_seconds": estimated.seconds,
                 "notes": [note.as_json() for note in pipeline.notes],
+                **memory,
             }
         )
         return 0
@@ -48,4 +59,8 @@ def plan(options: argparse.Namespace) -> int:
     show(plan_table(planned))
     to_run = sum(item.state == "run" for item in planned)
     show(f"\n{to_run} of {len(planned)} nodes to run; {estimated}" if to_run else "\nnothing to run")
+    if options.memory:
+        from tunemill.pipelines.commands.memory import show_memory
+
+        show_memory(planned, store_of(options))
     return 0

@@ -11,10 +11,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 from support.tiny_model import tiny_config
+from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from tunemill.stages.errors import SettingError
+from tunemill.stages.training.estimate_body import optimizer_bytes
 from tunemill.stages.training.machine_body import Precision
 from tunemill.stages.training.optimizers.build_body import (
     build_optimizer,
@@ -23,6 +25,7 @@ from tunemill.stages.training.optimizers.build_body import (
     settings_of,
 )
 from tunemill.stages.training.optimizers.groups_body import embedding_parameters, parameter_groups
+from tunemill.stages.training.optimizers.state_bytes import state_bytes
 from tunemill.stages.training.optimizers.table import EXTRAS, OPTIMIZERS, OUT_OF_REACH
 from tunemill.stages.training.sft.config import SftConfig
 
@@ -314,3 +317,39 @@ def test_the_library_enters_the_key() -> None:
 def test_a_schedule_free_optimizer_warms_up_by_itself_or_by_the_schedule() -> None:
     assert config("schedule_free_adamw", warmup_steps=3).optimizers_warmup
     assert not config("schedule_free_adamw", lr_scheduler="cosine", warmup_steps=3).optimizers_warmup
+
+
+def bytes_of(state: Any) -> int:
+    """Bytes of all tensors: of packed ones those of what they are made of, of numbers beside them none."""
+    found = {}
+    for tensor in tree_leaves(state):
+        if isinstance(tensor, torch.Tensor) and tensor.numel() > 1:
+            names = tensor.__tensor_flatten__()[0] if hasattr(tensor, "__tensor_flatten__") else []
+            # The table of an 8-bit format is one for all.
+            for part in [getattr(tensor, name) for name in names] or [tensor]:
+                found[part.data_ptr()] = part.numel() * part.element_size()
+    return sum(found.values())
+
+
+def tensors_in(item: Any) -> list[Any]:
+    if isinstance(item, dict):
+        return [tensor for value in item.values() for tensor in tensors_in(value)]
+    if isinstance(item, list | tuple):
+        return [tensor for value in item for tensor in tensors_in(value)]
+    inside = vars(item).get("ortho_matrix") if hasattr(item, "ortho_matrix") else item
+    return [inside] if isinstance(inside, torch.Tensor) else []
+
+
+@pytest.mark.parametrize("name", RUN_HERE)
+def test_keeps_as_much_as_was_said(name: str) -> None:
+    made = model()
+    optimizer = build(name, made)
+    steps(made, optimizer, range(2))
+    parts = getattr(optimizer, "parts", [optimizer])
+    kept = bytes_of([tensors_in(dict(one.state)) for one in parts])
+    assert optimizer_bytes(config(name), made, on_gpu=False)[0] == pytest.approx(kept, rel=0.03, abs=2000)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_has_a_figure(name: str) -> None:
+    assert state_bytes(name, {}, (128, 256), 4) >= 0

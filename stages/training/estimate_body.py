@@ -1,0 +1,238 @@
+"""How much memory a training will take: its first steps over tensors that have shapes and no numbers."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+)
+from transformers import AutoConfig
+
+from tunemill.stages.errors import SettingError, UserError
+from tunemill.stages.memory import Above, Estimate, Saving, read_above, write_estimate
+from tunemill.stages.models.quiet_body import be_quiet
+from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training.accounts_body import ACTIVATIONS, GRADIENTS, LOGITS, WEIGHTS, Accounts
+from tunemill.stages.training.batch_shapes_body import BatchShape, batch_shape
+from tunemill.stages.training.keys.training import TrainingKeys
+from tunemill.stages.training.machine_body import Precision, choose_precision
+from tunemill.stages.training.optimizers.groups_body import embedding_parameters, parameter_groups
+from tunemill.stages.training.optimizers.state_bytes import state_bytes
+from tunemill.stages.training.optimizers.table import OPTIMIZERS
+from tunemill.stages.training.shapes_body import build_model, kept_elsewhere, losses_of, place
+
+# What `adapter: lora` is taken to mean where the question is what it would save.
+ADAPTER = {"adapter": "lora", "lora_r": 16, "lora_alpha": 32, "lora_target_linear": True}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained and how. `bits`: of the frozen base's linear layers, 16 where they are as loaded."""
+
+    config: TrainingKeys
+    model_config: Any
+    shape: BatchShape
+    bits: int
+    double_quant: bool
+
+
+def estimate(config: TrainingKeys, out: Workspace, report: Report) -> None:
+    """Estimate for the settings and for each that would save, with what `out` holds of the nodes above.
+
+    Raises UserError where the model's config is not there, SettingError for what this machine cannot honour.
+    """
+    be_quiet()
+    plan, notes = plan_of(config, read_above(out.data))
+    model_config = plan.model_config
+    try:
+        found = measured(plan)
+        savings = []
+        for name, other in variants(plan):
+            savings.append(Saving(name, found.total - measured(other).total))
+            report.progress(len(savings), None, "estimates")
+    except (
+        DataDependentOutputException,
+        DynamicOutputShapeException,
+        UnsupportedFakeTensorException,
+    ) as error:
+        raise SettingError(
+            f"{model_config.model_type}: what its layers compute depends on numbers in its tensors ({error}), so its "
+            f"memory cannot be told from shapes alone."
+        ) from error
+    worth = sorted((one for one in savings if one.saved > 0), key=lambda one: -one.saved)
+    write_estimate(out.data, replace(found, savings=worth, notes=notes))
+
+
+def plan_of(config: TrainingKeys, above: Mapping[str, Above]) -> tuple[Plan, list[str]]:
+    """What is to be estimated, and what was taken for what cannot be known yet."""
+    model_config = read_config(above)
+    bits, double_quant = quantization(above, model_config)
+    shape, notes = batch_shape(config, above)
+    return Plan(config, model_config, shape, bits, double_quant), notes
+
+
+def read_config(above: Mapping[str, Above]) -> Any:
+    """The config of the model, with the YAML's overrides. Raises UserError where it is not on this machine."""
+    base = above.get("base_model", Above({}))
+    given = base.settings
+    made = next((above[name].folder for name in ("base_model", "upstream") if name in above), None)
+    named = given.get("base_model_config") or given.get("base_model")
+    folder = next((one for one in (made, named) if one and (Path(one) / "config.json").is_file()), None)
+    if folder is None:
+        raise UserError(
+            f"base_model: {named}: its config.json is not on this machine yet. Run the pipeline with `--only "
+            f"base_model` first, which fetches the model, or name a local folder."
+        )
+    overrides = {} if folder == made else {
+        **(given.get("overrides_of_model_config") or {}), **(given.get("overrides_of_model_kwargs") or {})
+    }  # fmt: skip
+    try:
+        config = AutoConfig.from_pretrained(folder, **overrides)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"base_model: {folder}: its config.json cannot be read: {error}") from error
+    return config.get_text_config()
+
+
+def quantization(above: Mapping[str, Above], model_config: Any) -> tuple[int, bool]:
+    """Bits of the frozen weights, and whether their scales are in 8 bits; what the folder says goes first."""
+    given: dict[str, Any] = dict(getattr(model_config, "quantization_config", None) or {})
+    if hasattr(model_config, "quantization_config"):
+        del model_config.quantization_config
+    settings = above["quantized_base"].settings if "quantized_base" in above else given
+    top = {key: value for key, value in settings.items() if value is not None}
+    asked = {**(settings.get("bnb_config_kwargs") or {}), **top}
+    bits = 4 if asked.get("load_in_4bit") else 8 if asked.get("load_in_8bit") else 16
+    double = asked.get("bnb_4bit_use_double_quant")
+    return bits, bool(double) or ("quantized_base" in above and double is None)
+
+
+def variants(plan: Plan) -> Iterator[tuple[str, Plan]]:
+    """The settings that may save, each with the plan in which it alone is turned."""
+
+    def turned(**settings: Any) -> Plan:
+        return replace(plan, config=plan.config.model_copy(update=settings))
+
+    config = plan.config
+    if config.micro_batch_size > 1:
+        count = config.micro_batch_size
+        flat = plan.shape.rows < count
+        shape = replace(
+            plan.shape,
+            rows=1 if flat else plan.shape.rows // count,
+            length=plan.shape.length // (count if flat else 1),
+        )
+        yield (
+            "micro_batch_size: 1 (with gradient_accumulation_steps to match)",
+            replace(turned(micro_batch_size=1), shape=shape),
+        )
+    if not config.gradient_checkpointing:
+        yield "gradient_checkpointing: true", turned(gradient_checkpointing=True)
+    if getattr(config, "chunked_cross_entropy", None) is False:
+        yield "chunked_cross_entropy: true", turned(chunked_cross_entropy=True)
+    if not config.optimizer.endswith(("8bit", "4bit")):
+        yield (
+            "optimizer: adamw_8bit",
+            turned(optimizer="adamw_8bit", optim_args=None, optim_target_modules=None),
+        )
+    if config.adapter is None:
+        yield "adapter: lora (lora_r: 16, every linear layer)", turned(**ADAPTER)
+    if plan.bits > 4:
+        name = (
+            "load_in_4bit: true" if config.adapter else "adapter: qlora and load_in_4bit: true (lora_r: 16)"
+        )
+        quantized = plan if config.adapter else turned(**ADAPTER)
+        yield name, replace(quantized, bits=4, double_quant=True)
+
+
+def measured(plan: Plan) -> Estimate:
+    """What a step takes, from the second one on: the optimizer has its state by then."""
+    config, precision = plan.config, choose_precision(plan.config)
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    with torch.device("meta"):
+        model = build_model(config, plan.model_config, precision, plan.shape, plan.bits, plan.double_quant)
+    with FakeTensorMode(allow_non_fake_inputs=True), device:
+        place(model)
+        trained = [one for one in model.parameters() if one.requires_grad]
+        accounts = Accounts(plan.model_config.vocab_size, plan.shape.rows * plan.shape.length)
+        for tensor in (*model.parameters(), *model.buffers()):
+            accounts.enter(tensor, WEIGHTS)
+        collect(config, trained, accounts)
+        run_step(config, precision, plan.shape, model, accounts)
+        kept, working = optimizer_bytes(config, model, on_gpu=device.type == "cuda")
+    most = accounts.most
+    stepping = most[WEIGHTS] + most[GRADIENTS] + working
+    on_gpu = torch.cuda.get_device_properties(0) if device.type == "cuda" else None
+    return Estimate(
+        weights=most[WEIGHTS],
+        gradients=most[GRADIENTS],
+        optimizer=kept,
+        activations=most[ACTIVATIONS],
+        logits=most[LOGITS],
+        total=kept + max(accounts.peak, stepping),
+        device=on_gpu.name if on_gpu else "the CPU's main memory",
+        capacity=on_gpu.total_memory if on_gpu else None,
+    )
+
+
+def collect(config: TrainingKeys, trained: list[nn.Parameter], accounts: Accounts) -> None:
+    """Gradients are entered as such once they are whole; an optimizer that steps in the backward pass drops each."""
+
+    def whole(parameter: nn.Parameter) -> None:
+        assert parameter.grad is not None, "the hook runs behind the gradient"
+        accounts.enter(parameter.grad, GRADIENTS)
+        if config.chosen_optimizer.in_backward:
+            parameter.grad = None
+
+    for parameter in trained:
+        parameter.register_post_accumulate_grad_hook(whole)
+
+
+def run_step(
+    config: TrainingKeys, precision: Precision, shape: BatchShape, model: Any, accounts: Accounts
+) -> None:
+    """The passes of one step. Two micro batches are as many as any number: the second finds gradients."""
+    device = next(model.parameters()).device.type
+    with accounts:
+        for _ in range(min(2, config.gradient_accumulation_steps)):
+            autocast = (
+                nullcontext() if precision.autocast is None else torch.autocast(device, precision.autocast)
+            )
+            with autocast, kept_elsewhere(config, model):
+                loss, logits = losses_of(config, model, shape)
+            if logits is not None and precision.autocast is not None:
+                # accelerate hands out what a model returns in float32.
+                logits = logits.float()
+            del logits
+            loss.backward()
+            del loss
+
+
+def optimizer_bytes(config: TrainingKeys, model: Any, *, on_gpu: bool) -> tuple[int, int]:
+    """What the optimizer keeps, and what it needs beside that while it steps."""
+    chosen = OPTIMIZERS[config.optimizer]
+    arguments = config.optimizer_arguments
+    embeddings = {id(one) for one in embedding_parameters(model)}
+    if chosen.library == "bitsandbytes":
+        # Of these alone it keeps the state in 32 bits.
+        embeddings = {id(one.weight) for one in model.modules() if isinstance(one, nn.Embedding)}
+    kept, sizes = 0, [0]
+    for group in parameter_groups(config, chosen, model, ()):
+        for one in group["params"]:
+            kept += state_bytes(
+                config.optimizer, arguments, one.shape, one.element_size(),
+                targeted="rank" in group, embedding=id(one) in embeddings,
+            )  # fmt: skip
+            sizes.append(one.numel() * one.element_size())
+    if chosen.fixed.get("fused") or chosen.library == "bitsandbytes":
+        return kept, 0
+    # PyTorch's own step over all parameters at once on a GPU; all others go from one to the next.
+    at_once = on_gpu and chosen.library == "torch" and config.optimizer != "muon"
+    return kept, sum(sizes) if at_once else 2 * max(sizes)

@@ -1,0 +1,188 @@
+"""The estimate of a training's memory against trainings whose allocations are counted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.tiny_model import VOCABULARY, Heard, make_model, training_data, workspace
+from support.trained_families import FAMILIES, make_folder
+from torch.profiler import ProfilerActivity, profile
+
+from tunemill.stages.artifacts import Model
+from tunemill.stages.errors import UserError
+from tunemill.stages.memory import Above, Estimate, read_estimate, write_above
+from tunemill.stages.training.estimate_body import estimate, measured, plan_of
+from tunemill.stages.training.orpo.config import OrpoConfig
+from tunemill.stages.training.sft.body import sft
+from tunemill.stages.training.sft.config import SftConfig
+
+LENGTH = 256
+SMALL = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4,
+         "max_position_embeddings": LENGTH}  # fmt: skip
+WIDE_HEAD = {
+    "hidden_size": 64,
+    "num_attention_heads": 2,
+    "vocab_size": 16000,
+    "max_position_embeddings": LENGTH,
+}
+LORA = {"adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_target_linear": True}
+# The model, and how it is trained: each is ruled by another part.
+SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "activations": (SMALL, {"micro_batch_size": 2, "sample_packing": True, "bf16": False}),
+    "grouped, tied, checkpointed, 8 bits": (
+        {**SMALL, "num_key_value_heads": 2, "tie_word_embeddings": True},
+        {"micro_batch_size": 3, "bf16": True, "gradient_checkpointing": True, "optimizer": "adamw_8bit",
+         "gradient_accumulation_steps": 2},
+    ),
+    "adapter": (SMALL, {"bf16": "full", "optimizer": "adamw_torch", "pad_to_sequence_len": True, **LORA}),
+    "logits": (WIDE_HEAD, {"micro_batch_size": 4, "bf16": False, "optimizer": "sgd"}),
+    "loss in chunks": (
+        WIDE_HEAD, {"micro_batch_size": 4, "bf16": False, "optimizer": "adafactor", "chunked_cross_entropy": True}
+    ),
+    "weights": (
+        {**SMALL, "hidden_size": 512, "intermediate_size": 2048}, {"bf16": False, "max_grad_norm": 0.0}
+    ),
+}  # fmt: skip
+
+SLOW = ("loss in chunks", "weights")
+FAST = ("qwen3_moe", "lfm2")
+
+
+def config_of(**settings: Any) -> SftConfig:
+    return SftConfig(**{"learning_rate": 1e-3, "max_steps": 2, "sequence_len": LENGTH, **settings})
+
+
+def above(base: Path, **more: Above) -> dict[str, Above]:
+    return {"base_model": Above({"base_model": str(base)}), **more}
+
+
+def peak_of_training(config: SftConfig, base: Path, folder: Path) -> int:
+    """Bytes at the peak, by the allocator's own counts. What other threads allocate, as those that read the weights do,
+    it does not count: these are added."""
+    rows = torch.randint(3, VOCABULARY, (24, LENGTH), generator=torch.Generator().manual_seed(0)).tolist()
+    data = training_data(folder / "rows", [(row, row) for row in rows])
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        sft(config, Model(base), data, None, workspace(folder / "trained"), Heard().report)
+    profiled.export_chrome_trace(str(folder / "trace.json"))
+    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
+    events = sorted((one for one in events if one.get("name") == "[memory]"), key=lambda one: one["ts"])
+    first = events[0]["args"]
+    before = first["Total Allocated"] - first["Bytes"]
+    size = 2 if config.bf16 in (True, "full") else 4
+    weights = sum(size * one.numel() for one in load_file(base / "model.safetensors").values())
+    return weights + max(one["args"]["Total Allocated"] for one in events) - before
+
+
+@pytest.mark.parametrize(
+    "shape", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SHAPES]
+)
+def test_within_fifteen_percent_of_the_measured_peak(shape: str, tmp_path: Path) -> None:
+    model, settings = SHAPES[shape]
+    base, config = make_model(tmp_path / "base", **model), config_of(**settings)
+    found, peak = measured(plan_of(config, above(base))[0]), peak_of_training(config, base, tmp_path)
+    assert peak > 15_000_000, "small things would count"
+    assert found.total == pytest.approx(peak, rel=0.15)
+
+
+def estimated(config: Any, folder: Path, nodes: dict[str, Above]) -> Estimate:
+    out = workspace(folder)
+    write_above(out.data, nodes)
+    estimate(config, out=out, report=Heard().report)
+    return read_estimate(out.data)
+
+
+def test_parts_are_what_arithmetic_says_and_savings_begin_with_the_largest(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", **SMALL)
+    weights = sum(one.numel() for one in load_file(base / "model.safetensors").values())
+    found = estimated(config_of(micro_batch_size=2, bf16=False), tmp_path / "out", above(base))
+    assert found.weights == pytest.approx(4 * weights, rel=0.01)
+    assert found.gradients == 4 * weights and found.optimizer == 2 * 4 * weights
+    assert 4 * 2 * LENGTH * VOCABULARY <= found.logits <= 4 * 4 * 2 * LENGTH * VOCABULARY
+    saved = [one.saved for one in found.savings]
+    assert saved == sorted(saved, reverse=True) and min(saved) > 0
+    assert {one.setting.partition(":")[0] for one in found.savings} >= {
+        "micro_batch_size", "gradient_checkpointing", "adapter", "optimizer",
+    }  # fmt: skip
+    assert any("not prepared yet" in note for note in found.notes)
+    # What a setting saves is what it saves: the next estimate is that much smaller.
+    said = next(one.saved for one in found.savings if one.setting == "gradient_checkpointing: true")
+    turned = config_of(micro_batch_size=2, bf16=False, gradient_checkpointing=True)
+    assert found.total - measured(plan_of(turned, above(base))[0]).total == said
+
+
+def test_a_quantized_base_takes_as_many_bits_as_it_has(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", **SMALL)
+    sizes = {}
+    for name, settings in {"16": {}, "8": {"load_in_8bit": True}, "4": {"load_in_4bit": True}}.items():
+        more = {"quantized_base": Above(settings)} if settings else {}
+        sizes[name] = measured(plan_of(config_of(bf16=True, **LORA), above(base, **more))[0]).weights
+    linear = sum(
+        one.numel() for name, one in load_file(base / "model.safetensors").items()
+        if "proj" in name
+    )  # fmt: skip
+    assert sizes["16"] - sizes["8"] == pytest.approx(linear, rel=0.03)
+    assert sizes["8"] - sizes["4"] == pytest.approx(linear / 2, rel=0.05)
+
+
+def test_frozen_weights_have_neither_gradient_nor_state(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", **SMALL)
+    config = config_of(bf16=False, unfrozen_parameters=["^lm_head.weight$[:8]"])
+    found = measured(plan_of(config, above(base))[0])
+    assert found.gradients == 4 * VOCABULARY * 256 and found.optimizer == 2 * found.gradients
+
+
+def test_prepared_data_says_how_long_sequences_are(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", max_position_embeddings=LENGTH)
+    data = training_data(tmp_path / "data", [([5] * 20, [5] * 20), ([5] * 32, [5] * 32)])
+    nodes = above(base, training_data=Above({}, str(data.path)))
+    plan, notes = plan_of(config_of(), nodes)
+    assert plan.shape.length == 32 and not notes
+    assert plan_of(config_of(sample_packing=True), nodes)[0].shape.length == LENGTH
+
+
+def test_overrides_of_the_models_config_count(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base")
+    settings = {"base_model": str(base), "overrides_of_model_config": {"num_hidden_layers": 5}}
+    assert plan_of(config_of(), {"base_model": Above(settings)})[0].model_config.num_hidden_layers == 5
+    # They are in the artifact's config.json already.
+    made = Above({**settings, "base_model": "owner/name"}, str(base))
+    assert plan_of(config_of(), {"base_model": made})[0].model_config.num_hidden_layers == 2
+
+
+def test_a_model_that_is_not_here_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"base_model: owner/name: .* not on this machine yet\. Run .*--only"):
+        estimated(config_of(), tmp_path / "out", {"base_model": Above({"base_model": "owner/name"})})
+
+
+def test_methods_on_pairs_hold_two_sequences_for_each(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base")
+    plan, notes = plan_of(OrpoConfig(learning_rate=1e-3, micro_batch_size=3), above(base))
+    assert plan.shape.rows == 6 and "two sequences" in notes[0]
+    assert measured(plan).total > 0
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in FAMILIES]
+)
+def test_every_family_has_an_estimate(family: str, tmp_path: Path) -> None:
+    base = make_folder(family, tmp_path / "base")
+    config = config_of(
+        sequence_len=32, sample_packing=True, bf16=True, gradient_checkpointing=True, adapter="lora", lora_r=4,
+        lora_alpha=8, lora_target_modules=list(FAMILIES[family].targets),
+    )  # fmt: skip
+    found = measured(plan_of(config, above(base))[0])
+    assert min(found.weights, found.gradients, found.activations, found.logits) > 0
+
+
+def test_activations_on_disk_take_no_memory(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", **SMALL)
+    here, away = (
+        measured(
+            plan_of(config_of(micro_batch_size=4, bf16=False, activation_offloading=where), above(base))[0]
+        )
+        for where in (False, "disk")
+    )
+    assert away.activations < 0.6 * here.activations and away.total < here.total
