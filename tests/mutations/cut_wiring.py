@@ -122,7 +122,9 @@ def defaults(sources: dict[str, str]) -> dict[str, str]:
                 if isinstance(node, ast.AnnAssign) and _is_field(node.value):
                     assert isinstance(node.target, ast.Name) and isinstance(node.value, ast.Call)
                     name = node.target.id
-                    found[name] = STAND_INS.get(name) or ast.unparse(node.value.args[0])
+                    if name in STAND_INS or node.value.args:
+                        # Fields of the entries of a list, such as lr_groups, have no default.
+                        found[name] = STAND_INS.get(name) or ast.unparse(node.value.args[0])
     return found
 
 

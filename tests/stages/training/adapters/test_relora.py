@@ -112,6 +112,29 @@ class at_step:  # noqa: N801
         self.global_step = step
 
 
+def test_new_factors_depend_on_the_seed_and_the_restart_alone(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base")
+
+    def started(seed: int, elsewhere: int) -> list[Any]:
+        model = add_adapter(config(**RELORA), load_causal_lm(base.path, dtype=torch.float32), 1)
+        factors = factors_of(model)
+        optimizer = torch.optim.AdamW(factors.values())
+        restarts = Restarts(config(**RELORA), model, seed, tmp_path, 100, Heard().report)
+        name = next(iter(factors))
+        found = [factors[name].detach().clone()]
+        for step in (10, 20):
+            torch.manual_seed(elsewhere)
+            restarts.on_step_begin(None, at_step(step), None, optimizer=optimizer)
+            assert torch.initial_seed() == elsewhere, "what else is random goes on as it was"
+            found.append(factors[name].detach().clone())
+        return found
+
+    one, same, other = started(1, 5), started(1, 6), started(2, 5)
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not torch.equal(one[1], other[1]) and not torch.equal(one[1], one[2])
+    assert not torch.equal(one[0], one[1])
+
+
 class StoppedError(Exception):
     """What stands for a killed process."""
 
