@@ -19,7 +19,7 @@ from tunemill.stages.report import Report, Workspace
 def estimates(
     planned: Sequence[Planned], store: Store, launch: Launcher = in_child
 ) -> dict[str, Estimate | str]:
-    """The estimate of each node that trains, or in words why there is none. Raises LaunchError for a crash."""
+    """The estimate of each node that trains, or in words why there is none."""
     found: dict[str, Estimate | str] = {}
     for item in planned:
         if item.node.stage.name in METHODS and not item.left_alone:
@@ -28,21 +28,23 @@ def estimates(
 
 
 def above(node: Node, planned: Sequence[Planned], store: Store) -> dict[str, Above]:
-    """Every node that this one is made from, by its stage; an artifact of another pipeline by the input's name."""
+    """Every node that this one is made from, by its stage, and by the stage that takes it with the input's name."""
     by_name = {item.node.name: item for item in planned}
     found: dict[str, Above] = {}
 
     def collect(below: Node) -> None:
         for name, upstreams in below.inputs.items():
             for upstream in upstreams:
+                edge = f"{below.stage.name}.{name}"
                 if upstream.startswith(ASSET_SCHEME):
                     there = upstream_asset(upstream, store)
                     if isinstance(there, Published):
-                        found[name] = Above({}, str(there.data))
+                        found[edge] = Above({}, str(there.data))
                     continue
                 item = by_name[upstream]
                 folder = str(item.cached.data) if item.cached else None
                 found[item.node.stage.name] = Above(item.node.config.model_dump(mode="json"), folder)
+                found[edge] = found[item.node.stage.name]
                 collect(item.node)
 
     collect(node)
@@ -58,9 +60,8 @@ def _estimate(node: Node, nodes_above: Mapping[str, Above], launch: Launcher) ->
         try:
             launch(_call(node, places), _ignore)
         except LaunchError as error:
-            if not error.user:
-                raise
-            return str(error)
+            # A plan does not fail because one of its figures cannot be told.
+            return str(error) if error.user else f"it could not be estimated: {str(error).splitlines()[-1]}"
         return read_estimate(places["data"])
 
 

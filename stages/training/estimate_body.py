@@ -32,6 +32,9 @@ from tunemill.stages.training.shapes_body import build_model, kept_elsewhere, lo
 # What `adapter: lora` is taken to mean where the question is what it would save.
 ADAPTER = {"adapter": "lora", "lora_r": 16, "lora_alpha": 32, "lora_target_linear": True}
 
+# A setting that saves a smaller share is not worth turning.
+WORTH = 0.01
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -67,7 +70,7 @@ def estimate(config: TrainingKeys, out: Workspace, report: Report) -> None:
             f"{model_config.model_type}: what its layers compute depends on numbers in its tensors ({error}), so its "
             f"memory cannot be told from shapes alone."
         ) from error
-    worth = sorted((one for one in savings if one.saved > 0), key=lambda one: -one.saved)
+    worth = sorted((one for one in savings if one.saved > WORTH * found.total), key=lambda one: -one.saved)
     write_estimate(out.data, replace(found, savings=worth, notes=notes))
 
 
@@ -83,13 +86,14 @@ def read_config(above: Mapping[str, Above]) -> Any:
     """The config of the model, with the YAML's overrides. Raises UserError where it is not on this machine."""
     base = above.get("base_model", Above({}))
     given = base.settings
-    made = next((above[name].folder for name in ("base_model", "upstream") if name in above), None)
+    made, fetched = base.folder, above.get("base_model.upstream", Above({})).folder
     named = given.get("base_model_config") or given.get("base_model")
-    folder = next((one for one in (made, named) if one and (Path(one) / "config.json").is_file()), None)
+    folders = (made, given.get("base_model_config"), fetched, given.get("base_model"))
+    folder = next((one for one in folders if one and (Path(one) / "config.json").is_file()), None)
     if folder is None:
         raise UserError(
-            f"base_model: {named}: its config.json is not on this machine yet. Run the pipeline with `--only "
-            f"base_model` first, which fetches the model, or name a local folder."
+            f"base_model{f': {named}' if named else ''}: its config.json is not on this machine yet. Run the pipeline "
+            f"with `--only base_model` first, which fetches the model, or name a local folder."
         )
     overrides = {} if folder == made else {
         **(given.get("overrides_of_model_config") or {}), **(given.get("overrides_of_model_kwargs") or {})

@@ -11,6 +11,7 @@ from tunemill.pipelines.commands.memory import PARTS, show_estimate
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.plan import make_plan
 from tunemill.pipelines.run.memory import above, estimates
+from tunemill.resources.errors import LaunchError
 from tunemill.resources.launcher import in_this_process
 from tunemill.stages.memory import Estimate, Saving
 
@@ -60,11 +61,22 @@ def test_a_model_that_is_gone_is_a_sentence(fresh: Project) -> None:
     assert "config.json is not on this machine yet" in found["trained"]
 
 
+def test_an_estimate_that_crashes_is_a_sentence_too(fresh: Project) -> None:
+    def crash(_call: Any, _sink: Any) -> None:
+        raise LaunchError(
+            "the stage's process ended with exit code 1; the end of a file:\nTraceback\nKeyError: 1"
+        )
+
+    found = estimates(planned(fresh), fresh.store, crash)
+    assert found == {"trained": "it could not be estimated: KeyError: 1"}
+
+
 def test_the_artifacts_above_are_what_is_looked_at(project: Project) -> None:
     nodes = planned(project)
     trained = next(item for item in nodes if item.node.name == "trained")
     found = above(trained.node, nodes, project.store)
     assert found["base_model"].folder and found["training_data"].folder
+    assert found["sft.base_model"] == found["base_model"] and found["base_model.tokenizer"].folder
     assert found["base_model"].settings["base_model"] == str(project.folder / "model")
 
 

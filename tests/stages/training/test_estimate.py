@@ -152,6 +152,11 @@ def test_overrides_of_the_models_config_count(tmp_path: Path) -> None:
     assert plan_of(config_of(), {"base_model": made})[0].model_config.num_hidden_layers == 2
 
 
+def test_a_fetched_model_is_read_before_it_is_taken_over(tmp_path: Path) -> None:
+    nodes = {"base_model": Above({}), "base_model.upstream": Above({}, str(make_model(tmp_path / "base")))}
+    assert plan_of(config_of(), nodes)[0].model_config.num_hidden_layers == 2
+
+
 def test_a_model_that_is_not_here_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"base_model: owner/name: .* not on this machine yet\. Run .*--only"):
         estimated(config_of(), tmp_path / "out", {"base_model": Above({"base_model": "owner/name"})})
