@@ -71,8 +71,7 @@ SCHEDULE: dict[str, list[Case]] = {
         Case((None, 0.4, 0.6), see.learning_rates, {"cosine_min_lr_ratio": 0.1, "max_steps": 5}),
     ],
     "lr_quadratic_warmup": [Case((None, True), see.learning_rates, {"warmup_steps": 2, "max_steps": 4})],
-    "jagged_restart_steps": [Case((None, 2, 3), see.learning_rates, {"max_steps": 4}),
-                             Case((None, 2), see.refusal, {"lr_scheduler": "one_cycle"})],
+    "jagged_restart_steps": [Case((None, 2, 3), see.learning_rates, {"max_steps": 4})],
     "jagged_restart_warmup_steps": [
         Case((None, 1, 2), see.learning_rates, {"jagged_restart_steps": 3, "max_steps": 6}),
     ],

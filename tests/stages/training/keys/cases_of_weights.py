@@ -86,7 +86,6 @@ ADAPTER: dict[str, list[Case]] = {
 RELORA: Settings = {**LORA, "relora": True, "jagged_restart_steps": 1, "max_steps": 3, **CONSTANT}
 RESTARTED: dict[str, list[Case]] = {
     "relora": [
-        Case((False, True), see.refusal, LORA),
         Case((False, True), see.saved_rank, without(RELORA, "relora")),
         Case((False, True), see.weights, without(RELORA, "relora")),
     ],
