@@ -79,7 +79,15 @@ def plan_of(config: TrainingKeys, above: Mapping[str, Above]) -> tuple[Plan, lis
     model_config = read_config(above)
     bits, double_quant = quantization(above, model_config)
     shape, notes = batch_shape(config, above)
-    return Plan(config, model_config, shape, bits, double_quant), notes
+    return Plan(config, model_config, shape, bits, double_quant), [*notes, *uncounted(config)]
+
+
+def uncounted(config: TrainingKeys) -> Iterator[str]:
+    """The settings that save memory and cannot be told from shapes, so that the training takes less than is said."""
+    if config.spectrum_top_fraction is not None:
+        yield "spectrum_top_fraction chooses by the weights, which are not read: all count as trained"
+    if config.tiled_mlp:
+        yield "tiled_mlp saves activations, which is not counted"
 
 
 def read_config(above: Mapping[str, Above]) -> Any:

@@ -157,6 +157,12 @@ def test_a_fetched_model_is_read_before_it_is_taken_over(tmp_path: Path) -> None
     assert plan_of(config_of(), nodes)[0].model_config.num_hidden_layers == 2
 
 
+def test_what_is_not_counted_is_said(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base")
+    notes = plan_of(config_of(tiled_mlp=True, pad_to_sequence_len=True), above(base))[1]
+    assert notes == ["tiled_mlp saves activations, which is not counted"]
+
+
 def test_a_model_that_is_not_here_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"base_model: owner/name: .* not on this machine yet\. Run .*--only"):
         estimated(config_of(), tmp_path / "out", {"base_model": Above({"base_model": "owner/name"})})
