@@ -32,6 +32,9 @@ class PretrainingDataConfig(SourceKeys):
     field: Entry[str | None] = Field(None, description="another name of text_column")
     skip: Entry[NonNegativeInt] = Field(0, description="rows left out at the start")
 
+    train_on_inputs: Runtime[bool] = Field(
+        False, description="a text has no prompt, so it asks for nothing: every token is trained on"
+    )
     sequence_len: PositiveInt = Field(512, description="length of a sequence, in tokens")
     max_steps: PositiveInt = Field(description="optimizer steps: the source is read as far as they go")
     micro_batch_size: PositiveInt = Field(1, description="sequences per forward pass")
@@ -98,6 +101,8 @@ class PretrainingDataConfig(SourceKeys):
         yield from super().idle()
         if "streaming" in self.model_fields_set:
             yield Idle("streaming", "pretraining_dataset is always read lazily, as far as max_steps needs")
+        if self.train_on_inputs:
+            yield Idle("train_on_inputs", "a text has no prompt: every token is trained on")
         if not self.sample_packing:
             for key in (*PACKING_KEYS, "pretrain_multipack_attn"):
                 if self.is_set(key):

@@ -33,15 +33,20 @@ LIGER_LOSSES = {
 }
 LIGER_PLUGINS = {"liger", "axolotl.integrations.liger.LigerPlugin"}
 CUT_PLUGINS = {"cut_cross_entropy", "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"}
-# Axolotl's kernels for experts: transformers computes the same.
-EXPERT_PLUGINS = {"axolotl.integrations.kernels.KernelsPlugin"}
-PLUGINS = LIGER_PLUGINS | CUT_PLUGINS | GROKFAST_PLUGINS | EXPERT_PLUGINS
+SPECTRUM_PLUGINS = {"axolotl.integrations.spectrum.SpectrumPlugin"}
+# Axolotl's plugins without which the result is the same, and why.
+IDLE_PLUGINS = {
+    "axolotl.integrations.expert_parallel.ExpertParallelPlugin": "spreads experts over several GPUs, and one device "
+    "trains all of them",
+    "axolotl.integrations.kernels.KernelsPlugin": "its kernels compute experts, which transformers computes in its "
+    "own way",
+    "axolotl.integrations.swanlab.SwanLabPlugin": "the swanlab_* keys switch SwanLab on by themselves",
+}
+PLUGINS = LIGER_PLUGINS | CUT_PLUGINS | GROKFAST_PLUGINS | SPECTRUM_PLUGINS | set(IDLE_PLUGINS)
 # Axolotl's other plugins, and why they cannot be honoured.
 OTHER_PLUGINS = {
     "axolotl.integrations.diffusion.DiffusionPlugin": "trains by filling in masked tokens, a method that is not "
     "supported yet",
-    "axolotl.integrations.expert_parallel.ExpertParallelPlugin": "spreads experts over several GPUs, and one device "
-    "trains",
     "axolotl.integrations.llm_compressor.LLMCompressorPlugin": "trains pruned weights, which is not supported yet",
 }
 # The distribution behind each source, whose minor version enters the key; our own are written in Triton.
@@ -242,11 +247,11 @@ class KernelKeys(ExpertKeys):
         """The second of two kernels for one activation, and a plugin of which no kernel is asked for."""
         yield from super().idle()
         asked = any(getattr(self, key, False) for key in (*LIGER_MODULES, *LIGER_LOSSES))
-        rest = set(self.plugins) - EXPERT_PLUGINS
+        rest = set(self.plugins) - set(IDLE_PLUGINS)
         if rest and rest <= LIGER_PLUGINS and not asked:
             yield Idle("plugins", "no liger_* key asks for a kernel of it")
         elif self.plugins and not rest:
-            yield Idle("plugins", "its kernels compute experts, which transformers computes in its own way")
+            yield Idle("plugins", "; ".join(IDLE_PLUGINS[name] for name in self.plugins))
         if self.liger_glu_activation and self.insists_on_lora_mlp:
             yield Idle(
                 "liger_glu_activation", "the lora_mlp kernel, which is asked for, computes the activation too"

@@ -13,7 +13,7 @@ from tunemill.stages.training.keys.best import BestKeys
 from tunemill.stages.training.keys.devices import DeviceKeys
 from tunemill.stages.training.keys.frozen import FrozenKeys
 from tunemill.stages.training.keys.fused import FusedKeys
-from tunemill.stages.training.keys.kernels import LORA, KernelChoice, KernelKeys
+from tunemill.stages.training.keys.kernels import LORA, SPECTRUM_PLUGINS, KernelChoice, KernelKeys
 from tunemill.stages.training.keys.machine import MachineKeys
 from tunemill.stages.training.keys.memory import MemoryKeys
 from tunemill.stages.training.keys.optimizer import OptimizerKeys
@@ -52,6 +52,17 @@ class TrainingKeys(
     def has_adapter(self) -> bool:
         """Whether an adapter is trained, in place of the model's own weights."""
         return self.adapter is not None
+
+    @model_validator(mode="after")
+    def _spectrum_has_a_share(self) -> Self:
+        if SPECTRUM_PLUGINS & set(self.plugins) and self.spectrum_top_fraction is None:
+            raise ConflictError(
+                "plugins: Spectrum trains a share of the linear modules; say which with spectrum_top_fraction, such as "
+                "0.5",
+                "spectrum_top_fraction",
+                "plugins",
+            )
+        return self
 
     @property
     def kernel_choice(self) -> KernelChoice:
