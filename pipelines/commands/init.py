@@ -136,9 +136,10 @@ def _say(options: argparse.Namespace, kinds: "Sequence[Kind]", target: Path) -> 
             print(f"  {kind.strays} of the {kind.looked} looked at are of another kind and will be set aside")
             print(f"  ({kind.first_stray})")
     print(f"written: {target}")
-    if not Path(os.path.expanduser(options.base_model)).is_dir():  # noqa: PTH111  as above
+    local = Path(os.path.expanduser(options.base_model)).is_dir()  # noqa: PTH111  as above
+    if not local and "://" not in options.base_model:
         print(
-            f"base_model: {options.base_model} is no folder on this machine; name one there, or with --base-model"
+            f"base_model: {options.base_model} is no folder on this machine: it is taken for a model of the Hub"
         )
     named = shlex.quote(str(target))
     print("\nnext:")

@@ -151,7 +151,7 @@ def test_the_next_commands_are_those_that_work(init, tmp_path):
     assert [line.split("#")[0].strip() for line in shown.splitlines() if line.startswith("  tunemill")] == [
         f"tunemill {command} 'my pipeline.yml'" for command in ("check", "plan", "run")
     ]
-    assert "SmolLM2-135M-Instruct is no folder on this machine" in shown
+    assert "SmolLM2-135M-Instruct is no folder on this machine: it is taken for a model of the Hub" in shown
     assert written("my pipeline.yml")["output_dir"] == "out/my pipeline"
 
 
