@@ -77,8 +77,8 @@ def _base_model(model: str, *, is_local: bool) -> list[str]:
     if is_local or model.startswith(ASSET_SCHEME):
         return [f"base_model: {spelled(model)} # the model to start from"]
     return [
-        "# The model to start from, fetched from the Hugging Face Hub when this runs first. Name another one there, or a",
-        "# folder with config.json, safetensors and tokenizer.",
+        "# The model to start from, fetched from the Hugging Face Hub when this runs first. Name another",
+        "# one there, or a folder with config.json, safetensors and tokenizer.",
         f"base_model: {spelled(model)}",
     ]
 

@@ -12,6 +12,7 @@ from tunemill.stages.declaration import EntryMark, RuntimeMark, Stage, StageConf
 
 # What asks for nothing where nothing is the default.
 OFF: tuple[Any, ...] = (None, False, [], {}, "")
+ANY_TEXT: tuple[Any, ...] = (str, str | None)
 
 
 def unread_keys(
@@ -42,7 +43,13 @@ def wrong_values(
     document: Document, stages: Sequence[Stage], readers: Sequence[type[StageConfig]]
 ) -> Iterator[Problem]:
     """Values that are wrong for `stages`, which the graph lacks, of keys that none of its `readers` reads."""
-    read = {key for config in readers for key in config.top_keys()}
+    # A reader that takes any text says nothing of a value.
+    read = {
+        key
+        for config in readers
+        for key, field in config.top_keys().items()
+        if config.model_fields[field].annotation not in ANY_TEXT
+    }
     unread = document.data.keys() - read
     for stage in stages:
         # Most graphs lack stages, and few documents have a key for one of these: their models need not be built.

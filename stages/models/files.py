@@ -82,8 +82,13 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 def forget_versions(folder: Path) -> None:
     """Take the writing library's version out of the configs that it saved in `folder`; other keys stay in order."""
     for name in ("config.json", "generation_config.json", "adapter_config.json"):
-        path = folder / name
-        if path.is_file():
-            config = json.loads(path.read_text(encoding="utf-8"))
-            kept = {key: value for key, value in config.items() if key not in VERSION_KEYS}
-            path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        if (folder / name).is_file():
+            forget_version(folder / name)
+
+
+def forget_version(path: Path) -> None:
+    """The same for one file; one that names no version stays as it is."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in config.items() if key not in VERSION_KEYS}
+    if kept != config:
+        path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from tunemill.stages.errors import SourceError
-from tunemill.stages.models.files import copy_file
+from tunemill.stages.models.files import copy_file, forget_version
 
 GENERATION_FILE = "generation_config.json"
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -39,6 +39,7 @@ def keep_generation(source: Path, target: Path) -> None:
     """The settings as `source` has them, where it has any, in place of those that were saved with the model."""
     if (source / GENERATION_FILE).is_file():
         copy_file(source / GENERATION_FILE, target / GENERATION_FILE)
+        forget_version(target / GENERATION_FILE)
 
 
 def _are_ids(value: Any) -> bool:

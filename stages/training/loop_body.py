@@ -173,7 +173,6 @@ def train_once(
 ) -> None:
     """One attempt to train."""
     be_quiet()
-    use_code_of(base_model.path)
     precision = choose_precision(config)
     check_attention(config)
     check_optimizer_here(config.optimizer, precision)
@@ -189,7 +188,10 @@ def train_once(
         config.num_epochs,
         config.max_steps,
     )
+    use_code_of(base_model.path)
     model, stored_config = load_model(config, base_model, precision)
+    if balances_experts(plain_model(model)):
+        keep_mask_for_balance(plain_model(model))
     keepers = choose_trained(config, model, config.seed, report)
     interval = logging_interval(schedule.total, config.logging_steps)
     reporter = Reporter(report, schedule, method.examples, interval)
@@ -327,8 +329,6 @@ def check_loss(
             f"gradient_accumulation_steps: {type(plain).__name__} averages the loss over each micro batch, so "
             f"accumulated steps would weigh tokens differently. Use gradient_accumulation_steps: 1."
         )
-    if balances_experts(plain):
-        keep_mask_for_balance(plain)
     if found.adds:
         check_added_loss(plain, precision.autocast, config.checkpoints_reentrantly)
         trainer.count_added_loss()

@@ -111,7 +111,8 @@ class AdapterKeys(LoraKeys):
         return self
 
     def _check_base(self) -> None:
-        bits = [key for key in ("load_in_4bit", "load_in_8bit") if getattr(self, key)]
+        chosen = {"load_in_4bit": self.load_in_4bit, "load_in_8bit": self.load_in_8bit}
+        bits = [key for key, value in chosen.items() if value]
         if len(bits) > 1:
             raise ConflictError("load_in_4bit and load_in_8bit: choose one", *bits)
         if bits and self.adapter is None:

@@ -13,7 +13,6 @@ from tunemill.stages.declaration import ConflictError, Idle, StageConfig
 ROWS = re.compile(r"(?P<pattern>.+)\[(?P<start>[0-9]*)(?P<colon>:)?(?P<end>[0-9]*)\]")
 # A period separates the parts of a name; `.*` and `.+` mean what they do elsewhere.
 PERIOD = re.compile(r"(?<!\\)\.(?![*+])")
-LAYERS = "model.layers"
 ADAPTER_ALONE = "it chooses among the model's own weights, and with an adapter none of them is trained"
 
 
@@ -60,7 +59,7 @@ class FrozenKeys(StageConfig):
         None, description="LISA: so many layers are trained at a time, drawn anew; embeddings and head always"
     )
     lisa_step_interval: PositiveInt | None = Field(None, description="LISA: steps between two draws")
-    lisa_layers_attribute: str = Field(LAYERS, description="LISA: where the layers are in the model")
+    lisa_layers_attribute: str = Field("model.layers", description="LISA: where the layers are in the model")
     spectrum_top_fraction: float | None = Field(
         None,
         gt=0,

@@ -43,7 +43,7 @@ def test_every_form_means_the_same(project, arguments):
         (["lora_target_modules=[q_proj, v_proj]"], "lora_target_modules", ["q_proj", "v_proj"]),
         (["--seed", "010"], "seed", 10),
         (["--lr_scheduler_kwargs", "{num_cycles: 1e-1}"], "lr_scheduler_kwargs", {"num_cycles": 0.1}),
-        (["lr_scheduler_kwargs.a=b=c"], "lr_scheduler_kwargs", {"a": "b=c"}),
+        (["gradient_checkpointing_kwargs.a=b=c"], "gradient_checkpointing_kwargs", {"a": "b=c"}),
         (["warmup_steps="], "warmup_steps", None),
         (["--warmup_steps", ""], "warmup_steps", None),
     ],

@@ -127,7 +127,7 @@ def test_each_kind_of_rows_gets_its_keys(init, capsys, rows, entry, said, kind):
     assert main(["check", "pipeline.yml"]) == 0
     *notes, last = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"pipeline.yml: no problem; \d+ nodes", last)
-    assert [note.split(": ")[2] for note in notes] == ["base_model"], "what must be changed, and nothing else"
+    assert not notes, "nothing must be changed"
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_nothing_is_overwritten_unless_asked(init, tmp_path):
         (["--base-model", "./nowhere"], "there is no such folder"),
         (["--base-model", "rows.jsonl"], "there is no such folder"),
         (["--base-model", ""], "a name is empty"),
-        (["--base-model", "asset://wrong"], "write asset://<pipeline>/<node>"),
+        (["--base-model", "asset://a/b/c/d"], "write asset://<pipeline>/<node>"),
         (["--base-model", "sub"], "base_model"),
         (["--base-model", "\udcff"], "is no text in UTF-8"),
         (["--output", "x" * 300], "give a shorter name"),

@@ -36,7 +36,6 @@ def test_a_plugin_of_kernels_beside_liger_is_no_note(tmp_path: Path) -> None:
     ("plugin", "said"),
     [
         ("axolotl.integrations.diffusion.DiffusionPlugin", "a method that is not supported yet"),
-        ("axolotl.integrations.expert_parallel.ExpertParallelPlugin", "over several GPUs"),
         ("axolotl.integrations.llm_compressor.LLMCompressorPlugin", "trains pruned weights"),
     ],
 )

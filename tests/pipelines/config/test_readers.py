@@ -25,7 +25,7 @@ from tunemill.pipelines.config.schema import json_schema
         ({**SFT, "pretrain_multipack_attn": False}, "pretrain_multipack_attn", "pretraining_data", "sft"),
         ({**SFT, "streaming_multipack_buffer_size": 5}, "streaming_multipack_buffer_size", "pretraining_data", "sft"),
         ({**PRETRAINING, "dataset_shard_num": 2}, "dataset_shard_num", "training_data", "sft"),
-        ({**PRETRAINING, "train_on_inputs": True}, "train_on_inputs", "tokenized", "sft"),
+        ({**PRETRAINING, "eot_tokens": ["x"]}, "eot_tokens", "tokenized", "sft"),
         (entry(SFT, "datasets", length=5), "datasets[0].length", "synthetic", "sft"),
     ],
 )  # fmt: skip

@@ -122,7 +122,7 @@ def test_nonsense_is_refused(yaml_file, override, message):
         ("learning_rate=1e-4", "learning_rate", 1e-4),
         ("micro_batch_size='2'", "micro_batch_size", 2),
         ("bf16=no", "bf16", False),
-        ("lr_scheduler_kwargs={a: true}", "lr_scheduler_kwargs", {"a": True}),
+        ("gradient_checkpointing_kwargs={a: true}", "gradient_checkpointing_kwargs", {"a": True}),
     ],
 )
 def test_what_makes_sense_is_still_taken(yaml_file, override, field, value):

@@ -33,6 +33,7 @@ ERRORS_OF: dict[str, tuple[str, ...]] = {
     "enum": ("enum",),
     "list": ("list_type", "too_short", "too_long"),
     "dict": ("dict_type",),
+    "tuple": ("tuple_type", "missing", "too_long"),
     "model": ("model_type", "extra_forbidden", "missing"),
     "none": ("none_required",),
     "any": (), "union": (), "nullable": (), "default": (), "model-field": (), "model-fields": (),

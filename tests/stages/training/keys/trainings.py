@@ -223,7 +223,9 @@ def watch_mlp(model: Any, tokens: list[int]) -> None:
     def on_run(_module: Any, args: Any, _given: Settings) -> None:
         tokens.append(args[0].shape[-2])
 
-    plain.model.layers[0].mlp.down_proj.register_forward_pre_hook(on_run, with_kwargs=True)
+    mlp = plain.model.layers[0].mlp
+    if hasattr(mlp, "down_proj"):
+        mlp.down_proj.register_forward_pre_hook(on_run, with_kwargs=True)
 
 
 @contextmanager
