@@ -114,6 +114,7 @@ def test_it_learns_and_merges_into_what_was_trained(tmp_path: Path, bits: int, d
         assert trained != pytest.approx(loss_of(tmp_path / "of base", base, adapter), rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
