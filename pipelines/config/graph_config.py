@@ -162,6 +162,7 @@ class GraphConfig(StageConfig):
 
     def idle(self) -> Iterator[Idle]:
         """A revision of what has none."""
+        yield from super().idle()
         if self.revision_of_model is not None and not self.base_model.startswith(HUB_MODELS):
             yield Idle(
                 "revision_of_model", "base_model is no model of the Hub, and only those have revisions"

@@ -189,7 +189,8 @@ class TrackerConfig(StageConfig):
         for name in TRACKERS:
             use = self._use_key(name)
             for key in self.settings_of(name):
-                if key != use and name not in self.asked and not key.endswith("_mode"):
+                switches_off = key.endswith("_mode") and getattr(self, key) == "disabled"
+                if key != use and name not in self.asked and not switches_off:
                     yield Idle(key, f"{TRACKERS[name].title} is off ({use})")
         for key in (
             "swanlab_log_completions",

@@ -14,9 +14,10 @@ from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.resources.redaction import redacted_document, secrets_in
 from tunemill.resources.store import Published
 from tunemill.resources.trackers.client import TrackerProcess
+from tunemill.resources.trackers.table import TRACKERS
 
-# To write and send what is left; and the same with a whole model.
-FINISH_SECONDS, UPLOAD_SECONDS = 60.0, 3600.0
+# To write and send what is left; the same with a whole model; and where the training failed or was interrupted.
+FINISH_SECONDS, UPLOAD_SECONDS, GIVEN_UP_SECONDS = 60.0, 3600.0, 10.0
 UPLOADS = ("wandb_log_model", "hf_mlflow_log_artifacts")
 
 
@@ -36,7 +37,7 @@ class NodeTracking:
         # Words come from other threads, and are said by this one.
         self._words: deque[str] = deque()
         self._key = ""
-        self._open: dict[str, TrackerProcess] = {}
+        self._open: dict[str, TrackerProcess] | None = None
         self._summary: dict[str, Any] = {}
 
     def hear(self, event: dict[str, Any]) -> None:
@@ -45,8 +46,8 @@ class NodeTracking:
             case "start":
                 self._key = event["key"]
             case "step":
-                if not self._open:
-                    self._open = {name: self._process(name) for name in self._trackers.asked}
+                if self._open is None:
+                    self._open = dict(self._processes())
                 for process in self._open.values():
                     process.send({"type": "step", "step": event["step"], "metrics": event["metrics"]})
             case "summary":
@@ -55,16 +56,28 @@ class NodeTracking:
 
     def end(self, published: Published | None) -> None:
         """The node has its artifact, or failed. An interrupted training can be gone on with, and so can its run."""
-        for name, process in self._open.items():
+        for name, process in (self._open or {}).items():
+            if published is None:
+                process.finish(False, self._summary, None, GIVEN_UP_SECONDS)
+                continue
             settings = self._trackers.settings_of(name)
-            uploads = published is not None and any(settings.get(key) for key in UPLOADS)
-            artifact = None if published is None else str(published.data)
+            uploads = any(settings.get(key) for key in UPLOADS)
             seconds = UPLOAD_SECONDS if uploads else FINISH_SECONDS
-            process.finish(published is not None, self._summary, artifact, seconds)
-            if published is not None:
+            process.finish(True, self._summary, str(published.data), seconds)
+            with suppress(OSError):
                 self._note(name).unlink(missing_ok=True)
         self._open = {}
         self._speak()
+
+    def _processes(self) -> Iterator[tuple[str, TrackerProcess]]:
+        """Those that can be started: a machine without room for a process still trains."""
+        for name in self._trackers.asked:
+            try:
+                yield name, self._process(name)
+            except OSError as error:
+                self._say(
+                    f"{TRACKERS[name].title} cannot be started: {error}. The training is not touched by that"
+                )
 
     def _process(self, name: str) -> TrackerProcess:
         pipeline, node = self._pipeline, self._node

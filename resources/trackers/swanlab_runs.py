@@ -16,10 +16,10 @@ class SwanlabRun:
     def __init__(self, settings: Mapping[str, Any], run: TrackedRun) -> None:
         import swanlab
 
-        if key := settings.get("swanlab_api_key"):
-            swanlab.login(api_key=key, host=settings.get("swanlab_api_host") or None)
         mode = settings.get("swanlab_mode")
+        place = {name: settings.get(f"swanlab_{name}") for name in ("api_key", "api_host", "web_host")}
         self._run = swanlab.init(
+            settings=swanlab.Settings.model_validate({name: value for name, value in place.items() if value}),
             log_dir=str(run.folder),
             mode=MODES.get(mode, mode) if mode else None,
             workspace=settings.get("swanlab_workspace"),

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from bitsandbytes.functional import QuantState, dequantize_4bit, int8_vectorwise_dequant
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from tunemill.stages.models.skeleton_body import skeleton_of_folder
 from tunemill.stages.models.weights import StoredTensor, tensors_of_model
 
 # What bitsandbytes stores beside a weight.
@@ -57,7 +57,5 @@ class StoredBase:
 
 def _stored_turned(folder: Path) -> frozenset[str]:
     """Weights that the model has as (in, out), as GPT-2 does, and bitsandbytes stores as (out, in)."""
-    config = AutoConfig.from_pretrained(folder)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    model = skeleton_of_folder(folder)
     return frozenset(f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D))

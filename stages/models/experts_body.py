@@ -11,7 +11,8 @@ from typing import Any, Literal
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from bitsandbytes.nn.parametrize import replace_parameter_4bit
 
-# Values that share a scale. A row must be a multiple of it, as for linear modules.
+# Values that share a scale. On a CPU bitsandbytes starts a new block with every row of a weight when it reads one, and
+# not when it stores one: rows of linear modules and of experts that are no multiple of it come back as noise.
 BLOCK = 64
 
 

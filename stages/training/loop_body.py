@@ -203,10 +203,8 @@ def train_once(
     if config.relora:
         kept.append(Restarts(config, model, config.seed, out.checkpoints, schedule.total, report))
     checkpoints = Checkpoints(report, out.checkpoints, save_steps(config, schedule), config.save_total_limit)
-    collator, warmup = (
-        method.collator(model),
-        warmup_steps(schedule.total, config.warmup_steps, config.warmup_ratio),
-    )
+    collator = method.collator(model)
+    warmup = warmup_steps(schedule.total, config.warmup_steps, config.warmup_ratio)
     trainer = LoopTrainer(
         own_loss=method.own_loss,
         make_optimizer=partial(build_optimizer, config, warmup=warmup),

@@ -3,7 +3,7 @@
 B: pairs of a micro batch, L: tokens of the longest of their 2B sequences, V: the vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -170,10 +170,13 @@ def on_pairs(
         own_loss = OwnLoss(partial(loss_of, config), counts_of)
         held_out = training_data.held_out if evaluation_data is None else evaluation_data.rows
         pairs = PairReader(training_data.rows, tokenizer, config.sequence_len)
+        longest = {"training data": pairs.longest_row}
+        if held_out.exists():
+            longest["held-out pairs"] = PairReader(held_out, tokenizer, config.sequence_len).longest_row
         method = Method(
             examples=pair_examples(pairs, config.seed, config.curriculum_sampling),
             collator=lambda _model: collate_pairs,
-            check=partial(check_length, pairs.longest_row, report),
+            check=partial(check_lengths, longest, report),
             own_loss=own_loss,
             score=scorer(config, own_loss, held_out, tokenizer) if held_out.exists() else None,
         )
@@ -182,9 +185,10 @@ def on_pairs(
     return body
 
 
-def check_length(longest: int, report: Report, model: Any, _collator: Any) -> None:
-    """Refuse a model with too few positions for a sequence."""
-    check_positions(plain_model(model), longest, "training data", report)
+def check_lengths(longest: Mapping[str, int], report: Report, model: Any, _collator: Any) -> None:
+    """Refuse a model with too few positions for a sequence. `longest`: which rows -> tokens of the longest."""
+    for which, tokens in longest.items():
+        check_positions(plain_model(model), tokens, which, report)
 
 
 def scorer(

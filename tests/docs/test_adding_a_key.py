@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
 from support.project import make_project
+
+pytestmark = pytest.mark.slow
 
 PAGE = "adding-a-key.md"
 SMALL = {"adapter": None, "quantization": None, "max_steps": 1}

@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
 from support.project import make_project
+
+pytestmark = pytest.mark.slow
 
 PAGE = "adding-a-method.md"
 # What supervised training reads, and pairs do without.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -106,6 +106,11 @@ class TokenizerConfig(StageConfig):
             self.lora_modules_to_save or self.peft_trainable_token_indices
         )
 
+    def semantic(self) -> dict[str, Any]:
+        """As in the base class; and whether new tokens would be refused, which another pipeline may not have asked."""
+        refuses = bool(self.leaves_new_tokens_untrained and self.special_tokens.trained)
+        return super().semantic() | ({"refuses_new_tokens": True} if refuses else {})
+
     @field_validator("tokenizer_use_fast")
     @classmethod
     def _fast_alone(cls, value: bool | None) -> bool | None:
@@ -129,6 +134,7 @@ class TokenizerConfig(StageConfig):
 
     def idle(self) -> Iterator[Idle]:
         """Settings that ask for what happens anyway."""
+        yield from super().idle()
         if self.tokenizer_use_fast:
             yield Idle("tokenizer_use_fast", "only tokenizers with tokenizer.json are used")
         if self.tokenizer_save_jinja_files:

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from tunemill.stages.artifacts import Model, Tokenizer
 from tunemill.stages.errors import SettingError, SourceError
 from tunemill.stages.models.base_model.config import BaseModelConfig
-from tunemill.stages.models.base_model.fit_body import check_fit, skeleton_of
+from tunemill.stages.models.base_model.fit_body import check_fit
 from tunemill.stages.models.base_model.folder import fault_of_class, fault_of_folder, fault_of_settings
 from tunemill.stages.models.base_model.overrides_body import overridden_config
 from tunemill.stages.models.base_model.special_tokens import align_special_tokens
@@ -29,6 +29,7 @@ from tunemill.stages.models.own_code import KEY as CODE_KEY
 from tunemill.stages.models.own_code import code_files, digest_of
 from tunemill.stages.models.own_code_body import check_without_code, use_code_of
 from tunemill.stages.models.quiet_body import be_quiet
+from tunemill.stages.models.skeleton_body import skeleton_of
 from tunemill.stages.models.ties_body import twice_stored, untie_config
 from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
 from tunemill.stages.models.weights import tensors_of_model
@@ -59,7 +60,9 @@ def base_model(
     twice = "no"
     stored_in_bits = is_quantized(folder)
     if stored_in_bits and config.model_quantization_config is not None:
-        _unpack(config, folder, max(rows, wanted), tokenizer, out, report)
+        check_generation(folder)
+        _unpack(config, folder, max(rows, wanted), out.data, report)
+        _finish(config, tokenizer, words, out.data, report)
         return
     if stored_in_bits and (_resizes(config, rows, wanted) or config.reinit_weights or config.changes_config):
         raise SettingError(
@@ -85,19 +88,10 @@ def base_model(
             copy_file(path, out.data / path.name)
     if twice == "apart":
         untie_config(out.data / "config.json")
-    if not config.trust_remote_code:
-        _forget_code(out.data / "config.json")
-    copy_tokenizer(tokenizer.path, out.data)
-    check_same_tokenizer(tokenizer.path, out.data)
-    _align(
-        out.data, {name: getattr(words, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    )
-    _summarize(out.data, len(words), report)
+    _finish(config, tokenizer, words, out.data, report)
 
 
-def _unpack(
-    config: BaseModelConfig, folder: Path, rows: int, tokenizer: Tokenizer, out: Workspace, report: Report
-) -> None:
+def _unpack(config: BaseModelConfig, folder: Path, rows: int, target: Path, report: Report) -> None:
     kind = config.model_quantization_config
     assert kind is not None
     if config.reinit_weights or config.shrink_embeddings or config.changes_config:
@@ -106,15 +100,17 @@ def _unpack(
             f"another config than the model's own. Take these out."
         )
     report.log(f"reading the quantized weights as bfloat16 ({kind})")
-    write_unpacked(folder, kind, rows, config.mean_resizing_embeddings, out.data)
+    write_unpacked(folder, kind, rows, config.mean_resizing_embeddings, target)
+
+
+def _finish(config: BaseModelConfig, tokenizer: Tokenizer, words: Any, target: Path, report: Report) -> None:
+    """Beside the written weights: the tokenizer, and its special tokens in the model's own files."""
     if not config.trust_remote_code:
-        _forget_code(out.data / "config.json")
-    copy_tokenizer(tokenizer.path, out.data)
-    words = AutoTokenizer.from_pretrained(tokenizer.path)
-    _align(
-        out.data, {name: getattr(words, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    )
-    _summarize(out.data, len(words), report)
+        _forget_code(target / "config.json")
+    copy_tokenizer(tokenizer.path, target)
+    check_same_tokenizer(tokenizer.path, target)
+    _align(target, {name: getattr(words, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")})
+    _summarize(target, len(words), report)
 
 
 def _take_code(folder: Path, target: Path, report: Report) -> None:

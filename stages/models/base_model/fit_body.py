@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from tunemill.stages.errors import SettingError, SourceError
+from tunemill.stages.models.skeleton_body import skeleton_of
 from tunemill.stages.models.weights import tensors_of_model
 
 SHOWN = 3
@@ -16,12 +16,6 @@ SHOWN = 3
 CONSTANT = re.compile(r"\.(masked_bias|inv_freq)$")
 # Transformers joins these into one tensor a layer: what is missing of it has no name in the model.
 EXPERT = re.compile(r"(?P<before>.*\.experts\.)(?P<number>\d+)(?P<after>\..*)")
-
-
-def skeleton_of(model_config: Any) -> Any:
-    """The model without weights, on the meta device."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(model_config)
 
 
 def check_fit(folder: Path, model_config: Any, *, overridden: bool = False) -> None:

@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from tunemill.stages.models.skeleton_body import skeleton_of_folder
 from tunemill.stages.models.weights import StoredTensor, tensors_of_model
 
 
@@ -41,8 +40,7 @@ class Names:
 
 def names_of(folder: Path) -> Names:
     """The names of a model folder."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    model = skeleton_of_folder(folder)
     modules = {id(module): name for name, module in model.named_modules()}
     turned = frozenset(
         f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)

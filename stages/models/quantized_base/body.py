@@ -5,25 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
 from tunemill.stages.artifacts import BaseModel
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.dequantize_body import StoredBase
-from tunemill.stages.models.experts_body import round_experts
+from tunemill.stages.models.experts_body import BLOCK, round_experts
 from tunemill.stages.models.files import copy_file, copy_tokenizer, forget_versions, model_files, weight_files
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
 from tunemill.stages.models.loading_body import is_quantized, quantization_of
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.quantized_base.config import QuantizedBaseConfig
 from tunemill.stages.models.quiet_body import be_quiet
+from tunemill.stages.models.skeleton_body import skeleton_of_folder
 from tunemill.stages.models.weights import sort_header, tensors_of_model
 from tunemill.stages.report import Report, Workspace
-
-# Values that share a scale in 4 bits. On a CPU bitsandbytes starts a new block with every row of a weight when it
-# reads one, and not when it stores one: other rows come back as noise.
-BLOCK = 64
 
 
 def quantize_base(config: QuantizedBaseConfig, base_model: BaseModel, out: Workspace, report: Report) -> None:
@@ -110,8 +107,7 @@ def _settings(config: QuantizedBaseConfig, skipped: list[str] | None) -> BitsAnd
 
 def _skipped(config: QuantizedBaseConfig, folder: Path, report: Report) -> list[str] | None:
     """Modules that stay as they are; None leaves the choice to transformers: the output head."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    model = skeleton_of_folder(folder)
     linear = {
         name: module.weight.shape[0] if isinstance(module, Conv1D) else module.in_features
         for name, module in model.named_modules()

@@ -75,6 +75,21 @@ class QuantizedBaseConfig(StageConfig):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _of_these_bits(self) -> Self:
+        """Where the same settings stand at the top they are noted; here a note would be of the whole key."""
+        of_4_bits = (*TOP_KEYS, "bnb_4bit_quant_storage")
+        misplaced = {"load_in_4bit": ("llm_int8_threshold",), "load_in_8bit": of_4_bits}
+        for bits, keys in misplaced.items():
+            for key in keys:
+                if getattr(self, bits) and getattr(self.bnb_config_kwargs, key) is not None:
+                    raise ConflictError(
+                        f"bnb_config_kwargs: {key} asks for nothing with {bits}. Take it out",
+                        "bnb_config_kwargs",
+                        bits,
+                    )
+        return self
+
     def asked(self, key: str) -> Any:
         """The value of a setting of bitsandbytes by either of its places; None where it is unset."""
         top = getattr(self, key) if key in TOP_KEYS else None

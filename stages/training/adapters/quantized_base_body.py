@@ -7,12 +7,9 @@ from bitsandbytes.nn.modules import Linear4bit
 from peft.tuners.lora.layer import ParamWrapper
 
 from tunemill.stages.errors import SettingError
-from tunemill.stages.models.experts_body import pack_experts
+from tunemill.stages.models.experts_body import BLOCK, pack_experts
 from tunemill.stages.models.loading_body import quantization_of
 from tunemill.stages.training.keys.adapter import AdapterKeys
-
-# Values that share a scale in 4 bits: on a CPU a row must be a multiple of it.
-BLOCK = 64
 
 
 def check_quantized(config: AdapterKeys, model: Any) -> None:

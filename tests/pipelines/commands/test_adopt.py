@@ -51,9 +51,12 @@ def test_a_model_is_copied_once_and_pipelines_name_it(tmp_path, capsys):
         ("nowhere", "x", "no such folder"),
         ("empty", "x", "holds neither a model"),
         ("empty", "a/b", "a name has up to 100 letters"),
+        ("damaged", "x", "its index of weights is damaged"),
     ],
 )
 def test_what_cannot_be_adopted(tmp_path, capsys, folder, name, said):
     (tmp_path / "empty").mkdir()
+    damaged = make_model(tmp_path / "damaged")
+    (damaged / "model.safetensors.index.json").write_text("{")
     code, _, err = tell(capsys, "adopt", tmp_path / folder, "--as", name, "--state", tmp_path / "state")
     assert code == 1 and said in err

@@ -42,8 +42,17 @@ def test_what_no_tracker_can_do_is_refused(keys, words):
 
 
 def test_keys_of_a_tracker_that_is_off_ask_for_nothing():
-    config = TrackerConfig(wandb_entity="me", use_swanlab=True, swanlab_log_completions=True)
-    assert {item.key for item in config.idle()} == {"wandb_entity", "swanlab_log_completions"}
+    config = TrackerConfig(
+        wandb_entity="me",
+        wandb_mode="offline",
+        use_swanlab=True,
+        swanlab_log_completions=True,
+        swanlab_web_host="x",
+    )
+    assert {item.key for item in config.idle()} == {
+        "wandb_entity", "wandb_mode", "swanlab_log_completions",
+    }  # fmt: skip
+    assert not list(TrackerConfig(wandb_mode="disabled").idle())
 
 
 def test_every_key_belongs_to_a_tracker_and_each_gets_its_own():

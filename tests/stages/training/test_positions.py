@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.pairs import preference_data
 from support.tiny_model import Heard, evaluation_data, make_model, training_data, workspace
 from support.tiny_tokenizer import make_tokenizer
 from transformers import AutoModelForCausalLM, CodeGenConfig, GPT2Config, OPTConfig
@@ -14,6 +15,8 @@ from tunemill.stages.errors import UserError
 from tunemill.stages.evaluation.body import evaluate
 from tunemill.stages.evaluation.config import EvaluationConfig
 from tunemill.stages.models.positions_body import table_of_positions
+from tunemill.stages.training.orpo.body import orpo
+from tunemill.stages.training.orpo.config import OrpoConfig
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
 
@@ -129,3 +132,15 @@ def test_tables_of_every_kind_are_found(config: Any) -> None:
     model(input_ids=torch.ones(1, TABLE, dtype=torch.long))
     with pytest.raises((IndexError, RuntimeError)):
         model(input_ids=torch.ones(1, TABLE + 1, dtype=torch.long))
+
+
+@pytest.mark.parametrize("which", ["training data", "held-out pairs"])
+def test_pairs_that_do_not_fit_are_refused_before_the_first_step(tmp_path: Path, which: str) -> None:
+    short, long = [("a", "b", "c")], [("a", "b" * 3 * TABLE, "c")]
+    rows = (long, short) if which == "training data" else (short, long)
+    data = preference_data(tmp_path / "pairs", rows[0], held_out=rows[1])
+    heard = Heard()
+    config = OrpoConfig(learning_rate=0.001, max_steps=1, bf16=False, sequence_len=512)
+    with pytest.raises(UserError, match=f"{which}.*positions|positions.*{which}"):
+        orpo(config, Model(gpt2(tmp_path / "base")), data, None, workspace(tmp_path), heard.report)
+    assert not heard.steps("loss")

@@ -58,7 +58,13 @@ def test_the_stage_refuses_what_check_could_not_see(tmp_path: Path) -> None:
     assert [fault.key for fault in config.faults()] == ["special_tokens"]
     with pytest.raises(SettingError, match="<new>: not in the tokenizer"):
         tokenizer(config, None, workspace(tmp_path / "out"), Heard().report)
-    assert (
-        config.semantic()
-        == TokenizerConfig(base_model=str(folder), special_tokens={"eos_token": "<new>"}).semantic()
-    )
+
+
+def test_a_tokenizer_of_a_full_training_is_no_answer_to_an_adapters_question() -> None:
+    def key_of(**given: Any) -> dict[str, Any]:
+        return TokenizerConfig(base_model="m", **given).semantic()
+
+    new = {"special_tokens": {"eos_token": "<new>"}}
+    assert key_of(**new, adapter="lora") != key_of(**new)
+    assert key_of(**new, adapter="lora", lora_modules_to_save=["lm_head"]) == key_of(**new)
+    assert key_of(adapter="lora") == key_of()

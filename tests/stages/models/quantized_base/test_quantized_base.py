@@ -135,11 +135,20 @@ def test_weights_stored_in_by_out(tmp_path: Path) -> None:
         ({"bnb_4bit_quant_type": "fp4", "bnb_config_kwargs": {"bnb_4bit_quant_type": "nf4"}}, "Keep one"),
         ({"bnb_config_kwargs": {"llm_int8_has_fp16_weight": True}}, "Input should be False"),
         ({"bnb_config_kwargs": {"no_such": 1}}, "Extra inputs"),
+        ({"bnb_config_kwargs": {"llm_int8_threshold": 4}}, "asks for nothing with load_in_4bit"),
+        (
+            {
+                "load_in_4bit": False,
+                "load_in_8bit": True,
+                "bnb_config_kwargs": {"bnb_4bit_quant_type": "fp4"},
+            },
+            "asks for nothing with load_in_8bit",
+        ),
     ],
 )
 def test_what_bitsandbytes_is_not_asked(settings: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
-        QuantizedBaseConfig(load_in_4bit=True, **settings)
+        QuantizedBaseConfig.model_validate({"load_in_4bit": True, **settings})
     QuantizedBaseConfig(
         load_in_4bit=True, bnb_4bit_quant_type="fp4", bnb_config_kwargs={"bnb_4bit_quant_type": "fp4"}
     )

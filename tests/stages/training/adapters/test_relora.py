@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import pytest
 import torch
 from peft import PeftModel
@@ -254,7 +255,6 @@ def test_pruning_forgets_the_smallest_first_moments_and_their_second_ones() -> N
 
 @pytest.mark.parametrize("method", ["magnitude", "random"])
 def test_pruning_of_moments_in_8_bits(method: str) -> None:
-    bitsandbytes = pytest.importorskip("bitsandbytes")
     # It remembers parameters of other tests by their address, which may be this one's by now.
     bitsandbytes.optim.GlobalOptimManager.get_instance().initialize()
     factor = torch.nn.Parameter(torch.zeros(66, 100))
