@@ -331,6 +331,10 @@ class Stage:
     keys are then noted, where those of other stages are refused. `tracked`: its steps go to the trackers that the YAML
     asks for. `resumes_from` finds, in what an interrupted attempt
     has left in its folder of checkpoints, the one that the body goes on from; a stage without it begins anew.
+
+    `traces` is a `module:function` that says where rows of the artifact come from. It is called as `function(config,
+    made, rows, **inputs)` with the artifact and numbers of rows in it, from 0, and gives for each a `RowOf` an input,
+    or the `RowPlace` in a source. Nothing is stored for it: it finds out again what the body did.
     """
 
     name: str
@@ -349,3 +353,4 @@ class Stage:
     idle_without: str | None = None
     tracked: bool = False
     resumes_from: Callable[[Path], Path | None] | None = None
+    traces: str | None = None

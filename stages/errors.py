@@ -30,6 +30,15 @@ class RowPlace:
         )
 
 
+@dataclass(frozen=True)
+class RowOf:
+    """A row of another stage's artifact: number `row`, from 0, of artifact number `index`, from 0, of an input."""
+
+    input: str
+    index: int
+    row: int
+
+
 class SettingError(UserError):
     """A setting cannot be honoured with these inputs or on this machine."""
 

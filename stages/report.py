@@ -43,6 +43,13 @@ class Report:
         """Figures of the whole stage: kept in the manifest and printed by `run --json`. Later calls add."""
         self.emit({"type": "summary", "metrics": metrics})
 
+    def suspects(self, of: str, rows: Sequence[int]) -> None:
+        """The rows of the input `of`, counted from 0, that a failure is about, before it is raised.
+
+        Whoever launched the body adds to its error from which lines of which files they come.
+        """
+        self.emit({"type": "suspects", "input": of, "rows": list(rows)})
+
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Scalar]]) -> None:
         """A small table for the report and the asset's metadata."""
         self.emit(

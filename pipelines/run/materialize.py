@@ -5,7 +5,7 @@ import re
 import shlex
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.plan import Resolved, explain, node_ref, resolve, upstream_asset
 from tunemill.pipelines.run.links import link_result
 from tunemill.pipelines.run.observer import Observer, unobserved
+from tunemill.pipelines.run.suspects import with_origins
 from tunemill.resources.building import Building
 from tunemill.resources.environment import recorded_environment
 from tunemill.resources.errors import LaunchError, StoreError
@@ -205,6 +206,7 @@ def _compute(
 ) -> Published:
     started, at = time.monotonic(), datetime.now(UTC)
     display: dict[str, Any] = {"metrics": {}, "tables": [], "plots": []}
+    suspects: dict[str, list[int]] = {}
 
     def sink(event: dict[str, Any]) -> None:
         match event["type"]:
@@ -212,10 +214,16 @@ def _compute(
                 display["metrics"] |= event["metrics"]
             case "table" | "plot":
                 display[f"{event['type']}s"].append(event)
+            case "suspects":
+                suspects[event["input"]] = event["rows"]
         observe(event)
 
     observe({"type": "start", "key": resolved.key})
-    with device(session, node, observe), _with_its_log_named(session, node):
+    with (
+        device(session, node, observe),
+        _with_its_log_named(session, node),
+        _with_origins(session, node, inputs, suspects),
+    ):
         session.launch(make_call(node, inputs, building), sink)
     check_unchanged(session, node, resolved, inputs)
     secrets = secrets_in(node.config.model_dump(mode="json"), os.environ)
@@ -281,6 +289,23 @@ def _with_its_log_named(session: Session, node: Node) -> Iterator[None]:
             str(session.store.root),
         ]
         raise LaunchError(f"{error}\nthe whole log: {shlex.join(command)}") from error
+
+
+@contextmanager
+def _with_origins(
+    session: Session, node: Node, inputs: Mapping[str, Published], suspects: Mapping[str, Sequence[int]]
+) -> Iterator[None]:
+    """A user's mistake that is about rows of inputs also names the lines of the files that they come from."""
+    try:
+        yield
+    except LaunchError as error:
+        if not error.user or not suspects:
+            raise
+        message = str(error)
+        for name, rows in suspects.items():
+            (upstream,) = node.inputs[name]
+            message = with_origins(message, rows, session.pipeline, upstream, inputs[upstream], session.store)
+        raise LaunchError(message, user=True) from error
 
 
 def check_unchanged(

@@ -57,10 +57,12 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             return
         loss, step = logs["loss"], state.global_step
         if not math.isfinite(loss):
+            numbers = self._numbers_of(step)
+            self._report.suspects("training_data", self._examples.rows_of(numbers))
             raise UserError(
                 f"step {step} of {self._schedule.total}: the loss is {loss}. Lower learning_rate (here "
                 f"{logs['learning_rate']:g}), lower max_grad_norm, warm up longer, or use bf16 in place of fp16. The "
-                f"step trained on {self._examples.named(self._numbers_of(step))}."
+                f"step trained on {self._examples.named(numbers)}."
             )
         self._losses.append(loss)
         for name in logs.keys() - TRAINERS_OWN:

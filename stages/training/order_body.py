@@ -71,10 +71,14 @@ class Examples:
         """The rows, counted from 0, that an example is made of."""
         return [number]
 
+    def rows_of(self, numbers: Sequence[int]) -> list[int]:
+        """The rows, counted from 0, that these examples are made of, each once."""
+        return sorted({row for number in numbers for row in self.rows(number)})
+
     def named(self, numbers: Sequence[int]) -> str:
         """The rows of these examples, counted from 1, as a message names them."""
-        rows = sorted({row + 1 for number in numbers for row in self.rows(number)})
-        listed = ", ".join(str(row) for row in rows[:NAMED])
+        rows = self.rows_of(numbers)
+        listed = ", ".join(str(row + 1) for row in rows[:NAMED])
         more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
         return f"{'row' if len(rows) == 1 else 'rows'} {listed}{more} of {self._file or 'the training data'}"
 

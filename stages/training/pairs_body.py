@@ -52,6 +52,7 @@ class PairReader:
             raise SettingError(
                 "the tokenizer has no EOS token to end answers with; set special_tokens: eos_token"
             )
+        self.file = rows
         self._table = pa.ipc.open_file(pa.memory_map(str(rows))).read_all()
         self._tokenizer = tokenizer
         self._longest = longest
@@ -103,11 +104,17 @@ def _size(row: Row) -> int:
     return len(ids) if (labels != IGNORED).any() else 0
 
 
-def pair_examples(reader: PairReader, seed: int, keep_order: bool) -> Examples:
+class PairExamples(Examples):
     """The pairs in the order of each epoch."""
-    examples = Examples(reader.read, reader.lengths, seed, keep_order=keep_order)
-    examples.longest_row = reader.longest_row
-    return examples
+
+    def __init__(self, reader: PairReader, seed: int, keep_order: bool) -> None:
+        super().__init__(reader.read, reader.lengths, seed, keep_order=keep_order, file=reader.file)
+        self.longest_row = reader.longest_row
+        self._numbers = reader.numbers
+
+    def rows(self, number: int) -> list[int]:
+        """The row that a pair is: those of which nothing is left of an answer are no examples."""
+        return [int(self._numbers[number])]
 
 
 def collate_pairs(pairs: Sequence[Pair]) -> Batch:
@@ -174,7 +181,7 @@ def on_pairs(
         if held_out.exists():
             longest["held-out pairs"] = PairReader(held_out, tokenizer, config.sequence_len).longest_row
         method = Method(
-            examples=pair_examples(pairs, config.seed, config.curriculum_sampling),
+            examples=PairExamples(pairs, config.seed, config.curriculum_sampling),
             collator=lambda _model: collate_pairs,
             check=partial(check_lengths, longest, report),
             own_loss=own_loss,

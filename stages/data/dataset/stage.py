@@ -14,5 +14,6 @@ DATASET = Stage(
     kinds=("arrow",),
     description="The rows of one source, validated, each as compact JSON text.",
     prepares_data=True,
+    traces="tunemill.stages.data.rows.trace_body:trace_to_source",
     shown_as="nothing",
 )

@@ -1,5 +1,6 @@
 """The body of the preference_data stage: fit to the sequence length, merge, shuffle, split."""
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -13,6 +14,7 @@ from tunemill.stages.data.preference_data.rows import (
     read_preference_rows,
     write_preference_rows,
 )
+from tunemill.stages.data.rows.limits import Strategy
 from tunemill.stages.data.rows.order import shuffled
 from tunemill.stages.data.rows.tally import dataset_names, plot_lengths
 from tunemill.stages.data.rows.token_rows import Bools
@@ -29,8 +31,7 @@ def preference_data(
     """
     datasets = [read_preference_rows(item.rows, number) for number, item in enumerate(tokenized, 1)]
     names = dataset_names(config.datasets, len(datasets))
-    strategy = config.excess_length_strategy or ("truncate" if datasets[0].is_reward else "drop")
-    fitted = [fit(rows, config.sequence_len, strategy, names) for rows in datasets]
+    fitted = [fit(rows, config.sequence_len, strategy_of(config, datasets), names) for rows in datasets]
     everything = concatenated(datasets)
     merged = in_training_order([item.rows for item in fitted], config)
     truncated = sum(item.truncated for item in fitted)
@@ -38,9 +39,13 @@ def preference_data(
         raise RowError(
             f"nothing is left to train on: all {len(everything)} rows are longer than sequence_len: "
             f"{config.sequence_len}"
-            + (" and cannot be truncated: their prompts alone are" if strategy == "truncate" else "")
+            + (
+                " and cannot be truncated: their prompts alone are"
+                if strategy_of(config, datasets) == "truncate"
+                else ""
+            )
         )
-    unique = merged.take(first_of_each(merged)) if config.dataset_exact_deduplication else merged
+    unique = without_duplicates(merged, config)
     rows, held_out = split(unique, config.val_set_size)
     write_preference_rows(rows, out.data / "rows.arrow")
     if held_out is not None:
@@ -52,6 +57,16 @@ def preference_data(
     plot_lengths(everything.length, config.sequence_len, "sequence_len", report)
     steps = {"rows": everything, "fit": merged, "unique": unique, "held out": held_out, "kept": rows}
     show_rows({step: part for step, part in steps.items() if part is not None}, names, report)
+
+
+def strategy_of(config: PreferenceDataConfig, datasets: Sequence[PreferenceRows]) -> Strategy:
+    """What happens to rows that are too long."""
+    return config.excess_length_strategy or ("truncate" if datasets[0].is_reward else "drop")
+
+
+def without_duplicates(rows: PreferenceRows, config: PreferenceDataConfig) -> PreferenceRows:
+    """Of equal rows the first, where that is asked for."""
+    return rows.take(first_of_each(rows)) if config.dataset_exact_deduplication else rows
 
 
 def in_training_order(datasets: list[PreferenceRows], config: PreferenceDataConfig) -> PreferenceRows:

@@ -15,5 +15,6 @@ PREFERENCE_DATA = Stage(
     description="All preference rows fitted to the sequence length, merged, shuffled and split.",
     libraries=("numpy",),
     prepares_data=True,
+    traces="tunemill.stages.data.preference_data.trace_body:trace",
     export="tunemill.stages.data.preference_data.export_body:export_batch",
 )

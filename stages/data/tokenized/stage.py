@@ -15,5 +15,6 @@ TOKENIZED = Stage(
     description="One dataset's rows as token ids and labels, masked by role.",
     libraries=("jinja2", "tokenizers", "transformers"),
     prepares_data=True,
+    traces="tunemill.stages.data.rows.trace_body:trace_to_dataset",
     shown_as="tokens",
 )

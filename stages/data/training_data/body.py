@@ -31,9 +31,8 @@ def training_data(
     datasets = [read_token_rows(item.rows, number) for number, item in enumerate(tokenized, 1)]
     tally = Tally(dataset_names(config.datasets, len(datasets)))
     tally.count("rows", concatenated(datasets))
-    pieces = [rows.fitted(config.sequence_len) for rows in datasets]
-    merged = in_training_order(pieces, config)
-    if any(len(cut) != len(rows) for cut, rows in zip(pieces, datasets, strict=True)):
+    merged = in_pieces(datasets, config)
+    if len(merged) != sum(map(len, datasets)):
         tally.count("pieces", merged)
     plot_lengths(merged.length, config.sequence_len, "sequence_len", report)
     rows, held_out = choose(merged, config, tally)
@@ -44,6 +43,11 @@ def training_data(
         write_token_rows(held_out, out.data / "held_out.arrow", with_roles=True)
         report.summary(held_out_rows=len(held_out))
     say(tally, config, len(packs), report)
+
+
+def in_pieces(datasets: list[TokenRows], config: TrainingDataConfig) -> TokenRows:
+    """All rows in training order, those that ask for it in pieces of sequence_len."""
+    return in_training_order([rows.fitted(config.sequence_len) for rows in datasets], config)
 
 
 def in_training_order(datasets: list[TokenRows], config: TrainingDataConfig) -> TokenRows:

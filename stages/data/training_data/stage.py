@@ -15,5 +15,6 @@ TRAINING_DATA = Stage(
     description="All datasets merged, shuffled, fitted to the sequence length, split and packed.",
     libraries=("numpy",),
     prepares_data=True,
+    traces="tunemill.stages.data.training_data.trace_body:trace",
     export="tunemill.stages.data.rows.export_body:export_batch",
 )

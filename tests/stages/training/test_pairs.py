@@ -8,7 +8,7 @@ from support.pairs import preference_data
 from support.tiny_tokenizer import make_tokenizer
 from transformers import AutoTokenizer
 
-from tunemill.stages.training.pairs_body import Pair, PairReader, collate_pairs, pair_examples
+from tunemill.stages.training.pairs_body import Pair, PairExamples, PairReader, collate_pairs
 
 
 def pairs_of(folder: Path, rows: list[tuple[str, str, str]], tokenizer: str | None = None, longest: int = 64):
@@ -56,17 +56,17 @@ def test_what_is_too_long_loses_its_end_and_pairs_without_an_answer_go(tmp_path:
 def test_lengths_are_those_of_both_sequences(tmp_path: Path) -> None:
     _, reader, pairs = pairs_of(tmp_path, [("a", "b", "cde"), ("q", "rstu", "v")])
     assert reader.lengths.tolist() == [len(p.chosen[0]) + len(p.rejected[0]) for p in pairs]
-    assert pair_examples(reader, seed=1, keep_order=False).lengths.tolist() == reader.lengths.tolist()
+    assert PairExamples(reader, seed=1, keep_order=False).lengths.tolist() == reader.lengths.tolist()
 
 
 def test_epochs_after_the_first_have_an_order_of_their_own_unless_it_is_kept(tmp_path: Path) -> None:
     _, reader, _ = pairs_of(tmp_path, [(str(i), "a", "b") for i in range(20)])
-    shuffled = pair_examples(reader, seed=1, keep_order=False)
+    shuffled = PairExamples(reader, seed=1, keep_order=False)
     assert shuffled.order(0) == list(range(20)) and shuffled.order(1) not in (
         shuffled.order(0),
         shuffled.order(2),
     )
-    assert pair_examples(reader, seed=1, keep_order=True).order(1) == list(range(20))
+    assert PairExamples(reader, seed=1, keep_order=True).order(1) == list(range(20))
 
 
 def test_a_batch_has_the_chosen_sequences_first(tmp_path: Path) -> None:
