@@ -55,15 +55,17 @@ def quantize_base(config: QuantizedBaseConfig, base_model: BaseModel, out: Works
 
 
 def _round(config: QuantizedBaseConfig, model: Any, report: Report) -> None:
-    count = round_experts(model, config.asked("bnb_4bit_quant_type") or "nf4")
+    in_8_bits = config.load_in_8bit
+    count = round_experts(model, "int8" if in_8_bits else config.asked("bnb_4bit_quant_type") or "nf4")
     if not count:
+        of_blocks = "" if in_8_bits else f" with a multiple of {BLOCK} inputs"
         raise SettingError(
-            f"quantize_moe_experts: true, but {type(model).__name__} has no parameter of experts with a multiple of "
-            f"{BLOCK} inputs. Take it out."
+            f"quantize_moe_experts: true, but {type(model).__name__} has no parameter of experts{of_blocks}. Take it "
+            f"out."
         )
     report.log(
-        f"the experts in {count} parameters are rounded to 4 bits, and stored in {model.dtype}: they are packed "
-        f"when the training has loaded them"
+        f"the experts in {count} parameters are rounded to {8 if in_8_bits else 4} bits, and stored in {model.dtype}: "
+        f"they are packed when the training has loaded them"
     )
 
 
@@ -75,6 +77,11 @@ def _take_over(config: QuantizedBaseConfig, base: Path, out: Workspace, report: 
         raise SettingError(
             f"{asked}: true, but the base is quantized already, in other bits. Take it out, or start from the model in "
             f"full precision."
+        )
+    if config.quantize_moe_experts:
+        raise SettingError(
+            "quantize_moe_experts: true, but the base is quantized already, and its experts stay as they are. Take it "
+            "out, or start from the model in full precision."
         )
     report.log(f"the base is quantized already ({asked}): it stays as it is, whatever bnb_* says")
     for path in model_files(base):

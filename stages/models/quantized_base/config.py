@@ -48,7 +48,7 @@ class QuantizedBaseConfig(StageConfig):
     load_in_8bit: bool = Field(False, description="store the frozen base in 8 bits, by bitsandbytes")
     quantize_moe_experts: bool = Field(
         False,
-        description="with load_in_4bit: the experts of a mixture in 4 bits too, which are no linear modules",
+        description="the experts of a mixture in 4 or 8 bits too, which are no linear modules",
     )
     bnb_4bit_compute_dtype: FloatType | None = Field(
         None, description="type in which 4-bit weights are multiplied; unset: the precision of the training"

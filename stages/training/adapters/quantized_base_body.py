@@ -7,7 +7,7 @@ from bitsandbytes.nn.modules import Linear4bit
 from peft.tuners.lora.layer import ParamWrapper
 
 from tunemill.stages.errors import SettingError
-from tunemill.stages.models.experts_body import BLOCK, pack_experts
+from tunemill.stages.models.experts_body import BLOCK, Bits, pack_experts
 from tunemill.stages.models.loading_body import quantization_of
 from tunemill.stages.training.keys.adapter import AdapterKeys
 
@@ -38,8 +38,9 @@ def check_quantized(config: AdapterKeys, model: Any) -> None:
 
 
 def hold_experts_packed(folder: Path, model: Any) -> None:
-    """Put rounded experts into 4 bits, but for those that got an adapter, of which PEFT reads the parameters."""
-    kind = (quantization_of(folder) or {}).get("bnb_4bit_quant_type", "nf4")
+    """Put rounded experts into their bits, but for those that got an adapter, of which PEFT reads the parameters."""
+    stored = quantization_of(folder) or {}
+    kind: Bits = "int8" if stored.get("load_in_8bit") else stored.get("bnb_4bit_quant_type", "nf4")
     wrapped = [module.get_base_layer() for module in model.modules() if isinstance(module, ParamWrapper)]
     if not wrapped:
         pack_experts(model.get_base_model(), kind)

@@ -31,7 +31,7 @@ class AdapterKeys(LoraKeys):
     load_in_8bit: bool = Field(False, description="the base beside the adapter is in 8 bits")
     quantize_moe_experts: bool = Field(
         False,
-        description="hold the experts of a mixture in 4 bits too, where none of them gets an adapter",
+        description="hold the experts of a mixture in 4 or 8 bits too, where none of them gets an adapter",
     )
     lora_model_dir: Source[str | None] = Field(
         None, description="folder of a stored adapter that is trained further, in place of a new one"
@@ -122,12 +122,13 @@ class AdapterKeys(LoraKeys):
                 *bits,
                 "adapter",
             )
-        if self.quantize_moe_experts and not self.load_in_4bit:
+        if self.quantize_moe_experts and not bits:
             raise ConflictError(
-                "quantize_moe_experts: true holds the experts of a mixture in 4 bits, beside linear modules in 4 bits. "
-                "Set load_in_4bit: true, or take it out",
+                "quantize_moe_experts: true holds the experts of a mixture in the bits of its linear modules. Set "
+                "load_in_4bit: true or load_in_8bit: true, or take it out",
                 "quantize_moe_experts",
                 "load_in_4bit",
+                "load_in_8bit",
             )
         if self.adapter == "qlora" and not self.load_in_4bit:
             instead = (

@@ -63,12 +63,13 @@ def merged(
 
 
 def train_and_merge(
-    folder: Path, base: BaseModel, *, in_4_bits: bool = False, rounded_experts: bool = False, **settings: Any
+    folder: Path, base: BaseModel, *, bits: int | None = None, rounded_experts: bool = False, **settings: Any
 ) -> tuple[Path, Heard, Heard]:
     """The merged model's folder, and what training and merging said."""
     more = {"quantize_moe_experts": True} if rounded_experts else {}
-    frozen = quantized(folder / "in bits", base, load_in_4bit=True, **more)[0] if in_4_bits else None
-    adapter, trained = train(folder / "trained", frozen or base, load_in_4bit=in_4_bits, **settings)
+    asked = {} if bits is None else {f"load_in_{bits}bit": True}
+    frozen = quantized(folder / "in bits", base, **asked, **more)[0] if asked else None
+    adapter, trained = train(folder / "trained", frozen or base, **asked, **settings)
     data, heard = merged(folder / "merged", base, adapter, frozen, **more)
     assert heard.summary["max_abs_logit_difference"] <= heard.summary["logit_tolerance"]
     assert heard.summary["max_abs_logit_change"] > 10 * heard.summary["max_abs_logit_difference"]

@@ -52,13 +52,13 @@ def gpt2(folder: Path, *, bare: bool) -> BaseModel:
     return base
 
 
-@pytest.mark.parametrize("in_4_bits", [False, True])
-def test_dora_learns_and_merges(tmp_path: Path, in_4_bits: bool) -> None:
+@pytest.mark.parametrize("bits", [None, 4])
+def test_dora_learns_and_merges(tmp_path: Path, bits: int | None) -> None:
     base = llama(tmp_path / "base", dtype=torch.bfloat16)
     settings = {**LINEAR, "peft_use_dora": True, "steps": 60, "lora_r": 8, "lora_alpha": 16}
-    if in_4_bits:
+    if bits:
         settings |= {"adapter": "qlora"}
-    data, trained, heard = train_and_merge(tmp_path, base, in_4_bits=in_4_bits, **settings)
+    data, trained, heard = train_and_merge(tmp_path, base, bits=bits, **settings)
     losses = trained.steps("loss")
     assert losses[1] > 4 and losses[60] < 0.5, "four rows are learned by heart"
     assert heard.summary["changed_tensors"] == 14 and heard.summary["adapter_tensors_used"] == 42
