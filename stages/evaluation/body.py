@@ -24,6 +24,7 @@ from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.packed_loss_body import packed_row_losses
 from tunemill.stages.models.positions_body import check_positions, table_of_positions
 from tunemill.stages.models.quiet_body import be_quiet
+from tunemill.stages.models.rounded_body import with_adapter
 from tunemill.stages.report import Report, Scalar, Workspace
 
 WRONG_SHOWN = 20
@@ -106,7 +107,7 @@ def _load(model: Model, adapter: Adapter | None) -> tuple[Any, frozenset[int]]:
     # generate() fills gaps from the model's own settings: sampling or penalties there would leak into greedy search.
     loaded.generation_config = GenerationConfig()
     if adapter is not None:
-        loaded = PeftModel.from_pretrained(loaded, adapter.path)
+        loaded = with_adapter(loaded, adapter.path)
     # What is quantized lies on its device already, and some of it cannot be moved.
     return (loaded if is_quantized(model.path) else loaded.to(device)).eval(), end_ids
 

@@ -13,13 +13,15 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 
 from tunemill.stages.errors import UserError
+from tunemill.stages.models.rounded_body import rounding_of, through_bits
 
 PREFIX = "base_model.model."
 LORA_PART = re.compile(r"(?P<module>.+)\.(?:lora_(?P<kind>A|B)\.weight|lora_embedding_(?P<embedding>A|B))")
 # What of a LoRA config folding reads, or what has done its work when training ends.
 FOLDED = {
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out", "inference_mode",
-    "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout", "modules_to_save",
+    "init_lora_weights", "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout",
+    "modules_to_save",
     "peft_type", "peft_version", "r", "rank_pattern", "revision", "target_modules", "task_type", "use_rslora",
 }  # fmt: skip
 # What PEFT merges in the loaded model.
@@ -30,15 +32,15 @@ BY_PEFT = (
     "trainable_token_indices",
     "use_dora",
 )
-# These starts leave the base as it is; pissa and its like take the adapter out of the base first.
-PLAIN_STARTS = (True, False, "gaussian", "orthogonal")
+# These starts leave the base as it is, or say how it is rounded; pissa and its like take the adapter out of it first.
+PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "loftq")
 
 
 @dataclass(frozen=True)
 class Change:
     """What the adapter does to one tensor: W + scaling * B @ A (transposed if `transposed`), or `replacement`.
 
-    A: [r, in], B: [out, r].
+    A: [r, in], B: [out, r]. W is rounded through `bits` first, where the adapter was trained beside it so.
     """
 
     names: tuple[str, ...]
@@ -47,6 +49,7 @@ class Change:
     scaling: float = 0.0
     transposed: bool = False
     replacement: Any = None
+    bits: int | None = None
 
     def apply(self, weight: Any) -> Any:
         """The changed tensor, computed in float32 and cast back to the type of `weight`."""
@@ -56,7 +59,8 @@ class Change:
         left, right = (self.a.T, self.b.T) if self.transposed else (self.b, self.a)
         shape = (left.shape[0], right.shape[1])
         assert weight.shape == shape, f"{self.names}: {shape} against {tuple(weight.shape)}"
-        return torch.addmm(weight.float(), left.float(), right.float(), alpha=self.scaling).to(weight.dtype)
+        held = weight if self.bits is None else through_bits(weight, self.bits)
+        return torch.addmm(held.float(), left.float(), right.float(), alpha=self.scaling).to(weight.dtype)
 
 
 def read_changes(folder: Path, turned: Collection[str]) -> dict[str, Change] | None:
@@ -107,7 +111,8 @@ def _low_rank(
     scaling = alpha / math.sqrt(rank) if config["use_rslora"] else alpha / rank
     # An embedding's factors are stored for rows by tokens, its weight as tokens by rows.
     transposed = embedding or f"{module}.weight" in turned
-    return Change((names[keys[0]], names[keys[1]]), a=a, b=b, scaling=scaling, transposed=transposed)
+    found = (names[keys[0]], names[keys[1]])
+    return Change(found, a=a, b=b, scaling=scaling, transposed=transposed, bits=rounding_of(config))
 
 
 def _of_pattern(patterns: Mapping[str, float], module: str, default: float) -> float:

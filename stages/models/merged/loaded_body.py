@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
+from peft import get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -14,6 +14,7 @@ from tunemill.stages.models.dequantize_body import StoredBase
 from tunemill.stages.models.files import forget_versions, weight_files
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
 from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
+from tunemill.stages.models.rounded_body import with_adapter
 from tunemill.stages.models.weights import sort_header, tensors_of_model
 
 
@@ -34,7 +35,7 @@ def merge_loaded(base: Path, frozen: StoredBase | None, adapter: Path, target: P
     with warnings.catch_warnings():
         # PEFT tells of tied weights, which are taken apart below.
         warnings.simplefilter("ignore")
-        adapted = PeftModel.from_pretrained(model, adapter)
+        adapted = with_adapter(model, adapter)
         used = _check_used(adapted, adapter)
         _give_layers_their_own(adapted.get_base_model())
         merged = adapted.merge_and_unload()

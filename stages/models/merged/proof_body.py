@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import AutoConfig
 
 from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.probe_body import fixed_tokens, logits_of
+from tunemill.stages.models.rounded_body import with_adapter
 from tunemill.stages.models.weights import tensors_of_model
 
 # Largest difference of a logit over the largest logit. Merging rounds each weight once to the type it is stored in, and
@@ -73,7 +73,7 @@ def _with_adapter(folder: Path, adapter: Path) -> tuple[Any, Any]:
     """Logits of a base without and with the adapter."""
     plain, ids = _plain(folder), _ids(folder)
     before = logits_of(plain, ids)
-    both = PeftModel.from_pretrained(plain, adapter).float()
+    both = with_adapter(plain, adapter).float()
     return before, logits_of(both.eval(), ids)
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.files import forget_versions
+from tunemill.stages.models.rounded_body import mark_rounded, rounding_of, with_adapter
+from tunemill.stages.training.adapters.loftq_body import start_from_rounding
 from tunemill.stages.training.adapters.relora_body import with_folded
 from tunemill.stages.training.adapters.starts_body import (
     first_factors,
@@ -21,7 +23,7 @@ from tunemill.stages.training.adapters.starts_body import (
     probe,
     without_start,
 )
-from tunemill.stages.training.adapters.stored import ADAPTER_WEIGHTS
+from tunemill.stages.training.adapters.stored import ADAPTER_WEIGHTS, stored_settings
 from tunemill.stages.training.keys.adapter import ALL_LINEAR, AdapterKeys
 
 # A path would differ from store to store; the base is the artifact beside the adapter in the graph.
@@ -58,7 +60,8 @@ def add_adapter(config: AdapterKeys, model: Any, seed: int) -> Any:
         layer_replication=config.peft_layer_replication,
         trainable_token_indices=config.peft_trainable_token_indices,
         ensure_weight_tying=config.peft_ensure_weight_tying,
-        init_lora_weights=config.peft_init_lora_weights,
+        # What PEFT starts on a GPU alone is started below.
+        init_lora_weights=True if config.rounds_base else config.factor_start,
     )
     in_float32 = config.peft_autocast_adapter_dtype is not False
     before = probe(model) if config.takes_start_out else None
@@ -74,6 +77,8 @@ def add_adapter(config: AdapterKeys, model: Any, seed: int) -> Any:
     _check_layout(config, adapted)
     adapted.first_factors = {} if before is None else first_factors(adapted, before)
     adapted.folded = []
+    adapted.rounding = start_from_rounding(adapted, config.rounds_base) if config.rounds_base else None
+    adapted.rounded_through = config.rounds_base
     return adapted
 
 
@@ -90,9 +95,7 @@ def _stored_adapter(config: AdapterKeys, folder: Path, model: Any) -> Any:
     with warnings.catch_warnings():
         # Of keys that are not there PEFT only warns.
         warnings.simplefilter("ignore")
-        adapted = PeftModel.from_pretrained(
-            model, folder, is_trainable=True, autocast_adapter_dtype=in_float32
-        )
+        adapted = with_adapter(model, folder, is_trainable=True, autocast_adapter_dtype=in_float32)
     stored = load_file(folder / ADAPTER_WEIGHTS)
     held = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     odd = [*sorted(stored.keys() - held.keys()), *sorted(held.keys() - stored.keys())]
@@ -102,7 +105,8 @@ def _stored_adapter(config: AdapterKeys, folder: Path, model: Any) -> Any:
             f"lora_model_dir: {folder}: {', '.join(odd[:3])}{', ...' if len(odd) > 3 else ''}: not in both the adapter "
             f"and the base model. It is incomplete, or belongs to another base model."
         )
-    adapted.first_factors, adapted.folded = {}, []
+    adapted.first_factors, adapted.folded, adapted.rounding = {}, [], None
+    adapted.rounded_through = rounding_of(stored_settings(folder) or {})
     return adapted
 
 
@@ -210,7 +214,8 @@ def _check_layers(config: AdapterKeys, model: Any) -> None:
 def save_adapter(model: Any, folder: Path) -> None:
     """Write adapter_model.safetensors and adapter_config.json, the same bytes for the same adapter.
 
-    It belongs to the base as it was, whatever its start took out of it, or restarts have folded into it.
+    It belongs to the base as it was, whatever its start took out of it, or restarts have folded into it; and to the
+    rounded one, as its config says, where its start rounded it.
     """
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
     weights = with_folded(weights, model) if model.folded else without_start(weights, model.first_factors)
@@ -223,6 +228,8 @@ def save_adapter(model: Any, folder: Path) -> None:
     lora.base_model_name_or_path = BASE_NAME
     if model.first_factors or model.folded:
         of_more_rank(lora, times=len(model.folded) + 1 if model.folded else 2)
+    if model.rounded_through:
+        mark_rounded(lora, model.rounded_through)
     lora.inference_mode = True
     if not isinstance(lora.target_modules, str):
         # PEFT keeps a set, and writes it in whatever order the process hashes strings.

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from tunemill.stages.errors import SettingError
 from tunemill.stages.report import Report
 from tunemill.stages.training.callbacks_body import random_state_kept
-from tunemill.stages.training.keys.lora import PLAIN_STARTS
+from tunemill.stages.training.keys.factors import PLAIN_STARTS
 from tunemill.stages.training.keys.relora import FILE
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.optimizers.prune_body import prune

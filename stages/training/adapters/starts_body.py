@@ -1,15 +1,17 @@
-"""Starts that take the first factors out of the base: the trained adapter, written for the base as it was."""
+"""Starts that change the base: the trained adapter, written for the base as it was, or as it was rounded."""
 
 import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
+from peft import get_peft_model_state_dict
 
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.loading_body import load_causal_lm
 from tunemill.stages.models.probe_body import fixed_tokens, logits_of
+from tunemill.stages.models.rounded_body import with_adapter
+from tunemill.stages.training.adapters.relora_body import NAME, adapted_layers, weight_of
 
 FACTORS = (".lora_A.weight", ".lora_B.weight")
 # Largest difference of a logit over the largest: what is left of the base was rounded to its type once.
@@ -44,6 +46,29 @@ def first_factors(model: Any, before: Any) -> dict[str, Any]:
     return {name: tensor.detach().clone() for name, tensor in weights.items() if name.endswith(FACTORS)}
 
 
+def check_linear(model: Any, start: str) -> None:
+    """Raise SettingError for an adapter beside something else than a linear module with a weight of its own."""
+    holders: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        holders.setdefault(id(parameter), []).append(name)
+    for name, layer in adapted_layers(model):
+        if NAME in layer.lora_embedding_A:
+            raise SettingError(
+                f"peft_init_lora_weights: {start} is for linear modules, and an embedding gets an adapter. Take it out."
+            )
+        weight = weight_of(layer)
+        if not weight.is_floating_point() or weight.ndim != 2:
+            raise SettingError(
+                f"peft_init_lora_weights: {start} changes the weights below the adapter, and {name} has none in full "
+                f"precision. Start from a model in 16 bits, or with gaussian."
+            )
+        if len(holders[id(weight)]) > 1:
+            raise SettingError(
+                f"peft_init_lora_weights: {start}: {' and '.join(holders[id(weight)])} are one tensor, and what "
+                f"changes for {name} would change the others too. Leave it out of lora_target_modules."
+            )
+
+
 def without_start(weights: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
     """The factors [A; A0] and [B, -B0] of twice the rank: B A - B0 A0, what training added to the base as it was."""
     found = dict(weights)
@@ -72,7 +97,7 @@ def prove_start(model: Any, base: Path, adapter: Path) -> float:
     cause = "relora" if model.folded else "peft_init_lora_weights"
     weight = model.get_input_embeddings().weight
     plain = load_causal_lm(base, dtype=weight.dtype).to(weight.device)
-    return _check_same(probe(PeftModel.from_pretrained(plain, adapter)), probe(model), weight.dtype, UserError, (
+    return _check_same(probe(with_adapter(plain, adapter)), probe(model), weight.dtype, UserError, (
         f"{cause}: beside the base as it was, the trained adapter gives other logits than those that were trained. "
         f"Train with float32: true, or {'without relora' if model.folded else 'start with gaussian'}"
     ))  # fmt: skip

@@ -172,7 +172,7 @@ class AdapterKeys(LoraKeys):
         yield from super().idle()
         if self.adapter is None:
             for key in AdapterKeys.model_fields:
-                if key.startswith(("lora_", "peft_")) and self.is_set(key):
+                if key.startswith(("lora_", "peft")) and self.is_set(key):
                     yield Idle(
                         key, "a setting of an adapter, and adapter is unset: every parameter is trained"
                     )

@@ -1,25 +1,15 @@
-"""The keys of PEFT's variants of LoRA: what else gets factors, how they start, and what is trained beside them."""
+"""The keys of PEFT's variants of LoRA: what else gets factors, and what is trained beside them."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from tunemill.stages.declaration import ConflictError, Idle, Runtime, StageConfig
-
-# Starts that take the first factors out of the base, so that the model begins where it was.
-TAKEN_OUT = ("pissa", "olora")
-PLAIN_STARTS = ("gaussian", "orthogonal")
-# Starts that look at data or gradients before the first step.
-FROM_DATA = {
-    "corda": "the covariance of each module's inputs",
-    "eva": "the singular vectors of each module's inputs",
-    "lora_ga": "the gradients of a few batches",
-}
-Start = Annotated[str, StringConstraints(pattern=r"^(gaussian|orthogonal|olora|pissa|pissa_niter_[1-9]\d?)$")]
+from tunemill.stages.declaration import ConflictError, Idle, Runtime
+from tunemill.stages.training.keys.factors import FactorKeys
 
 
-class LoraKeys(StageConfig):
+class LoraKeys(FactorKeys):
     """What LoRA can do beside two factors for each module."""
 
     peft_use_dora: bool = Field(
@@ -59,11 +49,6 @@ class LoraKeys(StageConfig):
     peft_autocast_adapter_dtype: bool | None = Field(
         None, description="keep the adapter in float32 beside a 16-bit base; unset: true"
     )
-    peft_init_lora_weights: bool | Start = Field(
-        True,
-        description="how adapter weights start; true: the first factor random, the second zero; gaussian, orthogonal, "
-        "pissa, pissa_niter_<n>, olora",
-    )
     lora_on_cpu: Runtime[bool] = Field(
         False, description="adapters in main memory while they are made: that is where they are always made"
     )
@@ -72,26 +57,6 @@ class LoraKeys(StageConfig):
     @classmethod
     def _one_parameter_is_a_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) and value else value
-
-    @field_validator("peft_init_lora_weights", mode="before")
-    @classmethod
-    def _start_needs_no_data(cls, value: object) -> object:
-        if isinstance(value, str) and value in FROM_DATA:
-            raise ValueError(
-                f"{value} needs {FROM_DATA[value]} before the first step, which is not supported yet; use pissa, olora "
-                f"or orthogonal, which look at the weights alone"
-            )
-        if value == "loftq":
-            raise ValueError(
-                "loftq quantizes the base in its own way, and the adapter belongs to that base alone: not supported "
-                "yet. Use adapter: qlora with load_in_4bit: true, or pissa"
-            )
-        return value
-
-    @property
-    def takes_start_out(self) -> bool:
-        """Whether the first factors are taken out of the base before training."""
-        return str(self.peft_init_lora_weights).startswith(TAKEN_OUT)
 
     @model_validator(mode="after")
     def _check_variants(self) -> Self:
@@ -105,13 +70,6 @@ class LoraKeys(StageConfig):
                 "lora_target_parameters",
                 "lora_dropout",
             )
-        if self.lora_target_parameters and self.takes_start_out:
-            raise ConflictError(
-                f"peft_init_lora_weights: {self.peft_init_lora_weights} looks at the weights of linear modules; with "
-                "lora_target_parameters use true or gaussian",
-                "peft_init_lora_weights",
-                "lora_target_parameters",
-            )
         if self.lora_target_parameters and self.peft_use_dora:
             raise ConflictError(
                 "peft_use_dora: PEFT has no magnitudes for lora_target_parameters. Remove one",
@@ -122,14 +80,6 @@ class LoraKeys(StageConfig):
             raise ConflictError(
                 "peft_layer_replication: a range is [first, end], and the end is no part of it, so it must be greater",
                 "peft_layer_replication",
-            )
-        bits = next((key for key in ("load_in_4bit", "load_in_8bit") if getattr(self, key, False)), None)
-        if bits and self.takes_start_out:
-            raise ConflictError(
-                f"peft_init_lora_weights: {self.peft_init_lora_weights} takes the first factors out of the base, and "
-                f"one in 4 or 8 bits cannot hold what is left. Remove {bits}, or start otherwise",
-                "peft_init_lora_weights",
-                bits,
             )
         return self
 

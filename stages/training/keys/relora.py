@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from tunemill.stages.declaration import ConflictError, Fault, Idle, Runtime
 from tunemill.stages.training.keys.adapter import AdapterKeys
-from tunemill.stages.training.keys.lora import PLAIN_STARTS
+from tunemill.stages.training.keys.factors import PLAIN_STARTS
 from tunemill.stages.training.keys.optimizer import OptimizerKeys
 from tunemill.stages.training.keys.schedule import ScheduleKeys
 from tunemill.stages.training.keys.start import StartKeys
@@ -106,7 +106,7 @@ class ReloraKeys(AdapterKeys, ScheduleKeys, OptimizerKeys, StartKeys):
                 "relora",
                 "peft_use_dora",
             )
-        start = self.peft_init_lora_weights
+        start = self.factor_start
         if start is not True and start not in PLAIN_STARTS:
             shown = str(start).lower()
             raise ConflictError(

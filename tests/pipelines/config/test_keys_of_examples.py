@@ -50,6 +50,14 @@ def test_an_adapter_without_targets_goes_to_every_linear_module(tmp_path: Path) 
     assert trained.config.takes_every_linear
 
 
+def test_loftq_is_read_from_its_group_alone(tmp_path: Path) -> None:
+    pipeline = load(tmp_path, {**SFT, **LORA, "peft": {"loftq_config": {"loftq_bits": 4}}})
+    (trained,) = (node for node in pipeline.nodes if node.name == "trained")
+    assert trained.config.rounds_base == 4 and not pipeline.notes
+    (problem,) = problems(tmp_path, {**SFT, **LORA, "peft": {"loftq_config": {"loftq_iter": 2}}})
+    assert problem.path == "peft.loftq_config.loftq_iter"
+
+
 def test_tokens_with_roles_are_special_tokens(tmp_path: Path) -> None:
     roles = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
     pipeline = load(tmp_path, {**SFT, "tokens": roles})

@@ -14,6 +14,7 @@ from tunemill.stages.errors import SettingError
 from tunemill.stages.training.sft.config import SftConfig
 
 WEIGHTS = "adapter_model.safetensors"
+LOFTQ = {"peft_init_lora_weights": "loftq"}
 
 
 def faults(folder: Path, **settings: Any) -> dict[str, str]:
@@ -21,7 +22,9 @@ def faults(folder: Path, **settings: Any) -> dict[str, str]:
     return {fault.key: fault.reason for fault in SftConfig(**given).faults()}
 
 
-@pytest.mark.parametrize("kind", [{}, {"peft_use_dora": True}, {"peft_init_lora_weights": "pissa"}], ids=str)
+@pytest.mark.parametrize(
+    "kind", [{}, {"peft_use_dora": True}, {"peft_init_lora_weights": "pissa"}, LOFTQ], ids=str
+)
 def test_it_goes_on_where_the_adapter_ended(tmp_path: Path, kind: dict[str, Any]) -> None:
     base = llama(tmp_path / "base")
     first, heard = train(tmp_path / "first", base, steps=20, **LINEAR, **kind)

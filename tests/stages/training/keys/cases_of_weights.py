@@ -52,8 +52,12 @@ ADAPTER: dict[str, list[Case]] = {
     ],
     "peft_init_lora_weights": [
         Case((True, "gaussian", "orthogonal"), see.first_factors, LORA),
-        Case((True, "pissa", "olora"), see.first_factors, LORA),
+        Case((True, "pissa", "olora", "loftq"), see.first_factors, LORA),
         Case((True, "pissa"), see.refusal, {**LORA, "load_in_4bit": True}),
+    ],
+    "peft": [
+        Case(({}, {"loftq_config": {"loftq_bits": 4}}, {"loftq_config": {"loftq_bits": 8}}), see.weights, LORA),
+        Case(({}, {"loftq_config": {}}), see.refusal, {**LORA, "load_in_4bit": True}),
     ],
     "peft_layer_replication": [
         Case((None, [[0, 2], [1, 2]]), see.adapted_modules, LORA),
