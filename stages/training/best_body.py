@@ -1,6 +1,7 @@
-"""Held-out rows that decide: which step's weights are kept, and when no better ones are waited for."""
+"""Held-out rows that decide: which step's weights are kept, when no better ones are waited for, learning rates."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,7 @@ class Best(TrainerCallback):  # type: ignore[misc]
         scores = self._monitor.scores.get(state.global_step)
         if scores is None:
             return
-        if self.metric not in scores:
-            raise SettingError(
-                f"metric_for_best_model: {self.metric} is no figure of the held-out rows. There are: "
-                f"{', '.join(sorted(scores))}."
-            )
-        found = scores[self.metric]
+        found = figure_of(scores, self.metric)
         before = state.best_metric
         if before is None or (found > before if self.more_is_better else found < before):
             state.best_metric, state.best_global_step = found, state.global_step
@@ -112,16 +108,66 @@ class Best(TrainerCallback):  # type: ignore[misc]
         report.log(f"the result has the weights of step {state.best_global_step}, the best on held-out rows")
 
 
-def best_of(config: TrainingKeys, monitor: Monitor | None, out: Workspace) -> Best | None:
-    """What decides by held-out rows; None where nothing does. Raises SettingError where nothing would be scored."""
-    if not config.held_out_rows_decide:
+class HeldOutRates(TrainerCallback):  # type: ignore[misc]
+    """Tells a scheduler that follows held-out rows what the monitor found; stands behind it, before the checkpoints.
+
+    What the scheduler has counted is its state, and so in every checkpoint.
+    """
+
+    def __init__(self, config: TrainingKeys, monitor: Monitor, report: Report) -> None:
+        self.metric = config.best_metric
+        self._monitor = monitor
+        self._report = report
+
+    def on_step_end(
+        self, _args: Any, state: Any, _control: Any, optimizer: Any, lr_scheduler: Any, **_kwargs: Any
+    ) -> None:
+        """Called when the monitor has scored the step, if it is due."""
+        scores = self._monitor.scores.get(state.global_step)
+        if scores is None:
+            return
+        found, before = figure_of(scores, self.metric), _rate(optimizer)
+        lr_scheduler.step(found)
+        if (now := _rate(optimizer)) != before:
+            self._report.log(
+                f"step {state.global_step}: {self.metric} is {found:.4g}, and the learning rate is {now:g} in place of "
+                f"{before:g} from now on"
+            )
+
+
+def _rate(optimizer: Any) -> float:
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def figure_of(scores: Mapping[str, float], metric: str) -> float:
+    """The figure that is compared. Raises SettingError where there is none of this name."""
+    if metric not in scores:
+        raise SettingError(
+            f"metric_for_best_model: {metric} is no figure of the held-out rows. There are: "
+            f"{', '.join(sorted(scores))}."
+        )
+    return scores[metric]
+
+
+def rates_of(config: TrainingKeys, monitor: Monitor | None, report: Report) -> HeldOutRates | None:
+    """What changes learning rates by held-out rows; None where they follow the steps."""
+    if not config.chosen_scheduler.follows_held_out:
         return None
+    return HeldOutRates(config, _scoring(monitor), report)
+
+
+def best_of(config: TrainingKeys, monitor: Monitor | None, out: Workspace) -> Best | None:
+    """What compares evaluations; None where nothing does. Raises SettingError where nothing would be scored."""
+    return Best(config, _scoring(monitor), out.checkpoints) if config.compares_evaluations else None
+
+
+def _scoring(monitor: Monitor | None) -> Monitor:
     if monitor is None:
         raise SettingError(
             "held-out rows decide, and no evaluation lies within the steps of this training. Evaluate earlier, by "
             "eval_steps or evals_per_epoch."
         )
-    return Best(config, monitor, out.checkpoints)
+    return monitor
 
 
 def _trained(model: Any) -> dict[str, Any]:

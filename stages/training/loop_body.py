@@ -31,7 +31,7 @@ from tunemill.stages.training.added_loss_body import (
     loss_of_no_token,
     probe_loss,
 )
-from tunemill.stages.training.best_body import best_of
+from tunemill.stages.training.best_body import best_of, rates_of
 from tunemill.stages.training.callbacks_body import Checkpoints, Monitor, Reporter
 from tunemill.stages.training.embeddings_body import train_every_row
 from tunemill.stages.training.experts_body import set_experts
@@ -199,7 +199,7 @@ def train_once(
     watches = watches_of(config, schedule, out, report)
     monitor = monitor_of(config, schedule, method, report, reporter)
     best = best_of(config, monitor, out)
-    monitors = [one for one in (monitor, best) if one is not None]
+    monitors = [one for one in (monitor, best, rates_of(config, monitor, report)) if one is not None]
     kept: list[Any] = [] if config.grokfast is None else [Grokfast(out.checkpoints, *config.grokfast)]
     if config.relora:
         kept.append(Restarts(config, model, config.seed, out.checkpoints, schedule.total, report))

@@ -1,4 +1,4 @@
-"""The keys by which held-out rows decide the result: when training stops, and which step's weights are kept."""
+"""The keys by which held-out rows decide the result: when training stops, which step's weights are kept, the rates."""
 
 from collections.abc import Iterator
 from typing import Self
@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from tunemill.stages.declaration import ConflictError, Idle
 from tunemill.stages.training.keys.rhythm import RhythmKeys
+from tunemill.stages.training.keys.schedule import ScheduleKeys
 
 # What is compared where nothing says so.
 METRIC = "eval_loss"
@@ -24,7 +25,7 @@ DECIDING = frozenset(
 )
 
 
-class BestKeys(RhythmKeys):
+class BestKeys(RhythmKeys, ScheduleKeys):
     """With these the held-out rows, and when they are scored, are part of the key."""
 
     early_stopping_patience: PositiveInt | None = Field(
@@ -46,9 +47,14 @@ class BestKeys(RhythmKeys):
         return self.load_best_model_at_end or self.save_strategy == "best"
 
     @property
+    def compares_evaluations(self) -> bool:
+        """Whether evaluations are compared, to stop or to keep the best."""
+        return self.keeps_best or self.early_stopping_patience is not None
+
+    @property
     def held_out_rows_decide(self) -> bool:
         """Whether the result depends on held-out rows."""
-        return self.keeps_best or self.early_stopping_patience is not None
+        return self.compares_evaluations or self.chosen_scheduler.follows_held_out
 
     @property
     def best_metric(self) -> str:
@@ -79,20 +85,40 @@ class BestKeys(RhythmKeys):
             "early_stopping_patience": self.early_stopping_patience is not None,
             "load_best_model_at_end": self.load_best_model_at_end,
             "save_strategy": self.save_strategy == "best",
+            "lr_scheduler": self.chosen_scheduler.follows_held_out,
         }
         key = next((key for key, is_set in asked.items() if is_set), None)
         if key is None:
             return self
+        named = f"lr_scheduler: {self.lr_scheduler}" if key == "lr_scheduler" else key
         if not self.has_held_out_rows:
             raise ConflictError(
-                f"{key} goes by held-out rows, and there are none. Set val_set_size or test_datasets, or take it out",
+                f"{named} goes by held-out rows, and there are none. Set val_set_size or test_datasets, or take it "
+                f"out",
                 key,
             )
         if self.eval_strategy == "no":
             raise ConflictError(
-                f"no, but {key} goes by evaluations. Give eval_steps or evals_per_epoch in its place",
+                f"no, but {named} goes by evaluations. Give eval_steps or evals_per_epoch in its place",
                 "eval_strategy",
                 key,
+            )
+        return self
+
+    @property
+    def held_out_mode(self) -> str:
+        """What a scheduler that follows held-out rows waits for: that the figure falls (`min`), or that it rises."""
+        return "max" if self.more_is_better else "min"
+
+    @model_validator(mode="after")
+    def _check_mode(self) -> Self:
+        given = (self.lr_scheduler_kwargs or {}).get("mode")
+        if self.chosen_scheduler.follows_held_out and given not in (None, self.held_out_mode):
+            raise ConflictError(
+                f"lr_scheduler_kwargs: mode: {given}, and of {self.best_metric} "
+                f"{'more' if self.more_is_better else 'less'} is better. Take it out, or set greater_is_better",
+                "lr_scheduler_kwargs",
+                "greater_is_better",
             )
         return self
 
@@ -100,7 +126,10 @@ class BestKeys(RhythmKeys):
         """How to compare what is not compared."""
         yield from super().idle()
         if not self.held_out_rows_decide:
-            reason = "neither early_stopping_patience nor load_best_model_at_end compares evaluations"
+            reason = (
+                "nothing compares evaluations: neither early_stopping_patience nor load_best_model_at_end, nor does "
+                "lr_scheduler go by them"
+            )
             if self.metric_for_best_model is not None:
                 yield Idle("metric_for_best_model", reason)
             if self.greater_is_better is not None:

@@ -16,7 +16,6 @@ from tunemill.stages.choices import nearest
 from tunemill.stages.declaration import ConflictError, Idle, StageConfig
 from tunemill.stages.training.arguments import read_argument, read_arguments
 from tunemill.stages.training.schedules.table import (
-    BY_HELD_OUT_LOSS,
     OWN_ARGUMENTS,
     SCHEDULERS,
     Scheduler,
@@ -25,6 +24,7 @@ from tunemill.stages.training.schedules.table import (
 SchedulerName = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
     "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "one_cycle", "rex", "log_sweep",
+    "reduce_lr_on_plateau", "greedy",
 ]  # fmt: skip
 assert set(get_args(SchedulerName)) == set(SCHEDULERS), "the names and the table say the same"
 # What each of Axolotl's own keys needs.
@@ -35,6 +35,8 @@ NEEDS = {
 }
 RESTART_KEYS = ("jagged_restart_warmup_steps", "jagged_restart_anneal_steps")
 POLYNOMIAL_END = 1e-7
+# Between which transformers' GreedyLR moves the rate where nothing is given: the first is above most learning rates.
+GREEDY_BOUNDS = {"min_lr": 1e-3, "max_lr": 1.0}
 
 
 class ScheduleKeys(StageConfig):
@@ -68,16 +70,6 @@ class ScheduleKeys(StageConfig):
     jagged_restart_anneal_steps: PositiveInt | None = Field(
         None, description="steps of falling learning rate before a restart; unset: 1"
     )
-
-    @field_validator("lr_scheduler", mode="before")
-    @classmethod
-    def _without_held_out_rows(cls, value: object) -> object:
-        if isinstance(value, str) and value in BY_HELD_OUT_LOSS:
-            raise ValueError(
-                f"{value} is not supported yet: it goes by the held-out loss, and no held-out row may shape the "
-                f"weights so far. Choose another, such as cosine"
-            )
-        return value
 
     @property
     def chosen_scheduler(self) -> Scheduler:
@@ -130,6 +122,24 @@ class ScheduleKeys(StageConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_bounds_of_rates(self) -> Self:
+        """A scheduler that lowers the rate from learning_rate begins above where it may end."""
+        if not self.chosen_scheduler.follows_held_out:
+            return self
+        bounds = {**(GREEDY_BOUNDS if self.lr_scheduler == "greedy" else {}), **self.scheduler_arguments}
+        least, most = bounds.get("min_lr"), bounds.get("max_lr")
+        if least is not None and least >= self.learning_rate:
+            self._refuse(
+                f"min_lr: {least:g}: the rate falls to it from learning_rate, here {self.learning_rate:g}, so it must "
+                f"be smaller. Set it"
+            )
+        if most is not None and most < self.learning_rate:
+            self._refuse(
+                f"max_lr: {most:g} is below learning_rate, here {self.learning_rate:g}. Set it higher"
+            )
+        return self
+
     def _refuse(self, fault: str | None) -> None:
         if fault:
             raise ConflictError(f"lr_scheduler_kwargs: {fault}", "lr_scheduler_kwargs", "lr_scheduler")
@@ -155,8 +165,8 @@ class ScheduleKeys(StageConfig):
             return f"{name}: must be at least {scheduler.least[name]} (given: {value!r})"
         if name in scheduler.below and read >= scheduler.below[name]:
             return f"{name}: must be below {scheduler.below[name]} (given: {value!r})"
-        if scheduler is SCHEDULERS["log_sweep"] and read <= 0:
-            return f"{name}: must be greater than 0 (given: {value!r})"
+        if name in scheduler.above and read <= scheduler.above[name]:
+            return f"{name}: must be greater than {scheduler.above[name]} (given: {value!r})"
         return None
 
     @model_validator(mode="after")
@@ -192,9 +202,10 @@ class ScheduleKeys(StageConfig):
     def _check_restarts(self) -> Self:
         if self.jagged_restart_steps is None:
             return self
-        if self.lr_scheduler == "one_cycle":
+        if self.lr_scheduler == "one_cycle" or self.chosen_scheduler.follows_held_out:
+            what = "goes by held-out rows" if self.chosen_scheduler.follows_held_out else "is a single cycle"
             raise ConflictError(
-                "jagged_restart_steps: one_cycle is a single cycle. Choose another lr_scheduler, such as cosine",
+                f"jagged_restart_steps: {self.lr_scheduler} {what}. Choose another lr_scheduler, such as cosine",
                 "jagged_restart_steps",
                 "lr_scheduler",
             )

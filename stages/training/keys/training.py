@@ -30,6 +30,7 @@ AGAIN = "a training that is interrupted begins anew"
 class TrainingKeys(
     FrozenKeys,
     ReloraKeys,
+    BestKeys,
     AdapterKeys,
     BatchKeys,
     ScheduleKeys,
@@ -41,7 +42,6 @@ class TrainingKeys(
     DeviceKeys,
     FusedKeys,
     KernelKeys,
-    BestKeys,
     StartKeys,
     WatchKeys,
     TraceKeys,
@@ -100,6 +100,13 @@ class TrainingKeys(
             raise ConflictError(
                 f"{self.varies_rates}: {self.optimizer} has one learning rate for all. Remove it, or change it",
                 self.varies_rates,
+                "optimizer",
+            )
+        if self.lr_scheduler == "greedy" and self.chosen_optimizer.made_by.startswith("torchao."):
+            raise ConflictError(
+                f"lr_scheduler: greedy replaces learning rates, and {self.optimizer} of torchao wants them changed in "
+                f"place. Use reduce_lr_on_plateau, or another optimizer",
+                "lr_scheduler",
                 "optimizer",
             )
         if self.grokfast and self.chosen_optimizer.in_backward:

@@ -30,6 +30,10 @@ def _scheduler(config: TrainingKeys, optimizer: Any, total: int, warmup: int) ->
         raise SettingError(
             f"warmup_steps: {warmup} of {total} steps: no step is left to fall. Warm up shorter."
         )
+    if config.chosen_scheduler.follows_held_out:
+        # The Trainer leaves these alone at each step; `HeldOutRates` tells them of each evaluation.
+        arguments = {**arguments, "mode": config.held_out_mode}
+        return get_scheduler(config.lr_scheduler, optimizer, scheduler_specific_kwargs=arguments)
     if config.lr_scheduler == "one_cycle":
         return _one_cycle(optimizer, arguments, total, warmup)
     if config.lr_scheduler == "rex":

@@ -13,7 +13,8 @@ class Scheduler:
     """`takes`: arguments with types; `needs`: those that must be given; `one_of`: of which exactly one must be.
 
     `choices`: argument to the values that it may have. `least`: argument to the smallest number that it may be,
-    `below`: to one that it must stay below.
+    `below`: to one that it must stay below, `above`: above. `follows_held_out`: the rate goes by what held-out rows say
+    at each evaluation, and not by steps.
     """
 
     takes: Kinds = field(default_factory=dict)
@@ -22,11 +23,19 @@ class Scheduler:
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     least: Mapping[str, float] = field(default_factory=dict)
     below: Mapping[str, float] = field(default_factory=dict)
+    above: Mapping[str, float] = field(default_factory=dict)
     warms_up: bool = True
+    follows_held_out: bool = False
 
 
 WITH_MINIMUM: Kinds = {"num_cycles": float, "min_lr": float, "min_lr_rate": float}
 FLOORS = {"min_lr": 0, "min_lr_rate": 0}
+
+PLATEAU: Kinds = {
+    "mode": str, "factor": float, "patience": int, "threshold": float, "threshold_mode": str, "cooldown": int,
+}  # fmt: skip
+PLATEAU_CHOICES = {"mode": ("min", "max"), "threshold_mode": ("rel", "abs")}
+PLATEAU_LEAST = {"factor": 0, "patience": 0, "threshold": 0, "cooldown": 0, "min_lr": 0, "eps": 0}
 
 SCHEDULERS: dict[str, Scheduler] = {
     "linear": Scheduler(),
@@ -61,11 +70,23 @@ SCHEDULERS: dict[str, Scheduler] = {
         below={"pct_start": 1, "base_momentum": 1, "max_momentum": 1},
     ),
     "rex": Scheduler(),
-    "log_sweep": Scheduler({"min_lr": float, "max_lr": float}, needs=("min_lr",), warms_up=False),
+    "log_sweep": Scheduler(
+        {"min_lr": float, "max_lr": float}, needs=("min_lr",), above={"min_lr": 0, "max_lr": 0}, warms_up=False,
+    ),
+    "reduce_lr_on_plateau": Scheduler(
+        {**PLATEAU, "min_lr": float, "eps": float},
+        choices=PLATEAU_CHOICES, least=PLATEAU_LEAST, below={"factor": 1}, warms_up=False, follows_held_out=True,
+    ),
+    "greedy": Scheduler(
+        {
+            **PLATEAU, "min_lr": float, "max_lr": float, "eps": float, "warmup": int, "smooth": bool,
+            "window_size": int, "reset_start": int,
+        },
+        choices=PLATEAU_CHOICES,
+        least={**PLATEAU_LEAST, "warmup": 0, "window_size": 1, "reset_start": 1},
+        below={"factor": 1}, above={"factor": 0}, warms_up=False, follows_held_out=True,
+    ),
 }  # fmt: skip
-
-# Names of transformers that decide by the held-out loss.
-BY_HELD_OUT_LOSS = ("reduce_lr_on_plateau", "greedy")
 
 # What schedulers take in transformers or PyTorch and what our own keys say.
 OWN_ARGUMENTS = {
@@ -79,4 +100,5 @@ OWN_ARGUMENTS = {
     "steps_per_epoch": "it follows from the data",
     "lr": "the key for it is learning_rate",
     "max_lr": "the key for it is learning_rate",
+    "verbose": "the run's log says when the rate changes",
 }

@@ -126,7 +126,13 @@ def test_no_evaluation_in_time_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "out", base, load_best_model_at_end=True, eval_steps=100)
 
 
-DECIDES = [{"early_stopping_patience": 3}, {"load_best_model_at_end": True}, {"save_strategy": "best"}]
+DECIDES: list[dict[str, Any]] = [
+    {"early_stopping_patience": 3},
+    {"load_best_model_at_end": True},
+    {"save_strategy": "best"},
+    {"lr_scheduler": "reduce_lr_on_plateau"},
+    {"lr_scheduler": "greedy", "lr_scheduler_kwargs": {"min_lr": 0}},
+]
 
 
 @pytest.mark.parametrize("keys", DECIDES)

@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny_model import Heard, folder_bytes, make_model, random_rows, training_data, workspace
+from support.tiny_model import (
+    Heard,
+    evaluation_data,
+    folder_bytes,
+    make_model,
+    random_rows,
+    training_data,
+    workspace,
+)
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.report import Report
@@ -55,8 +63,16 @@ CASES: dict[str, dict[str, Any]] = {
     "galore_adafactor_layerwise": {"gradient_accumulation_steps": 1, "micro_batch_size": 2, **PROJECTED},
     "schedule_free_adamw": {"lr_scheduler": "constant", "warmup_steps": 2},
     "schedule_free_sgd": {"lr_scheduler": "cosine"},
-    "grokadamw": {},
-    "stable_adamw": {},
+    "grokadamw": {
+        "lr_scheduler": "reduce_lr_on_plateau",
+        "eval_steps": 2,
+        "lr_scheduler_kwargs": {"patience": 0, "factor": 0.5, "threshold": 0.5},
+    },
+    "stable_adamw": {
+        "lr_scheduler": "greedy",
+        "eval_steps": 2,
+        "lr_scheduler_kwargs": {"patience": 0, "min_lr": 0},
+    },
     "optimi_adamw": {},
     "came_pytorch": {"learning_rate": 1e-3},
     "adopt_adamw": {},
@@ -100,8 +116,9 @@ def train(folder: Path, base: Path, name: str, report: Report) -> Path:
         "logging_steps": 1, **CASES[name],
     }  # fmt: skip
     data = training_data(folder.parent / "rows", random_rows(8))
-    out = workspace(folder)
-    sft(SftConfig(**settings), Model(base), data, None, out, report)
+    config, out = SftConfig(**settings), workspace(folder)
+    held_out = evaluation_data(folder.parent / "held_out", random_rows(3, seed=9))
+    sft(config, Model(base), data, held_out if config.held_out_rows_decide else None, out, report)
     return out.data
 
 

@@ -59,6 +59,9 @@ BATCHES: dict[str, list[Case]] = {
     ],
 }
 
+# Whatever the figure is, it does not get much better; and the rate moves each time.
+PLATEAU: Settings = {"eval_steps": 1, "lr_scheduler_kwargs": {"patience": 0, "factor": 0.5, "min_lr": 1e-5}}
+
 SCHEDULE: dict[str, list[Case]] = {
     "learning_rate": [Case((1e-2, 2e-2), see.learning_rates), Case((1e-2, 2e-2), see.weights)],
     "lr_scheduler": [
@@ -66,6 +69,9 @@ SCHEDULE: dict[str, list[Case]] = {
         Case(("constant_with_warmup", "cosine_with_restarts", "linear"), see.learning_rates,
              {"warmup_steps": 1, "max_steps": 4}),
         Case(("one_cycle", "rex", "linear"), see.learning_rates, {"max_steps": 4}),
+        Case(("reduce_lr_on_plateau", "greedy"), see.learning_rates, {**PLATEAU, "max_steps": 4}),
+        Case(("constant", "greedy"), see.evaluated_steps,
+             {**EVALUATING, "lr_scheduler_kwargs": None, "learning_rate": 0.1}),
     ],
     "cosine_constant_lr_ratio": [
         Case((None, 0.4, 0.6), see.learning_rates, {"cosine_min_lr_ratio": 0.1, "max_steps": 5}),
@@ -78,7 +84,11 @@ SCHEDULE: dict[str, list[Case]] = {
     "jagged_restart_anneal_steps": [
         Case((None, 2), see.learning_rates, {"jagged_restart_steps": 3, "max_steps": 4}),
     ],
-    "lr_scheduler_kwargs": [Case((None, {"num_cycles": 1.5}), see.learning_rates)],
+    "lr_scheduler_kwargs": [
+        Case((None, {"num_cycles": 1.5}), see.learning_rates),
+        Case((PLATEAU["lr_scheduler_kwargs"], {**PLATEAU["lr_scheduler_kwargs"], "factor": 0.7}), see.learning_rates,
+             {**PLATEAU, "lr_scheduler": "greedy", "max_steps": 4}),
+    ],
     "cosine_min_lr_ratio": [
         Case((None, 0.2, 0.5), see.learning_rates),
         Case((None, 0.2), see.learning_rates, {"lr_scheduler": "rex"}),
@@ -353,6 +363,12 @@ RHYTHM: dict[str, list[Case]] = {
             method="orpo",
         ),
         Case((None, "eval_margins"), see.refusal, {"load_best_model_at_end": True}),
+        Case(
+            (None, "rewards/margins"),
+            see.callback("HeldOutRates", "metric"),
+            {"lr_scheduler": "reduce_lr_on_plateau", "eval_steps": 1},
+            method="orpo",
+        ),
     ],
     "greater_is_better": [
         Case(
@@ -360,6 +376,7 @@ RHYTHM: dict[str, list[Case]] = {
             see.callback("Best", "more_is_better"),
             {"load_best_model_at_end": True, "eval_steps": 1},
         ),
+        Case((False, True), see.learning_rates, {**PLATEAU, "lr_scheduler": "greedy", "max_steps": 3}),
     ],
     "save_total_limit": [Case((1, 2), see.checkpoints, {**SAVING, "save_steps": 1})],
     "eval_steps": [Case((None, 1, 2), see.evaluated_steps, EVALUATING)],

@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from torch.optim.lr_scheduler import OneCycleLR
-from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR
 
 from tunemill.stages.errors import SettingError
 from tunemill.stages.training.schedules import factors
 from tunemill.stages.training.schedules.build_body import build_scheduler
-from tunemill.stages.training.schedules.table import BY_HELD_OUT_LOSS, OWN_ARGUMENTS, SCHEDULERS
+from tunemill.stages.training.schedules.table import OWN_ARGUMENTS, SCHEDULERS
 from tunemill.stages.training.sft.config import SftConfig
 
+# Of these transformers' own function takes anything, and hands it on.
+HANDED_ON = {"one_cycle": OneCycleLR, "reduce_lr_on_plateau": ReduceLROnPlateau, "greedy": GreedyLR}
 OURS = {"one_cycle", "rex", "log_sweep"}
 NEEDED: dict[str, dict[str, Any]] = {
     "cosine_with_min_lr": {"min_lr_rate": 0.1},
@@ -39,7 +41,7 @@ def rates(made: SftConfig, *, total: int = 10, warmup: int = 2, optimizer: Any =
     for _ in range(total):
         found.append(float(optimizer.param_groups[0]["lr"]))
         optimizer.step()
-        scheduler.step()
+        scheduler.step(*([1.0] if made.chosen_scheduler.follows_held_out else []))
     return found
 
 
@@ -128,16 +130,16 @@ def test_arguments_are_those_of_the_function(name: str) -> None:
     assert {*entry.needs, *entry.one_of, *entry.choices, *entry.least} <= set(entry.takes)
     if name in OURS - {"one_cycle"}:
         return
-    function = OneCycleLR.__init__ if name == "one_cycle" else TYPE_TO_SCHEDULER_FUNCTION[name]
+    function = HANDED_ON[name] if name in HANDED_ON else TYPE_TO_SCHEDULER_FUNCTION[name]
     parameters = inspect.signature(function).parameters
-    own = {argument for argument in parameters if argument in OWN_ARGUMENTS or argument == "self"}
+    own = {argument for argument in parameters if argument in OWN_ARGUMENTS and argument not in entry.takes}
     assert set(entry.takes) == set(parameters) - own
     required = {argument for argument, one in parameters.items() if one.default is inspect.Parameter.empty}
     assert set(entry.needs) == required - own
 
 
 def test_every_scheduler_of_transformers_is_known() -> None:
-    assert {kind.value for kind in TYPE_TO_SCHEDULER_FUNCTION} == {*SCHEDULERS, *BY_HELD_OUT_LOSS} - OURS
+    assert {kind.value for kind in TYPE_TO_SCHEDULER_FUNCTION} == set(SCHEDULERS) - OURS
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -173,8 +175,20 @@ def test_every_scheduler_runs_for_one_step_and_for_many(name: str) -> None:
         ({"lr_scheduler": "polynomial", "learning_rate": 1e-8}, "it must be smaller"),
         ({"lr_scheduler": "log_sweep"}, "log_sweep needs min_lr"),
         ({"lr_scheduler": "log_sweep", "lr_scheduler_kwargs": {"min_lr": 0}}, "must be greater than 0"),
-        ({"lr_scheduler": "reduce_lr_on_plateau"}, "not supported yet: it goes by the held-out"),
-        ({"lr_scheduler": "greedy"}, "greedy is not supported yet"),
+        ({"lr_scheduler": "reduce_lr_on_plateau", "warmup_steps": 2}, "has no warmup"),
+        ({"lr_scheduler": "reduce_lr_on_plateau", "jagged_restart_steps": 5}, "goes by held-out rows"),
+        ({"lr_scheduler": "reduce_lr_on_plateau", "has_held_out_rows": False}, "plateau goes by held-out rows, and"),
+        ({"lr_scheduler": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"patience": 1.5}}, "a whole number"),
+        ({"lr_scheduler": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"factor": 1}}, "must be below 1"),
+        ({"lr_scheduler": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"mode": "max"}}, "less is better"),
+        ({"lr_scheduler": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"mode": "median"}}, "one of min, max"),
+        ({"lr_scheduler": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"min_lr": 1e-3}}, "it must be smaller"),
+        ({"lr_scheduler": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"max_lr": 1}}, "is learning_rate"),
+        ({"lr_scheduler": "greedy"}, "min_lr: 0.001: the rate falls to it from learning_rate, here 0.001"),
+        ({"lr_scheduler": "greedy", "lr_scheduler_kwargs": {"min_lr": 0, "max_lr": 1e-4}}, "is below learning_rate"),
+        ({"lr_scheduler": "greedy", "lr_scheduler_kwargs": {"min_lr": 0, "factor": 0}}, "must be greater than 0"),
+        ({"lr_scheduler": "greedy", "lr_scheduler_kwargs": {"min_lr": 0, "verbose": True}}, "the run's log says"),
+        ({"lr_scheduler": "greedy", "lr_scheduler_kwargs": {"min_lr": 0}, "optimizer": "adamw_torch_8bit"}, "in place"),
         ({"lr_scheduler": "linear", "lr_quadratic_warmup": True}, "lr_quadratic_warmup needs lr_scheduler: cosine"),
         ({"lr_scheduler": "linear", "cosine_min_lr_ratio": 0.1}, "needs lr_scheduler: cosine or rex, not linear"),
         ({"cosine_constant_lr_ratio": 0.5}, "needs cosine_min_lr_ratio"),

@@ -41,7 +41,7 @@ def test_yaml_writes_2e_4_as_text() -> None:
             {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_modules": "(q_proj"},
             "a text is a regular expression, and this is no valid one",
         ),
-        ({"lr_scheduler": "greedy"}, "greedy is not supported yet"),
+        ({"lr_scheduler": "greedy"}, "min_lr: 0.001: the rate falls"),
         ({"lr_scheduler": "linear", "cosine_min_lr_ratio": 0.1}, "needs lr_scheduler: cosine or rex, not linear"),
         ({"lr_scheduler_kwargs": {"num_cycles": 2}, "cosine_min_lr_ratio": 0.1}, "both shape the schedule"),
         ({"optimizer": "sgd", "adam_beta1": 0.8}, "adam_beta1: optimizer sgd has no such setting"),
