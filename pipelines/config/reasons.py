@@ -4,6 +4,4 @@ REASONS = {
     "fix_untrained_tokens": "writes the mean of other rows over those of tokens that no row trains, which is not "
     "supported; to train new tokens name their ids in peft_trainable_token_indices, or embeddings and head in "
     "lora_modules_to_save",
-    "llama4_linearized_experts": "puts Axolotl's own model in place of Llama 4's, so that each expert is a linear "
-    "module; an adapter reaches transformers' experts by lora_target_parameters. Take it out",
 }

@@ -14,12 +14,14 @@ from tunemill.stages.models.weights import StoredTensor, tensors_of_model
 # What bitsandbytes stores beside a weight.
 IN_4_BITS = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".quant_state.bitsandbytes__nf4",
              ".quant_state.bitsandbytes__fp4")  # fmt: skip
+IN_8_BITS = ("SCB", "weight_format")
 STATE = (".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4")
 
 
 class StoredBase:
     """A model folder, read one tensor at a time. `quantized`: the names of the weights in 4 or 8 bits, and with
-    `rounded_experts` of those that were rounded to 4 bits and stored as they are."""
+    `rounded_experts` of those that were rounded to 4 bits and stored as they are. `weights`: the names of the model's
+    own tensors, without what is stored beside quantized ones."""
 
     def __init__(self, folder: Path, *, rounded_experts: bool = False) -> None:
         self.folder = folder
@@ -32,6 +34,9 @@ class StoredBase:
             f"{name.removesuffix('SCB')}weight" for name in self.tensors if name.endswith(".SCB")
         }
         self.quantized = frozenset(self._in_4_bits | self._in_8_bits | self.experts)
+        beside = {f"{name}{end}" for name in self._in_4_bits for end in IN_4_BITS}
+        beside |= {f"{name.removesuffix('weight')}{end}" for name in self._in_8_bits for end in IN_8_BITS}
+        self.weights = [name for name in self.tensors if name not in beside]
         self._turned = _stored_turned(folder) if self.quantized else frozenset()
 
     def read(self, name: str) -> Any:

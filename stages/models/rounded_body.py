@@ -19,6 +19,8 @@ from bitsandbytes.functional import (
 from peft import LoraConfig, PeftConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 
+from tunemill.stages.models.linear_experts_body import fit_experts
+
 # Values that share a scale in 4 bits, as in PEFT.
 BLOCK = 64
 
@@ -51,6 +53,7 @@ def with_adapter(model: Any, folder: Path, **settings: Any) -> Any:
 
     PEFT would round the base by itself, but on a GPU only.
     """
+    fit_experts(model, folder)
     stored = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     bits = rounding_of(stored)
     if bits is None:

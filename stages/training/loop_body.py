@@ -18,6 +18,7 @@ from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
 from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training.adapters.linearized_body import linearize_experts
 from tunemill.stages.training.adapters.loftq_body import tell_rounding
 from tunemill.stages.training.adapters.lora_body import add_adapter, save_adapter
 from tunemill.stages.training.adapters.quantized_base_body import check_quantized, hold_experts_packed
@@ -253,6 +254,7 @@ def load_model(config: TrainingKeys, base_model: Model, precision: Precision) ->
     stored = {"use_cache": model.config.use_cache}
     if is_quantized(base_model.path):
         check_quantized(config, model)
+    linearize_experts(config, model)
     set_experts(config, model)
     set_generation_aside(model)
     train_every_row(model)

@@ -13,6 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoModelFo
 
 from tunemill.kernels.functions.chunked_cross_entropy import chunked_cross_entropy
 from tunemill.stages.errors import UserError
+from tunemill.stages.training.adapters.linearized_body import linearize_experts
 from tunemill.stages.training.adapters.lora_body import add_adapter
 from tunemill.stages.training.batch_shapes_body import BatchShape
 from tunemill.stages.training.experts_body import set_experts
@@ -38,6 +39,7 @@ def build_model(
     named = {"attn_implementation": attention} if attention else {}
     model = AutoModelForCausalLM.from_config(model_config, dtype=precision.weights, **named)
     model.config.use_cache = False
+    linearize_experts(config, model)
     if bits < 16:
         pack_linear(model, bits, double, precision.autocast or precision.weights)
     set_experts(config, model)

@@ -14,6 +14,7 @@ from tunemill.stages.errors import SettingError, SourceError
 from tunemill.stages.models.base_model.config import BaseModelConfig
 from tunemill.stages.models.base_model.fit_body import check_fit
 from tunemill.stages.models.base_model.folder import fault_of_class, fault_of_folder, fault_of_settings
+from tunemill.stages.models.base_model.layouts.read_body import as_plain
 from tunemill.stages.models.base_model.overrides_body import overridden_config
 from tunemill.stages.models.base_model.special_tokens import align_special_tokens
 from tunemill.stages.models.base_model.unpack_body import write_unpacked
@@ -54,6 +55,8 @@ def base_model(
             "config.json names code of the model; it is not run, and transformers' own class is used instead"
         )
     words = AutoTokenizer.from_pretrained(tokenizer.path)
+    _check_settings(config, folder)
+    folder = as_plain(config, folder, out.checkpoints / "plain", report)
     model_config = _model_config(config, folder)
     rows = model_config.get_text_config().vocab_size
     wanted = math.ceil(len(words) / 32) * 32 if config.resize_token_embeddings_to_32x else len(words)
@@ -147,8 +150,12 @@ def _source_folder(config: BaseModelConfig, upstream: Model | None) -> Path:
     return folder
 
 
-def _model_config(config: BaseModelConfig, folder: Path) -> Any:
-    folder = folder if config.base_model_config is None else Path(config.base_model_config)
+def _config_folder(config: BaseModelConfig, folder: Path) -> Path:
+    return folder if config.base_model_config is None else Path(config.base_model_config)
+
+
+def _check_settings(config: BaseModelConfig, folder: Path) -> None:
+    folder = _config_folder(config, folder)
     if not (folder / "config.json").is_file():
         raise SourceError(f"base_model_config: {folder}: no config.json in it.")
     stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -156,6 +163,10 @@ def _model_config(config: BaseModelConfig, folder: Path) -> Any:
         raise SourceError(f"base_model: {reason}.")
     if reason := fault_of_class(stored, config.model_class):
         raise SettingError(f"model_type: {reason}.")
+
+
+def _model_config(config: BaseModelConfig, folder: Path) -> Any:
+    folder = _config_folder(config, folder)
     loaded = overridden_config(folder, config.overrides)
     if config.cls_model_config not in (None, type(loaded).__name__):
         raise SettingError(

@@ -25,6 +25,8 @@ from tunemill.stages.models.base_model.folder import (
 )
 from tunemill.stages.models.base_model.layers import fault_of_tensors
 from tunemill.stages.models.base_model.rope import given_rope
+from tunemill.stages.models.linearized import KEY as LINEARIZED
+from tunemill.stages.models.linearized import fault_of_type
 from tunemill.stages.models.own_code import code_files, digest_of
 
 # Arguments of from_pretrained, and what decides them here.
@@ -103,6 +105,11 @@ class BaseModelConfig(StageConfig):
     )
     model_quantization_config_kwargs: UnpackingSettings = Field(
         UnpackingSettings(), description="arguments of model_quantization_config; dequantize: true is needed"
+    )
+    llama4_linearized_experts: bool = Field(
+        False,
+        description="a Llama 4 may store its experts as linear modules, as Axolotl does: it is read as transformers "
+        "stores it",
     )
     trust_remote_code: bool = Field(
         False,
@@ -184,6 +191,9 @@ class BaseModelConfig(StageConfig):
                 yield Fault("base_model_config", f"{self.base_model_config}: no config.json in it")
             return
         stored = settings_of(folder)
+        kind = (stored or {}).get("model_type")
+        if stored is not None and self.llama4_linearized_experts and (reason := fault_of_type(kind)):
+            yield Fault(LINEARIZED, reason)
         if (reason := fault_of_settings(folder, stored, self.model_quantization_config)) or (
             stored is not None and (reason := self._fault_of_quantized(folder, stored))
         ):
@@ -198,7 +208,8 @@ class BaseModelConfig(StageConfig):
             yield Fault("base_model", reason)
 
     def _fault_of_quantized(self, folder: Path, stored: Mapping[str, Any]) -> str | None:
-        if quantized_by(stored) is None or self.model_quantization_config is not None:
+        read_as_numbers = self.model_quantization_config is not None or self.llama4_linearized_experts
+        if quantized_by(stored) is None or read_as_numbers:
             return None
         if self.adapter is None:
             return (

@@ -6,6 +6,7 @@ from tunemill.stages.artifacts import Adapter, Model, QuantizedBase
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.dequantize_body import StoredBase
 from tunemill.stages.models.files import copy_tokenizer
+from tunemill.stages.models.joined_experts_body import JoinedExperts
 from tunemill.stages.models.loading_body import is_quantized
 from tunemill.stages.models.merged.adapter_body import Change, read_changes
 from tunemill.stages.models.merged.config import MergedConfig
@@ -42,7 +43,7 @@ def merge(
     onto_quantized = quantized_base is not None and config.merge_method == "memory_efficient"
     frozen = None
     if quantized_base is not None and onto_quantized:
-        frozen = StoredBase(quantized_base.path, rounded_experts=config.quantize_moe_experts)
+        frozen = JoinedExperts(quantized_base.path, rounded_experts=config.quantize_moe_experts)
     names = names_of(base_model.path)
     changes = read_changes(adapter.path, names.turned)
     if changes is not None:

@@ -13,6 +13,8 @@ from tunemill.stages.errors import UserError
 from tunemill.stages.models.dequantize_body import StoredBase
 from tunemill.stages.models.files import forget_versions, weight_files
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
+from tunemill.stages.models.joined_experts_body import JoinedExperts
+from tunemill.stages.models.linear_experts_body import join_experts
 from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.rounded_body import with_adapter
 from tunemill.stages.models.weights import sort_header, tensors_of_model
@@ -41,6 +43,7 @@ def merge_loaded(base: Path, frozen: StoredBase | None, adapter: Path, target: P
         merged = adapted.merge_and_unload()
     for name, tensor in (*merged.named_parameters(), *merged.named_buffers()):
         tensor.data = tensor.data.to(types.get(name, rest))
+    join_experts(merged)
     _take_apart(merged)
     set_generation_aside(merged)
     # The names of a base that came quantized are those of bitsandbytes, and go with it.
@@ -102,11 +105,11 @@ def _take_apart(model: Any) -> None:
 
 
 def _count_changed(base: Path, frozen: StoredBase | None, target: Path) -> int:
-    before = StoredBase(base)
+    before = JoinedExperts(base)
     changed = 0
     for name, place in tensors_of_model(target).items():
         with safe_open(place.file, framework="pt") as reader:
             new = reader.get_tensor(name)
         source = before if frozen is None or name not in frozen.quantized else frozen
-        changed += name not in source.tensors or not torch.equal(source.read(name).to(new.dtype), new)
+        changed += name not in source.weights or not torch.equal(source.read(name).to(new.dtype), new)
     return changed

@@ -14,9 +14,12 @@ from tunemill.stages.models.dequantize_body import StoredBase
 from tunemill.stages.models.experts_body import BLOCK, round_experts
 from tunemill.stages.models.files import copy_file, copy_tokenizer, forget_versions, model_files, weight_files
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
+from tunemill.stages.models.joined_experts_body import JoinedExperts
+from tunemill.stages.models.linear_experts_body import joined_experts
 from tunemill.stages.models.loading_body import is_quantized, quantization_of
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.quantized_base.config import QuantizedBaseConfig
+from tunemill.stages.models.quantized_base.llama4_body import pack_linear_experts
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.skeleton_body import skeleton_of_folder
 from tunemill.stages.models.weights import sort_header, tensors_of_model
@@ -39,7 +42,9 @@ def quantize_base(config: QuantizedBaseConfig, base_model: BaseModel, out: Works
     model = AutoModelForCausalLM.from_pretrained(
         base_model.path, dtype="auto", quantization_config=settings, device_map={"": "cpu"}
     )
-    if config.quantize_moe_experts:
+    if joined_experts(model):
+        pack_linear_experts(config.llama4_linearized_experts, model, settings)
+    elif config.quantize_moe_experts:
         _round(config, model, report)
     set_generation_aside(model)
     model.save_pretrained(out.data)
@@ -160,7 +165,7 @@ def _forget_compute_type(path: Path) -> None:
 
 def _summarize(base: Path, quantized: Path, report: Report) -> None:
     """Sizes, and how far the stored weights are from those of the base: the largest of all root mean squares."""
-    plain, stored = StoredBase(base), StoredBase(quantized)
+    plain, stored = StoredBase(base), JoinedExperts(quantized)
     assert stored.quantized, "nothing was quantized"
     errors = []
     for name in sorted(stored.quantized):

@@ -50,6 +50,9 @@ class QuantizedBaseConfig(StageConfig):
         False,
         description="the experts of a mixture in 4 or 8 bits too, which are no linear modules",
     )
+    llama4_linearized_experts: bool = Field(
+        False, description="the experts of a Llama 4 are linear modules, in 4 bits like any other"
+    )
     bnb_4bit_compute_dtype: FloatType | None = Field(
         None, description="type in which 4-bit weights are multiplied; unset: the precision of the training"
     )

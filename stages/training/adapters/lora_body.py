@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.files import forget_versions
 from tunemill.stages.models.rounded_body import mark_rounded, rounding_of, with_adapter
+from tunemill.stages.training.adapters.linearized_body import in_names_of
 from tunemill.stages.training.adapters.loftq_body import start_from_rounding
 from tunemill.stages.training.adapters.relora_body import with_folded
 from tunemill.stages.training.adapters.starts_body import (
@@ -40,6 +42,8 @@ def add_adapter(config: AdapterKeys, model: Any, seed: int) -> Any:
     """
     if config.lora_model_dir is not None:
         return _stored_adapter(config, Path(config.lora_model_dir), model)
+    if config.llama4_linearized_experts:
+        config = in_names_of(model, config)
     _check_layers(config, model)
     lora = LoraConfig(
         task_type="CAUSAL_LM",
@@ -150,15 +154,19 @@ def _targets(config: AdapterKeys, model: Any) -> list[str] | str:
     layers = config.peft_layers_to_transform
     if not config.takes_every_linear:
         return _in_layers(config, names, modules)
-    if not names and layers is None:
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    odd = {name for name in linear if not is_linear(model.get_submodule(name))}
+    if not names and layers is None and not odd:
         return ALL_LINEAR
     head = model.get_output_embeddings()
-    linear = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
-    ]
+    linear = [name for name in linear if name not in odd and model.get_submodule(name) is not head]
     return _in_layers(config, sorted({*linear, *names}), modules)
+
+
+def is_linear(module: torch.nn.Linear) -> bool:
+    """Whether it gives what a linear module gives: a router may be made of one, and give more."""
+    own = type(module).forward is torch.nn.Linear.forward
+    return own or isinstance(module, Linear4bit | Linear8bitLt)
 
 
 def _in_layers(config: AdapterKeys, names: list[str], modules: Sequence[str]) -> list[str]:

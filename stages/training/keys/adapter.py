@@ -33,6 +33,10 @@ class AdapterKeys(LoraKeys):
         False,
         description="hold the experts of a mixture in 4 or 8 bits too, where none of them gets an adapter",
     )
+    llama4_linearized_experts: bool = Field(
+        False,
+        description="Llama 4's experts are linear modules beside an adapter, named as in Axolotl: experts.gate_projs.0",
+    )
     lora_model_dir: Source[str | None] = Field(
         None, description="folder of a stored adapter that is trained further, in place of a new one"
     )

@@ -84,7 +84,6 @@ def test_nobody_evaluated_still_lets_held_out_rows_be_watched(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("llama4_linearized_experts", True, "lora_target_parameters"),
         ("fix_untrained_tokens", [3], "peft_trainable_token_indices"),
     ],
 )

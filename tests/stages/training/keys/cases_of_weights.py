@@ -64,6 +64,7 @@ ADAPTER: dict[str, list[Case]] = {
         Case((None, [[0, 3]]), see.refusal, LORA),
     ],
     "quantize_moe_experts": [Case((False, True), see.refusal, LORA)],
+    "llama4_linearized_experts": [Case((False, True), see.refusal, LORA)],
     "lora_model_dir": [Case((None, "/no/such/adapter"), see.refusal, LORA)],
     "peft_use_dora": [Case((False, True), see.trained_parameters, LORA)],
     "lora_target_parameters": [
