@@ -68,6 +68,9 @@ class GraphConfig(StageConfig):
     quantization: dict[str, Any] | None = Field(
         None, description="ask for a quantized model, and of which kind"
     )
+    qat: dict[str, Any] | None = Field(
+        None, description="train for a quantized model, which is made as this says"
+    )
     output_dir: str | None = Field(
         None, description="where links to the results are put: a place, no part of any result"
     )
@@ -121,9 +124,11 @@ class GraphConfig(StageConfig):
             raise ConflictError(
                 "there is no merged model to evaluate without `adapter`", "evaluate", "adapter"
             )
-        if "quantized" in asked and self.quantization is None:
+        if "quantized" in asked and not self.quantizes:
             raise ConflictError(
-                "there is no quantized model to evaluate without `quantization`", "evaluate", "quantization"
+                "there is no quantized model to evaluate without `quantization` or `qat`",
+                "evaluate",
+                "quantization",
             )
         if self.test_datasets and self.val_set_size:
             raise ConflictError(
@@ -177,6 +182,11 @@ class GraphConfig(StageConfig):
     def quantizes_base(self) -> bool:
         """Whether the base is quantized before an adapter is trained on it."""
         return self.adapter is not None and (self.load_in_4bit or self.load_in_8bit)
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether the model is quantized after training."""
+        return self.quantization is not None or self.qat is not None
 
     @property
     def asked_method(self) -> str:

@@ -171,7 +171,7 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
         found.append(merged_place(graph))
         models["trained"] = {"model": (frozen,), "adapter": ("trained",)}
         models["merged"] = {"model": ("merged",)}
-    if graph.quantization is not None:
+    if graph.quantizes:
         full = "trained" if graph.adapter is None else "merged"
         found.append(Place("quantized", QUANTIZED, {"model": (full,)}))
         models["quantized"] = {"model": ("quantized",)}

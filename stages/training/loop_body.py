@@ -56,6 +56,7 @@ from tunemill.stages.training.optimizers.build_body import (
     trainers_name,
 )
 from tunemill.stages.training.optimizers.grokfast_body import Grokfast
+from tunemill.stages.training.quantization_aware_body import prepare
 from tunemill.stages.training.schedule import (
     Schedule,
     due_steps,
@@ -195,6 +196,8 @@ def train_once(
     if balances_experts(plain_model(model)):
         keep_mask_for_balance(plain_model(model))
     keepers = choose_trained(config, model, config.seed, report)
+    if config.qat is not None:
+        keepers += prepare(config.qat, model, report)
     interval = logging_interval(schedule.total, config.logging_steps)
     reporter = Reporter(report, schedule, method.examples, interval)
     watches = watches_of(config, schedule, out, report)

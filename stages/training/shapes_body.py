@@ -13,6 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoModelFo
 
 from tunemill.kernels.functions.chunked_cross_entropy import chunked_cross_entropy
 from tunemill.stages.errors import UserError
+from tunemill.stages.models.quantization_body import round_in_forward
 from tunemill.stages.training.adapters.linearized_body import linearize_experts
 from tunemill.stages.training.adapters.lora_body import add_adapter
 from tunemill.stages.training.batch_shapes_body import BatchShape
@@ -43,6 +44,8 @@ def build_model(
     if bits < 16:
         pack_linear(model, bits, double, precision.autocast or precision.weights)
     set_experts(config, model)
+    if config.qat is not None:
+        round_in_forward(model, config.qat)
     if config.adapter is not None:
         model = adapted(config, model)
     else:

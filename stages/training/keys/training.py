@@ -17,6 +17,7 @@ from tunemill.stages.training.keys.kernels import LORA, SPECTRUM_PLUGINS, Kernel
 from tunemill.stages.training.keys.machine import MachineKeys
 from tunemill.stages.training.keys.memory import MemoryKeys
 from tunemill.stages.training.keys.optimizer import OptimizerKeys
+from tunemill.stages.training.keys.quantization import QuantizationAwareKeys
 from tunemill.stages.training.keys.rates import GROKFAST_ALPHA, GROKFAST_LAMB, GROKFAST_PLUGINS, RateKeys
 from tunemill.stages.training.keys.relora import ReloraKeys
 from tunemill.stages.training.keys.schedule import ScheduleKeys
@@ -40,6 +41,7 @@ class TrainingKeys(
     AttentionKeys,
     MemoryKeys,
     DeviceKeys,
+    QuantizationAwareKeys,
     FusedKeys,
     KernelKeys,
     StartKeys,
@@ -157,6 +159,22 @@ class TrainingKeys(
                 "fp8: true computes with weights that are trained, and with an adapter they are not. Use bf16: true",
                 "fp8",
                 "adapter",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_rounding(self) -> Self:
+        if self.qat is not None and self.adapter is not None:
+            raise ConflictError(
+                "qat: an adapter's product is added beside the rounded weights and is in none of them, so what is "
+                "trained would not be what is quantized. Remove adapter, or quantize the merged model with "
+                "quantization",
+                "qat",
+                "adapter",
+            )
+        if self.qat is not None and self.fp8:
+            raise ConflictError(
+                "qat and fp8: each rounds what goes into linear modules. Remove one", "qat", "fp8"
             )
         return self
 

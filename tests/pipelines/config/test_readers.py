@@ -165,7 +165,7 @@ def test_a_note_changes_no_key(project):
         # Of a method that is not trained yet too.
         ({**DPO, "adapter": "llama-adapter", "lora_r": 8}, "adapter", "value"),
         ({**DPO, "optimizer": "sdg"}, "optimizer", "value"),
-        ({**DPO, "quantization": {"weight_dtype": "int4"}}, "quantization.weight_dtype", "value"),
+        ({**DPO, "quantization": {"weight_dtype": "int9"}}, "quantization.weight_dtype", "value"),
         ({**SFT, "optimizer": "sdg", "adam_beta1": 0.9}, "optimizer", "value"),
         ({**SFT, "sample_packing": "yes please", "sample_packing_bin_size": 3}, "sample_packing", "value"),
         # A conflict is found at a key that is given, and is told once for all slices that read it.

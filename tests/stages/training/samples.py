@@ -42,6 +42,7 @@ SAMPLES = Samples(
         "peft_layers_pattern": {"peft_layers_to_transform": [0]},
         "quantize_moe_experts": {"load_in_4bit": True},
         "fp8": FULL,
+        "qat": FULL,
         "loss_watchdog_patience": {"loss_watchdog_threshold": 5.0},
         "metric_for_best_model": {"load_best_model_at_end": True},
         "greater_is_better": {"load_best_model_at_end": True},
@@ -57,6 +58,7 @@ SAMPLES = Samples(
     },
     values={
         "plugins": [["liger"]],
+        "qat": [{}, {"weight_dtype": "int4", "activation_dtype": "int8"}],
         "optim_args": [{"momentum": 0.5}],
         "adapter": ["lora"],
         "lora_model_dir": ["/other"],

@@ -45,9 +45,10 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "weights": (
         {**SMALL, "hidden_size": 512, "intermediate_size": 2048}, {"bf16": False, "max_grad_norm": 0.0}
     ),
+    "quantization-aware": (SMALL, {"bf16": False, "qat": {"weight_dtype": "int4", "activation_dtype": "int8"}}),
 }  # fmt: skip
 
-SLOW = ("loss in chunks", "weights")
+SLOW = ("loss in chunks", "weights", "quantization-aware")
 FAST = ("qwen3_moe", "lfm2")
 
 

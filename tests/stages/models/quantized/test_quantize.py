@@ -67,6 +67,71 @@ def test_stock_transformers_loads_int8_weights(
     assert "transformers_version" not in json.loads((data / "config.json").read_text())
 
 
+# What stands for the 20,480 weights of 14 modules with 576 rows, in bytes of weights and of scales.
+BYTES = {
+    "int8, int8 inputs": (20480, 576 * 5),
+    "int4": (20480, 20480 // 32 * 5),
+    "int4, int8 inputs": (20480, 20480 // 16 * 5),
+    "fp8": (20480, 576 * 4),
+    # Blocks of 128 rows and 4 columns; the 64 inputs of two modules have 4 scales, 32 have 2.
+    "nvfp4": (10240, 14 * (128 * 4 + 4)),
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "int8, int8 inputs": {"activation_dtype": "int8"},
+    "int4": {"weight_dtype": "int4"},
+    "int4, int8 inputs": {"weight_dtype": "int4", "activation_dtype": "int8", "group_size": 16},
+    "fp8": {"weight_dtype": "float8_e4m3fn"},
+    "nvfp4": {"weight_dtype": "nvfp4"},
+}
+STORED = {
+    "I8": "IntxUnpackedToInt8Tensor",
+    "F8_E4M3": "Float8Tensor",
+    "U8": "NVFP4Tensor",
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_stock_transformers_loads_every_type(tmp_path: Path, dtype: torch.dtype, name: str) -> None:
+    source = make_model(tmp_path / "model", dtype=dtype)
+    data, heard = run(tmp_path / "out", source, **SETTINGS[name])
+    with safe_open(data / "model.safetensors", "pt") as stored:
+        types = {one: stored.get_slice(one).get_dtype() for one in stored.keys()}  # noqa: SIM118
+    quantized = {one: kind for one, kind in types.items() if one.endswith("_weight_qdata")}
+    assert len(quantized) == 14 == heard.summary["quantized_modules"]
+    (kind,) = set(quantized.values())
+    model = AutoModelForCausalLM.from_pretrained(data)
+    assert type(model.model.layers[0].mlp.up_proj.weight).__name__ == STORED[kind]
+    weights, scales = BYTES[name]
+    # Scales of integers have the model's type, and a zero point of one byte.
+    scales = scales // 5 * (dtype.itemsize + 1) if kind == "I8" else scales
+    saved = heard.summary["bytes_before"] - heard.summary["bytes_after"]
+    assert saved == 20480 * dtype.itemsize - weights - scales
+    moved = float((logits(data) - logits(source)).abs().max())
+    assert 0 < moved < 0.6 * float(logits(source).abs().max())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it is about machines without a GPU")
+@pytest.mark.parametrize("name", ["fp8", "nvfp4"])
+def test_activations_that_this_machine_has_no_products_of(tmp_path: Path, name: str) -> None:
+    source = make_model(tmp_path / "model")
+    with pytest.raises(SettingError, match=f"activation_dtype: {name} needs an NVIDIA GPU from "):
+        run(tmp_path / "out", source, weight_dtype=name, activation_dtype=name)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"hidden_size": 24}, "has 24 inputs, no multiple of 16"),
+        ({"intermediate_size": 40}, "has 40 outputs, no multiple of 16"),
+    ],
+)
+def test_sizes_that_nvfp4_has_no_blocks_for(tmp_path: Path, sizes: dict[str, int], message: str) -> None:
+    source = make_model(tmp_path / "model", **sizes)
+    with pytest.raises(SettingError, match=message):
+        run(tmp_path / "out", source, weight_dtype="nvfp4")
+
+
 def test_the_weights_are_those_of_the_model_rounded(tmp_path: Path) -> None:
     source = make_model(tmp_path / "model")
     data, _ = run(tmp_path / "out", source)
@@ -102,10 +167,11 @@ def test_a_quantized_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weight_dtype": "int4"}, "int4 is not supported yet; use int8"),
-        ({"weight_dtype": "nvfp4"}, "nvfp4 is not supported yet"),
-        ({"weight_dtype": "int9"}, "Input should be 'int8'"),
-        ({"activation_dtype": "int8"}, "int8 is not supported yet; leave it out"),
+        ({"weight_dtype": "mxfp4"}, "transformers stores no MX tensor of torchao"),
+        ({"weight_dtype": "int9"}, "Input should be 'int8', 'int4', 'fp8' or 'nvfp4'"),
+        ({"activation_dtype": "fp8"}, "fp8 does not go with weights in int8. Use int8, or leave it out"),
+        ({"weight_dtype": "float8", "group_size": 16}, "weights in fp8 have one scale per output row"),
+        ({"weight_dtype": "nvfp4", "group_size": 32}, "in nvfp4 16 inputs share a scale"),
         ({"quantize_embedding": True}, "true is not supported yet; leave it out"),
         ({"group_size": 0}, "greater than 0"),
     ],

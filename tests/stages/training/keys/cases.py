@@ -17,6 +17,8 @@ from stages.training.keys.trainings import Settings
 
 from stages.training.keys import observations as see
 
+INT4 = {"weight_dtype": "int4", "activation_dtype": "int8", "group_size": 8}
+
 BATCHES: dict[str, list[Case]] = {
     "micro_batch_size": [
         Case((1, 2), see.rows_in_a_batch),
@@ -237,6 +239,19 @@ MEMORY: dict[str, list[Case]] = {
         Case((None, 2), see.callback("CollectGarbage", "steps"), {"gc_steps": 3}),
     ],
     "auto_find_batch_size": [Case((False, True), see.summary("micro_batch_size"))],
+    "qat": [
+        Case(
+            (None, {}, {"group_size": 8}, {"weight_dtype": "int4", "group_size": 4}, INT4),
+            see.roundings,
+            {"max_steps": 1},
+        ),
+        Case(
+            (INT4, {**INT4, "fake_quant_after_n_steps": 1}, {**INT4, "fake_quant_after_n_steps": 2}),
+            see.callback("RoundLater", "after"),
+            {"max_steps": 1},
+        ),
+        Case((None, INT4), see.roundings, {"max_steps": 1}, method="orpo"),
+    ],
     "flash_attn_cross_entropy": [Case((False, True), see.idle_keys)],
     "flash_attn_fuse_mlp": [Case((False, True), see.idle_keys)],
     "fused_attn_kernel": [Case((False, True), see.idle_keys)],

@@ -9,6 +9,7 @@ from peft.tuners.lora import LoraLayer
 from stages.training.keys.trainings import Seen
 from torch import Tensor
 from torch._dynamo.eval_frame import OptimizedModule
+from torchao.quantization.qat import FakeQuantizedLinear
 
 Observe = Callable[[Seen], Any]
 
@@ -167,6 +168,16 @@ def offloading(seen: Seen) -> str | None:
     """Where activations wait for the backward pass."""
     kept = seen.trainer.offloading
     return kept and kept.to
+
+
+def roundings(seen: Seen) -> list[str]:
+    """How linear modules round their inputs and weights while training."""
+    return [
+        f"{module.activation_fake_quantizer and module.activation_fake_quantizer.config} "
+        f"{module.weight_fake_quantizer.config}"
+        for module in seen.trainer.model.modules()
+        if isinstance(module, FakeQuantizedLinear)
+    ]
 
 
 def compiler_options(seen: Seen) -> Any:
