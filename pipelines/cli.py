@@ -19,6 +19,8 @@ COMMANDS = {
     "preprocess": "prepare the data and nothing else; show it, or write it to a file",
     "run": "compute what is not in the store yet, and nothing else",
     "adopt": "register a model, an adapter or prepared rows that exist already, as asset://NAME",
+    "pin": "keep the artifact that a node has now, whatever its YAML asks for",
+    "unpin": "take a pin away; the next run brings the node up to date",
     "status": "show what every node of every pipeline points to now, and what is stale",
     "lineage": "show which data and settings made a model",
     "logs": "show what the stage behind a node printed, now or last time",

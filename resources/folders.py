@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,17 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Replace a JSON file as a whole, and write it through to the disk: readers see the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{uuid.uuid4().hex}")
+    with beside.open("w") as file:
+        file.write(json.dumps(document))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
 
 
 def make_durable(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What of the store nobody needs: what no ref names and no computation reads, and nothing of these was made from."""
+"""What of the store nobody needs: what no ref, pin or computation names, and nothing of these was made from."""
 
 import uuid
 from collections.abc import Iterator
@@ -92,7 +92,7 @@ def _resumable(place: Path) -> bool:
 
 
 def _roots(store: Store, artifacts: list[Path], attempts: list[Path]) -> Iterator[Place]:
-    """What refs name and attempts read. No answer is not the answer that nothing is named."""
+    """What refs and pins name and attempts read. No answer is not the answer that nothing is named."""
     if damaged := store.refs.damaged():
         raise StoreError(
             f"{damaged[0]} is damaged, so what it points to is not known and nothing is deleted; run its pipeline, "
@@ -105,6 +105,7 @@ def _roots(store: Store, artifacts: list[Path], attempts: list[Path]) -> Iterato
             f"want, delete {store.root / 'artifacts'} yourself; otherwise run the pipelines, which set their refs again"
         )
     yield from ((ref.stage, ref.key) for _, _, ref in refs)
+    yield from ((pin.stage, pin.key) for pin in store.pins.all().values())
     for place in attempts:
         yield from (use for folder in listed(place) for use in uses_of(folder))
 

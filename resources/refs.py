@@ -1,13 +1,10 @@
 """Refs: which artifact a pipeline's node points to now. One small JSON file per node."""
 
-import json
-import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tunemill.resources.folders import listed, read_json
+from tunemill.resources.folders import listed, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -31,14 +28,7 @@ class Refs:
 
     def write(self, pipeline: str, node: str, ref: Ref) -> None:
         """Point a node to an artifact; readers see the old ref or the new one, never half of one."""
-        path = self._path(pipeline, node)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{uuid.uuid4().hex}")
-        with beside.open("w") as file:
-            file.write(json.dumps(asdict(ref)))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        write_json(self._path(pipeline, node), asdict(ref))
 
     def all(self) -> list[tuple[str, str, Ref]]:
         """Every (pipeline, node, ref), sorted. Raises StoreError where the refs cannot be listed."""

@@ -4,6 +4,7 @@
 <root>/building/<stage>/<key>/<token>/{data/,logs/,checkpoints/,uses.json,node.json}  in progress; survives a crash
 <root>/set_aside/<stage>/<key>.<time>/                                      damaged or replaced, kept for a look
 <root>/refs/<pipeline>/<node>.json                                          see refs.py
+<root>/pins/<pipeline>/<node>.json                                          see pins.py
 <root>/pipelines/<pipeline>.json                                            see origins.py
 <root>/index.json                                                           see index.py
 """
@@ -24,8 +25,9 @@ from tunemill.resources.canonical import hash_document, hash_listing
 from tunemill.resources.errors import StoreError
 from tunemill.resources.folders import fsync, listed, make_durable, move, read_json, remove_tree
 from tunemill.resources.identity import StatCache, files_below, hash_file
+from tunemill.resources.pins import Pins
 from tunemill.resources.protocols import LINEAGE_FILE
-from tunemill.resources.refs import Refs
+from tunemill.resources.refs import Ref, Refs
 
 # Provenance travels inside the data folder but is not part of the result: it names times and hosts.
 UNHASHED = frozenset({LINEAGE_FILE})
@@ -80,6 +82,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.refs = Refs(self.root / "refs")
+        self.pins = Pins(self.root / "pins")
         self.stat_cache = StatCache(self.root / "stat_cache.sqlite")
 
     def folder(self, stage: str, key: str) -> Path:
@@ -97,6 +100,23 @@ class Store:
         if damage:
             return Absent(f"a stored file is missing or cut short: {', '.join(damage)}", damage)
         return Published(folder, manifest)
+
+    def ref(self, pipeline: str, node: str) -> Ref | None:
+        """What a node points to: what it is pinned to, or else what it had last."""
+        pin = self.pins.read(pipeline, node)
+        return self.refs.read(pipeline, node) if pin is None else pin.ref
+
+    def changed_files(self, published: Published) -> list[str]:
+        """The files of an artifact whose contents are not what they were. One whose `stat` is known is not read."""
+        wrong = []
+        for name, entry in published.manifest["files"].items():
+            try:
+                is_same = self.stat_cache.hash(published.folder / name) == entry["sha256"]
+            except OSError:
+                is_same = False
+            if not is_same:
+                wrong.append(name)
+        return wrong
 
     def key_document(self, stage: str, key: str) -> dict[str, Any] | None:
         """The document behind a key, if its artifact is (or was) here."""

@@ -12,7 +12,7 @@ from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.code_version import code_version
 from tunemill.pipelines.graph.keys import looked_at_by, upstream_of, with_upstream
 from tunemill.pipelines.graph.nodes import Node
-from tunemill.pipelines.run.materialize import Session, materialize
+from tunemill.pipelines.run.materialize import Result, Session, leave_alone, materialize
 from tunemill.resources.errors import LaunchError, StoreError
 from tunemill.resources.redaction import hidden_in_errors, redacted, secrets_in
 from tunemill.resources.storage_errors import one_storage_error
@@ -61,6 +61,15 @@ def _asset(session: Session, node: Node, *, early: bool) -> dg.AssetsDefinition:
         def say(message: str) -> None:
             observe({"type": "log", "message": message})
 
+        def left_alone() -> Result | None:
+            selected = context.job_def.asset_layer.executable_asset_keys
+            result = leave_alone(session, node, {key.path[-1] for key in selected if key.path[0] == name})
+            if result is not None:
+                say(
+                    "left alone: only pinned nodes would need it. To bring it up to date, materialize it by itself"
+                )
+            return result
+
         try:
             with (
                 hidden_in_errors(secrets, *EXPECTED),
@@ -75,12 +84,10 @@ def _asset(session: Session, node: Node, *, early: bool) -> dg.AssetsDefinition:
                     if tracked is not None:
                         tracked.hear(event)
 
-                result = materialize(session, node, context.run.run_id, hear)
+                result = left_alone() or materialize(session, node, context.run.run_id, hear)
                 if tracked is not None:
                     tracked.end(result.published)
-                metadata = materialization_metadata(
-                    session.pipeline, node, result.published, result.reasons, result.seconds
-                )
+                metadata = materialization_metadata(session.pipeline, node, result)
         except EXPECTED as error:
             message = redacted(str(error), secrets)
             observe({"type": "failure", "message": message})

@@ -60,7 +60,7 @@ def materialize_nodes(
             failures[node] = event["message"]
         observe(node, event)
 
-    session = Session(pipeline, store, launch, watch, refresh)
+    session = Session(pipeline, store, launch, watch, refresh, asked_for=nodes)
     # Dagster's own database may meet the full disk first.
     with (
         one_storage_error(store.root, DBAPIError),
@@ -95,13 +95,12 @@ def _finished(
     if message is not None:
         return Finished(node, stage, "failed", item.reasons, 0.0, None, item.key, message)
     if result is not None:
-        state: State = "computed" if result.computed else "cached"
-        published = result.published
-        return Finished(
-            node, stage, state, result.reasons, result.seconds, published, published.key, note=result.note
-        )
+        state: State = result.state
+        own, why, seconds = result.published, result.reasons, result.seconds
+        return Finished(node, stage, state, why, seconds, own, own.key, note=result.note, pin=result.pin)
     if item.left_alone:
         return Finished(node, stage, "left alone", (), 0.0, None, None)
     if not selected:
-        return Finished(node, stage, "cached", (), 0.0, item.cached, item.key)
+        in_place: State = "cached" if item.pin is None else "pinned"
+        return Finished(node, stage, in_place, (), 0.0, item.cached, item.key, pin=item.pin)
     return Finished(node, stage, "skipped", item.reasons, 0.0, None, item.key)

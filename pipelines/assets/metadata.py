@@ -10,16 +10,17 @@ import dagster as dg
 from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, lineage_in
 from tunemill.pipelines.graph.lineage_names import named_by_graph
 from tunemill.pipelines.graph.nodes import Node, Pipeline
+from tunemill.pipelines.run.materialize import Result
 from tunemill.resources.protocols import LINEAGE_FILE
-from tunemill.resources.store import Published
 
 
-def materialization_metadata(
-    pipeline: Pipeline, node: Node, published: Published, reasons: Sequence[str], seconds: float
-) -> dict[str, Any]:
-    """Metadata of one materialization. `reasons` say why it was computed; there are none for a cached one."""
-    manifest = published.manifest
-    lineage = named_by_graph(pipeline, node, lineage_in(published.data / LINEAGE_FILE))
+def materialization_metadata(pipeline: Pipeline, node: Node, result: Result) -> dict[str, Any]:
+    """Metadata of one materialization."""
+    published, manifest = result.published, result.published.manifest
+    lineage = lineage_in(published.data / LINEAGE_FILE)
+    # What is kept whatever the graph says was made from what it says itself.
+    if result.state not in ("pinned", "left alone"):
+        lineage = named_by_graph(pipeline, node, lineage)
     # What people look for comes first, what identifies it last.
     metadata: dict[str, Any] = {
         name: value for name, value in manifest["metrics"].items() if value is not None
@@ -33,15 +34,24 @@ def materialization_metadata(
     return metadata | {
         "datasets": dg.MetadataValue.md(_datasets_table(lineage)),
         "config": dg.MetadataValue.json(dict(manifest["config"])),
-        "state": "computed" if reasons else "cached",
-        "reasons": "; ".join(reasons) or "cached",
-        "seconds": round(seconds, 3),
+        "state": result.state,
+        "reasons": "; ".join(result.reasons) or str(result.pin or result.state),
+        **_pins(result),
+        "seconds": round(result.seconds, 3),
         "computed_in_seconds": float(manifest["seconds"]),
         "bytes": sum(entry["bytes"] for entry in manifest["files"].values()),
         "path": dg.MetadataValue.path(str(published.data)),
         "digest": published.digest,
         "key": published.key,
     }
+
+
+def _pins(result: Result) -> dict[str, Any]:
+    """Since when and why the node is pinned, and which of its inputs were when it was computed."""
+    edges = [edge for edges in result.published.manifest["inputs"].values() for edge in edges]
+    inputs = {edge["node"]: edge["pinned"] for edge in edges if "pinned" in edge}
+    own = {} if result.pin is None else {"pinned": dg.MetadataValue.json(result.pin.as_json())}
+    return own | ({"pinned_inputs": dg.MetadataValue.json(inputs)} if inputs else {})
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -8,7 +8,7 @@ from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.plan import Planned, make_plan
-from tunemill.pipelines.run.finished import Finished
+from tunemill.pipelines.run.finished import Finished, State
 from tunemill.pipelines.run.links import link_result
 from tunemill.pipelines.run.observer import Observer, unobserved
 from tunemill.resources.launcher import Launcher, in_child
@@ -28,6 +28,10 @@ def run_pipeline(
     plan = make_plan(pipeline, store, refresh, only)
     refuse_untracked(pipeline, plan)
     to_do = not_in_place(plan)
+    for item in plan:
+        # What Dagster is given says so itself.
+        if item.node.name not in to_do:
+            say_pins(item, observe)
     if not to_do:
         # A store that cannot be written need not know it.
         with suppress(OSError):
@@ -59,10 +63,18 @@ def not_in_place(plan: Sequence[Planned]) -> list[str]:
     for item in plan:
         if item.left_alone:
             continue
-        downstream = any(name in names for name in upstream_of(item.node))
+        downstream = item.pin is None and any(name in names for name in upstream_of(item.node))
         if not item.cached or not item.ref_is_current or downstream:
             names.append(item.node.name)
     return names
+
+
+def say_pins(item: Planned, observe: Observer) -> None:
+    """One line for each pin because of which a node has what it has."""
+    lines = [] if item.pin is None else [str(item.pin)]
+    lines += [f"takes {name}, which is {pin}" for name, pin in item.pinned_inputs.items()]
+    for line in lines:
+        observe(item.node.name, {"type": "log", "message": line})
 
 
 def _in_place(pipeline: Pipeline, item: Planned) -> Finished:
@@ -71,4 +83,6 @@ def _in_place(pipeline: Pipeline, item: Planned) -> Finished:
     assert item.cached is not None
     # `output_dir` may be another one than last time, and the store may have moved.
     note = link_result(pipeline, item.node, item.cached)
-    return Finished(item.node.name, item.node.stage.name, "cached", (), 0.0, item.cached, item.key, note=note)
+    state: State = "cached" if item.pin is None else "pinned"
+    node, stage = item.node.name, item.node.stage.name
+    return Finished(node, stage, state, (), 0.0, item.cached, item.key, note=note, pin=item.pin)

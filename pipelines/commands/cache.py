@@ -35,11 +35,24 @@ def ls(options: argparse.Namespace) -> int:
     """List the artifacts of the store."""
     store = store_of(options)
     places = [(folder.parent.name, folder.name) for folder in store.artifacts()]
-    items = [_describe(store, place, found) for place, found in summaries(store, places).items()]
+    pinned = _pinned(store)
+    items = [
+        _describe(store, place, found, pinned.get(place, []))
+        for place, found in summaries(store, places).items()
+    ]
     if options.json:
         print_json({"state": str(store.root), "artifacts": items})
         return 0
-    columns = ("stage", "node", "key", "digest", "size", "seconds", "started")
+    columns = (
+        "stage",
+        "node",
+        "key",
+        "digest",
+        "size",
+        "seconds",
+        "started",
+        *(["pinned by"] if pinned else []),
+    )
     rows = [
         [
             i["stage"],
@@ -49,6 +62,7 @@ def ls(options: argparse.Namespace) -> int:
             readable_bytes(i["bytes"]),
             i["seconds"],
             i["started"],
+            *([", ".join(i["pinned_by"])] if pinned else []),
         ]
         for i in items
     ]
@@ -59,11 +73,15 @@ def ls(options: argparse.Namespace) -> int:
 def verify(options: argparse.Namespace) -> int:
     """Hash everything; name damaged files, set their artifacts aside; 1 if there was any."""
     store = store_of(options)
+    pinned = _pinned(store)
     damaged = []
     for folder in store.artifacts():
         if wrong := store.verify(folder):
             aside = store.set_aside(folder.parent.name, folder.name)
-            damaged.append({"artifact": str(folder), "files": wrong, "set_aside": str(aside)})
+            by = pinned.get((folder.parent.name, folder.name), [])
+            damaged.append(
+                {"artifact": str(folder), "files": wrong, "set_aside": str(aside), "pinned_by": by}
+            )
     if options.json:
         print_json(
             {"state": str(store.root), "checked": len(store.artifacts()) + len(damaged), "damaged": damaged}
@@ -71,7 +89,11 @@ def verify(options: argparse.Namespace) -> int:
     else:
         for item in damaged:
             print("\n".join(item["files"]))
-            print(f"  set aside in {item['set_aside']}; the next run computes it again")
+            then = "the next run computes it again"
+            if item["pinned_by"]:
+                names = " ".join(item["pinned_by"])
+                then = f"it is pinned, so runs are refused until: tunemill unpin {names}"
+            print(f"  set aside in {item['set_aside']}; {then}")
         print(f"{len(store.artifacts())} artifacts are whole, {len(damaged)} damaged")
     return 1 if damaged else 0
 
@@ -79,12 +101,18 @@ def verify(options: argparse.Namespace) -> int:
 def prune(options: argparse.Namespace) -> int:
     """Delete artifacts that no node needs, leftovers of dead attempts, and what was set aside."""
     store = store_of(options)
+    pins = store.pins.all()
     garbage = (find_garbage if options.dry_run else delete_garbage)(store, options.checkpoints)
     if options.json:
         found = [{"path": str(i.folder), "bytes": i.bytes, "why": i.why} for i in garbage]
-        print_json({"state": str(store.root), "deleted": not options.dry_run, "garbage": found})
+        kept = [{"node": name, "path": str(store.folder(pin.stage, pin.key))} for name, pin in pins.items()]
+        print_json(
+            {"state": str(store.root), "deleted": not options.dry_run, "garbage": found, "kept_by_pins": kept}
+        )
     else:
         _print_garbage(store, garbage, options.dry_run)
+        for name, pin in pins.items():
+            show(f"kept with all that it was made from: {name} is {pin}")
     return 0
 
 
@@ -96,7 +124,15 @@ def _print_garbage(store: Store, garbage: list[Garbage], dry_run: bool) -> None:
     show(f"{total} in {count_of(len(garbage), 'folder')} {verb}")
 
 
-def _describe(store: Store, place: Place, found: Summary | Absent) -> dict[str, Any]:
+def _pinned(store: Store) -> dict[Place, list[str]]:
+    """The nodes that are pinned to an artifact."""
+    found: dict[Place, list[str]] = {}
+    for name, pin in store.pins.all().items():
+        found.setdefault((pin.stage, pin.key), []).append(name)
+    return found
+
+
+def _describe(store: Store, place: Place, found: Summary | Absent, pinned_by: list[str]) -> dict[str, Any]:
     facts = found.facts if isinstance(found, Summary) else {}
     return {
         "stage": place[0],
@@ -107,4 +143,5 @@ def _describe(store: Store, place: Place, found: Summary | Absent) -> dict[str, 
         "bytes": sum(found.sizes.values()) if isinstance(found, Summary) else 0,
         "seconds": facts.get("seconds"),
         "started": facts.get("started"),
+        "pinned_by": pinned_by,
     }

@@ -39,7 +39,7 @@ def find_lineage(what: str, store: Store) -> Found:
     if is_path(what):
         return _of_path(Path(what), store)
     pipeline, _, node = name.partition("/")
-    if node and (ref := store.refs.read(pipeline, node)) is not None:
+    if node and (ref := store.ref(pipeline, node)) is not None:
         return _of_ref(name, ref, store)
     places = {f"{pipeline}/{node}": ref for pipeline, node, ref in store.refs.all()}
     if (place := named_node(what, list(places))) is not None:

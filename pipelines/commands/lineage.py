@@ -14,6 +14,7 @@ from tunemill.pipelines.commands.options import add_command, add_json, add_state
 from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, settings_of
 from tunemill.pipelines.graph.lineage_names import full_name
 from tunemill.resources.canonical import SHORT
+from tunemill.resources.pins import Pin
 from tunemill.resources.store import Absent, Store
 
 VALUE_SHOWN = 100
@@ -35,7 +36,7 @@ def lineage(options: argparse.Namespace) -> int:
         return 0
     root = found.lineage
     console = stdout()
-    tree = Tree(_label(root["node"], root, found.store))
+    tree = Tree(_label(root["node"], root, found.store, _pinned_now(found)))
     if found.also:
         tree.add(f"[dim]the same as {escape(some_of(found.also))}[/]")
     _grow(tree, root, found, {root["key"]})
@@ -55,6 +56,7 @@ def as_json(found: Found) -> dict[str, Any]:
         **_told(root, found.store),
         "ancestors": ancestors,
         "also": list(found.also),
+        "pin": None if (pin := _pin(found)) is None else pin.as_json(),
         "not_recorded_ancestors": sorted(_unknown(root)),
         "datasets": list(datasets_behind(root)),
     }
@@ -85,10 +87,11 @@ def _problem(item: Mapping[str, Any], store: Store | None) -> str | None:
     return "; ".join(said) or None
 
 
-def _label(name: str, item: Mapping[str, Any], store: Store | None) -> str:
+def _label(name: str, item: Mapping[str, Any], store: Store | None, pinned: str = "") -> str:
     by = f"  computed by {item['computed_by']}" if "computed_by" in item else ""
     facts = f"{item['digest'][:SHORT]}  {item['started']}  {item['seconds']:.1f} s{by}"
     problem = _problem(item, store)
+    facts += f"  {pinned}" if pinned else ""
     return f"[bold]{escape(name)}[/]  {escape(facts)}" + (f"  [red]{escape(problem)}[/]" if problem else "")
 
 
@@ -105,10 +108,34 @@ def _grow(tree: Tree, item: Mapping[str, Any], found: Found, seen: set[str]) -> 
             )
             continue
         is_own = upstream["node"].partition("/")[0] == name.partition("/")[0]
-        branch = tree.add(_label(name if is_own else upstream["node"], upstream, found.store))
+        pinned = _pinned_when_used(edge)
+        branch = tree.add(_label(name if is_own else upstream["node"], upstream, found.store, pinned))
         if edge["key"] not in seen:
             seen.add(edge["key"])
             _grow(branch, upstream, found, seen)
+
+
+def _pinned_when_used(edge: Mapping[str, Any]) -> str:
+    """That an input was pinned when it was used."""
+    pinned = edge.get("pinned")
+    if not isinstance(pinned, dict):
+        return ""
+    why = f" ({pinned['reason']})" if pinned.get("reason") else ""
+    return f"was pinned, since {pinned.get('since')}{why}"
+
+
+def _pinned_now(found: Found) -> str:
+    """That the node of a lineage is pinned to its artifact."""
+    pin = _pin(found)
+    return "" if pin is None else str(pin)
+
+
+def _pin(found: Found) -> Pin | None:
+    name = found.lineage["node"]
+    if found.store is None or name.count("/") != 1:
+        return None
+    pin = found.store.pins.read(*name.split("/"))
+    return pin if pin is not None and pin.key == found.lineage["key"] else None
 
 
 def _settings(item: Mapping[str, Any]) -> Iterator[str]:

@@ -15,7 +15,9 @@ from tunemill.pipelines.commands.options import (
 )
 from tunemill.pipelines.commands.selected import add_selection, load_selected
 from tunemill.pipelines.commands.tables import plan_table
-from tunemill.pipelines.graph.plan import make_plan
+from tunemill.pipelines.graph.pinned import without_node
+from tunemill.pipelines.graph.plan import Planned, make_plan
+from tunemill.pipelines.graph.without_pins import Unpinned, without_pins
 from tunemill.pipelines.run.estimate import estimate
 
 
@@ -36,31 +38,41 @@ def add_to(commands: Any, text: str) -> None:
 def plan(options: argparse.Namespace) -> int:
     """Print the plan."""
     pipeline, chosen = load_selected(options)
-    planned = make_plan(pipeline, store_of(options), chosen.refresh, chosen.only)
+    store = store_of(options)
+    planned = make_plan(pipeline, store, chosen.refresh, chosen.only)
+    unpinned = without_pins(pipeline, store, planned)
+    strays = without_node(pipeline, store)
     estimated = estimate(planned)
     if options.json:
         memory = {}
         if options.memory:
             from tunemill.pipelines.commands.memory import memory_json
 
-            memory = {"memory": memory_json(planned, store_of(options))}
+            memory = {"memory": memory_json(planned, store)}
         print_json(
             {
                 "pipeline": pipeline.name,
-                "nodes": [item.as_json() for item in planned],
+                "nodes": [_as_json(item, unpinned.get(item.node.name)) for item in planned],
                 "estimated_seconds": estimated.seconds,
                 "notes": [note.as_json() for note in pipeline.notes],
+                "pins_without_node": strays,
                 **memory,
             }
         )
         return 0
     for line in note_lines(pipeline):
         show(line)
-    show(plan_table(planned))
+    for line in strays:
+        show(f"note: {line}")
+    show(plan_table(planned, unpinned))
     to_run = sum(item.state == "run" for item in planned)
     show(f"\n{to_run} of {len(planned)} nodes to run; {estimated}" if to_run else "\nnothing to run")
     if options.memory:
         from tunemill.pipelines.commands.memory import show_memory
 
-        show_memory(planned, store_of(options))
+        show_memory(planned, store)
     return 0
+
+
+def _as_json(item: Planned, unpinned: Unpinned | None) -> dict[str, Any]:
+    return {**item.as_json(), "without_pin": None if unpinned is None else unpinned.as_json()}

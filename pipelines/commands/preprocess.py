@@ -19,9 +19,9 @@ from tunemill.pipelines.commands.options import (
     print_json,
     store_of,
 )
+from tunemill.pipelines.commands.selected import load_needed
 from tunemill.pipelines.commands.tables import data_tables, show_run
 from tunemill.pipelines.commands.watched import watched_run
-from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.looks import only_data
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.run.finished import Finished
@@ -57,7 +57,7 @@ def add_to(commands: Any, text: str) -> None:
 
 def preprocess(options: argparse.Namespace) -> int:
     """Run the pipeline up to its training data; 1 if a node failed."""
-    pipeline = load_pipeline(options.pipeline, options.overrides, only_data).data()
+    pipeline = load_needed(options, only_data, part=Pipeline.data)
     target = None if options.export is None else local_path(options.export, "the file to export to")
     store = store_of(options, make=True)
     finished = watched_run(pipeline, store)

@@ -21,6 +21,7 @@ from tunemill.pipelines.commands.watched import watched_run
 from tunemill.pipelines.config.document import problem_at
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.graph.nodes import Pipeline
+from tunemill.pipelines.graph.pinned import without_node
 from tunemill.pipelines.run.finished import Finished
 from tunemill.pipelines.run.links import short_path
 
@@ -43,6 +44,8 @@ def run(options: argparse.Namespace) -> int:
     for line in note_lines(pipeline):
         print(line, file=sys.stderr)
     store = store_of(options, make=True)
+    for line in without_node(pipeline, store):
+        print(f"note: {line}", file=sys.stderr)
     finished = watched_run(pipeline, store, chosen.refresh, chosen.only)
     for item in finished:
         if item.note is not None and item.state == "cached":

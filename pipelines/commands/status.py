@@ -1,7 +1,7 @@
 """`tunemill status`: what every node points to now, and whether that is what its YAML asks for."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunemill.pipelines.commands.listing import listing, show
@@ -10,16 +10,24 @@ from tunemill.resources.canonical import SHORT
 from tunemill.resources.errors import StoreError
 from tunemill.resources.index import Summary, summaries
 from tunemill.resources.origins import read_origin
+from tunemill.resources.pins import Pin
 from tunemill.resources.refs import Ref
 from tunemill.resources.store import Absent, Store
 from tunemill.stages.choices import nearest
 
 # Beside what `graph/standing.py` says.
 PRESENT, MISSING, GONE = "present", "missing or damaged", "not in the YAML"
-COLOURS = {"current": "green", "stale": "yellow", MISSING: "red", GONE: "dim", "never computed": "dim"}
+COLOURS = {
+    "current": "green",
+    "pinned": "magenta",
+    "stale": "yellow",
+    MISSING: "red",
+    GONE: "dim",
+    "never computed": "dim",
+}
 NOTHING: dict[str, Any] = {
     "stage": None, "key": None, "digest": None, "path": None, "started": None, "seconds": None, "metrics": {},
-    "why": "",
+    "pin": None, "why": "",
 }  # fmt: skip
 
 
@@ -34,12 +42,17 @@ def add_to(commands: Any, text: str) -> None:
 def status(options: argparse.Namespace) -> int:
     """Print what every node points to and whether its YAML asks for that; 1 if one has no bytes any more."""
     store = store_of(options)
-    refs = store.refs.all()
+    pins = store.pins.all()
+    refs = _places(store, pins)
     _check_names(options.names, sorted({pipeline for pipeline, _, _ in refs}), store)
     refs = [item for item in refs if not options.names or item[0] in options.names]
     found = summaries(store, {(ref.stage, ref.key) for _, _, ref in refs})
     nodes = [
-        {"pipeline": pipeline, "node": node, **_facts(store, ref, found[ref.stage, ref.key])}
+        {
+            "pipeline": pipeline,
+            "node": node,
+            **_facts(store, ref, found[ref.stage, ref.key], pins.get(f"{pipeline}/{node}")),
+        }
         for pipeline, node, ref in refs
     ]
     problems = {}
@@ -76,6 +89,8 @@ def _compare(store: Store, pipeline: str, nodes: list[dict[str, Any]]) -> str | 
     own = [node for node in nodes if node["pipeline"] == pipeline]
     for node in own:
         state, why = stands.nodes.get(node["node"], (GONE, f"{file.name} has no such node"))
+        if state == GONE and node["why"]:
+            why = f"{why}; {node['why']}; `tunemill unpin {pipeline}/{node['node']}` takes the pin away"
         if node["state"] != MISSING:
             node |= {"state": state, "why": why}
     known = {node["node"] for node in own}
@@ -99,7 +114,16 @@ def _print(store: Store, nodes: list[dict[str, Any]], problems: dict[str, str]) 
         show(f"{pipeline}: not compared with its YAML: {problem}")
 
 
-def _facts(store: Store, ref: Ref, found: Summary | Absent) -> dict[str, Any]:
+def _places(store: Store, pins: Mapping[str, Pin]) -> list[tuple[str, str, Ref]]:
+    """What every node points to: what it is pinned to, or else what it had last."""
+    refs = {(pipeline, node): ref for pipeline, node, ref in store.refs.all()}
+    for name, pin in pins.items():
+        pipeline, _, node = name.partition("/")
+        refs[pipeline, node] = pin.ref
+    return [(pipeline, node, ref) for (pipeline, node), ref in sorted(refs.items())]
+
+
+def _facts(store: Store, ref: Ref, found: Summary | Absent, pin: Pin | None) -> dict[str, Any]:
     facts = found.facts if isinstance(found, Summary) else {}
     return {
         "stage": ref.stage,
@@ -110,5 +134,6 @@ def _facts(store: Store, ref: Ref, found: Summary | Absent) -> dict[str, Any]:
         "started": facts.get("started"),
         "seconds": facts.get("seconds"),
         "metrics": facts.get("metrics") or {},
-        "why": "",
+        "pin": None if pin is None else pin.as_json(),
+        "why": "" if pin is None else str(pin),
     }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from tunemill.pipelines.commands.listing import Listing, count_of, listing, show
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.plan import Planned
+from tunemill.pipelines.graph.without_pins import Unpinned
 from tunemill.pipelines.run.finished import Finished
 from tunemill.resources.canonical import SHORT
 from tunemill.stages.artifacts import EvaluationReport
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 COLOURS = {
     "cached": "green",
+    "pinned": "magenta",
     "computed": "cyan",
     "run": "yellow",
     "failed": "red",
@@ -28,13 +30,13 @@ PLOT_LINES, PLOT_WIDTH = 12, 40
 LONGEST_WHY = 120
 
 
-def plan_table(plan: Sequence[Planned]) -> Listing:
-    """Every node, whether it runs, why, and how long it took last time."""
+def plan_table(plan: Sequence[Planned], unpinned: Mapping[str, Unpinned]) -> Listing:
+    """Every node, whether it runs, why, what would become of it without pins, and how long it took last time."""
     rows = [
         (
             item.node.name,
             item.state,
-            "; ".join(item.why),
+            "; ".join([*item.why, *([str(unpinned[item.node.name])] if item.node.name in unpinned else [])]),
             f"{item.last_seconds:.1f} s" if item.last_seconds is not None else "",
         )
         for item in plan

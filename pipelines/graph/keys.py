@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -138,11 +138,14 @@ def looked_at_by(node: Node) -> list[str]:
     return list(dict.fromkeys(up for ups in others for up in ups))
 
 
-def with_upstream(pipeline: Pipeline, names: Iterable[str]) -> set[str]:
-    """These nodes of a pipeline, and all of its nodes that they are made from."""
+def with_upstream(pipeline: Pipeline, names: Iterable[str], pinned: Collection[str] = ()) -> set[str]:
+    """These nodes of a pipeline, and all of its nodes that they are made from.
+
+    What is `pinned` is there already, and needs nothing.
+    """
     found = set(names)
     for node in reversed(pipeline.nodes):
-        if node.name in found:
+        if node.name in found and node.name not in pinned:
             found.update(upstream_of(node))
     return found & {node.name for node in pipeline.nodes}
 

@@ -48,19 +48,20 @@ def renamed(lineage: Mapping[str, Any], root: str, namer: Namer) -> dict[str, An
     """The lineage in other names, from its own node, `root`, on.
 
     `computed_by` is the name that an artifact's own lineage has, where it differs. Where the namer has none, an
-    artifact keeps its name.
+    artifact keeps its name, and so does what a pinned input was made from: the graph may ask for something else now.
     """
     before = lineage["ancestors"]
     names = {lineage["key"]: root}
     done: dict[str, dict[str, Any]] = {}
     pending = [lineage]
+    kept: set[str] = set()
     while pending:
         item = pending.pop(0)
         if item["key"] in done:
             continue
         owner, inputs = names[item["key"]], {}
         for name, edges in item["inputs"].items():
-            own = namer(owner, name, edges)
+            own = [None] * len(edges) if item["key"] in kept else namer(owner, name, edges)
             inputs[name] = [
                 {**edge, "node": given or edge["node"]} for edge, given in zip(edges, own, strict=True)
             ]
@@ -70,6 +71,8 @@ def renamed(lineage: Mapping[str, Any], root: str, namer: Namer) -> dict[str, An
                     name_there = full_name(owner, edge["node"]) if given or is_asset else upstream["node"]
                     names.setdefault(edge["key"], name_there)
                     pending.append(upstream)
+                    if "pinned" in edge or item["key"] in kept:
+                        kept.add(edge["key"])
         done[item["key"]] = {**_called(item, owner), "inputs": inputs}
     made = done.pop(lineage["key"])
     return {**made, "ancestors": {key: done.get(key, item) for key, item in before.items()}}

@@ -7,10 +7,11 @@ from pathlib import Path
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.plan import Planned, make_plan
+from tunemill.pipelines.graph.without_pins import Unpinned, without_pins
 from tunemill.resources.errors import StoreError
 from tunemill.resources.store import Store
 
-CURRENT, STALE, NEVER = "current", "stale", "never computed"
+CURRENT, STALE, NEVER, PINNED = "current", "stale", "never computed", "pinned"
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,21 @@ def standing(file: Path, pipeline: str, store: Store) -> Standing:
         loaded = load_pipeline(file)
         if loaded.name != pipeline:
             return Standing({}, f"{file} is the pipeline {loaded.name} now")
-        return Standing({item.node.name: _state(item, pipeline, store) for item in make_plan(loaded, store)})
+        plan = make_plan(loaded, store)
+        unpinned = without_pins(loaded, store, plan)
+        return Standing(
+            {item.node.name: _state(item, pipeline, store, unpinned.get(item.node.name)) for item in plan}
+        )
     except (ConfigError, StoreError) as error:
         more = str(error).splitlines()
         return Standing({}, more[0] + (f" (and {len(more) - 1} more)" if len(more) > 1 else ""))
 
 
-def _state(item: Planned, pipeline: str, store: Store) -> tuple[str, str]:
+def _state(item: Planned, pipeline: str, store: Store, unpinned: Unpinned | None) -> tuple[str, str]:
+    if unpinned is not None and (item.pin is not None or unpinned.state != "same"):
+        return PINNED if item.pin is not None else STALE, "; ".join([*item.why, str(unpinned)])
+    if unpinned is not None:
+        return CURRENT, ""
     if store.refs.read(pipeline, item.node.name) is None:
         return NEVER, ""
     if item.cached and item.ref_is_current:

@@ -3,16 +3,18 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tunemill.resources.pins import Pin
 from tunemill.resources.store import Published
 
-State = Literal["cached", "computed", "failed", "skipped", "left alone"]
+State = Literal["cached", "pinned", "computed", "failed", "skipped", "left alone"]
 
 
 @dataclass(frozen=True)
 class Finished:
     """What became of a node: `reasons` say why it ran, `message` why it failed.
 
-    `note` says what is not as asked although the artifact is. What is left alone was not asked for, and not looked at.
+    `note` says what is not as asked although the artifact is. `pin` has kept it. What is left
+    alone was not asked for, and not looked at.
     """
 
     node: str
@@ -24,6 +26,7 @@ class Finished:
     key: str | None
     message: str | None = None
     note: str | None = None
+    pin: Pin | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -38,4 +41,5 @@ class Finished:
             "metrics": dict(self.published.manifest["metrics"]) if self.published else {},
             "message": self.message,
             "note": self.note,
+            "pin": None if self.pin is None else self.pin.as_json(),
         }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.config.slices import ASSET_SCHEME
@@ -22,7 +22,17 @@ from tunemill.pipelines.graph.keys import (
 )
 from tunemill.pipelines.graph.lineage import lineage_of
 from tunemill.pipelines.graph.nodes import Node, Pipeline
-from tunemill.pipelines.graph.plan import Resolved, explain, node_ref, resolve, upstream_asset
+from tunemill.pipelines.graph.pinned import Pinned, idle_because, pinned_artifact
+from tunemill.pipelines.graph.plan import (
+    Resolved,
+    explain,
+    node_ref,
+    pins_of_others,
+    refuse_refresh,
+    refuse_replacing,
+    resolve,
+    upstream_asset,
+)
 from tunemill.pipelines.run.links import link_result
 from tunemill.pipelines.run.observer import Observer, unobserved
 from tunemill.pipelines.run.suspects import with_origins
@@ -33,6 +43,7 @@ from tunemill.resources.launcher import Call, Launcher, in_child, name_of
 from tunemill.resources.lease import lease
 from tunemill.resources.local import LONGEST_NAME, short_name
 from tunemill.resources.origins import write_origin
+from tunemill.resources.pins import Pin
 from tunemill.resources.redaction import redacted, redacted_document, secrets_in
 from tunemill.resources.refs import Ref
 from tunemill.resources.store import Absent, Published, Store
@@ -45,24 +56,36 @@ from tunemill.stages.report import Report, Workspace
 class Result:
     """What became of a node in a run. `reasons` say why it was computed; there are none for a cached one.
 
-    `note` says what is not as asked although the artifact is.
+    `note` says what is not as asked although the artifact is. `pin` is what kept the artifact whatever the YAML asks
+    for; what is `left_alone` was not looked at, because only pinned nodes would need it.
     """
 
     published: Published
     reasons: tuple[str, ...]
     seconds: float
     note: str | None = None
+    pin: Pin | None = None
+    left_alone: bool = False
 
     @property
     def computed(self) -> bool:
         return bool(self.reasons)
+
+    @property
+    def state(self) -> Literal["cached", "computed", "pinned", "left alone"]:
+        if self.left_alone:
+            return "left alone"
+        if self.pin is not None:
+            return "pinned"
+        return "computed" if self.computed else "cached"
 
 
 @dataclass
 class Session:
     """What the assets of one pipeline share: the store, the launcher, who watches, what this process did.
 
-    `results` is keyed by run and node, so that every node of a run reads the artifacts of the same run.
+    `results` is keyed by run and node, so that every node of a run reads the artifacts of the same run. `asked_for` are
+    nodes to bring up to date although only pinned nodes would need them.
     """
 
     pipeline: Pipeline
@@ -70,6 +93,7 @@ class Session:
     launch: Launcher = in_child
     observe: Observer = unobserved
     refresh: Collection[str] = ()
+    asked_for: Collection[str] = ()
     results: dict[tuple[str, str], Result] = field(default_factory=dict)
 
 
@@ -78,7 +102,8 @@ def materialize(
 ) -> Result:
     """Find the inputs, ask the store, launch on a miss, point the node's ref to the artifact.
 
-    What the node only looks at is brought up to date on a miss: nothing else has waited for it.
+    What the node only looks at is brought up to date on a miss: nothing else has waited for it. A pinned node keeps
+    what it has.
     """
     started = time.monotonic()
     store, stage = session.store, node.stage
@@ -86,9 +111,18 @@ def materialize(
     def say(message: str) -> None:
         observe({"type": "log", "message": message})
 
+    if node.name in session.refresh:
+        refuse_refresh(session.pipeline, [node.name], store.pins.of(session.pipeline.name))
+    if (pinned := _take_pinned(session, node)) is not None:
+        say(str(pinned.pin))
+        return _finish(session, node, Result(pinned.artifact, (), 0.0, pin=pinned.pin), started, observe)
     inputs = find_inputs(session, node, run_id)
+    for name, pin in pins_of_others(node, store).items():
+        say(f"takes {name}, which is {pin}")
     resolved = resolve(node, session.pipeline.document, store, inputs)
     refresh, reasons = node.name in session.refresh, tuple[str, ...]()
+    if refresh:
+        refuse_replacing(node, resolved.key, store)
     found = resolved.found if refresh else take(session, node, resolved)
     if isinstance(found, Absent) or refresh:
         why = why_compute(session, node, replace(resolved, found=found))
@@ -102,12 +136,44 @@ def materialize(
                     aside = store.set_aside(stage.name, resolved.key)
                     say(f"cache miss: {found.reason}; set aside in {aside}, computing it again")
                 found, reasons = _compute(session, node, resolved, inputs, building, observe), why
-    note = link_result(session.pipeline, node, found)
+    return _finish(session, node, Result(found, reasons, 0.0), started, observe)
+
+
+def _finish(
+    session: Session, node: Node, result: Result, started: float, observe: Callable[[dict[str, Any]], None]
+) -> Result:
+    """Link the result, and say that it is done."""
+    note = link_result(session.pipeline, node, result.published)
     if note is not None:
-        say(note)
-    result = Result(found, reasons, time.monotonic() - started, note)
-    observe({"type": "done", "state": "computed" if reasons else "cached", "seconds": result.seconds})
-    return result
+        observe({"type": "log", "message": note})
+    done = replace(result, seconds=time.monotonic() - started, note=note)
+    observe({"type": "done", "state": done.state, "seconds": done.seconds})
+    return done
+
+
+def _take_pinned(session: Session, node: Node) -> Pinned | None:
+    """What the node is pinned to, with its ref pointed to it."""
+    with session.store.unpruned():
+        found = pinned_artifact(session.pipeline.name, node, session.store)
+        if found is not None:
+            point(session, node, found.artifact)
+    return found
+
+
+def leave_alone(session: Session, node: Node, selected: Collection[str]) -> Result | None:
+    """What the node has now, where nobody needs it anew: only pinned nodes of the run are made from it.
+
+    None where it was asked for: `selected` without those nodes, or by a word of a command line; and where it has
+    nothing.
+    """
+    pipeline, store = session.pipeline, session.store
+    because = idle_because(pipeline, store.pins.of(pipeline.name)).get(node.name, ())
+    is_meant = not any(name in selected for name in because)
+    if not because or is_meant or node.name in session.asked_for:
+        return None
+    ref = node_ref(pipeline, node, store)
+    found = Absent("") if ref is None else store.lookup(ref.stage, ref.key)
+    return Result(found, (), 0.0, left_alone=True) if isinstance(found, Published) else None
 
 
 def take(session: Session, node: Node, resolved: Resolved) -> Published | Absent:
@@ -158,7 +224,8 @@ def looked_at(session: Session, node: Node, run_id: str) -> dict[str, Published]
     What the node itself is made from stays as it has read it. Raises StoreError where one cannot be made.
     """
     pipeline, names = session.pipeline, looked_at_by(node)
-    needed = with_upstream(pipeline, names) - with_upstream(pipeline, upstream_of(node))
+    pinned = session.store.pins.of(pipeline.name)
+    needed = with_upstream(pipeline, names, pinned) - with_upstream(pipeline, upstream_of(node), pinned)
     for other in pipeline.nodes:
         if other.name in needed:
             _bring_up_to_date(session, other, node, run_id)
@@ -170,7 +237,7 @@ def _bring_up_to_date(session: Session, other: Node, beside: Node, run_id: str) 
         return
 
     def observe(event: dict[str, Any]) -> None:
-        if event["type"] != "done" or event["state"] != "cached":
+        if event["type"] != "done" or event["state"] not in ("cached", "pinned"):
             session.observe(other.name, event)
 
     try:
@@ -218,6 +285,8 @@ def _compute(
                 suspects[event["input"]] = event["rows"]
         observe(event)
 
+    # Before the work: afterwards a pin may be another one, or be damaged.
+    edges = {up: _edge(session, up, given) for up, given in inputs.items()}
     observe({"type": "start", "key": resolved.key})
     with (
         device(session, node, observe),
@@ -232,10 +301,7 @@ def _compute(
         "pipeline": session.pipeline.name,
         "node": node.name,
         "config": redacted_document(node.config.model_dump(mode="json"), secrets),
-        "inputs": {
-            name: [{"node": up, "key": inputs[up].key, "digest": inputs[up].digest} for up in ups]
-            for name, ups in node.inputs.items()
-        },
+        "inputs": {name: [edges[up] for up in ups] for name, ups in node.inputs.items()},
         "sources": redacted_document(node.sources, secrets),
         "host": socket.gethostname(),
         "environment": recorded_environment(os.environ),
@@ -255,6 +321,17 @@ def _compute(
         published = session.store.publish(building, ready)
         point(session, node, published)
     return published
+
+
+def _edge(session: Session, upstream: str, given: Published) -> dict[str, Any]:
+    """What an input was, and whether it was pinned."""
+    own = not upstream.startswith(ASSET_SCHEME)
+    name = f"{session.pipeline.name}/{upstream}" if own else upstream.removeprefix(ASSET_SCHEME)
+    pin = session.store.pins.read(*name.split("/", 1))
+    edge = {"node": upstream, "key": given.key, "digest": given.digest}
+    if pin is None or pin.key != given.key:
+        return edge
+    return {**edge, "pinned": {"since": pin.since, "reason": pin.reason}}
 
 
 @contextmanager

@@ -76,6 +76,8 @@ def test_every_command_works(arguments, finished_quickstart):
     # A command by itself finds what the one before it would have written.
     if arguments[-1] == LONG[-1] and not (folder / LONG[-1]).exists():
         call(next(words for words in commands() if words[0] == "init"), folder, environment)
+    if arguments[0] == "unpin":
+        call(["pin", *arguments[1:]], folder, environment)
     call(arguments, folder, environment)
 
 

@@ -25,7 +25,19 @@ def test_plan_as_json(tunemill, project):
     document = json.loads(tunemill("plan", str(project.yaml), "--json", "--learning_rate=0.5"))
     assert document["pipeline"] == "pipeline" and len(document["nodes"]) == 17
     trained = next(node for node in document["nodes"] if node["node"] == "trained")
-    assert set(trained) == {"node", "stage", "state", "reasons", "key", "last_seconds", "resumes_from"}
+    assert set(trained) == {
+        "node",
+        "stage",
+        "state",
+        "reasons",
+        "key",
+        "last_seconds",
+        "resumes_from",
+        "pin",
+        "without_pin",
+        "only_for",
+        "pinned_inputs",
+    }
     assert trained["state"] == "run" and trained["reasons"] == ["learning_rate 0.001 -> 0.5"]
     assert trained["last_seconds"] > 0 and len(trained["key"]) == 64
 
