@@ -58,10 +58,20 @@ class CodeMark:
     """The field holds the local Python files behind the dotted name `module.function` in the field `of`.
 
     They are the module's file and those of the local modules that it imports; None where `of` names no such
-    function. The key holds their contents.
+    function. The key holds their contents. `of` may be a list of names, and of classes (also `file.py:Class`); the
+    names in `known` mean something else.
     """
 
     of: str
+    known: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class OwnKeysMark:
+    """The field holds the values of the keys that the classes named in the field `of` declare for themselves."""
+
+    of: str
+    known: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -216,7 +226,7 @@ class StageConfig(Settings):
     @classmethod
     def yaml_keys(cls) -> dict[str, FieldInfo]:
         """The fields that are keys of the YAML."""
-        own = {*cls.marked(CodeMark), *cls.marked(GraphMark)}
+        own = {*cls.marked(CodeMark), *cls.marked(GraphMark), *cls.marked(OwnKeysMark)}
         return {name: field for name, field in cls.model_fields.items() if name not in own}
 
     @classmethod
@@ -292,6 +302,15 @@ class StageConfig(Settings):
             for field in self.sources()
         }
         return slice_values | {field: names for field, names in plain.items() if names}
+
+    @classmethod
+    def as_keys(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of a slice, those of keys that a user's class declares by their own names."""
+        own = cls.marked(OwnKeysMark)
+        found = {name: value for name, value in values.items() if name not in own}
+        for name in own:
+            found |= values.get(name) or {}
+        return found
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

@@ -7,11 +7,21 @@ from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.graph_config import ENTRY_LISTS
 from tunemill.pipelines.config.idle_keys import is_idle
 from tunemill.pipelines.config.key_paths import KeyPath
+from tunemill.pipelines.config.own_keys import Declared, declared_by
 from tunemill.pipelines.config.problems import Problem, given
 from tunemill.pipelines.config.reasons import REASONS
 from tunemill.pipelines.config.renamed_keys import REMOVED
-from tunemill.pipelines.config.schema import KeyTree, axolotl_keys, grouping_keys, key_tree, off_when_false
+from tunemill.pipelines.config.schema import (
+    KeyTree,
+    axolotl_keys,
+    config_classes,
+    grouping_keys,
+    key_tree,
+    off_when_false,
+)
+from tunemill.pipelines.config.slices import cut, validate
 from tunemill.stages.choices import nearest
+from tunemill.stages.declaration import OwnKeysMark
 
 # So many unknown keys are compared with the known ones; a file with more is no config with a typo.
 SUGGESTIONS = 20
@@ -21,7 +31,10 @@ WHERE_KEYS_ARE = "`tunemill schema --markdown` lists the keys that there are"
 def unknown_keys(document: Document) -> Iterator[Problem]:
     """Keys that no stage reads, wherever in the document they stand, and what is no mapping where one must be."""
     unknown = 0
-    for key, place, tree in _walk(document.raw, (), key_tree()):
+    known = KeyTree(key_tree())
+    for _, declared in _declared(document):
+        known |= {key: known.get(key) for key in declared.by}
+    for key, place, tree in _walk(document.raw, (), known):
         problem = _foreign(key, place, document)
         if problem is None:
             unknown += 1
@@ -30,6 +43,28 @@ def unknown_keys(document: Document) -> Iterator[Problem]:
             problem = problem_at(place, document, "unknown", message, near)
         yield problem
     yield from _no_mappings(document)
+
+
+def own_keys(document: Document) -> Iterator[Problem]:
+    """What is wrong with the keys that a user's own classes declare, and with their values."""
+    for key, declared in _declared(document):
+        for name, reason in declared.wrong:
+            yield problem_at((key,), document, "value", f"{name}: {reason}")
+        for taken in sorted(declared.by.keys() & key_tree().keys()):
+            message = (
+                f"{declared.by[taken]}: declares {taken}, which is a key already; give its own another name"
+            )
+            yield problem_at((key,), document, "conflict", message)
+        found = validate(declared.model, cut(declared.model, document), document)
+        yield from found if isinstance(found, list) else []
+
+
+def _declared(document: Document) -> Iterator[tuple[str, Declared]]:
+    """The keys of the YAML that name classes of one's own, and what these declare."""
+    marks = {mark.of: mark for config in config_classes() for mark in config.marked(OwnKeysMark).values()}
+    for key, mark in marks.items():
+        if key in document.data:
+            yield key, declared_by(document.data[key], mark.known, document.folder)
 
 
 def _walk(value: Any, place: KeyPath, tree: KeyTree | None) -> Iterator[tuple[str, KeyPath, KeyTree]]:

@@ -14,9 +14,9 @@ from pydantic_core import ErrorDetails
 
 from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.key_paths import KeyPath
+from tunemill.pipelines.config.own_keys import all_code_files, values_of
 from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.problems import given as given_as
-from tunemill.pipelines.config.user_code import code_files
 from tunemill.pipelines.config.wording import missing, unread, words_of
 from tunemill.resources.local import URL, absolute, is_file, is_folder, is_named, is_there, refusal
 from tunemill.resources.protocols import HUB_DATASETS, HUB_MODELS
@@ -27,6 +27,7 @@ from tunemill.stages.declaration import (
     EntryMark,
     GraphMark,
     HubMark,
+    OwnKeysMark,
     SourceMark,
     StageConfig,
     TextMark,
@@ -67,7 +68,8 @@ def cut(
     Names of local files become absolute paths, seen from the YAML's folder. An `asset://` name, and that of a model
     of the Hub, becomes an edge of the graph instead, so its field stays unset.
     """
-    sources, texts, code = config.marked(SourceMark), config.marked(TextMark), config.marked(CodeMark)
+    sources, texts = config.marked(SourceMark), config.marked(TextMark)
+    code = {**config.marked(CodeMark), **config.marked(OwnKeysMark)}
     values: dict[str, Any] = {}
     places: dict[str, KeyPath] = {}
     unreadable: dict[str, str | None] = {}
@@ -82,7 +84,7 @@ def cut(
             continue
         value = _get(document.data, found[0])
         if name in code:
-            value = code_files(value, document.folder)
+            value = _of_code(code[name], value, document)
         elif name in config.marked(HubMark):
             value = hub_model(value, document.folder) or value
         elif name in sources and sources[name].fetched and hub_model(value, document.folder):
@@ -108,6 +110,13 @@ def cut(
             values[name] = value
     values |= {name: value for name, value in (given or {}).items() if name in config.marked(GraphMark)}
     return Slice(values, places, unreadable)
+
+
+def _of_code(mark: CodeMark | OwnKeysMark, names: Any, document: Document) -> Any:
+    """The files behind what is named, or the values of the keys that it declares."""
+    if isinstance(mark, CodeMark):
+        return all_code_files(names, mark.known, document.folder)
+    return values_of(names, mark.known, document.data, document.folder)
 
 
 def _candidates(config: type[StageConfig], name: str, entry: KeyPath | None) -> list[KeyPath]:

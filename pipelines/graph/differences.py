@@ -18,10 +18,12 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], node: Node)
     if before["version"] != after["version"]:
         found.append(f"stage {after['stage']} has a new version: {before['version']} -> {after['version']}")
     config = node.stage.config
-    found += _differing("", with_defaults(config, before["config"]), with_defaults(config, after["config"]))
+    old_config, new_config = (config.as_keys(with_defaults(config, one["config"])) for one in (before, after))
+    found += _differing("", old_config, new_config)
     for field, names in node.sources.items():
-        if before["sources"].get(field) != after["sources"].get(field):
-            found.append(_source_change(field, names, after["sources"].get(field, [])))
+        old, new = before["sources"].get(field), after["sources"].get(field, [])
+        if old != new:
+            found.append(_source_change(field, _changed(names, old or [], new), new))
     found += [f"{field}: no longer a file" for field in before["sources"] if field not in after["sources"]]
     for name in sorted({*before["inputs"], *after["inputs"]}):
         old, new = before["inputs"].get(name), after["inputs"].get(name)
@@ -32,6 +34,15 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], node: Node)
     if before["schema"] != after["schema"]:
         found.append(f"keys are made in a new way: schema {before['schema']} -> {after['schema']}")
     return found
+
+
+def _changed(
+    names: Sequence[str], before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]]
+) -> Sequence[str]:
+    """Those of the sources that differ, where it can be told."""
+    if not len(names) == len(before) == len(after):
+        return names
+    return [name for name, old, new in zip(names, before, after, strict=True) if old != new]
 
 
 def _source_change(field: str, names: Sequence[str], identities: Sequence[Mapping[str, str]]) -> str:

@@ -122,7 +122,7 @@ def settings_of(item: Mapping[str, Any]) -> dict[str, Any]:
     defaults = config.defaults()
     return {
         names.get(field, field): value
-        for field, value in item["config"].items()
+        for field, value in config.as_keys(item["config"]).items()
         if field not in left_out and not (field in defaults and defaults[field] == value)
     }
 

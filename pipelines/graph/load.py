@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tunemill.pipelines.config.check import unknown_keys
+from tunemill.pipelines.config.check import own_keys, unknown_keys
 from tunemill.pipelines.config.document import Document, problem_at, read_document
 from tunemill.pipelines.config.graph_config import GraphConfig
 from tunemill.pipelines.config.idle_keys import idle_keys
@@ -38,6 +38,7 @@ def load_pipeline(
     document, problems = with_todays_names(spelled_out(read_document(path, overrides)))
     problems = [*document.problems, *problems, *document.notes]
     problems += unknown_keys(document)
+    problems += own_keys(document)
     problems += idle_keys(document)
     pipeline, more = build(document, look_at)
     problems = once([*problems, *more])

@@ -56,7 +56,10 @@ from tunemill.stages.training.optimizers.build_body import (
     trainers_name,
 )
 from tunemill.stages.training.optimizers.grokfast_body import Grokfast
+from tunemill.stages.training.plugin_states_body import CallbackStates
+from tunemill.stages.training.plugins_body import Plugins, own_plugins
 from tunemill.stages.training.quantization_aware_body import prepare
+from tunemill.stages.training.saved_body import prove_saved
 from tunemill.stages.training.schedule import (
     Schedule,
     due_steps,
@@ -85,11 +88,13 @@ class LoopTrainer(Trainer):  # type: ignore[misc]
         offloading: Offloading | None,
         make_optimizer: Callable[..., Any],
         make_scheduler: Callable[[Any, int], Any],
+        plugins: Plugins,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
         self.offloading = offloading
         self._make_optimizer, self._make_scheduler = make_optimizer, make_scheduler
+        self._plugins = plugins
         self._own_loss = own_loss
         self._sums: dict[str, float] = {}
         self._model_adds = False
@@ -98,16 +103,21 @@ class LoopTrainer(Trainer):  # type: ignore[misc]
             self.loss_is_scaled_for_ga = True
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """The optimizer that the config asks for."""
+        """The optimizer that a plugin makes, or else the one that the config asks for."""
+        if self.optimizer is None:
+            self.optimizer = self._plugins.optimizer(self)
         if self.optimizer is None:
             trained = self.model if model is None else model
             self.optimizer = self._make_optimizer(trained, self.get_decay_parameter_names(trained))
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The scheduler that the config asks for."""
+        """The scheduler that a plugin makes, or else the one that the config asks for."""
         if self.lr_scheduler is None:
-            self.lr_scheduler = self._make_scheduler(optimizer or self.optimizer, num_training_steps)
+            made_for = self.optimizer if optimizer is None else optimizer
+            self.lr_scheduler = self._plugins.scheduler(self, made_for, num_training_steps)
+            if self.lr_scheduler is None:
+                self.lr_scheduler = self._make_scheduler(made_for, num_training_steps)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -168,11 +178,16 @@ def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspac
     Raises SettingError for what this machine or model cannot honour, UserError where the loss breaks down or memory
     runs out.
     """
-    fitting_memory(lambda fitting: train_once(fitting, base_model, method, out, report), config, report)
+
+    def attempt(fitting: TrainingKeys) -> None:
+        with own_plugins(fitting) as plugins:
+            train_once(fitting, base_model, method, plugins, out, report)
+
+    fitting_memory(attempt, config, report)
 
 
 def train_once(
-    config: TrainingKeys, base_model: Model, method: Method, out: Workspace, report: Report
+    config: TrainingKeys, base_model: Model, method: Method, plugins: Plugins, out: Workspace, report: Report
 ) -> None:
     """One attempt to train."""
     be_quiet()
@@ -180,24 +195,17 @@ def train_once(
     check_attention(config)
     check_optimizer_here(config.optimizer, precision)
     check_kernels_here(config.kernel_choice)
-    if not len(method.examples):
-        raise UserError(
-            "the training data has no row to train on. Look at the datasets' filters and at sequence_len."
-        )
-    schedule = make_schedule(
-        len(method.examples),
-        config.micro_batch_size,
-        config.gradient_accumulation_steps,
-        config.num_epochs,
-        config.max_steps,
-    )
+    schedule = schedule_of(config, method)
     use_code_of(base_model.path)
-    model, stored_config = load_model(config, base_model, precision)
+    plugins.begin()
+    model, stored_config = load_model(config, base_model, precision, plugins)
     if balances_experts(plain_model(model)):
         keep_mask_for_balance(plain_model(model))
     keepers = choose_trained(config, model, config.seed, report)
     if config.qat is not None:
         keepers += prepare(config.qat, model, report)
+    plugins.call("post_model_load", model)
+    own = plugins.callbacks("add_callbacks_pre_trainer", model)
     interval = logging_interval(schedule.total, config.logging_steps)
     reporter = Reporter(report, schedule, method.examples, interval)
     watches = watches_of(config, schedule, out, report)
@@ -214,15 +222,20 @@ def train_once(
         own_loss=method.own_loss,
         make_optimizer=partial(build_optimizer, config, warmup=warmup),
         make_scheduler=partial(build_scheduler, config, warmup=warmup),
+        plugins=plugins,
         offloading=offloading_of(config, out),
         model=model,
         args=arguments(config, precision, schedule, out),
         train_dataset=method.examples,
         data_collator=collator,
-        # The monitor goes before the checkpoints, and both after the reporter.
-        callbacks=[reporter, *keepers, *watches, *monitors, *kept, checkpoints],
+        # The monitor goes before the checkpoints, and both after the reporter and whatever may touch a weight.
+        callbacks=[reporter, *keepers, *watches, *own, *monitors, *kept, checkpoints],
     )
     trainer.remove_callback(PrinterCallback)
+    own += plugins.meet(trainer, before=[*monitors, *kept, checkpoints][0])
+    if own:
+        kept.append(CallbackStates(out.checkpoints, own, report))
+        trainer.callback_handler.callbacks.insert(-1, kept[-1])
     set_compiler(config, trainer)
     check_loss(config, precision, trainer, method, report)
     kernels = add_kernels(config.kernel_choice, trainer.model, precision.autocast, report)
@@ -240,8 +253,26 @@ def train_once(
         if best is not None:
             best.settle(trainer, report)
         save(config, trainer.model, stored_config, base_model, out, report)
+        if plugins:
+            report.summary(**prove_saved(config, trainer.model, base_model, precision, out))
+            plugins.call("post_train", trainer.model)
     write_metrics(trainer.state.log_history, out.logs)
     summarize(trainer, schedule, reporter, monitor, report)
+
+
+def schedule_of(config: TrainingKeys, method: Method) -> Schedule:
+    """The steps of the training. Raises UserError where there is nothing to train on."""
+    if not len(method.examples):
+        raise UserError(
+            "the training data has no row to train on. Look at the datasets' filters and at sequence_len."
+        )
+    return make_schedule(
+        len(method.examples),
+        config.micro_batch_size,
+        config.gradient_accumulation_steps,
+        config.num_epochs,
+        config.max_steps,
+    )
 
 
 def plain_model(model: Any) -> Any:
@@ -249,7 +280,9 @@ def plain_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
-def load_model(config: TrainingKeys, base_model: Model, precision: Precision) -> tuple[Any, dict[str, Any]]:
+def load_model(
+    config: TrainingKeys, base_model: Model, precision: Precision, plugins: Plugins
+) -> tuple[Any, dict[str, Any]]:
     """The model to train, and what its config says of caching: training switches that off."""
     attention = {"attn_implementation": config.attention} if config.attention else {}
     compute_type = precision.autocast or precision.weights
@@ -263,8 +296,11 @@ def load_model(config: TrainingKeys, base_model: Model, precision: Precision) ->
     train_every_row(model)
     if precision.fp8:
         to_float8(model)
+    plugins.call("post_model_build", model)
     if config.adapter is not None:
+        plugins.call("pre_lora_load", model)
         model = add_adapter(config, model, config.seed)
+        plugins.call("post_lora_load", model)
     if config.quantize_moe_experts:
         hold_experts_packed(base_model.path, model)
     if config.checkpoints_reentrantly:

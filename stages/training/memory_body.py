@@ -104,11 +104,15 @@ def _out_of_memory(attempt: Callable[[TrainingKeys], None], config: TrainingKeys
     try:
         attempt(config)
     except (RuntimeError, MemoryError) as error:
-        ran_out = isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_ALLOCATOR in str(error)
-        if not ran_out:
+        if not ran_out(error):
             raise
         return (str(error).strip().splitlines() or ["no more main memory"])[0].rstrip(".")
     return None
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether memory ran out, on a device or beside it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_ALLOCATOR in str(error)
 
 
 def halved(config: TrainingKeys) -> TrainingKeys | None:

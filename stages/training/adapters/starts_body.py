@@ -39,7 +39,7 @@ def first_factors(model: Any, before: Any) -> dict[str, Any]:
     start = f"peft_init_lora_weights: {model.peft_config['default'].init_lora_weights}"
     if any("lora_embedding_" in name for name in weights):
         raise SettingError(f"{start} is for linear modules, and an embedding gets an adapter. Take it out.")
-    _check_same(probe(model), before, model.get_input_embeddings().weight.dtype, SettingError, (
+    check_same(probe(model), before, model.get_input_embeddings().weight.dtype, SettingError, (
         f"{start}: with the adapter the model computes something else before the first step: a module that gets one "
         f"shares its weight, as an output head tied to the embeddings does. Leave that module out"
     ))  # fmt: skip
@@ -97,13 +97,14 @@ def prove_start(model: Any, base: Path, adapter: Path) -> float:
     cause = "relora" if model.folded else "peft_init_lora_weights"
     weight = model.get_input_embeddings().weight
     plain = load_causal_lm(base, dtype=weight.dtype).to(weight.device)
-    return _check_same(probe(with_adapter(plain, adapter)), probe(model), weight.dtype, UserError, (
+    return check_same(probe(with_adapter(plain, adapter)), probe(model), weight.dtype, UserError, (
         f"{cause}: beside the base as it was, the trained adapter gives other logits than those that were trained. "
         f"Train with float32: true, or {'without relora' if model.folded else 'start with gaussian'}"
     ))  # fmt: skip
 
 
-def _check_same(found: Any, expected: Any, dtype: Any, error: type[ValueError], reason: str) -> float:
+def check_same(found: Any, expected: Any, dtype: Any, error: type[ValueError], reason: str) -> float:
+    """The largest difference of two logits; raises `error` with the reason where it is more than rounding."""
     difference, largest = float((found - expected).abs().max()), float(expected.abs().max())
     if not difference <= TOLERANCE.get(dtype, TOLERANCE[torch.float32]) * largest:
         raise error(f"{reason} (they differ by {difference:g}, of {largest:g} at most).")

@@ -6,10 +6,9 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from tunemill.stages.choices import ChoiceError
 from tunemill.stages.declaration import ConflictError, Idle
 from tunemill.stages.training.keys.experts import ExpertKeys
-from tunemill.stages.training.keys.rates import GROKFAST_PLUGINS
+from tunemill.stages.training.keys.plugins import CUT_PLUGINS, IDLE_PLUGINS, LIGER_PLUGINS, PluginKeys
 
 KernelName = Literal[
     "rms_norm", "rope", "swiglu", "geglu", "lora_mlp", "lora_qkv", "lora_o", "linear_cross_entropy"
@@ -30,24 +29,6 @@ LIGER_MODULES = {
 LIGER_LOSSES = {
     "liger_cross_entropy": ("cross_entropy",),
     "liger_fused_linear_cross_entropy": ("linear_cross_entropy",),
-}
-LIGER_PLUGINS = {"liger", "axolotl.integrations.liger.LigerPlugin"}
-CUT_PLUGINS = {"cut_cross_entropy", "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"}
-SPECTRUM_PLUGINS = {"axolotl.integrations.spectrum.SpectrumPlugin"}
-# Axolotl's plugins without which the result is the same, and why.
-IDLE_PLUGINS = {
-    "axolotl.integrations.expert_parallel.ExpertParallelPlugin": "spreads experts over several GPUs, and one device "
-    "trains all of them",
-    "axolotl.integrations.kernels.KernelsPlugin": "its kernels compute experts, which transformers computes in its "
-    "own way",
-    "axolotl.integrations.swanlab.SwanLabPlugin": "the swanlab_* keys switch SwanLab on by themselves",
-}
-PLUGINS = LIGER_PLUGINS | CUT_PLUGINS | GROKFAST_PLUGINS | SPECTRUM_PLUGINS | set(IDLE_PLUGINS)
-# Axolotl's other plugins, and why they cannot be honoured.
-OTHER_PLUGINS = {
-    "axolotl.integrations.diffusion.DiffusionPlugin": "trains by filling in masked tokens, a method that is not "
-    "supported yet",
-    "axolotl.integrations.llm_compressor.LLMCompressorPlugin": "trains pruned weights, which is not supported yet",
 }
 # The distribution behind each source, whose minor version enters the key; our own are written in Triton.
 DISTRIBUTIONS: dict[Source, str] = {
@@ -79,7 +60,7 @@ class KernelChoice:
         return [one.key for one in self.asked if any(self.sources[name] != "chunked" for name in one.kernels)]
 
 
-class KernelKeys(ExpertKeys):
+class KernelKeys(PluginKeys, ExpertKeys):
     """Kernels inside the model. What computes the loss is a matter of the method: see `LossKernelKeys`."""
 
     kernels: Literal["auto", "off"] | list[KernelName] = Field(
@@ -98,9 +79,6 @@ class KernelKeys(ExpertKeys):
     lora_o_kernel: bool | None = Field(
         None, description="adapter of attention's output in one kernel; as lora_qkv_kernel"
     )
-    plugins: list[str] = Field(
-        [], description="Axolotl's plugins by their names there: Liger, Cut Cross Entropy, Grokfast"
-    )
     liger_rope: bool = Field(False, description="rotate q and k by Liger Kernel")
     liger_rms_norm: bool = Field(False, description="RMSNorm by Liger Kernel")
     liger_glu_activation: bool = Field(
@@ -116,16 +94,6 @@ class KernelKeys(ExpertKeys):
         if value is True:
             raise ValueError("true: write auto, off, or a list of kernels")
         return "off" if value is False else value
-
-    @field_validator("plugins", mode="after")
-    @classmethod
-    def _known_plugins(cls, value: list[str]) -> list[str]:
-        for name in value:
-            if name in OTHER_PLUGINS:
-                raise ValueError(f"{name}: {OTHER_PLUGINS[name]}. Take it out")
-            if name not in PLUGINS:
-                raise ChoiceError(name, sorted(PLUGINS))
-        return value
 
     @property
     def named_kernels(self) -> list[KernelName]:

@@ -13,10 +13,11 @@ from tunemill.stages.training.keys.best import BestKeys
 from tunemill.stages.training.keys.devices import DeviceKeys
 from tunemill.stages.training.keys.frozen import FrozenKeys
 from tunemill.stages.training.keys.fused import FusedKeys
-from tunemill.stages.training.keys.kernels import LORA, SPECTRUM_PLUGINS, KernelChoice, KernelKeys
+from tunemill.stages.training.keys.kernels import LORA, KernelChoice, KernelKeys
 from tunemill.stages.training.keys.machine import MachineKeys
 from tunemill.stages.training.keys.memory import MemoryKeys
 from tunemill.stages.training.keys.optimizer import OptimizerKeys
+from tunemill.stages.training.keys.plugins import SPECTRUM_PLUGINS
 from tunemill.stages.training.keys.quantization import QuantizationAwareKeys
 from tunemill.stages.training.keys.rates import GROKFAST_ALPHA, GROKFAST_LAMB, GROKFAST_PLUGINS, RateKeys
 from tunemill.stages.training.keys.relora import ReloraKeys

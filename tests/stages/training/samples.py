@@ -59,6 +59,7 @@ SAMPLES = Samples(
     values={
         "plugins": [["liger"]],
         "qat": [{}, {"weight_dtype": "int4", "activation_dtype": "int8"}],
+        "plugin_code": [["/own_plugin.py"]],
         "optim_args": [{"momentum": 0.5}],
         "adapter": ["lora"],
         "lora_model_dir": ["/other"],

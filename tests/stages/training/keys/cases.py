@@ -14,6 +14,7 @@ from stages.training.keys.case import (
 )
 from stages.training.keys.cases_of_weights import ADAPTER, FROZEN, RESTARTED
 from stages.training.keys.trainings import Settings
+from support.plugin_files import FILES, OTHER
 
 from stages.training.keys import observations as see
 
@@ -335,6 +336,14 @@ KERNELS: dict[str, list[Case]] = {
     ],
     "lora_o_kernel": [Case((None, True), see.refusal, LORA), Case((None, False), see.chosen_kernels, LORA)],
     "plugins": [Case(([], [CUT]), see.refusal), Case(([], ["grokfast"]), see.weights, SGD)],
+    "plugin_code": [Case((FILES, OTHER), see.weights, {"plugins": ["own_plugin.Steps"]})],
+    "plugin_settings": [
+        Case(
+            ({}, {"shrink": 0.5}),
+            see.weights,
+            {"plugins": ["own_plugin.Freezes"], "plugin_code": FILES},
+        )
+    ],
     "liger_rope": [Case((False, True), see.refusal)],
     "liger_rms_norm": [Case((False, True), see.refusal)],
     "liger_glu_activation": [Case((False, True), see.refusal)],

@@ -1,0 +1,83 @@
+"""Classes of one's own that a YAML names, read as text: no line of them runs, and no library is imported."""
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+
+def dotted(name: str) -> str:
+    """`folder/file.py:Class` as `folder.file.Class`; other names stay."""
+    place, colon, inner = name.partition(".py:")
+    return f"{place.replace('/', '.').removeprefix('..')}.{inner}" if colon else name
+
+
+def file_of(name: str, files: Sequence[str]) -> Path | None:
+    """Which of the local files holds the module of `module.Class`: of those that end so the one with least before."""
+    *module, _ = dotted(name).split(".")
+    if not module:
+        return None
+    wanted = [(*module[:-1], f"{module[-1]}.py"), (*module, "__init__.py")]
+    found = [path for path in map(Path, files) if any(path.parts[-len(one) :] == one for one in wanted)]
+    return min(found, key=lambda path: len(path.parts), default=None)
+
+
+def module_tree(file: Path) -> ast.Module:
+    """What a file of Python says. Raises ValueError where it cannot be read or does not parse, saying where."""
+    try:
+        return ast.parse(file.read_bytes())
+    except SyntaxError as error:
+        raise ValueError(f"{file}, line {error.lineno}: {error.msg}") from None
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{file} cannot be read as Python: {error}") from None
+
+
+def class_in(tree: ast.Module, name: str) -> ast.ClassDef | None:
+    """The class of this name at the top of a module."""
+    return next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+
+
+def with_bases(tree: ast.Module, found: ast.ClassDef) -> list[ast.ClassDef]:
+    """The class, and its bases as far as the module has them, the nearest first."""
+    classes = [found]
+    for one in classes:
+        for base in one.bases:
+            other = class_in(tree, base.id) if isinstance(base, ast.Name) else None
+            if other is not None and other not in classes:
+                classes.append(other)
+    return classes
+
+
+def methods_of(classes: Sequence[ast.ClassDef]) -> dict[str, ast.FunctionDef]:
+    """The methods of a class and its bases, by name, the nearest of each."""
+    found: dict[str, ast.FunctionDef] = {}
+    for one in classes:
+        for node in one.body:
+            if isinstance(node, ast.FunctionDef):
+                found.setdefault(node.name, node)
+    return found
+
+
+def not_installed(files: Sequence[str]) -> Iterator[tuple[str, str, int]]:
+    """What the files import at their tops and nobody has: file, name of the package, line."""
+    own = {part for file in files for part in Path(file).with_suffix("").parts}
+    for file in files:
+        try:
+            tree = module_tree(Path(file))
+        except ValueError:
+            continue
+        for node in tree.body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                names = [node.module]
+            for package in (name.partition(".")[0] for name in names):
+                if package not in own and package not in sys.modules and not _is_installed(package):
+                    yield file, package, node.lineno
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False

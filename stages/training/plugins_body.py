@@ -1,0 +1,223 @@
+"""Plugins of one's own in a training: loading them, calling their hooks, and saying whose fault it was."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from types import TracebackType
+from typing import Any, NoReturn
+
+from pydantic import BaseModel, ValidationError
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from transformers import TrainerCallback, set_seed
+
+from tunemill.stages.data.conversations.user_config import UserConfig
+from tunemill.stages.data.conversations.user_modules import UserFailures, local_modules
+from tunemill.stages.declaration import OwnKeysMark, RuntimeMark
+from tunemill.stages.errors import SettingError, UserError
+from tunemill.stages.own_classes import dotted
+from tunemill.stages.training.keys.training import TrainingKeys
+from tunemill.stages.training.memory_body import ran_out
+from tunemill.stages.training.plugins import HOOKS, REFUSED
+
+
+class PluginConfig(UserConfig):
+    """What a plugin sees: what counts of this training's keys, and the keys that the plugin declares itself."""
+
+    def __init__(self, config: TrainingKeys, own: Mapping[str, Any]) -> None:
+        super().__init__("training", config)
+        runtime = set(config.marked(RuntimeMark)) - config.deciding()
+        hidden = {*runtime, *config.sources(), *config.marked(OwnKeysMark)}
+        counting = {name: value for name, value in self._values.items() if name not in hidden}
+        self.__dict__["_values"] = {**counting, **own}
+
+    def _refuse(self, key: object) -> NoReturn:
+        raise SettingError(
+            f"cfg.{key}: neither a key of this training that its result depends on, nor one that the plugin declares. "
+            f"Declare it in get_input_args, as a field of a pydantic model"
+        )
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A plugin as the YAML names it, and what its hooks are called with first."""
+
+    name: str
+    plugin: Any
+    cfg: PluginConfig
+
+
+class Plugins:
+    """The plugins of a training, in the order of the YAML."""
+
+    def __init__(self, loaded: Sequence[Loaded], seed: int) -> None:
+        self._loaded = loaded
+        self._seed = seed
+
+    def __bool__(self) -> bool:
+        return bool(self._loaded)
+
+    def begin(self) -> None:
+        """Before the model is read. What hooks draw by chance is the same in every run, and after an interruption."""
+        if self._loaded:
+            set_seed(self._seed)
+        self.call("pre_model_load")
+
+    def call(self, hook: str, *given: Any) -> None:
+        """Call a hook of each plugin."""
+        for _ in self._results(hook, *given):
+            pass
+
+    def meet(self, trainer: Any, before: TrainerCallback) -> list[TrainerCallback]:
+        """The Trainer is made. Callbacks that come now, which are returned, go before one that is there."""
+        self.call("post_trainer_create", trainer)
+        callbacks = trainer.callback_handler.callbacks
+        more = self.callbacks("add_callbacks_post_trainer", trainer)
+        place = callbacks.index(before)
+        callbacks[place:place] = more
+        return more
+
+    def callbacks(self, hook: str, *given: Any) -> list[TrainerCallback]:
+        """The callbacks that a hook of each plugin gives."""
+        found: list[TrainerCallback] = []
+        for name, result in self._results(hook, *given):
+            for one in result or []:
+                made = one() if isinstance(one, type) else one
+                self._check(
+                    f"{name}: {hook}", made, TrainerCallback, "a list of transformers' TrainerCallback"
+                )
+                found.append(made)
+        return found
+
+    def optimizer(self, trainer: Any) -> Optimizer | None:
+        """The optimizer of the first plugin that makes one."""
+        made: Optimizer | None = self._first(
+            "create_optimizer", Optimizer, "a torch.optim.Optimizer", trainer
+        )
+        return made
+
+    def scheduler(self, trainer: Any, optimizer: Any, steps: int) -> LRScheduler | None:
+        """The scheduler of the first plugin that makes one; `optimizer` is as it was made, `steps` all of them."""
+        plain = getattr(optimizer, "optimizer", optimizer)
+        what = "a torch.optim.lr_scheduler.LRScheduler"
+        made: LRScheduler | None = self._first(
+            "create_lr_scheduler", LRScheduler, what, trainer, plain, steps
+        )
+        if isinstance(made, ReduceLROnPlateau):
+            raise SettingError(
+                "plugins: create_lr_scheduler gives a ReduceLROnPlateau, which follows held-out rows. Write "
+                "lr_scheduler: reduce_lr_on_plateau in place of it"
+            )
+        return made
+
+    def _first(self, hook: str, kind: type, what: str, *given: Any) -> Any:
+        for name, result in self._results(hook, *given):
+            if result is not None:
+                self._check(f"{name}: {hook}", result, kind, f"{what}, or None")
+                return result
+        return None
+
+    def _results(self, hook: str, *given: Any) -> Iterator[tuple[str, Any]]:
+        assert hook in HOOKS, hook
+        for one in self._loaded:
+            method = getattr(one.plugin, hook, None)
+            if method is not None:
+                yield one.name, method(one.cfg, *given)
+
+    @staticmethod
+    def _check(what: str, result: Any, kind: type, wanted: str) -> None:
+        if not isinstance(result, kind):
+            raise SettingError(f"plugins: {what} must return {wanted}, not {result!r:.80}")
+
+
+@contextmanager
+def own_plugins(config: TrainingKeys) -> Iterator[Plugins]:
+    """The plugins that the config names, loaded; while this lasts their modules can be imported.
+
+    Raises SettingError where one does not load, has hooks that have no place here, or refuses the values of its keys;
+    and for whatever goes wrong in their files while this lasts.
+    """
+    names, files = config.own_plugins, config.plugin_code or []
+    if not names:
+        yield Plugins([], config.seed)
+        return
+    first = dotted(names[0]).rpartition(".")[0]
+    with local_modules(first, files), PluginFailures(files):
+        yield Plugins([load(name, files, config) for name in names], config.seed)
+
+
+def load(name: str, files: Sequence[str], config: TrainingKeys) -> Loaded:
+    """One plugin, made; its modules can be imported."""
+    module, _, wanted = dotted(name).rpartition(".")
+    with UserFailures(f"plugins: {name}", files, SettingError):
+        found = getattr(import_module(module), wanted, None)
+        if not isinstance(found, type):
+            raise SettingError(f"plugins: {name}: {module} has no class {wanted}")
+        plugin = found()
+    owners = {hook: owner_of(found, hook) for hook in (*REFUSED, *HOOKS)}
+    defined = {hook for hook, owner in owners.items() if owner is not None}
+    reasons = [f"{hook}: {REFUSED[hook]}" for hook in REFUSED if hook in defined]
+    reasons += config.set_in_vain(defined)
+    if reasons:
+        raise SettingError(f"plugins: {name}: {reasons[0]}")
+    return Loaded(name, plugin, PluginConfig(config, own_values(name, plugin, files, config.plugin_settings)))
+
+
+def owner_of(kind: type, hook: str) -> type | None:
+    """The class that defines a hook; None where only a base that does nothing has it."""
+    owner = next((one for one in kind.__mro__ if hook in vars(one)), None)
+    return None if owner is None or owner.__module__.split(".")[0] in ("axolotl", "tunemill") else owner
+
+
+def own_values(name: str, plugin: Any, files: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the keys that a plugin declares, as its model reads them."""
+    declare = getattr(plugin, "get_input_args", None)
+    model = declare() if declare is not None else None
+    if isinstance(model, str):
+        module, _, wanted = model.rpartition(".")
+        with UserFailures(f"plugins: {name}: get_input_args: {model}", files, SettingError):
+            model = getattr(import_module(module), wanted)
+    if model is None:
+        return {}
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise SettingError(f"plugins: {name}: get_input_args must name a pydantic model, not {model!r:.80}")
+    given = {key: value for key, value in settings.items() if key in model.model_fields}
+    try:
+        read = model.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or model.__name__
+        raise SettingError(
+            f"{key}: {name} refuses it: {first['msg']} (given: {first['input']!r:.80})"
+        ) from None
+    return {key: getattr(read, key) for key in model.model_fields}
+
+
+class PluginFailures:
+    """Turns what is raised in a file of a plugin into a UserError, with the hook and the line; all else passes.
+
+    So does memory that ran out: it is no fault of the plugin's, and there is advice on it.
+    """
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self._files = frozenset(files)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(raised, Exception) or isinstance(raised, UserError) or ran_out(raised):
+            return
+        frames: list[TracebackType] = []
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename in self._files:
+                frames.append(trace)
+            trace = trace.tb_next
+        if frames:
+            hook, last = frames[0].tb_frame.f_code.co_qualname, frames[-1]
+            reason = f"{type(raised).__name__}: {raised}" if str(raised) else type(raised).__name__
+            place = f"{last.tb_frame.f_code.co_filename}, line {last.tb_lineno}"
+            raise UserError(f"plugins: {hook} raised {reason} ({place})") from raised
