@@ -118,6 +118,7 @@ def test_the_gradients_do_not_depend_on_the_memory_order(monkeypatch: pytest.Mon
     assert of_columns.stride() == columns.stride()
 
 
+@pytest.mark.slow
 def test_libraries_that_are_missing_are_told_and_nothing_fails(tmp_path: Path) -> None:
     for name in ("transformers", "peft", "bitsandbytes", "liger_kernel"):
         text = f"raise ModuleNotFoundError(name={name!r})\n"
@@ -140,6 +141,7 @@ def test_what_there_was_no_time_for_is_listed(tmp_path: Path) -> None:
     assert {row["note"] for row in rows_of(tmp_path)} == {"not run: out of time"}
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "benchmarks/kernels/run.py", "--out", str(tmp_path)]

@@ -162,6 +162,7 @@ def test_the_python_of_the_page_on_kernels_runs():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_function_of_the_page_on_data_makes_rows(fresh_project):
     project = fresh_project
     (block,) = re.findall(r"^```python\n(.*?)^```", DATA_PAGE, re.M | re.S)

@@ -98,6 +98,7 @@ def test_the_programs_of_a_weight_gradient_are_resident_together(hopper):
         assert registers * max(1, WARPS_PER_PROCESSOR // warps) <= 65536, (warps, registers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["sm_80", "gfx942"])
 @pytest.mark.parametrize("name", LAUNCHES)
 def test_other_gpus(name, target):

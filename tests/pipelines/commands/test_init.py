@@ -131,7 +131,14 @@ def test_each_kind_of_rows_gets_its_keys(init, capsys, rows, entry, said, kind):
 
 
 @pytest.mark.parametrize(
-    "rows", [CHAT, PAIRS, BOTS, TEXTS, TOKENS], ids=["chat", "pairs", "bots", "texts", "tokens"]
+    "rows",
+    [
+        pytest.param(CHAT, id="chat"),
+        pytest.param(PAIRS, id="pairs"),
+        pytest.param(BOTS, id="bots", marks=pytest.mark.slow),
+        pytest.param(TEXTS, id="texts", marks=pytest.mark.slow),
+        pytest.param(TOKENS, id="tokens", marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_written_runs(init, rows, model, tmp_path):
     write_lines(tmp_path / "rows.jsonl", rows)

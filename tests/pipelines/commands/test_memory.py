@@ -37,6 +37,7 @@ def planned(project: Project, *overrides: str, **more: Any) -> Any:
     return make_plan(load_pipeline(project.yaml, overrides), project.store, **more)
 
 
+@pytest.mark.slow
 def test_a_quantized_base_is_estimated_as_one(fresh: Project) -> None:
     found = {
         bits: estimates(planned(fresh, f"load_in_4bit={bits == 4}"), fresh.store, in_this_process)["trained"]

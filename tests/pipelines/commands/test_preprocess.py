@@ -120,6 +120,7 @@ def test_bad_rows_stop_it_or_are_set_aside(project, preprocess):
     assert entry["line"] == 5 and "messages" in entry["reason"] and "wizard" in entry["row"]
 
 
+@pytest.mark.slow
 def test_preferences_are_prepared_and_not_trained(project, preprocess, tmp_path, capsys):
     write_lines(project.folder / "data" / "pairs.jsonl", [PAIR, {**PAIR, "question": "2 + 2"}])
     project.edit(
@@ -142,6 +143,7 @@ def test_preferences_are_prepared_and_not_trained(project, preprocess, tmp_path,
     assert "rl: dpo is not trained yet" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_custom_function_is_part_of_the_key(project, preprocess):
     code = project.folder / "shaping.py"
     code.write_text(

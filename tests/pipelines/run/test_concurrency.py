@@ -58,6 +58,7 @@ def test_two_processes_compute_each_stage_once(tmp_path):
     assert "waiting for process" in said_by_one + said_by_other
 
 
+@pytest.mark.slow
 def test_a_killed_training_process_resumes_to_the_same_bits(tmp_path):
     keys = {
         "max_steps": 30,

@@ -19,6 +19,7 @@ KEYS = {
     "datasets": [{"path": "data/sums.jsonl", "type": "chat_template"}],
     "test_datasets": None,
     "quantization": None,
+    "adapter": None,
 }
 
 

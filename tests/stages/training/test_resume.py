@@ -61,6 +61,7 @@ def test_killed_at_a_random_step_lora_packed_with_dropout(killed_run: ModuleType
     compare(killed_run, "lora", tmp_path, f"step-{step}", resumes_from=(step - 1) // 3 * 3)
 
 
+@pytest.mark.slow
 def test_killed_while_saving_full_unpacked(killed_run: ModuleType, tmp_path: Path) -> None:
     # Checkpoint 10 is torn; the run goes back to the one at the end of epoch 1.
     compare(killed_run, "full", tmp_path, "saving-10", resumes_from=5)

@@ -51,7 +51,13 @@ def peak(folder, kind, count, split):
 
 
 @pytest.mark.parametrize(
-    ("kind", "split"), [("jsonl", "train[50%:]"), ("json", "train"), ("parquet", "train"), ("arrow", "train")]
+    ("kind", "split"),
+    [
+        ("jsonl", "train[50%:]"),
+        pytest.param("json", "train", marks=pytest.mark.slow),
+        ("parquet", "train"),
+        pytest.param("arrow", "train", marks=pytest.mark.slow),
+    ],
 )
 def test_memory_does_not_grow_with_the_rows(tmp_path, kind, split):
     few, many = (peak(tmp_path, kind, count, split) for count in (FEW, MANY))

@@ -23,7 +23,14 @@ def faults(folder: Path, **settings: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "kind", [{}, {"peft_use_dora": True}, {"peft_init_lora_weights": "pissa"}, LOFTQ], ids=str
+    "kind",
+    [
+        {},
+        pytest.param({"peft_use_dora": True}, marks=pytest.mark.slow),
+        pytest.param({"peft_init_lora_weights": "pissa"}, marks=pytest.mark.slow),
+        pytest.param(LOFTQ, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_it_goes_on_where_the_adapter_ended(tmp_path: Path, kind: dict[str, Any]) -> None:
     base = llama(tmp_path / "base")

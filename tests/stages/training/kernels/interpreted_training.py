@@ -85,7 +85,9 @@ def test_the_interpreter_is_on() -> None:
     assert interpreted
 
 
-@pytest.mark.parametrize("adapter", [{}, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "adapter", [pytest.param({}, id="full", marks=pytest.mark.slow), pytest.param(LORA, id="lora")]
+)
 def test_training_is_the_same_with_kernels(
     tmp_path: Path, base: Model, data: TrainingData, adapter: dict[str, Any]
 ) -> None:
@@ -175,12 +177,21 @@ def test_what_nearly_fits_is_told() -> None:
     ("settings", "message"),
     [
         ({"kernels": ["geglu"]}, r"kernels: \[geglu\]: no module of this model computes that"),
-        (
+        pytest.param(
             {**LORA, "lora_target_linear": False, "lora_target_modules": ["q_proj"], "lora_mlp_kernel": True},
             "lora_mlp_kernel: true: no module of this model computes that",
+            marks=pytest.mark.slow,
         ),
-        ({"liger_layer_norm": True}, "liger_layer_norm: true: no module of this model"),
-        ({"cut_cross_entropy": True}, "cut_cross_entropy: true: it fits no module.*bf16: true"),
+        pytest.param(
+            {"liger_layer_norm": True},
+            "liger_layer_norm: true: no module of this model",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"cut_cross_entropy": True},
+            "cut_cross_entropy: true: it fits no module.*bf16: true",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_kernel_that_fits_nothing_is_refused(
@@ -193,7 +204,9 @@ def test_a_kernel_that_fits_nothing_is_refused(
 @pytest.mark.parametrize(
     ("settings", "kernels"),
     [
-        ({"liger_rope": True, "liger_rms_norm": True}, {"rope", "rms_norm"}),
+        pytest.param(
+            {"liger_rope": True, "liger_rms_norm": True}, {"rope", "rms_norm"}, marks=pytest.mark.slow
+        ),
         pytest.param({"liger_glu_activation": True}, {"swiglu"}, marks=pytest.mark.slow),
         pytest.param({"liger_cross_entropy": True}, {"cross_entropy"}, marks=pytest.mark.slow),
         ({"liger_fused_linear_cross_entropy": True}, {"linear_cross_entropy"}),
