@@ -31,6 +31,10 @@ class GraphConfig(StageConfig):
         None,
         description="folder of another tokenizer, or owner/name of one on the Hub; unset takes the model's own",
     )
+    base_model_config: Annotated[str | None, HubMark()] = Field(
+        None,
+        description="folder, or owner/name of a model on the Hub, whose config.json is read in place of base_model's",
+    )
     revision_of_model: str | None = Field(
         None,
         min_length=1,

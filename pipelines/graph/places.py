@@ -66,6 +66,12 @@ def places(graph: GraphConfig) -> list[Place]:
     if graph.base_model.startswith(HUB_MODELS):
         found.append(hub_place("model_files", graph, "base_model", graph.base_model, "model", FetchedModel))
         upstream = {"upstream": ("model_files",)}
+    config_source = graph.base_model_config or ""
+    if config_source.startswith(HUB_MODELS):
+        found.append(
+            hub_place("config_files", graph, "base_model_config", config_source, "config", FetchedModel)
+        )
+        upstream = {**upstream, "config_files": ("config_files",)}
     return [*found, *model_places(graph, upstream)]
 
 

@@ -96,7 +96,9 @@ def read_config(above: Mapping[str, Above]) -> Any:
     given = base.settings
     made, fetched = base.folder, above.get("base_model.upstream", Above({})).folder
     named = given.get("base_model_config") or given.get("base_model")
-    folders = (made, given.get("base_model_config"), fetched, given.get("base_model"))
+    folders = [made, given.get("base_model_config"), fetched, given.get("base_model")]
+    if (config_files := above.get("base_model.config_files")) is not None:
+        named, folders = config_files.settings.get("repository"), [made, config_files.folder]
     folder = next((one for one in folders if one and (Path(one) / "config.json").is_file()), None)
     if folder is None:
         raise UserError(

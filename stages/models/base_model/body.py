@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from tunemill.stages.artifacts import Model, Tokenizer
+from tunemill.stages.artifacts import FetchedModel, Model, Tokenizer
 from tunemill.stages.errors import SettingError, SourceError
 from tunemill.stages.models.base_model.config import BaseModelConfig
 from tunemill.stages.models.base_model.fit_body import check_fit
@@ -38,19 +38,28 @@ from tunemill.stages.report import Report, Workspace
 
 
 def base_model(
-    config: BaseModelConfig, tokenizer: Tokenizer, upstream: Model | None, out: Workspace, report: Report
+    config: BaseModelConfig,
+    tokenizer: Tokenizer,
+    upstream: Model | None,
+    out: Workspace,
+    report: Report,
+    config_files: FetchedModel | None = None,
 ) -> None:
-    """Write a model folder whose embeddings hold every token of `tokenizer`.
+    """Write a model folder whose embeddings hold every token of `tokenizer`. `config_files` hold the config.json that
+    is read in place of the model's own, where it comes from the Hub.
 
     Weights are only loaded where they change (drawn anew, other config, longer embeddings, tied ones stored twice);
     otherwise the files are copied. Raises SourceError for a folder that is no model or whose tensors are not those of
     its config, SettingError for overrides that do not fit it.
     """
     be_quiet()
+    if config_files is not None:
+        config = config.model_copy(update={"base_model_config": str(config_files.path)})
     folder = _source_folder(config, upstream)
+    described = _config_folder(config, folder)
     if config.trust_remote_code:
-        _take_code(folder, out.data, report)
-    elif check_without_code(folder):
+        _take_code(described if code_files(described) else folder, out.data, report)
+    elif check_without_code(described):
         report.log(
             "config.json names code of the model; it is not run, and transformers' own class is used instead"
         )

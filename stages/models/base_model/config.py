@@ -13,7 +13,6 @@ from tunemill.stages.declaration import (
     ModelSource,
     Runtime,
     Settings,
-    Source,
     StageConfig,
 )
 from tunemill.stages.models.base_model.folder import (
@@ -66,9 +65,10 @@ class BaseModelConfig(StageConfig):
         None,
         description="local folder with config.json and safetensors; unset when another node gives it",
     )
-    base_model_config: Source[str | None] = Field(
+    base_model_config: ModelSource[str | None] = Field(
         None,
-        description="local folder whose config.json is read in place of that of base_model, which keeps its tokenizer",
+        description="local folder whose config.json is read in place of that of base_model, which keeps its tokenizer; "
+        "unset when another node gives it",
     )
     model_type: str | None = Field(
         None, description="class of the model; the one that config.json names, or AutoModelForCausalLM"
@@ -180,15 +180,16 @@ class BaseModelConfig(StageConfig):
     def faults(self) -> Iterator[Fault]:
         """A folder that is not that of a model, or of one that cannot be trained."""
         yield from super().faults()
+        given = self.base_model_config
+        if given is not None and Path(given).exists() and not (Path(given) / "config.json").is_file():
+            yield Fault("base_model_config", f"{given}: no config.json in it")
         if self.base_model is None or not Path(self.base_model).exists():
             return
         folder = Path(self.base_model)
         if reason := fault_of_folder(folder, reads_weights=not self.reinit_weights):
             yield Fault("base_model", reason)
             return
-        if self.base_model_config is not None:
-            if not (Path(self.base_model_config) / "config.json").is_file():
-                yield Fault("base_model_config", f"{self.base_model_config}: no config.json in it")
+        if given is not None:
             return
         stored = settings_of(folder)
         kind = (stored or {}).get("model_type")
@@ -242,16 +243,5 @@ class BaseModelConfig(StageConfig):
                 "model_type and type_of_model are two names of one key. Keep one",
                 "model_type",
                 "type_of_model",
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _config_of_a_folder(self) -> "BaseModelConfig":
-        if self.base_model_config is not None and self.base_model is None:
-            raise ConflictError(
-                "base_model_config is the config of the weights in a local base_model, but base_model comes from "
-                "elsewhere. Use overrides_of_model_config, or name a local folder",
-                "base_model_config",
-                "base_model",
             )
         return self

@@ -1,10 +1,11 @@
 """What is fetched from the Hub, and how."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from tunemill.stages.declaration import GraphMark, Runtime, SourceMark, StageConfig
+from tunemill.stages.declaration import GraphMark, Idle, Runtime, SourceMark, StageConfig
 
 
 class HubFilesConfig(StageConfig):
@@ -13,8 +14,9 @@ class HubFilesConfig(StageConfig):
     repository: Annotated[
         str, GraphMark(), SourceMark(remote=True, revision="revision", token="hf_use_auth_token")  # noqa: S106
     ] = Field(description="the repository, as hf://models/<name>")
-    needed: Annotated[Literal["model", "tokenizer"], GraphMark()] = Field(
-        "model", description="what is needed of it: a whole model with its tokenizer, or the tokenizer alone"
+    needed: Annotated[Literal["model", "tokenizer", "config"], GraphMark()] = Field(
+        "model",
+        description="what is needed of it: a whole model with its tokenizer, the tokenizer alone, or its config",
     )
     revision: Annotated[Runtime[str | None], GraphMark()] = Field(
         None, description="branch, tag or commit, unset takes main: the key holds the commit behind it"
@@ -40,11 +42,17 @@ class HubFilesConfig(StageConfig):
 
     def semantic(self) -> dict[str, Any]:
         """As in the base class. What is said of weights and of code changes nothing of a tokenizer."""
-        found = super().semantic()
-        if self.needed != "model":
-            found = {
-                key: value
-                for key, value in found.items()
-                if key not in ("reinit_weights", "trust_remote_code")
-            }
-        return found
+        unread: dict[str, tuple[str, ...]] = {
+            "tokenizer": ("reinit_weights", "trust_remote_code"),
+            "config": ("reinit_weights",),
+        }
+        left_out = unread.get(self.needed, ())
+        return {key: value for key, value in super().semantic().items() if key not in left_out}
+
+    def runs_code(self) -> Iterator[Idle]:
+        """Code beside a config alone; of that beside a model the stage tells that runs it."""
+        if self.trust_remote_code and self.needed == "config":
+            yield Idle(
+                "trust_remote_code",
+                "whatever code lies beside base_model_config will run, as it is at the commit that is fetched",
+            )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
@@ -165,8 +164,8 @@ def _targets(config: AdapterKeys, model: Any) -> list[str] | str:
 
 def is_linear(module: torch.nn.Linear) -> bool:
     """Whether it gives what a linear module gives: a router may be made of one, and give more."""
-    own = type(module).forward is torch.nn.Linear.forward
-    return own or isinstance(module, Linear4bit | Linear8bitLt)
+    kind = type(module)
+    return kind.forward is torch.nn.Linear.forward or not kind.__module__.startswith("transformers")
 
 
 def _in_layers(config: AdapterKeys, names: list[str], modules: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ Every command is a process of its own; the Hub is a server that speaks its API.
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from support.hub import hub_server
@@ -131,6 +132,31 @@ def test_the_token_is_written_nowhere(finished):
         if path.is_file():
             assert TOKEN.encode() not in path.read_bytes(), path
     assert TOKEN not in "".join(done.stdout + done.stderr for done in said.values())
+
+
+def test_a_config_of_the_hub_beside_a_model_of_this_machine(hub, files, tmp_path):
+    settings = {**json.loads(files["config.json"]), "rms_norm_eps": 0.5}
+    commit = hub.model("tiny-org/other-config").commit(
+        {**files, "config.json": json.dumps(settings).encode()}
+    )
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    keys = {**KEYS, "base_model": str(folder), "base_model_config": "tiny-org/other-config", "adapter": None}
+    project = make_project(tmp_path / "project", **keys)
+    hub.fetched.clear()
+    done = states(tell(hub, project, "run", "--json", "--only", "base_model"))
+    assert done["config_files"] == "computed" and "model_files" not in done and not hub.fetched
+    again = tell(hub, project, "run", "--json", "--only", "base_model", HF_HUB_OFFLINE="1")
+    nodes = json.loads(again.stdout)["nodes"]
+    found = {node["node"]: node for node in nodes}
+    assert {found[name]["state"] for name in ("config_files", "base_model")} == {"cached"}
+    paths = {name: Path(found[name]["path"]) for name in ("config_files", "base_model")}
+    assert {path.name for path in paths["config_files"].iterdir()} >= {"config.json"}
+    assert json.loads((paths["base_model"] / "config.json").read_text())["rms_norm_eps"] == 0.5
+    done = hub.tunemill(project.folder, "lineage", "pipeline/base_model", "--state", str(project.state))
+    assert f"hf://models/tiny-org/other-config ({commit[:12]})" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_tokenizer_of_the_hub_beside_a_model_of_this_machine(hub, files, tmp_path):

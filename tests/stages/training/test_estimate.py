@@ -158,6 +158,16 @@ def test_a_fetched_model_is_read_before_it_is_taken_over(tmp_path: Path) -> None
     assert plan_of(config_of(), nodes)[0].model_config.num_hidden_layers == 2
 
 
+def test_a_config_of_the_hub_is_read_in_place_of_the_models(tmp_path: Path) -> None:
+    base, other = make_model(tmp_path / "base"), make_model(tmp_path / "other", num_hidden_layers=1)
+    nodes = above(base)
+    found = plan_of(config_of(), {**nodes, "base_model.config_files": Above({}, str(other))})[0]
+    assert found.model_config.num_hidden_layers == 1
+    settings = {"repository": "hf://models/owner/name"}
+    with pytest.raises(UserError, match=r"owner/name: its config\.json is not on this machine yet"):
+        plan_of(config_of(), {**nodes, "base_model.config_files": Above(settings)})
+
+
 def test_what_is_not_counted_is_said(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base")
     notes = plan_of(config_of(tiled_mlp=True, pad_to_sequence_len=True), above(base))[1]

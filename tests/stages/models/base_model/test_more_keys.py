@@ -12,7 +12,7 @@ from support.tiny_model import Heard, make_model, workspace
 from support.tiny_tokenizer import make_tokenizer
 from transformers import AutoTokenizer
 
-from tunemill.stages.artifacts import Tokenizer
+from tunemill.stages.artifacts import FetchedModel, Tokenizer
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.base_model.body import base_model
 from tunemill.stages.models.base_model.config import BaseModelConfig
@@ -79,5 +79,22 @@ def test_the_config_of_another_folder(tmp_path: Path) -> None:
     more = make_model(tmp_path / "more", num_hidden_layers=3)
     with pytest.raises(SettingError, match=r"missing from the files, such as model\.layers\.2"):
         run(tmp_path / "wrong", source, base_model_config=str(more))
-    with pytest.raises(ValidationError, match="base_model comes from elsewhere"):
-        BaseModelConfig(base_model_config=str(other))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    faults = BaseModelConfig(base_model_config=str(empty)).faults()
+    assert ["no config.json in it" in fault.reason for fault in faults] == [True]
+
+
+@pytest.mark.parametrize("from_the_hub", [False, True])
+def test_the_config_of_another_model_beside_one_of_another_node(tmp_path: Path, from_the_hub: bool) -> None:
+    source, other = make_model(tmp_path / "source"), make_model(tmp_path / "other", rms_norm_eps=0.5)
+    out, given = workspace(tmp_path / "out"), None if from_the_hub else str(other)
+    base_model(
+        BaseModelConfig(base_model_config=given),
+        tokenizer=Tokenizer(source),
+        upstream=FetchedModel(source),
+        out=out,
+        report=Heard().report,
+        config_files=FetchedModel(other) if from_the_hub else None,
+    )
+    assert json.loads((out.data / "config.json").read_text())["rms_norm_eps"] == 0.5
