@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+# The one file of a tokenizer of mistral-common.
+TEKKEN = "tekken.json"
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -30,7 +33,18 @@ class RawDataset(Artifact):
 
 
 class Tokenizer(Artifact):
-    """A tokenizer that `AutoTokenizer` loads, with its added tokens and the chosen chat template."""
+    """A tokenizer that `AutoTokenizer` loads, with its added tokens and the chosen chat template.
+
+    With a `tekken.json` beside it mistral-common renders conversations, and what looks like a special token is text.
+    """
+
+    @property
+    def tekken(self) -> Path:
+        return self.path / TEKKEN
+
+    @property
+    def is_mistral(self) -> bool:
+        return self.tekken.is_file()
 
 
 class TokenizedDataset(Artifact):

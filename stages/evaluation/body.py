@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig
 
 from tunemill.stages.artifacts import Adapter, EvaluationData, Model
 from tunemill.stages.data.rows.mapped import Rows
@@ -25,6 +25,7 @@ from tunemill.stages.models.packed_loss_body import packed_row_losses
 from tunemill.stages.models.positions_body import check_positions, table_of_positions
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.rounded_body import with_adapter
+from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Scalar, Workspace
 
 WRONG_SHOWN = 20
@@ -79,7 +80,7 @@ def evaluate(
         "perplexity": math.exp(min(eval_loss, 700.0)),
         "rows": len(numbers),
     }
-    words = AutoTokenizer.from_pretrained((adapter or model).path)
+    words = load_words((adapter or model).path)
     questions = _questions(config, rows, numbers, words, end_ids, report)
     answers = answer(
         loaded,

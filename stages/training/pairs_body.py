@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from tunemill.kernels.functions.selective_log_softmax import selective_log_softmax
 from tunemill.stages.artifacts import Model, PreferenceData
@@ -20,6 +19,7 @@ from tunemill.stages.data.rows.collate_body import Batch, Collator, Row
 from tunemill.stages.data.rows.labels import IGNORED
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.positions_body import check_positions
+from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.keys.pairs import PairKeys
 from tunemill.stages.training.loop_body import plain_model, train
@@ -173,7 +173,7 @@ def on_pairs(
         out: Workspace,
         report: Report,
     ) -> None:
-        tokenizer = AutoTokenizer.from_pretrained(base_model.path, local_files_only=True)
+        tokenizer = load_words(base_model.path)
         own_loss = OwnLoss(partial(loss_of, config), counts_of)
         held_out = training_data.held_out if evaluation_data is None else evaluation_data.rows
         pairs = PairReader(training_data.rows, tokenizer, config.sequence_len)

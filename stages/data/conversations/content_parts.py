@@ -28,6 +28,28 @@ def joined_parts(content: Sequence[Any], where: str, inherited: bool) -> tuple[s
     return "".join(texts), tuple(parts) if flagged else ()
 
 
+def chunks(content: Sequence[Any], where: str) -> list[dict[str, Any]]:
+    """The parts as mistral-common takes them: texts, and reasoning, which may be without its end (`closed: false`)."""
+    return [_chunk(part, f"{where}: part {number}") for number, part in enumerate(content, 1)]
+
+
+def _chunk(part: Any, where: str) -> dict[str, Any]:
+    if isinstance(part, dict) and part.get("type") == "thinking":
+        if not isinstance(part.get("thinking"), str):
+            raise BadRowError(f"{where} has no text in 'thinking': {part!r:.60}")
+        closed = part.get("closed")
+        return {"type": "thinking", "thinking": part["thinking"]} | (
+            {} if closed is None else {"closed": read_flag(closed, f"{where}: 'closed'")}
+        )
+    text, flag = read_part(part, where)
+    if flag is not None:
+        raise BadRowError(
+            f"{where} says of itself whether it is trained on, and with tokenizer_use_mistral_common only whole "
+            "messages can: take the flag out, or name a message's flag in message_field_training"
+        )
+    return {"type": "text", "text": text}
+
+
 def read_part(part: Any, where: str) -> tuple[str, bool | None]:
     """Text of a content part, and whether it says of itself that it is trained."""
     if isinstance(part, str):

@@ -6,8 +6,16 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from tunemill.stages.data.conversations.example import Conversation, Ends, Example, Limited, Segment, Tokens
-from tunemill.stages.data.conversations.masks import Run, label
+from tunemill.stages.data.conversations.example import (
+    Conversation,
+    Ends,
+    Example,
+    Limited,
+    Segment,
+    TokenConversation,
+    Tokens,
+)
+from tunemill.stages.data.conversations.masks import Run, label, label_tokens
 from tunemill.stages.data.rows.labels import IGNORED
 
 
@@ -36,15 +44,16 @@ class Encoder:
     """A tokenizer twice: `full` puts BOS and what else belongs around a text, `bare` nothing.
 
     Neither truncates nor pads. The offsets of `bare` cover white space: some tokenizers' post-processors
-    would trim them.
+    would trim them. `plain`: what looks like a special token is text, as in mistral-common.
     """
 
-    def __init__(self, tokenizer: Tokenizer, eos_id: int | None) -> None:
+    def __init__(self, tokenizer: Tokenizer, eos_id: int | None, plain: bool = False) -> None:
         self.full = Tokenizer.from_str(tokenizer.to_str())
         self.bare = Tokenizer.from_str(tokenizer.to_str())
         for copy in (self.full, self.bare):
             copy.no_truncation()
             copy.no_padding()
+            copy.encode_special_tokens = plain
         self.bare.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
         self.eos_id = eos_id
 
@@ -62,6 +71,9 @@ class Encoder:
             if isinstance(example, Conversation):
                 assert ends is not None
                 samples.append(Sample(*label(next(encoded), example, ends)))
+            elif isinstance(example, TokenConversation):
+                assert ends is not None
+                samples.append(Sample(example.ids, *label_tokens(example, ends)))
             elif isinstance(example, Tokens):
                 samples.append(Sample(example.ids, example.labels, [Run("tokens", 0, len(example.ids))]))
             else:

@@ -7,6 +7,7 @@ from typing import Any
 RowValue = dict[str, Any]
 Message = dict[str, Any]
 Render = Callable[[list[Message], list[Any] | None], str]
+RenderTokens = Callable[[list[Message], list[Any] | None], "Rendered"]
 
 
 class BadRowError(ValueError):
@@ -75,6 +76,46 @@ class Conversation:
 
 
 @dataclass(frozen=True)
+class RenderedTurn:
+    """All tokens of one turn of a conversation that was rendered as tokens, with those that open and end it.
+
+    `call_id` is the call that a tool's answer belongs to.
+    """
+
+    role: str
+    ids: list[int]
+    call_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation rendered as tokens: those before it, and its turns. `control` are the ids that no text has."""
+
+    start: list[int]
+    turns: tuple[RenderedTurn, ...]
+    control: frozenset[int]
+
+
+@dataclass(frozen=True)
+class TokenTurn:
+    """Tokens up to `close` of a conversation of tokens, one role's; `first` to `end` of them are what it says."""
+
+    role: str
+    first: int
+    end: int
+    close: int
+    trained: bool
+
+
+@dataclass(frozen=True)
+class TokenConversation:
+    """A conversation that is tokens already; the turns stand one behind the other and reach to its end."""
+
+    ids: list[int]
+    turns: tuple[TokenTurn, ...]
+
+
+@dataclass(frozen=True)
 class Tokens:
     """A row that is tokens already; labels are -100 where not trained on."""
 
@@ -95,7 +136,7 @@ class Limited:
         return (*self.first, *self.following)
 
 
-Example = tuple[Segment, ...] | Limited | Conversation | Tokens
+Example = tuple[Segment, ...] | Limited | Conversation | TokenConversation | Tokens
 
 
 @dataclass(frozen=True)
@@ -112,7 +153,8 @@ class Ends:
 class Kit:
     """What a format may use of the tokenizer: its template, and the ids of a text without BOS and EOS.
 
-    `tokenizer` is the one of `transformers`: for its vocabulary, and for a user's own code.
+    `tokenizer` is the one of `transformers`: for its vocabulary, and for a user's own code. `render_tokens` renders
+    conversations in place of the template, where mistral-common does.
     """
 
     template: str | None
@@ -120,6 +162,7 @@ class Kit:
     eos_token: str | None
     ids_of: Callable[[str], list[int]]
     tokenizer: Any
+    render_tokens: RenderTokens | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ from tunemill.stages.declaration import ConflictError, Entry, StageConfig
 
 # What most data and most templates call the reasoning of a message.
 REASONING = "reasoning_content"
+# The key that lets mistral-common render conversations, and the distribution that does.
+MISTRAL_KEY = "tokenizer_use_mistral_common"
+MISTRAL_COMMON = "mistral-common"
 
 
 class ConversationKeys(StageConfig):

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from tokenizers import Encoding
 
-from tunemill.stages.data.conversations.example import Conversation, Ends, Ranges, Turn
+from tunemill.stages.data.conversations.example import (
+    Conversation,
+    Ends,
+    Ranges,
+    TokenConversation,
+    Turn,
+)
 from tunemill.stages.data.rows.labels import IGNORED
 
 # An end token this many tokens behind a turn still belongs to it: templates put white space between.
@@ -56,6 +62,24 @@ def label(
     for index in trained_ends(placed, ends):
         labels[index] = ids[index]
     return ids, labels, role_runs(ids, placed, ends)
+
+
+def label_tokens(conversation: TokenConversation, ends: Ends) -> tuple[list[int], list[Run]]:
+    """Labels of a conversation that is tokens already, and its runs. Each turn has its end tokens in itself."""
+    ids = conversation.ids
+    labels = [IGNORED] * len(ids)
+    placed: list[PlacedTurn] = []
+    runs: list[Run] = []
+    for turn in conversation.turns:
+        own = ids[: turn.close]
+        eot, eos = (_end_token(own, turn.end, wanted) for wanted in (ends.eot_ids, ends.eos_ids))
+        placed.append(PlacedTurn(Turn(turn.role, 0, 0, turn.trained), turn.first, turn.end, eot, eos))
+        if turn.trained:
+            labels[turn.first : turn.end] = ids[turn.first : turn.end]
+        _extend(runs, turn.role, turn.close)
+    for index in trained_ends(placed, ends):
+        labels[index] = ids[index]
+    return labels, runs
 
 
 def place(encoding: Encoding, ids: list[int], conversation: Conversation, ends: Ends) -> list[PlacedTurn]:

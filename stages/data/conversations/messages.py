@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
-from tunemill.stages.data.conversations.content_parts import joined_parts, read_details, read_flag
+from tunemill.stages.data.conversations.content_parts import chunks, joined_parts, read_details, read_flag
 from tunemill.stages.data.conversations.example import BadRowError, Message, Part, RowValue
 from tunemill.stages.data.conversations.keys import REASONING, ConversationKeys
 from tunemill.stages.data.conversations.template_environment import names_read
@@ -46,7 +46,7 @@ class MessageReader:
     """How one dataset's messages are read.
 
     `mappings`: the template's name of a property -> the data's. `role_names`: the data's name of a role -> the
-    template's. `names` is what the template reads.
+    template's. `names` is what the template reads. `keeps_parts`: contents that are lists of parts stay such.
     """
 
     config: ConversationKeys
@@ -54,6 +54,7 @@ class MessageReader:
     mappings: Mapping[str, str]
     role_names: Mapping[str, str]
     trained_roles: frozenset[str]
+    keeps_parts: bool = False
 
     def turns(self, row: RowValue) -> list[TurnSource]:
         """Raises BadRowError naming the message."""
@@ -169,7 +170,9 @@ class MessageReader:
         found: dict[str, tuple[Part, ...]] = {}
         for name in ("content", self.config.template_thinking_key):
             text = value.get(name)
-            if isinstance(text, list):
+            if isinstance(text, list) and self.keeps_parts and name == "content":
+                value[name] = chunks(text, f"{where}: {self.mappings[name]!r}")
+            elif isinstance(text, list):
                 field = self.mappings.get(name, name)
                 value[name], parts = joined_parts(text, f"{where}: {field!r}", inherited)
                 found |= {name: parts} if parts else {}
@@ -202,6 +205,13 @@ def message_reader(config: ConversationKeys, template: str) -> MessageReader:
 
     Raises SettingError for a template that is not Jinja, or that does not show the reasoning it is to show.
     """
+    names = names_read(template)
+    check_thinking(config, names)
+    return reader_of(config, names)
+
+
+def reader_of(config: ConversationKeys, names: frozenset[str], keeps_parts: bool = False) -> MessageReader:
+    """How the messages of a conversation are read, where these are the properties of them that are."""
     named = {"role": config.message_field_role, "content": config.message_field_content}
     mappings = {
         "role": "role",
@@ -210,13 +220,11 @@ def message_reader(config: ConversationKeys, template: str) -> MessageReader:
         **config.message_property_mappings,
         **{name: field for name, field in named.items() if field is not None},
     }
-    names = names_read(template)
-    check_thinking(config, names)
     roles = config.roles or DEFAULT_ROLES
     role_names = {name: name for name in (*DEFAULT_ROLES, *roles, *config.roles_to_train)}
     role_names |= {name: role for role, sources in roles.items() for name in sources}
     trained = frozenset(role_names[role] for role in config.roles_to_train)
-    return MessageReader(config, names, mappings, role_names, trained)
+    return MessageReader(config, names, mappings, role_names, trained, keeps_parts)
 
 
 def check_thinking(config: ConversationKeys, names: frozenset[str]) -> None:

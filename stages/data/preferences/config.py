@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 from tunemill.stages.choices import nearest
 from tunemill.stages.data.conversations.chat_template import TemplateName, check_template_keys
 from tunemill.stages.data.conversations.format_strings import check_format_strings
+from tunemill.stages.data.conversations.keys import MISTRAL_KEY
 from tunemill.stages.data.preferences.type_table import (
     ORPO_ONLY,
     TYPES,
@@ -119,6 +120,9 @@ class PreferencesConfig(StageConfig):
     template_name: Runtime[Annotated[str | None, YamlMark("chat_template")]] = Field(
         None, description="the tokenizer's chat template: named in error messages and nowhere else"
     )
+    tokenizer_use_mistral_common: Runtime[bool | None] = Field(
+        None, description="refused where it is true: mistral-common renders whole conversations only"
+    )
     chat_template_kwargs: dict[str, Any] = Field({}, description="variables given to the chat template")
     default_system_message: str | None = Field(
         None, description="system message of prompts that have none of their own"
@@ -162,6 +166,13 @@ class PreferencesConfig(StageConfig):
     def _check(self) -> Self:
         self._check_method()
         self._check_type()
+        if self.tokenizer_use_mistral_common:
+            raise ConflictError(
+                f"{MISTRAL_KEY}: true does not go with preference data: mistral-common renders whole conversations, "
+                "and a prompt and its answers are cut out of the text of a chat template. Take the key out, and use "
+                "a repository that has a tokenizer.json and a chat template",
+                MISTRAL_KEY,
+            )
         check_template_keys(self.chat_template, self.chat_template_jinja)
         given = [
             key for key in FORMAT_KEYS if key in self.model_fields_set and key not in self.chosen_type.keys

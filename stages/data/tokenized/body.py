@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from tunemill.stages.artifacts import RawDataset, Tokenizer
 from tunemill.stages.data.conversations.chat_template import choose_template
 from tunemill.stages.data.conversations.encoding import Encoder, Sample
-from tunemill.stages.data.conversations.example import BadRowError, Example, Format, Kit
+from tunemill.stages.data.conversations.example import BadRowError, Example, Format, Kit, RenderTokens
 from tunemill.stages.data.conversations.markers import advice
 from tunemill.stages.data.conversations.pieces import pieces
 from tunemill.stages.data.conversations.template_body import renderer
@@ -58,9 +58,9 @@ def tokenized(
     if config.dataset_num_proc is not None:
         # The tokenizer's thread pool reads this, and nothing else, when it starts.
         os.environ["RAYON_NUM_THREADS"] = str(config.dataset_num_proc)
-    loaded = AutoTokenizer.from_pretrained(tokenizer.path, local_files_only=True)
-    encoder = Encoder(loaded.backend_tokenizer, loaded.eos_token_id)
-    chosen = make_format(config, loaded, encoder, report)
+    words = words_of(tokenizer)
+    encoder = words.encoder
+    chosen = make_format(config, words, report)
     name = Path(config.path).name if config.path else "the dataset"
     bad = BadRows(name, config.bad_rows, out.data)
     counts = Counts()
@@ -79,7 +79,7 @@ def tokenized(
                 writer.write_batch(token_batch(samples, batch.rows))
                 examples += islice(samples, SHOWN_EXAMPLES - len(examples))
             report.progress(counts.rows, None, "rows")
-    reads = Reads(("tokens",), lambda keys, rows: reading(keys, rows, config, loaded, encoder))
+    reads = Reads(("tokens",), lambda keys, rows: reading(keys, rows, config, words))
     # Who has a function of their own knows what it reads.
     alike = None if config.is_code else partial(likeness, config, reads=reads)
     bad.finish(report, alike)
@@ -88,7 +88,28 @@ def tokenized(
     if counts.untrained == counts.rows:
         raise RowError(nothing_trained(name, config, counts))
     say(counts, report)
-    show_examples(examples, loaded, report)
+    show_examples(examples, words.loaded, report)
+
+
+@dataclass(frozen=True)
+class Words:
+    """The tokenizer, what makes tokens of texts with it, and of conversations where mistral-common does."""
+
+    loaded: PreTrainedTokenizerBase
+    encoder: Encoder
+    render_tokens: RenderTokens | None
+
+
+def words_of(tokenizer: Tokenizer) -> Words:
+    """The tokenizer of an artifact, with mistral-common's rules where it holds a tekken.json."""
+    loaded = AutoTokenizer.from_pretrained(tokenizer.path, local_files_only=True)
+    encoder = Encoder(loaded.backend_tokenizer, loaded.eos_token_id, plain=tokenizer.is_mistral)
+    if not tokenizer.is_mistral:
+        return Words(loaded, encoder, None)
+    # An extra, which only such tokenizers need.
+    from tunemill.stages.data.conversations.mistral_body import MistralRules
+
+    return Words(loaded, encoder, MistralRules(tokenizer.tekken))
 
 
 @contextmanager
@@ -104,10 +125,9 @@ def rare_garbage_collection() -> Iterator[None]:
         gc.unfreeze()
 
 
-def make_format(
-    config: TokenizedConfig, loaded: PreTrainedTokenizerBase, encoder: Encoder, report: Report
-) -> Format:
+def make_format(config: TokenizedConfig, words: Words, report: Report) -> Format:
     """Raises SettingError where the config does not fit the tokenizer."""
+    loaded = words.loaded
     template = choose_template(config.chat_template, config.chat_template_jinja, loaded.chat_template)
     variables = with_clock(config.chat_template_kwargs, config.today, template, report)
     if config.chat_template is not None and template is not None:
@@ -117,8 +137,9 @@ def make_format(
         template=template,
         render=renderer(loaded, template, variables),
         eos_token=loaded.eos_token,
-        ids_of=encoder.ids_of,
+        ids_of=words.encoder.ids_of,
         tokenizer=loaded,
+        render_tokens=words.render_tokens,
     )
     module, name = maker(config.type).split(":")
     made = getattr(import_module(module), name)(config, kit)
@@ -170,17 +191,11 @@ def read_batch(batch: list[RawRow], chosen: Format, bad: BadRows) -> tuple[list[
     return rows, examples
 
 
-def reading(
-    keys: Keys,
-    rows: Sequence[Row],
-    config: TokenizedConfig,
-    loaded: PreTrainedTokenizerBase,
-    encoder: Encoder,
-) -> Keys | None:
+def reading(keys: Keys, rows: Sequence[Row], config: TokenizedConfig, words: Words) -> Keys | None:
     """The keys of an entry that read all of these rows: those given, perhaps with a chat template; else None."""
     for tried, settings in settings_to_try(config, keys):
         try:
-            chosen = make_format(TokenizedConfig(**settings), loaded, encoder, Report(lambda _: None))
+            chosen = make_format(TokenizedConfig(**settings), words, Report(lambda _: None))
             for row in rows:
                 chosen.read(dict(row))
         except (BadRowError, SettingError, ValidationError):

@@ -6,7 +6,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tunemill.stages.data.conversations.chat_template import TemplateName, check_template_keys
 from tunemill.stages.data.conversations.format_strings import check_format_strings
-from tunemill.stages.data.conversations.keys import ConversationKeys
+from tunemill.stages.data.conversations.keys import MISTRAL_COMMON, MISTRAL_KEY, ConversationKeys
 from tunemill.stages.data.tokenized.format_table import FAMILIES, FORMATS, plain_name, unknown
 from tunemill.stages.declaration import (
     CodeMark,
@@ -126,6 +126,9 @@ class TokenizedConfig(ConversationKeys):
     template_name: Runtime[Annotated[str | None, YamlMark("chat_template")]] = Field(
         None, description="the tokenizer's chat template: named in error messages and nowhere else"
     )
+    tokenizer_use_mistral_common: bool | None = Field(
+        None, description="mistral-common renders conversations in place of a chat template"
+    )
     chat_template_kwargs: EntryOrTop[dict[str, Any]] = Field(
         {},
         description="variables given to the chat template; those of a dataset stand for those of the top level",
@@ -146,10 +149,20 @@ class TokenizedConfig(ConversationKeys):
     def _plain_name(cls, value: str | UserDefinedType | None) -> str | UserDefinedType | None:
         return plain_name(value) if isinstance(value, str) else value
 
+    @field_validator("tokenizer_use_mistral_common")
+    @classmethod
+    def _false_is_unset(cls, value: bool | None) -> bool | None:
+        return value or None
+
     @property
     def is_code(self) -> bool:
         """Whether `type` names a function of the user's own."""
         return isinstance(self.type, str) and self.type not in FORMATS
+
+    def used_libraries(self) -> tuple[str, ...]:
+        """mistral-common, where it renders."""
+        renders = self.tokenizer_use_mistral_common and (self.type == "chat_template" or self.is_code)
+        return (*super().used_libraries(), *((MISTRAL_COMMON, "tiktoken") if renders else ()))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -166,7 +179,28 @@ class TokenizedConfig(ConversationKeys):
                 "type",
             )
         check_template_keys(self.chat_template, self.chat_template_jinja)
+        if self.tokenizer_use_mistral_common:
+            self._check_mistral()
         return self
+
+    def _check_mistral(self) -> None:
+        """Raises ConflictError for what only a chat template can do."""
+        for key in ("chat_template", "chat_template_jinja", "chat_template_kwargs"):
+            if getattr(self, key):
+                raise ConflictError(
+                    f"{key} does not go with {MISTRAL_KEY}: true: mistral-common renders conversations by rules of its "
+                    "own, without a template. Remove one",
+                    key,
+                    MISTRAL_KEY,
+                )
+        if self.message_field_training_detail is not None:
+            raise ConflictError(
+                f"message_field_training_detail does not go with {MISTRAL_KEY}: true: mistral-common gives the tokens "
+                "of whole messages, and does not say which characters they stand for. Train on whole messages, with "
+                "message_field_training, or use a chat template",
+                "message_field_training_detail",
+                MISTRAL_KEY,
+            )
 
     def _check_belonging(self, owner: str, keys: tuple[str, ...]) -> None:
         if self.type == owner or (self.is_code and owner in ("chat_template", "completion")):

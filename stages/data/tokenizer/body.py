@@ -11,7 +11,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import (
     AddedToken,
     AutoConfig,
-    AutoTokenizer,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
@@ -20,10 +19,11 @@ from tunemill.stages.artifacts import Model, Tokenizer
 from tunemill.stages.data.conversations.chat_template import choose_template
 from tunemill.stages.data.conversations.markers import advice
 from tunemill.stages.data.tokenizer.config import SpecialTokens, TokenizerConfig, untrained
-from tunemill.stages.data.tokenizer.folder import fault_of_folder
+from tunemill.stages.data.tokenizer.folder import fault_of_folder, fault_of_tekken
 from tunemill.stages.data.tokenizer.renamed_tokens_body import with_renamed_tokens
 from tunemill.stages.errors import SettingError, SourceError
 from tunemill.stages.models.tokenizer_ids_body import FIXED_TEXT
+from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Workspace
 
 # A tag that transformers adds to Jinja.
@@ -44,6 +44,9 @@ def tokenizer(
     Raises SourceError when there is no tokenizer to load, SettingError for settings it cannot honour.
     """
     folder = source_folder(config, upstream) if tokenizer_files is None else tokenizer_files.path
+    if config.tokenizer_use_mistral_common:
+        write_tekken(folder, out.data, report)
+        return
     given = load_tokenizer(
         folder, config_beside(config, upstream or tokenizer_files), config.tokenizer_legacy
     )
@@ -67,6 +70,19 @@ def tokenizer(
     given.save_pretrained(out.data, save_jinja_files=config.tokenizer_save_jinja_files is not False)
     forget_origin(out.data / "tokenizer_config.json")
     report.summary(vocabulary=len(given), tokens_added=len(given) - before, tokens_named=added)
+
+
+def write_tekken(folder: Path, target: Path, report: Report) -> None:
+    """Write the tokenizer of a tekken.json, with that file beside it. Raises SourceError where there is none."""
+    if reason := fault_of_tekken(folder):
+        raise SourceError(reason)
+    # An extra, which only such tokenizers need.
+    from tunemill.stages.data.tokenizer.tekken_body import tekken_tokenizer
+
+    given = tekken_tokenizer(folder, target)
+    given.save_pretrained(target)
+    forget_origin(target / "tokenizer_config.json")
+    report.summary(vocabulary=len(given), tokens_added=0, tokens_named=0)
 
 
 def source_folder(config: TokenizerConfig, upstream: Model | None) -> Path:
@@ -133,9 +149,7 @@ def load_tokenizer(folder: Path, beside: Any = None, legacy: bool | None = None)
         raise SourceError(reason)
     try:
         more = {} if legacy is None else {"legacy": legacy}
-        loaded = AutoTokenizer.from_pretrained(
-            folder, config=beside, local_files_only=True, trust_remote_code=False, **more
-        )
+        loaded = load_words(folder, config=beside, trust_remote_code=False, **more)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise SourceError(f"{folder} holds no tokenizer that transformers can load: {reason}") from error

@@ -1,13 +1,16 @@
 """What the tokenizer stage reads."""
 
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from tunemill.stages.artifacts import TEKKEN
 from tunemill.stages.data.conversations.chat_template import TemplateName, check_template_keys
-from tunemill.stages.data.tokenizer.folder import fault_of_folder, vocabulary_of
+from tunemill.stages.data.conversations.keys import MISTRAL_COMMON, MISTRAL_KEY
+from tunemill.stages.data.tokenizer.folder import fault_of_folder, fault_of_tekken, vocabulary_of
 from tunemill.stages.declaration import (
     ConflictError,
     Fault,
@@ -17,6 +20,11 @@ from tunemill.stages.declaration import (
     Settings,
     StageConfig,
     TextOrFile,
+)
+
+MISTRAL_MISSING = (
+    "true needs the package mistral-common, which is not installed. Install it: pip install "
+    "'tunemill[mistral]'"
 )
 
 
@@ -69,9 +77,9 @@ class TokenizerConfig(StageConfig):
         None,
         description="false keeps the chat template in tokenizer_config.json; unset and true, in a file of its own",
     )
-    tokenizer_use_mistral_common: Runtime[bool | None] = Field(
+    tokenizer_use_mistral_common: bool | None = Field(
         None,
-        description="false asks for what happens anyway: chat templates, and never mistral-common, render",
+        description="take the tekken.json, and let mistral-common render conversations in place of a chat template",
     )
     special_tokens: SpecialTokens = Field(SpecialTokens(), description="tokens with a role")
     tokens: list[str] = Field([], description="tokens added to the vocabulary")
@@ -121,16 +129,9 @@ class TokenizerConfig(StageConfig):
             )
         return value
 
-    @field_validator("tokenizer_use_mistral_common")
-    @classmethod
-    def _templates_alone(cls, value: bool | None) -> bool | None:
-        if value:
-            raise ValueError(
-                "true is not supported: mistral-common renders conversations with code of its own, and here masks are "
-                "made from a chat template. Take the key out and give chat_template, such as mistral_v7_tekken, with a "
-                "repository that has a tokenizer.json"
-            )
-        return value
+    def used_libraries(self) -> tuple[str, ...]:
+        """mistral-common, where it makes the tokenizer."""
+        return (*super().used_libraries(), *((MISTRAL_COMMON,) if self.tokenizer_use_mistral_common else ()))
 
     def idle(self) -> Iterator[Idle]:
         """Settings that ask for what happens anyway."""
@@ -147,8 +148,13 @@ class TokenizerConfig(StageConfig):
         yield from super().faults()
         key = "base_model" if self.tokenizer_config is None else "tokenizer_config"
         folder = self.tokenizer_config or self.base_model
-        if folder is not None and Path(folder).exists() and (reason := fault_of_folder(Path(folder))):
+        fault = fault_of_tekken if self.tokenizer_use_mistral_common else fault_of_folder
+        if folder is not None and Path(folder).exists() and (reason := fault(Path(folder))):
             yield Fault(key, reason)
+            return
+        if self.tokenizer_use_mistral_common:
+            if find_spec("mistral_common") is None:
+                yield Fault(MISTRAL_KEY, MISTRAL_MISSING)
             return
         if folder is None or not self.leaves_new_tokens_untrained or not self.special_tokens.trained:
             return
@@ -159,6 +165,35 @@ class TokenizerConfig(StageConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_template_keys(self.chat_template, self.chat_template_jinja)
+        if self.tokenizer_use_mistral_common:
+            self._check_mistral()
         if any(not token for token in self.tokens):
             raise ConflictError("tokens: holds an empty string, which cannot be a token", "tokens")
         return self
+
+    def _check_mistral(self) -> None:
+        """Raises ConflictError for what cannot be done to a tekken.json, and for another renderer."""
+        fixed = {
+            "special_tokens": self.special_tokens.model_dump(exclude_none=True),
+            "tokens": self.tokens,
+            "added_tokens_overrides": self.added_tokens_overrides,
+        }
+        refused = {
+            **dict.fromkeys(
+                fixed, "a tekken.json has a fixed vocabulary, whose special tokens have fixed roles"
+            ),
+            **dict.fromkeys(
+                ("chat_template", "chat_template_jinja"),
+                "mistral-common renders conversations by rules of its own",
+            ),
+            "tokenizer_type": f"the tokenizer is made of the {TEKKEN}",
+            "tokenizer_legacy": f"it is about sentencepiece, and the tokenizer is made of the {TEKKEN}",
+        }
+        for key, reason in refused.items():
+            value = fixed[key] if key in fixed else getattr(self, key)
+            if value not in (None, [], {}, "AutoTokenizer"):
+                raise ConflictError(
+                    f"{key} does not go with tokenizer_use_mistral_common: true: {reason}. Remove one",
+                    key,
+                    MISTRAL_KEY,
+                )

@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+from tunemill.stages.artifacts import TEKKEN
+
 # The files from which transformers makes one, of whichever class.
 VOCABULARIES = re.compile(
     r"tokenizer\.json|tokenizer_config\.json|vocab\.\w+|merges\.txt|tekken\.json|.*\.(model|tiktoken|spm|bpe)"
@@ -14,11 +16,29 @@ def fault_of_folder(folder: Path) -> str | None:
     """Why no tokenizer can be loaded from a folder."""
     if not folder.is_dir():
         return f"{folder} is not a folder; base_model and tokenizer_config name folders, or models of the Hub"
-    if any(VOCABULARIES.fullmatch(path.name) for path in folder.iterdir()):
+    found = {path.name for path in folder.iterdir() if VOCABULARIES.fullmatch(path.name)}
+    if found == {TEKKEN}:
+        return (
+            f"{folder} has a {TEKKEN} and no tokenizer.json: set tokenizer_use_mistral_common: true, or name a folder "
+            "that has a tokenizer.json in tokenizer_config"
+        )
+    if found:
         return None
     return (
         f"{folder} holds no tokenizer (tokenizer.json, or another file of a vocabulary); put it there, or name a "
         "folder that has one in tokenizer_config"
+    )
+
+
+def fault_of_tekken(folder: Path) -> str | None:
+    """Why mistral-common can make no tokenizer of a folder."""
+    if (folder / TEKKEN).is_file():
+        return None
+    found = sorted(path.name for path in folder.glob("tokenizer.model*")) if folder.is_dir() else []
+    also = f"; mistral-common's reader of {found[0]} is not used" if found else ""
+    return (
+        f"{folder} holds no {TEKKEN}, of which mistral-common makes a tokenizer{also}. Take "
+        "tokenizer_use_mistral_common out, so that its tokenizer.json and a chat template are used"
     )
 
 

@@ -6,7 +6,6 @@ from tunemill.stages.data.conversations.boundaries import Place, Wanted, locate
 from tunemill.stages.data.conversations.example import (
     BadRowError,
     Conversation,
-    Ends,
     Example,
     Format,
     Kit,
@@ -17,11 +16,15 @@ from tunemill.stages.data.conversations.example import (
 )
 from tunemill.stages.data.conversations.messages import TurnSource, message_reader
 from tunemill.stages.data.tokenized.config import TokenizedConfig
+from tunemill.stages.data.tokenized.formats.ends import ends_of, single_id
+from tunemill.stages.data.tokenized.formats.mistral_chat import mistral_chat
 from tunemill.stages.errors import SettingError
 
 
 def chat_template(config: TokenizedConfig, kit: Kit) -> Format:
     """Raises SettingError when there is no template, or when end tokens do not fit the tokenizer."""
+    if kit.render_tokens is not None:
+        return mistral_chat(config, kit)
     if kit.template is None:
         raise SettingError(
             "type: chat_template needs a chat template and the tokenizer has none; set chat_template: chatml, "
@@ -31,7 +34,7 @@ def chat_template(config: TokenizedConfig, kit: Kit) -> Format:
     name = config.chat_template or config.template_name
     called = f"the chat template {name}" if name else "the chat template"
     texts = ("content", config.template_thinking_key)
-    ends = ends_of(config, kit)
+    ends = ends_of(config, kit, single_id)
     every = "all" in (ends.train_on_eos, ends.train_on_eot)
 
     def wanted(source: TurnSource) -> Wanted:
@@ -84,32 +87,3 @@ def ranges(source: TurnSource, place: Place, text: str, name: str, parts: tuple[
         return None
     moved = (Part(part.start + origin, part.end + origin, part.trained) for part in parts)
     return Ranges(start, end, tuple(moved))
-
-
-def ends_of(config: TokenizedConfig, kit: Kit) -> Ends:
-    """Which tokens end a turn, and when they are trained. Raises SettingError for rules that contradict."""
-    eos = [] if kit.eos_token is None else [kit.eos_token]
-    eot = eos if config.eot_tokens is None else config.eot_tokens
-    train_on_eot = config.train_on_eot or config.train_on_eos
-    # Where EOS is the only end of turn, what either key trains is trained.
-    if set(eos) & set(eot) and set(eos) != set(eot) and train_on_eot != config.train_on_eos:
-        raise SettingError(
-            f"train_on_eos: {config.train_on_eos} and train_on_eot: {train_on_eot} contradict each other: "
-            f"{eos[0]} is both the EOS token and one of eot_tokens"
-        )
-    return Ends(
-        eos_ids=frozenset(single_id(token, kit) for token in eos),
-        train_on_eos=config.train_on_eos,
-        eot_ids=frozenset(single_id(token, kit) for token in eot),
-        train_on_eot=train_on_eot,
-    )
-
-
-def single_id(token: str, kit: Kit) -> int:
-    """The id of a token of `eot_tokens`. Raises SettingError where it is not one token."""
-    ids = kit.ids_of(token)
-    if len(ids) != 1:
-        raise SettingError(
-            f"eot_tokens: {token!r} is {len(ids)} tokens to this tokenizer and must be one; add it under tokens:"
-        )
-    return ids[0]

@@ -121,6 +121,8 @@ def transform(config: TokenizedConfig, kit: Kit, made: Any) -> Format:
         raise BadRowError(f"{name} made a row with {sorted(merged)}; it must have one of: {named}")
 
     ends = (
-        chat_template(config.model_copy(update={"type": "chat_template"}), kit).ends if kit.template else None
+        chat_template(config.model_copy(update={"type": "chat_template"}), kit).ends
+        if kit.template or kit.render_tokens
+        else None
     )
     return Format(read, ends=ends)

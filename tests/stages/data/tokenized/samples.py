@@ -16,6 +16,7 @@ SAMPLES = Samples(
         "path": ["/other.jsonl"],
         "type_code": [["/shaping.py"]],
         "chat_template": ["chatml", "llama3"],
+        "tokenizer_use_mistral_common": [True],
         "chat_template_jinja": ["{{ other }}"],
     },
     refused=frozenset(["field_human", "field_model"]),
