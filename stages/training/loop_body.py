@@ -218,7 +218,8 @@ def train_once(
     checkpoints = Checkpoints(report, out.checkpoints, save_steps(config, schedule), config.save_total_limit)
     collator = method.collator(model)
     warmup = warmup_steps(schedule.total, config.warmup_steps, config.warmup_ratio)
-    trainer = LoopTrainer(
+    UsedTrainer = plugins.over(LoopTrainer)  # noqa: N806 - a class
+    trainer = UsedTrainer(
         own_loss=method.own_loss,
         make_optimizer=partial(build_optimizer, config, warmup=warmup),
         make_scheduler=partial(build_scheduler, config, warmup=warmup),

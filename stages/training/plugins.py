@@ -20,7 +20,7 @@ REFUSED = {
     "get_adapter_capabilities": "kinds of adapters are added in stages/training/adapters/, with what merges them",
     "get_lora_config_kwargs": "adapters are shaped by the keys lora_* and peft_*, which are part of the result's key",
     "load_adapter": "kinds of adapters are added in stages/training/adapters/, with what merges them",
-    "get_trainer_cls": "a loop of another class is not supported; a callback or post_trainer_create may do",
+    "get_trainer_cls": "name the class in trainer_cls",
     "on_rollouts_scored": "no method here scores rollouts",
     "post_train_unload": "the process ends with the training: use post_train",
 }

@@ -10,13 +10,14 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ValidationError
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from transformers import TrainerCallback, set_seed
+from transformers import Trainer, TrainerCallback, set_seed
 
 from tunemill.stages.data.conversations.user_config import UserConfig
 from tunemill.stages.data.conversations.user_modules import UserFailures, local_modules
 from tunemill.stages.declaration import OwnKeysMark, RuntimeMark
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.own_classes import dotted
+from tunemill.stages.training.keys.trainer_class import MAY_OVERRIDE, refusal_of
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.memory_body import ran_out
 from tunemill.stages.training.plugins import HOOKS, REFUSED
@@ -51,12 +52,17 @@ class Loaded:
 class Plugins:
     """The plugins of a training, in the order of the YAML."""
 
-    def __init__(self, loaded: Sequence[Loaded], seed: int) -> None:
+    def __init__(self, loaded: Sequence[Loaded], seed: int, trainer: type | None = None) -> None:
         self._loaded = loaded
         self._seed = seed
+        self._trainer = trainer
 
     def __bool__(self) -> bool:
-        return bool(self._loaded)
+        return bool(self._loaded) or self._trainer is not None
+
+    def over(self, loop: type) -> Any:
+        """The class of the loop; where there is a Trainer of one's own, with that one between it and transformers'."""
+        return loop if self._trainer is None else type(self._trainer.__name__, (loop, self._trainer), {})
 
     def begin(self) -> None:
         """Before the model is read. What hooks draw by chance is the same in every run, and after an interruption."""
@@ -138,22 +144,42 @@ def own_plugins(config: TrainingKeys) -> Iterator[Plugins]:
     Raises SettingError where one does not load, has hooks that have no place here, or refuses the values of its keys;
     and for whatever goes wrong in their files while this lasts.
     """
-    names, files = config.own_plugins, config.plugin_code or []
+    plugins, trainer, files = config.own_plugins, config.own_trainer, config.own_code
+    names = [*plugins, *([trainer] if trainer else [])]
     if not names:
         yield Plugins([], config.seed)
         return
-    first = dotted(names[0]).rpartition(".")[0]
-    with local_modules(first, files), PluginFailures(files):
-        yield Plugins([load(name, files, config) for name in names], config.seed)
+    with local_modules(dotted(names[0]).rpartition(".")[0], files), PluginFailures(files, trainer):
+        loaded = [load(name, files, config) for name in plugins]
+        yield Plugins(loaded, config.seed, None if trainer is None else load_trainer(trainer, files))
+
+
+def load_trainer(name: str, files: Sequence[str]) -> type:
+    """The Trainer of one's own. Raises SettingError where it is none, or overrides what belongs to the loop."""
+    found = load_class("trainer_cls", name, files)
+    if not issubclass(found, Trainer):
+        raise SettingError(f"trainer_cls: {name}: must inherit from transformers' Trainer")
+    own = [one for one in found.__mro__ if one not in Trainer.__mro__]
+    for method in sorted({method for one in own for method in vars(one)} - set(MAY_OVERRIDE)):
+        if hasattr(Trainer, method) and (method == "__init__" or not method.startswith("__")):
+            raise SettingError(f"trainer_cls: {name}: {refusal_of(method)}")
+    return found
+
+
+def load_class(key: str, name: str, files: Sequence[str]) -> type:
+    """The class that a key names; its module can be imported."""
+    module, _, wanted = dotted(name).rpartition(".")
+    with UserFailures(f"{key}: {name}", files, SettingError):
+        found = getattr(import_module(module), wanted, None)
+    if not isinstance(found, type):
+        raise SettingError(f"{key}: {name}: {module} has no class {wanted}")
+    return found
 
 
 def load(name: str, files: Sequence[str], config: TrainingKeys) -> Loaded:
     """One plugin, made; its modules can be imported."""
-    module, _, wanted = dotted(name).rpartition(".")
+    found = load_class("plugins", name, files)
     with UserFailures(f"plugins: {name}", files, SettingError):
-        found = getattr(import_module(module), wanted, None)
-        if not isinstance(found, type):
-            raise SettingError(f"plugins: {name}: {module} has no class {wanted}")
         plugin = found()
     owners = {hook: owner_of(found, hook) for hook in (*REFUSED, *HOOKS)}
     defined = {hook for hook, owner in owners.items() if owner is not None}
@@ -200,8 +226,9 @@ class PluginFailures:
     So does memory that ran out: it is no fault of the plugin's, and there is advice on it.
     """
 
-    def __init__(self, files: Sequence[str]) -> None:
+    def __init__(self, files: Sequence[str], trainer: str | None) -> None:
         self._files = frozenset(files)
+        self._trainer = "" if trainer is None else dotted(trainer).rpartition(".")[2]
 
     def __enter__(self) -> None:
         return None
@@ -220,4 +247,5 @@ class PluginFailures:
             hook, last = frames[0].tb_frame.f_code.co_qualname, frames[-1]
             reason = f"{type(raised).__name__}: {raised}" if str(raised) else type(raised).__name__
             place = f"{last.tb_frame.f_code.co_filename}, line {last.tb_lineno}"
-            raise UserError(f"plugins: {hook} raised {reason} ({place})") from raised
+            key = "trainer_cls" if hook.split(".")[0] == self._trainer else "plugins"
+            raise UserError(f"{key}: {hook} raised {reason} ({place})") from raised

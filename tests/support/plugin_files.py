@@ -7,6 +7,8 @@ from typing import Any
 OWN = Path(__file__).parent / "own"
 FILES = [str(OWN / name) for name in ("own_plugin.py", "helpers.py")]
 OTHER = [str(OWN / "other" / "own_plugin.py")]
+TRAINER = [str(OWN / "own_trainer.py")]
+OTHER_TRAINER = [str(OWN / "other" / "own_trainer.py")]
 
 
 def plugged(folder: Path, *names: str, text: str | None = None, **settings: Any) -> dict[str, Any]:

@@ -81,6 +81,16 @@ class PluginKeys(StageConfig):
         """The plugins that are classes beside the YAML."""
         return [name for name in self.plugins if name not in PLUGINS]
 
+    @property
+    def own_trainer(self) -> str | None:
+        """A Trainer of one's own; none but where a method lets one be."""
+        return None
+
+    @property
+    def own_code(self) -> list[str]:
+        """The files of everything that is one's own."""
+        return self.plugin_code or []
+
     @model_validator(mode="after")
     def _plugins_are_there(self) -> Self:
         for name in self.own_plugins:

@@ -7,14 +7,14 @@ from pydantic import model_validator
 
 from tunemill.stages.declaration import ConflictError, Idle
 from tunemill.stages.training.keys.best import METRIC
-from tunemill.stages.training.keys.kernels import LossKernelKeys
 from tunemill.stages.training.keys.rhythm import NOTHING_HELD_OUT
 from tunemill.stages.training.keys.samples import SampleKeys
 from tunemill.stages.training.keys.sequences import SequenceKeys
+from tunemill.stages.training.keys.trainer_class import TrainerClassKeys
 from tunemill.stages.training.keys.training import TrainingKeys
 
 
-class SftConfig(SampleKeys, TrainingKeys, SequenceKeys, LossKernelKeys):
+class SftConfig(SampleKeys, TrainingKeys, SequenceKeys, TrainerClassKeys):
     """Supervised fine-tuning, full or LoRA. Names and defaults are Axolotl's."""
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ SAMPLES = Samples(
     },
     beside={
         "plugins": {"liger_rope": True},
+        "trainer_cls": {"trainer_code": ["/own_trainer.py"]},
         "save_strategy": {"save_steps": 4},
         "eval_strategy": {"eval_steps": 4},
         "gradient_checkpointing_kwargs": {"gradient_checkpointing": True},
@@ -60,6 +61,8 @@ SAMPLES = Samples(
         "plugins": [["liger"]],
         "qat": [{}, {"weight_dtype": "int4", "activation_dtype": "int8"}],
         "plugin_code": [["/own_plugin.py"]],
+        "trainer_cls": ["own_trainer.Weighs"],
+        "trainer_code": [["/own_trainer.py"]],
         "optim_args": [{"momentum": 0.5}],
         "adapter": ["lora"],
         "lora_model_dir": ["/other"],

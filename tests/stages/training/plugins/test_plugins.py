@@ -113,7 +113,7 @@ class One:
     ("hook", "body", "said"),
     [
         ("register(self, cfg)", "pass", "register: sees the whole YAML"),
-        ("get_trainer_cls(self, cfg)", "pass", "get_trainer_cls: a loop of another class"),
+        ("get_trainer_cls(self, cfg)", "pass", "get_trainer_cls: name the class in trainer_cls"),
         ("pre_model_load(self, cfg)", "cfg.output_dir", "cfg.output_dir: neither a key of this training"),
         ("pre_model_load(self, cfg)", "cfg.save_steps", "cfg.save_steps: neither a key of this training"),
         ("pre_model_load(self, cfg)", "cfg.learning_rate = 1", "cfg.learning_rate cannot be set"),
