@@ -23,6 +23,7 @@ from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.accounts_body import ACTIVATIONS, GRADIENTS, LOGITS, WEIGHTS, Accounts
 from tunemill.stages.training.batch_shapes_body import BatchShape, batch_shape
 from tunemill.stages.training.keys.training import TrainingKeys
+from tunemill.stages.training.layers_body import LAYERS_AT_ONCE, waiting_bytes
 from tunemill.stages.training.machine_body import Precision, choose_precision
 from tunemill.stages.training.optimizers.groups_body import embedding_parameters, parameter_groups
 from tunemill.stages.training.optimizers.state_bytes import state_bytes
@@ -86,6 +87,11 @@ def uncounted(config: TrainingKeys) -> Iterator[str]:
     """The settings that save memory and cannot be told from shapes, so that the training takes less than is said."""
     if config.spectrum_top_fraction is not None:
         yield "spectrum_top_fraction chooses by the weights, which are not read: all count as trained"
+    if config.layer_offloading and torch.cuda.is_available():
+        yield (
+            "layer_offloading: all weights are on the device once, while the model is loaded; while it trains, those "
+            f"of {LAYERS_AT_ONCE} layers"
+        )
     if config.tiled_mlp:
         yield "tiled_mlp saves activations, which is not counted"
 
@@ -151,6 +157,9 @@ def variants(plan: Plan) -> Iterator[tuple[str, Plan]]:
         yield "gradient_checkpointing: true", turned(gradient_checkpointing=True)
     if getattr(config, "chunked_cross_entropy", None) is False:
         yield "chunked_cross_entropy: true", turned(chunked_cross_entropy=True)
+    offloads = config.layer_offloading or config.fault_of_layer_offloading is not None
+    if torch.cuda.is_available() and not offloads:
+        yield "layer_offloading: true", turned(layer_offloading=True)
     if not config.optimizer.endswith(("8bit", "4bit")):
         yield (
             "optimizer: adamw_8bit",
@@ -166,10 +175,14 @@ def variants(plan: Plan) -> Iterator[tuple[str, Plan]]:
         yield name, replace(quantized, bits=4, double_quant=True)
 
 
-def measured(plan: Plan) -> Estimate:
-    """What a step takes, from the second one on: the optimizer has its state by then."""
+def measured(plan: Plan, *, has_gpu: bool | None = None) -> Estimate:
+    """What a step takes, from the second one on: the optimizer has its state by then.
+
+    `has_gpu`: whether main memory is another than the device's; None: as on this machine.
+    """
     config, precision = plan.config, choose_precision(plan.config)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    has_gpu = device.type == "cuda" if has_gpu is None else has_gpu
     with torch.device("meta"):
         model = build_model(config, plan.model_config, precision, plan.shape, plan.bits, plan.double_quant)
     with FakeTensorMode(allow_non_fake_inputs=True), device:
@@ -181,16 +194,18 @@ def measured(plan: Plan) -> Estimate:
         collect(config, trained, accounts)
         run_step(config, precision, plan.shape, model, accounts)
         kept, working = optimizer_bytes(config, model, on_gpu=device.type == "cuda")
+        away = waiting_bytes(model) if config.layer_offloading and has_gpu else 0
     most = accounts.most
     stepping = most[WEIGHTS] + most[GRADIENTS] + working
     on_gpu = torch.cuda.get_device_properties(0) if device.type == "cuda" else None
     return Estimate(
-        weights=most[WEIGHTS],
+        weights=most[WEIGHTS] - away,
         gradients=most[GRADIENTS],
         optimizer=kept,
         activations=most[ACTIVATIONS],
         logits=most[LOGITS],
-        total=kept + max(accounts.peak, stepping),
+        # Layers that will wait are on the device once, until the model is whole.
+        total=max(most[WEIGHTS], kept + max(accounts.peak, stepping) - away),
         device=on_gpu.name if on_gpu else "the CPU's main memory",
         capacity=on_gpu.total_memory if on_gpu else None,
     )

@@ -39,6 +39,7 @@ from tunemill.stages.training.experts_body import set_experts
 from tunemill.stages.training.frozen_body import choose_trained
 from tunemill.stages.training.kernels.insert_body import add_kernels, check_kernels_here
 from tunemill.stages.training.keys.training import TrainingKeys
+from tunemill.stages.training.layers_body import LayerOffloading, layer_offloading_of
 from tunemill.stages.training.machine_body import (
     Precision,
     check_attention,
@@ -85,7 +86,7 @@ class LoopTrainer(Trainer):  # type: ignore[misc]
         self,
         *,
         own_loss: OwnLoss | None,
-        offloading: Offloading | None,
+        offloading: Offloading | LayerOffloading | None,
         make_optimizer: Callable[..., Any],
         make_scheduler: Callable[[Any, int], Any],
         plugins: Plugins,
@@ -212,6 +213,8 @@ def train_once(
     monitor = monitor_of(config, schedule, method, report, reporter)
     best = best_of(config, monitor, out)
     monitors = [one for one in (monitor, best, rates_of(config, monitor, report)) if one is not None]
+    offloading = offloading_of(config, out)
+    waiting = layer_offloading_of(config, offloading, report)
     kept: list[Any] = [] if config.grokfast is None else [Grokfast(out.checkpoints, *config.grokfast)]
     if config.relora:
         kept.append(Restarts(config, model, config.seed, out.checkpoints, schedule.total, report))
@@ -224,13 +227,13 @@ def train_once(
         make_optimizer=partial(build_optimizer, config, warmup=warmup),
         make_scheduler=partial(build_scheduler, config, warmup=warmup),
         plugins=plugins,
-        offloading=offloading_of(config, out),
+        offloading=waiting[0] if waiting else offloading,
         model=model,
         args=arguments(config, precision, schedule, out),
         train_dataset=method.examples,
         data_collator=collator,
         # The monitor goes before the checkpoints, and both after the reporter and whatever may touch a weight.
-        callbacks=[reporter, *keepers, *watches, *own, *monitors, *kept, checkpoints],
+        callbacks=[reporter, *keepers, *watches, *own, *waiting, *monitors, *kept, checkpoints],
     )
     trainer.remove_callback(PrinterCallback)
     own += plugins.meet(trainer, before=[*monitors, *kept, checkpoints][0])

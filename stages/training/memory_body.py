@@ -35,6 +35,11 @@ class Offloading:
     @contextmanager
     def of(self, model: Any) -> Iterator[None]:
         """While open, what is kept goes away; it may come back later."""
+        with saved_tensors_hooks(*self.hooks(model)):
+            yield
+
+    def hooks(self, model: Any) -> tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]:
+        """What moves a tensor away, and what brings it back, for one pass."""
         stays = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
         # Files go with the last tensor that points at them.
         folder = tempfile.TemporaryDirectory(dir=self._folder) if self.to == "disk" else None
@@ -63,8 +68,7 @@ class Offloading:
             tensor: Tensor = torch.load(kept, weights_only=True) if isinstance(kept, Path) else kept
             return tensor.to(device, non_blocking=True)
 
-        with saved_tensors_hooks(pack, unpack):
-            yield
+        return pack, unpack
 
 
 def offloading_of(config: TrainingKeys, out: Workspace) -> Offloading | None:
@@ -139,6 +143,11 @@ def advice(config: TrainingKeys) -> str:
         and not torch.cuda.is_available()
         and "chunked_cross_entropy: true",
         config.gradient_checkpointing and not config.activation_offloading and "activation_offloading: true",
+        config.adapter is not None
+        and not config.layer_offloading
+        and config.fault_of_layer_offloading is None
+        and torch.cuda.is_available()
+        and "layer_offloading: true",
         not (config.is_pure_bfloat16 or config.bf16 is True or config.fp8 or config.fp16) and "bf16: true",
         "8bit" not in config.optimizer and config.optimizer != "adafactor" and "optimizer: adafactor",
         "sequence_len" in settings and f"a smaller sequence_len than {settings['sequence_len']}",

@@ -27,6 +27,10 @@ class MemoryKeys(StageConfig):
         description="what is kept for the backward pass waits in main memory, with disk in files: copied there and "
         "back bit by bit",
     )
+    layer_offloading: Runtime[bool] = Field(
+        False,
+        description="frozen layers wait in main memory and are on the GPU while they compute: copied there bit by bit",
+    )
     gc_steps: Runtime[int | None] = Field(
         None, description="older key of gc_collect_steps and torch_empty_cache_steps: moves no number"
     )
@@ -97,6 +101,8 @@ class MemoryKeys(StageConfig):
         if self.activation_offloading and self.activation_offloading != "disk":
             reason = "moves activations from a GPU's memory to main memory, where they are without one"
             yield Idle("activation_offloading", reason)
+        if self.layer_offloading:
+            yield Idle("layer_offloading", "there is no device to offload from without a GPU")
 
     def idle(self) -> Iterator[Idle]:
         """How to recompute activations that are kept, and an older key beside the newer ones."""

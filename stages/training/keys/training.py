@@ -121,6 +121,38 @@ class TrainingKeys(
             )
         return self
 
+    @property
+    def fault_of_layer_offloading(self) -> tuple[str, str] | None:
+        """The key beside which frozen layers cannot wait in main memory, and why."""
+        if self.adapter is None:
+            return (
+                "adapter",
+                "frozen layers wait, and adapter is unset, so that layers are trained. Set adapter: lora",
+            )
+        if self.relora:
+            return "relora", "relora folds the adapter into weights that would wait elsewhere. Remove one"
+        if self.load_in_8bit:
+            return (
+                "load_in_8bit",
+                "a layer of 8 bits holds its weights beside its parameters. Use load_in_4bit",
+            )
+        if self.load_in_4bit and not self.gradient_checkpointing:
+            reason = (
+                "what a layer of 4 bits needs for the backward pass is its weights, which would stay on the device. "
+                "Set gradient_checkpointing: true"
+            )
+            return "gradient_checkpointing", reason
+        if self.torch_compile:
+            return "torch_compile", "compiled layers expect their weights where they were. Remove one"
+        return None
+
+    @model_validator(mode="after")
+    def _check_layer_offloading(self) -> Self:
+        fault = self.fault_of_layer_offloading if self.layer_offloading else None
+        if fault:
+            raise ConflictError(f"layer_offloading: true: {fault[1]}", "layer_offloading", fault[0])
+        return self
+
     @model_validator(mode="after")
     def _check_relora_without_grokfast(self) -> Self:
         if self.relora and self.grokfast:

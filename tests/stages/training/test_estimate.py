@@ -208,3 +208,20 @@ def test_activations_on_disk_take_no_memory(tmp_path: Path) -> None:
         for where in (False, "disk")
     )
     assert away.activations < 0.6 * here.activations and away.total < here.total
+
+
+def test_layers_that_wait_leave_the_device_but_all_weights_are_there_once(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", **{**SMALL, "num_hidden_layers": 5})
+    # Attention with half as many keys as queries, MLP, and two norms; float32.
+    layer = 4 * (3 * 256 * 256 + 3 * 256 * 704 + 2 * 256)
+    few = {"bf16": False, "micro_batch_size": 1, **LORA}
+    for settings in ({**few, "gradient_checkpointing": True}, {**few, "micro_batch_size": 8}):
+        plain, waiting = (
+            measured(plan_of(config_of(**settings, layer_offloading=waits), above(base))[0], has_gpu=True)
+            for waits in (False, True)
+        )
+        assert plain.weights - waiting.weights == 2 * layer
+        # Either the loaded model is the most, or what its layers leave is spared at the peak.
+        assert waiting.total == max(plain.weights, plain.total - 2 * layer)
+    here = measured(plan_of(config_of(**few, layer_offloading=True), above(base))[0], has_gpu=False)
+    assert here.weights == plain.weights

@@ -227,6 +227,14 @@ MACHINE: dict[str, list[Case]] = {
 
 MEMORY: dict[str, list[Case]] = {
     "activation_offloading": [Case((False, True, "disk"), see.offloading)],
+    "layer_offloading": [
+        Case(
+            (False, True),
+            see.callback("LayerOffloading", "beside"),
+            {**LORA, "activation_offloading": "disk"},
+        ),
+        Case((False, True), see.refusal),
+    ],
     "gc_steps": [
         Case((None, 2, -1), see.callback("CollectGarbage", "steps")),
         Case((None, 2), see.argument("torch_empty_cache_steps")),
