@@ -23,7 +23,6 @@ RENAMED = {
 }
 # Keys that are gone, and what to write in their place.
 REMOVED = {
-    "flash_attn_rms_norm": "liger_rms_norm: true, or kernels: auto",
     "max_packed_sequence_len": "sequence_len, with sample_packing: true",
     "relora_anneal_steps": "jagged_restart_anneal_steps",
     "relora_steps": "jagged_restart_steps",

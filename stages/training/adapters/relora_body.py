@@ -2,18 +2,21 @@
 
 The factors of all cycles are kept. Side by side they are one adapter of a higher rank on the base as it was, which is
 what is saved: scale * (B1 A1 + B2 A2 + ...). The base of each cycle is computed anew from its first weights and these
-factors, so nothing is rounded twice, and a resumed training gets the same weights.
+factors, so nothing is rounded twice, and a resumed training gets the same weights. A base in 4 or 8 bits would round
+most of a product away: there the factors of earlier cycles stay beside the weights, and are computed with.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
+from torch.nn import functional
 from transformers import TrainerCallback
 
+from tunemill.kernels.in_models.projections import is_quantized
 from tunemill.stages.errors import SettingError
 from tunemill.stages.report import Report
 from tunemill.stages.training.callbacks_body import random_state_kept
@@ -40,8 +43,12 @@ class Restarts(TrainerCallback):  # type: ignore[misc]
         self._keeps_best = config.keeps_best
         self._model, self._seed, self._root, self._report = model, seed, root, report
         check_foldable(model)
+        layers = dict(adapted_layers(model))
+        self._beside = {name: EarlierCycles(layer) for name, layer in layers.items() if in_bits(layer)}
         self._first = {
-            name: weight_of(layer).detach().to("cpu", copy=True) for name, layer in adapted_layers(model)
+            name: weight_of(layer).detach().to("cpu", copy=True)
+            for name, layer in layers.items()
+            if name not in self._beside
         }
         if self._every >= total:
             report.log(
@@ -103,6 +110,9 @@ class Restarts(TrainerCallback):  # type: ignore[misc]
         """The base's first weights with the products of all cycles, each computed by PEFT from its own factors."""
         with torch.no_grad():
             for name, layer in adapted_layers(self._model):
+                if name in self._beside:
+                    self._beside[name].keep(name, self._model.folded)
+                    continue
                 weight = weight_of(layer)
                 folded = self._first[name].to(weight.device, torch.float32, copy=True)
                 for piece in self._model.folded:
@@ -130,22 +140,59 @@ class Restarts(TrainerCallback):  # type: ignore[misc]
                     holder._parameters[key] = parameter
 
 
+class EarlierCycles:
+    """What earlier cycles add to the output of a layer whose weight is in 4 or 8 bits."""
+
+    def __init__(self, layer: Any) -> None:
+        """They are added behind each call of `layer`; none so far."""
+        self._scale: float = layer.scaling[NAME]
+        self._factors: tuple[Any, Any] | None = None
+        layer.register_forward_hook(self)
+
+    def keep(self, name: str, folded: Sequence[Mapping[str, Any]]) -> None:
+        """From now on the cycles of `folded` count, whose factors have the names that `factors_of` gives them."""
+        self._factors = (
+            None
+            if not folded
+            else (
+                torch.cat([piece[f"{name}.lora_A.weight"] for piece in folded]),
+                torch.cat([piece[f"{name}.lora_B.weight"] for piece in folded], dim=1),
+            )
+        )
+
+    def __call__(self, _layer: Any, given: tuple[Any, ...], output: Any) -> Any:
+        """`output` (batch, sequence, features) with their products, in its own type."""
+        if self._factors is None:
+            return output
+        hidden = given[0]
+        down, up = self._factors = tuple(factor.to(hidden.device) for factor in self._factors)
+        if not torch.is_autocast_enabled(hidden.device.type):
+            hidden = hidden.to(down.dtype)
+        product = functional.linear(functional.linear(hidden, down), up) * self._scale
+        return output + product.to(output.dtype)
+
+
+def in_bits(layer: Any) -> bool:
+    """Whether bitsandbytes holds the weight under the factors."""
+    return is_quantized(weight_of(layer))
+
+
 def check_foldable(model: Any) -> None:
     """Raise SettingError for an adapter that is more than products of factors, or a base that could not hold them."""
     if model.peft_config[NAME].use_dora:
         raise SettingError(
             "relora: the adapter in lora_model_dir is DoRA's, and a sum of several such is no adapter. Remove relora."
         )
-    if getattr(model.get_base_model(), "is_quantized", False):
-        raise SettingError(
-            "relora: the base model is quantized, and what is folded into so few bits would be rounded away: the "
-            "adapter that is saved would not be what was trained. Start from the base in 16 bits."
-        )
     holders: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         holders.setdefault(id(parameter), []).append(name)
     for name, layer in adapted_layers(model):
         weight = weight_of(layer)
+        if in_bits(layer) and hasattr(layer, "get_param"):
+            raise SettingError(
+                f"relora: {name} holds experts in few bits, which can neither be folded into nor have factors beside "
+                f"them. Remove lora_target_parameters, quantize_moe_experts or relora."
+            )
         if len(holders[id(weight)]) > 1:
             raise SettingError(
                 f"relora: {' and '.join(holders[id(weight)])} are one tensor, and what is folded in for {name} would "

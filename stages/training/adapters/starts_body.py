@@ -97,7 +97,10 @@ def prove_start(model: Any, base: Path, adapter: Path) -> float:
     cause = "relora" if model.folded else "peft_init_lora_weights"
     weight = model.get_input_embeddings().weight
     plain = load_causal_lm(base, dtype=weight.dtype).to(weight.device)
-    return check_same(probe(with_adapter(plain, adapter)), probe(model), weight.dtype, UserError, (
+    # Products with weights in 8 bits round their inputs to 8 bits, which is what bfloat16 has.
+    in_8_bits = any(parameter.dtype == torch.int8 for parameter in plain.parameters())
+    dtype = torch.bfloat16 if in_8_bits else weight.dtype
+    return check_same(probe(with_adapter(plain, adapter)), probe(model), dtype, UserError, (
         f"{cause}: beside the base as it was, the trained adapter gives other logits than those that were trained. "
         f"Train with float32: true, or {'without relora' if model.folded else 'start with gaussian'}"
     ))  # fmt: skip

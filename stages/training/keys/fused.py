@@ -18,6 +18,9 @@ class FusedKeys(KernelKeys):
     flash_attn_fuse_mlp: Runtime[bool] = Field(
         False, description="fused activation of an MLP: asks for its kernel, as kernels: auto does"
     )
+    flash_attn_rms_norm: Runtime[bool] = Field(
+        False, description="RMSNorm of flash-attn: asks for its kernel, as kernels: auto does"
+    )
     fused_attn_kernel: Runtime[bool] = Field(
         False, description="fused norm and rotation of q and k: asks for their kernels, as kernels: auto does"
     )
@@ -28,6 +31,7 @@ class FusedKeys(KernelKeys):
         asked = {
             "flash_attn_cross_entropy": ("linear_cross_entropy", self.flash_attn_cross_entropy),
             "flash_attn_fuse_mlp": ("swiglu or geglu", self.flash_attn_fuse_mlp),
+            "flash_attn_rms_norm": ("rms_norm", self.flash_attn_rms_norm),
             "fused_attn_kernel": ("rms_norm and rope", self.fused_attn_kernel),
         }
         return {key: kernels for key, (kernels, is_set) in asked.items() if is_set}

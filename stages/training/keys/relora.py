@@ -26,8 +26,8 @@ class ReloraKeys(AdapterKeys, ScheduleKeys, OptimizerKeys, StartKeys):
 
     relora: bool = Field(
         False,
-        description="ReLoRA: after each jagged_restart_steps the adapter is folded into the base in memory and starts "
-        "anew; what is saved is one adapter, the sum of all",
+        description="ReLoRA: after each jagged_restart_steps the adapter is folded into the base in memory (in 4 or 8 "
+        "bits: kept beside it) and starts anew; what is saved is one adapter, the sum of all",
     )
     relora_prune_method: Literal["magnitude", "random", "reset"] = Field(
         "magnitude",
@@ -69,7 +69,6 @@ class ReloraKeys(AdapterKeys, ScheduleKeys, OptimizerKeys, StartKeys):
                 "relora",
                 "jagged_restart_steps",
             )
-        self._check_base_of_relora()
         self._check_factors_of_relora()
         if self.chosen_optimizer.made_by not in PRUNABLE:
             raise ConflictError(
@@ -80,16 +79,7 @@ class ReloraKeys(AdapterKeys, ScheduleKeys, OptimizerKeys, StartKeys):
             )
         return self
 
-    def _check_base_of_relora(self) -> None:
-        bits = next((key for key in ("load_in_4bit", "load_in_8bit") if getattr(self, key)), None)
-        if bits:
-            raise ConflictError(
-                f"relora: the adapter is folded into the base's weights, and in {bits[-4]} bits most of it would be "
-                f"rounded away: the adapter that is saved would not be what was trained. Remove {bits} and use "
-                f"adapter: lora, or remove relora",
-                "relora",
-                bits,
-            )
+    def _check_factors_of_relora(self) -> None:
         if self.peft_layer_replication:
             raise ConflictError(
                 "relora: with peft_layer_replication several layers share their weights, and what is folded in for one "
@@ -97,8 +87,6 @@ class ReloraKeys(AdapterKeys, ScheduleKeys, OptimizerKeys, StartKeys):
                 "relora",
                 "peft_layer_replication",
             )
-
-    def _check_factors_of_relora(self) -> None:
         if self.peft_use_dora:
             raise ConflictError(
                 "relora: the sum of several DoRA adapters is no adapter, since each divides by the norm of the weights "

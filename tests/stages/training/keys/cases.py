@@ -262,6 +262,7 @@ MEMORY: dict[str, list[Case]] = {
         Case((None, INT4), see.roundings, {"max_steps": 1}, method="orpo"),
     ],
     "flash_attn_cross_entropy": [Case((False, True), see.idle_keys)],
+    "flash_attn_rms_norm": [Case((False, True), see.idle_keys)],
     "flash_attn_fuse_mlp": [Case((False, True), see.idle_keys)],
     "fused_attn_kernel": [Case((False, True), see.idle_keys)],
 }
