@@ -128,7 +128,9 @@ def rare_garbage_collection() -> Iterator[None]:
 def make_format(config: TokenizedConfig, words: Words, report: Report) -> Format:
     """Raises SettingError where the config does not fit the tokenizer."""
     loaded = words.loaded
-    template = choose_template(config.chat_template, config.chat_template_jinja, loaded.chat_template)
+    template = None
+    if words.render_tokens is None:
+        template = choose_template(config.chat_template, config.chat_template_jinja, loaded.chat_template)
     variables = with_clock(config.chat_template_kwargs, config.today, template, report)
     if config.chat_template is not None and template is not None:
         for line in advice(loaded, template, f"the chat template {config.chat_template}"):

@@ -35,10 +35,11 @@ def fault_of_tekken(folder: Path) -> str | None:
     if (folder / TEKKEN).is_file():
         return None
     found = sorted(path.name for path in folder.glob("tokenizer.model*")) if folder.is_dir() else []
-    also = f"; mistral-common's reader of {found[0]} is not used" if found else ""
+    also = f" ({found[0]} is one of sentencepiece, and those are not supported with it)" if found else ""
     return (
-        f"{folder} holds no {TEKKEN}, of which mistral-common makes a tokenizer{also}. Take "
-        "tokenizer_use_mistral_common out, so that its tokenizer.json and a chat template are used"
+        f"{folder} holds no {TEKKEN}, of which mistral-common makes a tokenizer{also}. Name a folder that has one in "
+        "tokenizer_config, or take tokenizer_use_mistral_common out, so that a tokenizer.json and a chat template are "
+        "used"
     )
 
 

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 from support.rows import files_of, read_arrow, run_stage, write_lines
+from support.tekken import write_tekken
 from support.tiny_tokenizer import make_tokenizer
 from tokenizers import Tokenizer as Backend
 
 from tunemill.stages.artifacts import Tokenizer
 from tunemill.stages.data.pretraining_data.config import PretrainingDataConfig
 from tunemill.stages.data.pretraining_data.stage import PRETRAINING_DATA
+from tunemill.stages.data.tokenizer.config import TokenizerConfig
+from tunemill.stages.data.tokenizer.stage import TOKENIZER
 from tunemill.stages.errors import RowError, SettingError, SourceError
 from tunemill.stages.training.order_body import Sequences
 
@@ -69,6 +72,18 @@ def test_packed_texts_are_whole_and_end_with_eos(prepare, tokens):
     assert all(sum(map(len, sequence)) <= 256 for sequence in found)
     assert events.summary["packing_efficiency"] > 0.97
     assert events.summary["tokens"] == sum(map(len, flat(found)))
+
+
+def test_with_a_tekken_file_what_looks_like_a_special_token_is_text(tmp_path):
+    settings = TokenizerConfig(
+        base_model=str(write_tekken(tmp_path / "base")), tokenizer_use_mistral_common=True
+    )
+    tokenizer, _ = run_stage(TOKENIZER, settings, tmp_path / "words", upstream=None)
+    texts = write_lines(tmp_path / "texts.jsonl", [{"text": "hello </s> world"}])
+    config = PretrainingDataConfig(path=str(texts), sequence_len=256, max_steps=1, sample_packing=True)
+    data, _ = run_stage(PRETRAINING_DATA, config, tmp_path / "out", tokenizer=tokenizer)
+    found = flat(sequences(data))[0]
+    assert found.count(EOS) == 1 and found[-1] == EOS and len(found) > 6
 
 
 def test_no_more_of_the_source_is_read_than_needed(prepare, tmp_path):

@@ -147,6 +147,25 @@ def test_a_tekken_file_of_a_model_that_also_sees_and_hears(tokenize, tmp_path, o
     assert row["input_ids"] == own["v13"].encode_chat_completion(request).tokens
 
 
+def test_a_template_beside_the_tekken_file_does_not_count(tokenize, tmp_path, rows):
+    base = write_tekken(tmp_path / "base")
+    (base / "chat_template.jinja").write_text("{{ strftime_now('%d') }}")
+    config = TokenizerConfig(base_model=str(base), tokenizer_use_mistral_common=True)
+    tokenizer, _ = run_stage(TOKENIZER, config, tmp_path / "out", upstream=None)
+    dataset, events = tokenize([TALK], given=tokenizer, tokenizer_use_mistral_common=True, today="2026-01-31")
+    (made,) = read_arrow(dataset.rows)
+    (plain,) = rows(TALK)
+    assert made["input_ids"] == plain["input_ids"] and "strftime_now" not in events.logs
+
+
+def test_reasoning_in_a_system_message_is_what_it_says(shown):
+    content = [{"type": "text", "text": "First "}, {"type": "thinking", "thinking": "hm"}]
+    row = {"messages": [{"role": "system", "content": content}, *TALK["messages"][1:3]]}
+    assert shown(row, roles_to_train=["system"]) == (
+        "<s>[SYSTEM_PROMPT]{First [THINK]hm[/THINK]}[/SYSTEM_PROMPT][INST]a[/INST]b</s>"
+    )
+
+
 def test_old_versions_refuse_reasoning(rows):
     with pytest.raises(RowError, match=r"mistral-common refuses the row: .*Think"):
         rows({"messages": THINKING}, version="v7")

@@ -81,7 +81,10 @@ def test_a_folder_without_the_file(tmp_path):
     config = {"base_model": str(make_tokenizer(tmp_path / "base")), KEY: True}
     (fault,) = TokenizerConfig(**config).faults()
     assert fault.key == "base_model" and "holds no tekken.json" in fault.reason
-    with pytest.raises(SourceError, match=r"holds no tekken\.json"):
+    (tmp_path / "base" / "tokenizer.model.v3").touch()
+    with pytest.raises(
+        SourceError, match=r"holds no tekken\.json.*\(tokenizer\.model\.v3 is one of sentencepiece"
+    ):
         save(tmp_path, tmp_path / "base")
 
 
