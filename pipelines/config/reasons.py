@@ -1,7 +1,6 @@
 """Why some keys of Axolotl are not supported, and what does what they are for."""
 
 REASONS = {
-    "fix_untrained_tokens": "writes the mean of other rows over those of tokens that no row trains, which is not "
-    "supported; to train new tokens name their ids in peft_trainable_token_indices, or embeddings and head in "
-    "lora_modules_to_save",
+    "nvfp4_merge_aware": "trains for a merged model in NVFP4, and merged models are in 16 bits, in which the whole "
+    "adapter stays. Take it out",
 }

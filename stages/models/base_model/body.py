@@ -18,6 +18,7 @@ from tunemill.stages.models.base_model.layouts.read_body import as_plain
 from tunemill.stages.models.base_model.overrides_body import overridden_config
 from tunemill.stages.models.base_model.special_tokens import align_special_tokens
 from tunemill.stages.models.base_model.unpack_body import write_unpacked
+from tunemill.stages.models.base_model.untrained_body import fill_untrained
 from tunemill.stages.models.files import (
     copy_file,
     copy_tokenizer,
@@ -35,6 +36,8 @@ from tunemill.stages.models.ties_body import twice_stored, untie_config
 from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
 from tunemill.stages.models.weights import tensors_of_model
 from tunemill.stages.report import Report, Workspace
+
+FILLED_SHOWN = 100
 
 
 def base_model(
@@ -76,10 +79,13 @@ def base_model(
         _unpack(config, folder, max(rows, wanted), out.data, report)
         _finish(config, tokenizer, words, out.data, report)
         return
-    if stored_in_bits and (_resizes(config, rows, wanted) or config.reinit_weights or config.changes_config):
+    fills = config.fix_untrained_tokens is not None
+    changes = config.reinit_weights or config.changes_config or fills or _resizes(config, rows, wanted)
+    if stored_in_bits and changes:
         raise SettingError(
             f"base_model: {folder}: its weights are quantized, so they can neither get {wanted} embedding rows, where "
-            f"there are {rows}, nor another config. Start from the model in full precision, with load_in_4bit: true."
+            f"there are {rows}, nor other ones (fix_untrained_tokens), nor another config. Start from the model in "
+            f"full precision, with load_in_4bit: true."
         )
     # The names of quantized tensors are those of bitsandbytes, which reads them again when the model is loaded.
     if not config.reinit_weights and not stored_in_bits:
@@ -92,9 +98,9 @@ def base_model(
         )
         model_config.tie_word_embeddings = model_config.get_text_config().tie_word_embeddings = False
     kept = wanted if _resizes(config, rows, wanted) else rows
-    if config.reinit_weights or config.changes_config or _resizes(config, rows, wanted) or twice == "equal":
+    if changes or twice == "equal":
         report.log(f"loading the weights: {rows} embedding rows, {kept} wanted")
-        _write_changed(config, folder, model_config, kept, out.data, words.eos_token_id)
+        _write_changed(config, folder, model_config, kept, out.data, words, report)
     else:
         for path in model_files(folder):
             copy_file(path, out.data / path.name)
@@ -106,10 +112,11 @@ def base_model(
 def _unpack(config: BaseModelConfig, folder: Path, rows: int, target: Path, report: Report) -> None:
     kind = config.model_quantization_config
     assert kind is not None
-    if config.reinit_weights or config.shrink_embeddings or config.changes_config:
+    fills = config.fix_untrained_tokens is not None
+    if config.reinit_weights or config.shrink_embeddings or config.changes_config or fills:
         raise SettingError(
-            f"model_quantization_config: {kind}: goes without reinit_weights and shrink_embeddings, and without "
-            f"another config than the model's own. Take these out."
+            f"model_quantization_config: {kind}: goes without reinit_weights, shrink_embeddings and "
+            f"fix_untrained_tokens, and without another config than the model's own. Take these out."
         )
     report.log(f"reading the quantized weights as bfloat16 ({kind})")
     write_unpacked(folder, kind, rows, config.mean_resizing_embeddings, target)
@@ -191,22 +198,48 @@ def _resizes(config: BaseModelConfig, rows: int, wanted: int) -> bool:
 
 
 def _write_changed(
-    config: BaseModelConfig, folder: Path, model_config: Any, rows: int, target: Path, eos: int | None
+    config: BaseModelConfig,
+    folder: Path,
+    model_config: Any,
+    rows: int,
+    target: Path,
+    words: Any,
+    report: Report,
 ) -> None:
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
         model = (
-            _draw(model_config, eos)
+            _draw(model_config, words.eos_token_id)
             if config.reinit_weights
             else AutoModelForCausalLM.from_pretrained(folder, config=model_config, dtype="auto")
         )
         if rows != model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(rows, mean_resizing=config.mean_resizing_embeddings)
+    if config.fix_untrained_tokens is not None:
+        _fill(config.filled_tokens, model, words, report)
     set_generation_aside(model)
     model.save_pretrained(target)
     forget_versions(target)
     keep_generation(folder, target)
+
+
+def _fill(asked: list[int] | None, model: Any, words: Any, report: Report) -> None:
+    embedding, tokens = model.get_input_embeddings(), len(words)
+    if beyond := [number for number in asked or [] if number >= tokens]:
+        raise SettingError(
+            f"fix_untrained_tokens: {beyond[0]}: the tokenizer's tokens are 0 to {tokens - 1}."
+        )
+    padding = getattr(embedding, "padding_idx", None)
+    kept = set() if padding is None or padding == words.eos_token_id else {padding}
+    filled = fill_untrained(model, tokens, asked, kept)
+    both = sorted({*filled.embedding, *filled.head})
+    report.log(f"fix_untrained_tokens: {len(both)} tokens got the mean of the others' rows")
+    report.table("filled rows", ["token", "text", "embeddings", "output head"], [
+        [number, words.convert_ids_to_tokens(number), number in filled.embedding, number in filled.head]
+        for number in both[:FILLED_SHOWN]
+    ])  # fmt: skip
+    report.summary(filled_embedding_rows=len(filled.embedding), filled_head_rows=len(filled.head))
 
 
 def _draw(model_config: Any, eos: int | None) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from tunemill.stages.declaration import (
     ConflictError,
@@ -100,6 +100,10 @@ class BaseModelConfig(StageConfig):
     mean_resizing_embeddings: bool = Field(
         True, description="draw new embedding rows around the mean of the old ones, not around zero"
     )
+    fix_untrained_tokens: bool | NonNegativeInt | list[NonNegativeInt] | None = Field(
+        None,
+        description="ids of tokens whose embeddings get the mean of the others; true: those that nobody trained",
+    )
     model_quantization_config: Literal["Mxfp4Config", "FineGrainedFP8Config"] | None = Field(
         None, description="class that reads the quantized weights of the model's folder"
     )
@@ -121,6 +125,17 @@ class BaseModelConfig(StageConfig):
     def _one_rotation(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         given_rope(value or {})
         return value
+
+    @field_validator("fix_untrained_tokens", mode="before")
+    @classmethod
+    def _none_is_nothing(cls, value: Any) -> Any:
+        return None if value is False or value == [] else value
+
+    @property
+    def filled_tokens(self) -> list[int] | None:
+        """The tokens whose rows are filled; None: those that are found to be untrained."""
+        given = self.fix_untrained_tokens
+        return None if given is None or given is True else [int(given)] if isinstance(given, int) else given
 
     adapter: Runtime[str | None] = Field(
         None, description="without one a quantized model is refused: no result depends on it"
@@ -217,7 +232,11 @@ class BaseModelConfig(StageConfig):
                 f"{folder}: its weights are quantized, and without adapter every weight is trained. Set adapter: "
                 f"qlora with load_in_4bit: true, or start from the model in full precision"
             )
-        changing = [key for key in ("reinit_weights", "overrides_of_model_config") if self.is_set(key)]
+        changing = [
+            key
+            for key in ("reinit_weights", "overrides_of_model_config", "fix_untrained_tokens")
+            if self.is_set(key)
+        ]
         if changing:
             return f"{folder}: its weights are quantized, so {changing[0]} cannot change them. Take it out"
         return None

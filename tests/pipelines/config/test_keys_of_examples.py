@@ -84,10 +84,23 @@ def test_nobody_evaluated_still_lets_held_out_rows_be_watched(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("fix_untrained_tokens", [3], "peft_trainable_token_indices"),
+        ("nvfp4_merge_aware", True, "merged models are in 16 bits"),
     ],
 )
 def test_what_is_not_supported_says_what_is(tmp_path: Path, key: str, value: Any, said: str) -> None:
     (problem,) = problems(tmp_path, {**SFT, key: value})
     assert problem.kind == "unsupported" and said in problem.message
     load(tmp_path, {**SFT, key: None})
+
+
+@pytest.mark.parametrize("base", ["owner/base", None])
+def test_the_config_of_a_model_of_the_hub_is_a_node(tmp_path: Path, base: str | None) -> None:
+    given = {"base_model": base} if base else {}
+    pipeline = load(tmp_path, {**SFT, **given, "base_model_config": "owner/other", "trust_remote_code": True})
+    node = pipeline.node("base_model")
+    assert node.inputs["config_files"] == ("config_files",)
+    assert ("upstream" in node.inputs) is (base is not None)
+    found = pipeline.node("config_files").config
+    assert (found.repository, found.needed) == ("hf://models/owner/other", "config")
+    assert node.config.base_model_config is None
+    assert any("beside base_model_config will run" in note.message for note in pipeline.notes)

@@ -134,6 +134,7 @@ def test_the_token_is_written_nowhere(finished):
     assert TOKEN not in "".join(done.stdout + done.stderr for done in said.values())
 
 
+@pytest.mark.slow
 def test_a_config_of_the_hub_beside_a_model_of_this_machine(hub, files, tmp_path):
     settings = {**json.loads(files["config.json"]), "rms_norm_eps": 0.5}
     commit = hub.model("tiny-org/other-config").commit(
