@@ -150,6 +150,12 @@ class Adapter(Artifact):
     exported = True
 
 
+class FetchedAdapter(Adapter):
+    """An adapter as it is on the Hub, at one commit, without a tokenizer."""
+
+    exported = False
+
+
 class QuantizedModel(Model):
     """A quantized model that stock `transformers` loads."""
 

@@ -19,6 +19,19 @@ PreferenceMethod = Literal["dpo", "ipo", "kto", "orpo", "simpo"]
 Evaluated = Literal["base", "trained", "merged", "quantized"]
 
 
+def whole_asset(name: str, node: str) -> str:
+    """A name, and of an `asset://` one the pipeline too where that is left out. `node`: the example of an error."""
+    if not name.startswith(ASSET_SCHEME):
+        return name
+    if re.fullmatch(r"asset://\w+", name):
+        return f"{ASSET_SCHEME}{ADOPTED}/{name.removeprefix(ASSET_SCHEME)}"
+    if not re.fullmatch(r"asset://\w+/\w+(/\w+)?", name):
+        raise ValueError(
+            f"write asset://<pipeline>/<node>, for example asset://sft/{node}, or asset://<name> of what was adopted"
+        )
+    return name
+
+
 class GraphConfig(StageConfig):
     """The keys that decide which nodes there are."""
 
@@ -67,6 +80,11 @@ class GraphConfig(StageConfig):
     adapter: str | None = Field(
         None, description="the kind of adapter to train; without it every weight is trained"
     )
+    lora_model_dir: Annotated[str | None, HubMark()] = Field(
+        None,
+        description="an adapter that is trained further: its folder, owner/name of one on the Hub, or "
+        "asset://<pipeline>/<node>",
+    )
     load_in_4bit: bool = Field(False, description="train the adapter on a base in 4 bits, a node of its own")
     load_in_8bit: bool = Field(False, description="train the adapter on a base in 8 bits, a node of its own")
     quantization: dict[str, Any] | None = Field(
@@ -90,14 +108,13 @@ class GraphConfig(StageConfig):
 
     @field_validator("base_model")
     @classmethod
-    def _names_a_node(cls, value: str) -> str:
-        if re.fullmatch(r"asset://\w+", value):
-            return f"{ASSET_SCHEME}{ADOPTED}/{value.removeprefix(ASSET_SCHEME)}"
-        if value.startswith(ASSET_SCHEME) and not re.fullmatch(r"asset://\w+/\w+(/\w+)?", value):
-            raise ValueError(
-                "write asset://<pipeline>/<node>, for example asset://sft/merged, or asset://<name> of what was adopted"
-            )
-        return value
+    def _names_a_model(cls, value: str) -> str:
+        return whole_asset(value, "merged")
+
+    @field_validator("lora_model_dir")
+    @classmethod
+    def _names_an_adapter(cls, value: str | None) -> str | None:
+        return None if value is None else whole_asset(value, "trained")
 
     @field_validator("output_dir", "dataset_prepared_path")
     @classmethod
@@ -176,6 +193,17 @@ class GraphConfig(StageConfig):
             yield Idle(
                 "revision_of_model", "base_model is no model of the Hub, and only those have revisions"
             )
+        if self.adapter is None and (self.lora_model_dir or "").startswith((HUB_MODELS, ASSET_SCHEME)):
+            yield Idle(
+                "lora_model_dir", "a setting of an adapter, and adapter is unset: every parameter is trained"
+            )
+
+    @property
+    def adapter_from(self) -> str | None:
+        """The model of the Hub or the asset that gives an adapter which is trained further; None where none does."""
+        name = self.lora_model_dir or ""
+        is_given = self.adapter is not None and name.startswith((HUB_MODELS, ASSET_SCHEME))
+        return name if is_given else None
 
     @property
     def tokenizer_source(self) -> str:

@@ -75,9 +75,10 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
     problems += problems_of_keys(graph, document)
     problems += refused_places(graph, document)
     name = graph.name or default_name(document)
-    if graph.base_model.startswith(f"{ASSET_SCHEME}{name}/"):
-        message = f"{graph.base_model} is this pipeline's own result; name another pipeline's"
-        problems.append(problem_at(("base_model",), document, "conflict", message))
+    for key, named in (("base_model", graph.base_model), ("lora_model_dir", graph.adapter_from or "")):
+        if named.startswith(f"{ASSET_SCHEME}{name}/"):
+            message = f"{named} is this pipeline's own result; name another pipeline's"
+            problems.append(problem_at((key,), document, "conflict", message))
     if not all(problem.is_note for problem in problems):
         return None, problems
     output_dir, prepared_path = (

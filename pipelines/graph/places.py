@@ -13,7 +13,7 @@ from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.resources.local import LONGEST_NAME, short_name
 from tunemill.resources.protocols import HUB_MODELS, without_credentials
-from tunemill.stages.artifacts import Adapter, Artifact, FetchedModel, Tokenizer
+from tunemill.stages.artifacts import Adapter, Artifact, FetchedAdapter, FetchedModel, Tokenizer
 from tunemill.stages.data.dataset.stage import DATASET
 from tunemill.stages.data.evaluation_data.stage import EVALUATION_DATA
 from tunemill.stages.data.preference_data.stage import PREFERENCE_DATA
@@ -162,12 +162,24 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
     method = METHODS[graph.method]
     has_held_out_node = graph.held_out and not (graph.learns_preferences and not graph.test_datasets)
     held_out = {"evaluation_data": ("evaluation_data",)} if has_held_out_node else {}
-    given = {"has_held_out_rows": graph.held_out}
+    given: dict[str, Any] = {"has_held_out_rows": graph.held_out}
     frozen = "quantized_base" if graph.quantizes_base else "base_model"
     if graph.quantizes_base:
         found.append(Place("quantized_base", QUANTIZED_BASE, {"base_model": ("base_model",)}))
         method = reading(method, QUANTIZED_BASE)
     inputs = {"base_model": (frozen,), "training_data": ("training_data",), **held_out}
+    if graph.base_model.startswith(HUB_MODELS):
+        given["base_on_hub"] = graph.base_model.removeprefix(HUB_MODELS)
+    if graph.adapter_from is not None:
+        given["has_stored_adapter"] = True
+        inputs["stored_adapter"] = (graph.adapter_from,)
+        if graph.adapter_from.startswith(HUB_MODELS):
+            found.append(
+                hub_place(
+                    "adapter_files", graph, "lora_model_dir", graph.adapter_from, "adapter", FetchedAdapter
+                )
+            )
+            inputs["stored_adapter"] = ("adapter_files",)
     models: dict[str, dict[str, tuple[str, ...]]] = {"base": {"model": ("base_model",)}}
     if graph.adapter is None:
         found.append(Place("trained", method, inputs, given=given))

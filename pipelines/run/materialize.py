@@ -257,9 +257,10 @@ def check_type(node: Node, upstream: str, published: Published) -> None:
     ]
     made = published.manifest["artifact"]
     if not set(wanted) <= set(made):
+        hint = " (an adapter is no model: take `merged`)" if "Adapter" in made else ""
         raise StoreError(
             f"{upstream} is of type {made[0]}, and {node.name} takes {' and '.join(wanted)}; name a node that makes one"
-            f" (an adapter is no model: take `merged`)"
+            f"{hint}"
         )
 
 

@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 from tunemill.resources.protocols import LINEAGE_FILE
+from tunemill.stages.models.adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 MODEL_FILES = frozenset({"config.json", "generation_config.json", INDEX_FILE})
-ADAPTER_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors"})
+ADAPTER_FILES = frozenset({ADAPTER_CONFIG, ADAPTER_WEIGHTS})
 # What transformers and PEFT write of themselves: a library's patch release would change the bytes.
 VERSION_KEYS = frozenset({"transformers_version", "peft_version"})
 

@@ -7,6 +7,8 @@ by side in `gate_up_proj`, and `down_proj`. Where a model is stored in 4 or 8 bi
 import re
 from collections.abc import Sequence
 
+from tunemill.stages.models.module_names import leads_to
+
 KEY = "llama4_linearized_experts"
 MODEL_TYPES = ("llama4", "llama4_text")
 PARTS = ("gate_proj", "up_proj", "down_proj")
@@ -46,7 +48,7 @@ def is_meant(targets: Sequence[str] | str, name: str) -> bool:
     """
     if isinstance(targets, str):
         return re.fullmatch(targets, name) is not None
-    return any(name == target or name.endswith(f".{target}") or _matches(target, name) for target in targets)
+    return any(leads_to(target, name) or _matches(target, name) for target in targets)
 
 
 def _matches(pattern: str, name: str) -> bool:

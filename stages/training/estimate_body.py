@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import (
 )
 from transformers import AutoConfig
 
+from tunemill.stages.artifacts import Adapter
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.memory import Above, Estimate, Saving, read_above, write_estimate
 from tunemill.stages.models.quiet_body import be_quiet
@@ -79,8 +80,22 @@ def plan_of(config: TrainingKeys, above: Mapping[str, Above]) -> tuple[Plan, lis
     """What is to be estimated, and what was taken for what cannot be known yet."""
     model_config = read_config(above)
     bits, double_quant = quantization(above, model_config)
+    config = with_stored_adapter(config, above)
     shape, notes = batch_shape(config, above)
     return Plan(config, model_config, shape, bits, double_quant), [*notes, *uncounted(config)]
+
+
+def with_stored_adapter(config: TrainingKeys, above: Mapping[str, Above]) -> TrainingKeys:
+    """The config with the adapter that another node gives. Raises UserError where it is not on this machine yet."""
+    if not config.has_stored_adapter:
+        return config
+    given = next((one.folder for edge, one in above.items() if edge.endswith(".stored_adapter")), None)
+    if given is None:
+        raise UserError(
+            "lora_model_dir: its adapter is not on this machine yet. Run the pipeline with `--only adapter_files` "
+            "first, or the one that makes it."
+        )
+    return config.going_on_from(Adapter(Path(given)))
 
 
 def uncounted(config: TrainingKeys) -> Iterator[str]:

@@ -200,6 +200,8 @@ def train_once(
     use_code_of(base_model.path)
     plugins.begin()
     model, stored_config = load_model(config, base_model, precision, plugins)
+    for doubt in config.doubts():
+        report.log(doubt)
     if balances_experts(plain_model(model)):
         keep_mask_for_balance(plain_model(model))
     keepers = choose_trained(config, model, config.seed, report)

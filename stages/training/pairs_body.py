@@ -14,7 +14,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from tunemill.kernels.functions.selective_log_softmax import selective_log_softmax
-from tunemill.stages.artifacts import Model, PreferenceData
+from tunemill.stages.artifacts import Adapter, Model, PreferenceData
 from tunemill.stages.data.rows.collate_body import Batch, Collator, Row
 from tunemill.stages.data.rows.labels import IGNORED
 from tunemill.stages.errors import SettingError
@@ -172,6 +172,7 @@ def on_pairs(
         evaluation_data: PreferenceData | None,
         out: Workspace,
         report: Report,
+        stored_adapter: Adapter | None = None,
     ) -> None:
         tokenizer = load_words(base_model.path)
         own_loss = OwnLoss(partial(loss_of, config), counts_of)
@@ -187,7 +188,7 @@ def on_pairs(
             own_loss=own_loss,
             score=scorer(config, own_loss, held_out, tokenizer) if held_out.exists() else None,
         )
-        train(config, base_model, method, out, report)
+        train(config.going_on_from(stored_adapter), base_model, method, out, report)
 
     return body
 

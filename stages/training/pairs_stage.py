@@ -1,6 +1,6 @@
 """The declaration of a method that learns from pairs of answers."""
 
-from tunemill.stages.artifacts import Model, PreferenceData
+from tunemill.stages.artifacts import Adapter, Model, PreferenceData
 from tunemill.stages.declaration import Input, Stage
 from tunemill.stages.training.checkpoints import newest_complete
 from tunemill.stages.training.keys.pairs import PairKeys
@@ -17,6 +17,7 @@ def pairs_stage(body: str, config: type[PairKeys], description: str, version: in
             "base_model": Input(Model),
             "training_data": Input(PreferenceData),
             "evaluation_data": Input(PreferenceData, optional=True, runtime=MONITORS),
+            "stored_adapter": Input(Adapter, optional=True),
         },
         output=Model,
         body=body,

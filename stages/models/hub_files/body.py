@@ -5,11 +5,18 @@ import os
 from pathlib import Path
 
 from tunemill.stages.errors import SourceError
+from tunemill.stages.models.adapter_folder import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    fault_of_kind,
+    stored_settings,
+)
 from tunemill.stages.models.files import INDEX_FILE, copy_file
 from tunemill.stages.models.hub_files.config import HubFilesConfig
 from tunemill.stages.models.hub_files.download_body import Progress, Repository, fetch, look
 from tunemill.stages.models.hub_files.wanted import (
     CONFIGS,
+    check_adapter,
     described_by,
     index_name,
     not_ignored,
@@ -23,7 +30,7 @@ def hub_files(config: HubFilesConfig, out: Workspace, report: Report) -> None:
     """Write the files that are needed, as they are in the repository at the commit behind `revision`.
 
     Files lie in the folder of checkpoints until all are there, so an interrupted attempt is gone on with. Raises
-    SourceError for a repository that cannot be had, or is no model that can be trained.
+    SourceError for a repository that cannot be had, or is no model, tokenizer or adapter that can be read.
     """
     found = look(config.repository, config.revision, config.hf_use_auth_token)
     fetched = out.checkpoints / "files"
@@ -48,6 +55,8 @@ def hub_files(config: HubFilesConfig, out: Workspace, report: Report) -> None:
 
 def wanted(config: HubFilesConfig, found: Repository, fetched: Path) -> list[str]:
     """The names of the files that are needed; an index of weights is fetched for it."""
+    if config.needed == "adapter":
+        return wanted_of_adapter(found, fetched)
     ignored = config.base_model_ignore_patterns
     names = not_ignored(found.files, ignored)
     if config.needed == "tokenizer":
@@ -69,6 +78,15 @@ def wanted(config: HubFilesConfig, found: Repository, fetched: Path) -> list[str
             fetch(found, first, fetched, Progress(lambda _: None))
             needed.update(shards(weight_map(fetched / first), names, found.name, ignored))
     return sorted(needed)
+
+
+def wanted_of_adapter(found: Repository, fetched: Path) -> list[str]:
+    """The names of an adapter's files; its settings are fetched for it. Raises where it is none to train further."""
+    check_adapter(found.files, found.name)
+    fetch(found, ADAPTER_CONFIG, fetched, Progress(lambda _: None))
+    if reason := fault_of_kind(stored_settings(fetched)):
+        raise SourceError(f"{found.name}: {reason}")
+    return [ADAPTER_CONFIG, ADAPTER_WEIGHTS]
 
 
 def weight_map(index: Path) -> object:

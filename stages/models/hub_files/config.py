@@ -14,9 +14,10 @@ class HubFilesConfig(StageConfig):
     repository: Annotated[
         str, GraphMark(), SourceMark(remote=True, revision="revision", token="hf_use_auth_token")  # noqa: S106
     ] = Field(description="the repository, as hf://models/<name>")
-    needed: Annotated[Literal["model", "tokenizer", "config"], GraphMark()] = Field(
+    needed: Annotated[Literal["model", "tokenizer", "config", "adapter"], GraphMark()] = Field(
         "model",
-        description="what is needed of it: a whole model with its tokenizer, the tokenizer alone, or its config",
+        description="what is needed of it: a whole model with its tokenizer, the tokenizer alone, its config, or an "
+        "adapter",
     )
     revision: Annotated[Runtime[str | None], GraphMark()] = Field(
         None, description="branch, tag or commit, unset takes main: the key holds the commit behind it"
@@ -45,6 +46,7 @@ class HubFilesConfig(StageConfig):
         unread: dict[str, tuple[str, ...]] = {
             "tokenizer": ("reinit_weights", "trust_remote_code"),
             "config": ("reinit_weights",),
+            "adapter": ("reinit_weights", "trust_remote_code", "base_model_ignore_patterns"),
         }
         left_out = unread.get(self.needed, ())
         return {key: value for key, value in super().semantic().items() if key not in left_out}

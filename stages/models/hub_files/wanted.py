@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
 from tunemill.stages.errors import SettingError, SourceError
+from tunemill.stages.models.adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from tunemill.stages.models.files import ADAPTER_FILES, INDEX_FILE, SINGLE_FILE
 
 CONFIGS = ("config.json", "generation_config.json")
@@ -36,6 +37,26 @@ def described_by(names: Collection[str], repository: str, patterns: Sequence[str
         f"{repository} has no config.json, so it is no model of transformers{_ignored(patterns)}. Name "
         f"another, such as the one that it was converted from"
     )
+
+
+def check_adapter(names: Collection[str], repository: str) -> None:
+    """Raises where the repository holds no adapter, or one whose weights are not read."""
+    if ADAPTER_CONFIG not in names:
+        what = (
+            "it is a model: set base_model, and take lora_model_dir out"
+            if CONFIGS[0] in names
+            else "name the repository that has it"
+        )
+        raise SourceError(f"{repository} has no {ADAPTER_CONFIG}, so it holds no adapter; {what}")
+    if ADAPTER_WEIGHTS in names:
+        return
+    pickled = [name for name in names if PICKLED.fullmatch(name) and name.startswith("adapter")]
+    if pickled:
+        raise SourceError(
+            f"{repository}: its adapter is pickled ({pickled[0]}), and reading that runs whatever code is in it. Name "
+            f"one with {ADAPTER_WEIGHTS}, or save it so: load it with PEFT, save_pretrained, name that folder"
+        )
+    raise SourceError(f"{repository} has no {ADAPTER_WEIGHTS}, so its adapter has no weights. Name another")
 
 
 def index_name(names: Collection[str], repository: str, patterns: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 
 from tunemill.stages.errors import UserError
+from tunemill.stages.models.adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from tunemill.stages.models.rounded_body import rounding_of, through_bits
 
 PREFIX = "base_model.model."
@@ -68,11 +69,11 @@ def read_changes(folder: Path, turned: Collection[str]) -> dict[str, Change] | N
 
     `turned`: names of weights that the base holds as (in, out). Raises UserError for what cannot be merged at all.
     """
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     _refuse_unfoldable(config)
     if _beyond_plain(config):
         return None
-    stored: dict[str, Any] = load_file(folder / "adapter_model.safetensors")
+    stored: dict[str, Any] = load_file(folder / ADAPTER_WEIGHTS)
     factors: dict[str, dict[str, str]] = {}
     changes: dict[str, Change] = {}
     for name in sorted(stored):

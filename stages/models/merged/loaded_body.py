@@ -5,18 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model_state_dict
 from safetensors import safe_open
-from safetensors.torch import load_file
 
 from tunemill.stages.errors import UserError
+from tunemill.stages.models.adapter_body import load_adapter
 from tunemill.stages.models.dequantize_body import StoredBase
 from tunemill.stages.models.files import forget_versions, weight_files
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
 from tunemill.stages.models.joined_experts_body import JoinedExperts
 from tunemill.stages.models.linear_experts_body import join_experts
 from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
-from tunemill.stages.models.rounded_body import with_adapter
 from tunemill.stages.models.weights import sort_header, tensors_of_model
 
 
@@ -34,12 +32,14 @@ def merge_loaded(base: Path, frozen: StoredBase | None, adapter: Path, target: P
     model.float()
     if frozen is not None:
         _take_quantized(model, frozen)
+    try:
+        adapted, used = load_adapter(model, adapter)
+    except UserError as error:
+        raise UserError(f"adapter: {error}.") from error
+    _give_layers_their_own(adapted.get_base_model())
     with warnings.catch_warnings():
         # PEFT tells of tied weights, which are taken apart below.
         warnings.simplefilter("ignore")
-        adapted = with_adapter(model, adapter)
-        used = _check_used(adapted, adapter)
-        _give_layers_their_own(adapted.get_base_model())
         merged = adapted.merge_and_unload()
     for name, tensor in (*merged.named_parameters(), *merged.named_buffers()):
         tensor.data = tensor.data.to(types.get(name, rest))
@@ -79,19 +79,6 @@ def _take_quantized(model: Any, frozen: StoredBase) -> None:
     for name in sorted(frozen.quantized - frozen.experts):
         assert name in weights, f"{name}: quantized, and not in the base"
         weights[name].copy_(frozen.read(name))
-
-
-def _check_used(adapted: Any, adapter: Path) -> int:
-    stored: dict[str, Any] = load_file(adapter / "adapter_model.safetensors")
-    held = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    odd = [*sorted(stored.keys() - held.keys()), *sorted(held.keys() - stored.keys())]
-    odd = odd or [name for name in stored if stored[name].shape != held[name].shape]
-    if odd:
-        raise UserError(
-            f"adapter: {', '.join(odd[:3])}{', ...' if len(odd) > 3 else ''}: not in both the adapter and the base "
-            f"model. The adapter is incomplete, or belongs to another base model."
-        )
-    return len(stored)
 
 
 def _take_apart(model: Any) -> None:

@@ -17,6 +17,7 @@ from tunemill.stages.models.generation_body import keep_generation, set_generati
 from tunemill.stages.models.joined_experts_body import JoinedExperts
 from tunemill.stages.models.linear_experts_body import joined_experts
 from tunemill.stages.models.loading_body import is_quantized, quantization_of
+from tunemill.stages.models.module_names import leads_to
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.quantized_base.config import QuantizedBaseConfig
 from tunemill.stages.models.quantized_base.llama4_body import pack_linear_experts
@@ -126,7 +127,7 @@ def _skipped(config: QuantizedBaseConfig, folder: Path, report: Report) -> list[
         if isinstance(module, torch.nn.Linear | Conv1D)
     }
     asked = config.asked("llm_int8_skip_modules") or []
-    unknown = [name for name in asked if not any(_names(name, module) for module in linear)]
+    unknown = [name for name in asked if not any(leads_to(name, module) for module in linear)]
     if unknown:
         raise SettingError(
             f"llm_int8_skip_modules: {', '.join(unknown)}: no linear module of this model. It has "
@@ -134,7 +135,7 @@ def _skipped(config: QuantizedBaseConfig, folder: Path, report: Report) -> list[
         )
     head = model.get_output_embeddings()
     kept = {name for name, module in model.named_modules() if module is head}
-    kept |= {name for name in linear if any(_names(one, name) for one in asked)}
+    kept |= {name for name in linear if any(leads_to(one, name) for one in asked)}
     left = {name: inputs for name, inputs in linear.items() if name not in kept}
     uneven = {name: inputs for name, inputs in left.items() if inputs % BLOCK and not config.load_in_8bit}
     if len(uneven) == len(left):
@@ -150,10 +151,6 @@ def _skipped(config: QuantizedBaseConfig, folder: Path, report: Report) -> list[
             f"multiple of {BLOCK}, and bitsandbytes does not read back such 4-bit weights on a CPU"
         )
     return sorted({*kept, *uneven}) if asked or uneven else None
-
-
-def _names(name: str, module: str) -> bool:
-    return module == name or module.endswith(f".{name}")
 
 
 def _forget_compute_type(path: Path) -> None:

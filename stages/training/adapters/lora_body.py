@@ -2,7 +2,6 @@
 
 import copy
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,14 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from tunemill.stages.errors import SettingError
+from tunemill.stages.errors import SettingError, UserError
+from tunemill.stages.models.adapter_body import load_adapter
+from tunemill.stages.models.adapter_folder import ADAPTER_WEIGHTS, stored_settings
 from tunemill.stages.models.files import forget_versions
-from tunemill.stages.models.rounded_body import mark_rounded, rounding_of, with_adapter
+from tunemill.stages.models.module_names import leads_to
+from tunemill.stages.models.rounded_body import mark_rounded, rounding_of
 from tunemill.stages.training.adapters.linearized_body import in_names_of
 from tunemill.stages.training.adapters.loftq_body import start_from_rounding
 from tunemill.stages.training.adapters.relora_body import with_folded
@@ -24,7 +26,6 @@ from tunemill.stages.training.adapters.starts_body import (
     probe,
     without_start,
 )
-from tunemill.stages.training.adapters.stored import ADAPTER_WEIGHTS, stored_settings
 from tunemill.stages.training.keys.adapter import ALL_LINEAR, AdapterKeys
 
 # A path would differ from store to store; the base is the artifact beside the adapter in the graph.
@@ -95,19 +96,10 @@ def _stored_adapter(config: AdapterKeys, folder: Path, model: Any) -> Any:
     if reasons:
         raise SettingError(f"{reasons[0]}.")
     in_float32 = config.peft_autocast_adapter_dtype is not False
-    with warnings.catch_warnings():
-        # Of keys that are not there PEFT only warns.
-        warnings.simplefilter("ignore")
-        adapted = with_adapter(model, folder, is_trainable=True, autocast_adapter_dtype=in_float32)
-    stored = load_file(folder / ADAPTER_WEIGHTS)
-    held = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    odd = [*sorted(stored.keys() - held.keys()), *sorted(held.keys() - stored.keys())]
-    odd = odd or [name for name in sorted(stored) if stored[name].shape != held[name].shape]
-    if odd:
-        raise SettingError(
-            f"lora_model_dir: {folder}: {', '.join(odd[:3])}{', ...' if len(odd) > 3 else ''}: not in both the adapter "
-            f"and the base model. It is incomplete, or belongs to another base model."
-        )
+    try:
+        adapted, _ = load_adapter(model, folder, is_trainable=True, autocast_adapter_dtype=in_float32)
+    except UserError as error:
+        raise SettingError(f"lora_model_dir: {folder}: {error}.") from error
     adapted.first_factors, adapted.folded, adapted.rounding = {}, [], None
     adapted.rounded_through = rounding_of(stored_settings(folder) or {})
     return adapted
@@ -129,7 +121,7 @@ def _parameters(config: AdapterKeys, model: Any) -> list[str] | None:
     if not wanted:
         return None
     names = [name for name, _ in model.named_parameters()]
-    unknown = [one for one in wanted if not any(name == one or name.endswith(f".{one}") for name in names)]
+    unknown = [one for one in wanted if not any(leads_to(one, name) for name in names)]
     if unknown:
         known = sorted({".".join(name.split(".")[-2:]) for name in names})
         raise SettingError(
@@ -178,16 +170,12 @@ def _in_layers(config: AdapterKeys, names: list[str], modules: Sequence[str]) ->
         return names
     number = re.compile(rf".*?\.(?:{'|'.join(before)})\.(\d+)\.") if before else LAYER
     inside = [name for name in modules if (found := number.match(f"{name}.")) and int(found[1]) in layers]
-    if names and not any(_leads_to(name, module) for name in names for module in inside):
+    if names and not any(leads_to(name, module) for name in names for module in inside):
         raise SettingError(
             f"peft_layers_to_transform: {layers}: none of the modules in lora_target_modules is in these layers."
         )
     numbers = {name: number.match(f"{name}.") for name in names if name in modules}
     return [name for name in names if (found := numbers.get(name)) is None or int(found[1]) in layers]
-
-
-def _leads_to(name: str, module: str) -> bool:
-    return module == name or module.endswith(f".{name}")
 
 
 def _saved_modules(config: AdapterKeys, model: Any) -> list[str] | None:
@@ -198,7 +186,7 @@ def _saved_modules(config: AdapterKeys, model: Any) -> list[str] | None:
 
 
 def _check_names(key: str, wanted: list[str], modules: list[str]) -> None:
-    unknown = [name for name in wanted if not any(_leads_to(name, module) for module in modules)]
+    unknown = [name for name in wanted if not any(leads_to(name, module) for module in modules)]
     if unknown:
         known = sorted({name.rpartition(".")[2] for name in modules if not name.rpartition(".")[2].isdigit()})
         raise SettingError(
@@ -228,7 +216,7 @@ def save_adapter(model: Any, folder: Path) -> None:
     weights = with_folded(weights, model) if model.folded else without_start(weights, model.first_factors)
     save_file(
         {name: weights[name].detach().cpu().contiguous().clone() for name in sorted(weights)},
-        folder / "adapter_model.safetensors",
+        folder / ADAPTER_WEIGHTS,
         metadata={"format": "pt"},
     )
     lora = copy.deepcopy(model.peft_config["default"])

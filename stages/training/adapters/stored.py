@@ -1,12 +1,14 @@
-"""A stored adapter as the start of further training: what its folder must hold, and what it already decides."""
+"""A stored adapter as the start of further training: what it already decides, and of which base it says it is."""
 
-import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+from tunemill.stages.models.adapter_folder import stored_settings
+
+# `owner/name` of the Hub.
+OF_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 # Keys of ours -> those of PEFT that a stored adapter decides. A key that is given must say the same.
 DECIDED = {
     "lora_r": "r",
@@ -35,31 +37,6 @@ OF_NEW_ONES = (
 )
 
 
-def stored_settings(folder: Path) -> dict[str, Any] | None:
-    """The adapter_config.json; None where it is none."""
-    try:
-        stored = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return stored if isinstance(stored, dict) else None
-
-
-def fault_of_adapter(folder: Path) -> str | None:
-    """Why the folder holds no adapter that training could go on from."""
-    if not folder.is_dir():
-        return f"{folder}: no folder of an adapter"
-    stored = stored_settings(folder)
-    if stored is None:
-        return f"{folder}: no {ADAPTER_CONFIG} that can be read, so no adapter. Name the folder that has it"
-    if stored.get("peft_type") != "LORA":
-        return f"{folder}: an adapter of the kind {stored.get('peft_type')}; training goes on from LoRA and DoRA only"
-    if not (folder / ADAPTER_WEIGHTS).is_file():
-        return (
-            f"{folder}: no {ADAPTER_WEIGHTS}. Save the adapter as safetensors: pickled weights are not read"
-        )
-    return None
-
-
 def disagreement(key: str, given: Any, stored: Mapping[str, Any]) -> str | None:
     """Why a key that is given does not go with a stored adapter."""
     if key in OF_NEW_ONES:
@@ -72,4 +49,21 @@ def disagreement(key: str, given: Any, stored: Mapping[str, Any]) -> str | None:
     )
     return (
         None if same else f"{given}, but the adapter in lora_model_dir has {found}. Take it out, or set that"
+    )
+
+
+def names_another_base(folder: Path, base: str | None) -> str | None:
+    """What is said where the adapter names another model of the Hub than `base`, the owner/name of the one that is
+    used. Copies of one model have many names, so it is no reason to refuse: the shapes of its tensors are."""
+    said = (stored_settings(folder) or {}).get("base_model_name_or_path")
+    if (
+        base is None
+        or not isinstance(said, str)
+        or not OF_HUB.fullmatch(said)
+        or said.lower() == base.lower()
+    ):
+        return None
+    return (
+        f"the adapter in lora_model_dir says that it was trained on {said}, and base_model is {base}: unless one is a "
+        f"copy of the other it is another base, of the same shapes"
     )

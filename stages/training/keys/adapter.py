@@ -3,18 +3,14 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from tunemill.stages.declaration import ConflictError, Fault, Idle, Source, not_yet
-from tunemill.stages.training.adapters.stored import (
-    DECIDED,
-    OF_NEW_ONES,
-    disagreement,
-    fault_of_adapter,
-    stored_settings,
-)
+from tunemill.stages.artifacts import Adapter
+from tunemill.stages.declaration import ConflictError, Fault, GraphMark, Idle, ModelSource, Runtime, not_yet
+from tunemill.stages.models.adapter_folder import fault_of_adapter, stored_settings
+from tunemill.stages.training.adapters.stored import DECIDED, OF_NEW_ONES, disagreement, names_another_base
 from tunemill.stages.training.keys.lora import LoraKeys
 
 # Text that PEFT takes in place of names: every linear module but the output head.
@@ -37,8 +33,16 @@ class AdapterKeys(LoraKeys):
         False,
         description="Llama 4's experts are linear modules beside an adapter, named as in Axolotl: experts.gate_projs.0",
     )
-    lora_model_dir: Source[str | None] = Field(
-        None, description="folder of a stored adapter that is trained further, in place of a new one"
+    lora_model_dir: ModelSource[str | None] = Field(
+        None,
+        description="local folder of a stored adapter that is trained further, in place of a new one; unset when "
+        "another node gives it",
+    )
+    has_stored_adapter: Annotated[bool, GraphMark()] = Field(
+        False, description="whether another node gives an adapter that is trained further"
+    )
+    base_on_hub: Annotated[Runtime[str | None], GraphMark()] = Field(
+        None, description="owner/name of base_model: compared with what a stored adapter says of its base"
     )
     lora_r: PositiveInt | None = Field(None, description="rank of the adapter")
     lora_alpha: PositiveInt | None = Field(None, description="scale of the adapter: alpha / r")
@@ -83,7 +87,7 @@ class AdapterKeys(LoraKeys):
         self._check_base()
         if self.adapter is None:
             return self
-        if self.lora_model_dir is not None:
+        if self.goes_on:
             return self
         missing = [key for key in ("lora_r", "lora_alpha") if getattr(self, key) is None]
         if missing:
@@ -143,19 +147,36 @@ class AdapterKeys(LoraKeys):
                 "load_in_8bit",
             )  # fmt: skip
 
-    @field_validator("lora_model_dir", mode="after")
-    @classmethod
-    def _local_folder(cls, value: str | None) -> str | None:
-        if value is not None and "://" in value:
-            raise ValueError(f"{value}: not supported yet; name the local folder of an adapter")
-        return value
+    @property
+    def goes_on(self) -> bool:
+        """Whether a stored adapter is trained further, in place of a new one."""
+        return self.lora_model_dir is not None or self.has_stored_adapter
+
+    def going_on_from(self, adapter: Adapter | None) -> Self:
+        """The same with the adapter that another node gives, if one does."""
+        return self if adapter is None else self.model_copy(update={"lora_model_dir": str(adapter.path)})
+
+    def doubts(self) -> Iterator[str]:
+        """What a stored adapter says of its base, where that is another one."""
+        if self.lora_model_dir is not None and (
+            said := names_another_base(Path(self.lora_model_dir), self.base_on_hub)
+        ):
+            yield said
 
     def faults(self) -> Iterator[Fault]:
         """A stored adapter that is none, or another one than the keys beside it describe."""
         yield from super().faults()
-        if self.adapter is None or self.lora_model_dir is None or not Path(self.lora_model_dir).exists():
+        if self.adapter is None or not self.goes_on:
+            return
+        if self.lora_model_dir is None:
+            # What the adapter decides is known when it is there.
+            yield from (
+                Fault(key, disagreement(key, None, {}) or "") for key in OF_NEW_ONES if self.is_set(key)
+            )
             return
         folder = Path(self.lora_model_dir)
+        if not folder.exists():
+            return
         if reason := fault_of_adapter(folder):
             yield Fault("lora_model_dir", reason)
             return

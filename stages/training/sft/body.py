@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from tunemill.stages.artifacts import EvaluationData, Model, TrainingData
+from tunemill.stages.artifacts import Adapter, EvaluationData, Model, TrainingData
 from tunemill.stages.data.rows.collate_body import Collator
 from tunemill.stages.data.rows.isolation_body import rows_leak
 from tunemill.stages.data.rows.mapped import Rows
@@ -29,6 +29,7 @@ def sft(
     evaluation_data: EvaluationData | None,
     out: Workspace,
     report: Report,
+    stored_adapter: Adapter | None = None,
 ) -> None:
     """Train, resuming from the last complete checkpoint, and write the model or the adapter.
 
@@ -48,7 +49,7 @@ def sft(
         check=partial(check_model, config, sequences, evaluation_data, report),
         score=None if evaluation_data is None else scorer(config, base_model, evaluation_data, report),
     )
-    train(config, base_model, method, out, report)
+    train(config.going_on_from(stored_adapter), base_model, method, out, report)
 
 
 def collator_of(config: SftConfig, report: Report, model: Any) -> Collator:

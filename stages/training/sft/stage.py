@@ -1,6 +1,6 @@
 """The `sft` stage: supervised fine-tuning of all parameters, or of an adapter."""
 
-from tunemill.stages.artifacts import EvaluationData, Model, TrainingData
+from tunemill.stages.artifacts import Adapter, EvaluationData, Model, TrainingData
 from tunemill.stages.declaration import Input, Stage
 from tunemill.stages.training.checkpoints import newest_complete
 from tunemill.stages.training.method import LIBRARIES, MONITORS
@@ -14,6 +14,7 @@ SFT = Stage(
         "base_model": Input(Model),
         "training_data": Input(TrainingData),
         "evaluation_data": Input(EvaluationData, optional=True, runtime=MONITORS),
+        "stored_adapter": Input(Adapter, optional=True),
     },
     output=Model,
     body="tunemill.stages.training.sft.body:sft",

@@ -58,6 +58,9 @@ JUNK = {
 TEMPLATES = {"chat_template.jinja": b"{{ 1 }}", "additional_chat_templates/tool.jinja": b"{{ 2 }}"}
 
 
+LORA = {"adapter_config.json": b'{"peft_type": "LORA"}', "adapter_model.safetensors": b"factors"}
+
+
 def sharded(*shards, named=("a", "b")):
     index = {"weight_map": {f"t.{name}": f"model-{name}.safetensors" for name in named}}
     weights = {f"model-{name}.safetensors": name.encode() * 99 for name in shards}
@@ -84,6 +87,14 @@ REPOSITORIES = {
     "owner/mistral": only("config.json", "consolidated.safetensors"),
     "owner/empty": only("config.json"),
     "owner/adapter": {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"},
+    "owner/lora": {**LORA, **JUNK, "adapter_model.bin": b"pickle", "tokenizer.json": b"{}"},
+    "owner/prompts": {**LORA, "adapter_config.json": b'{"peft_type": "PROMPT_TUNING"}'},
+    "owner/odd": {**LORA, "adapter_config.json": b"["},
+    "owner/pickled-adapter": {
+        "adapter_config.json": LORA["adapter_config.json"],
+        "adapter_model.bin": b"pickle",
+    },
+    "owner/no-weights": {"adapter_config.json": LORA["adapter_config.json"]},
     "owner/dataset": {"train.jsonl": b""},
     "bare": MODEL,
 }
@@ -113,6 +124,17 @@ CASES = {
     "empty": {"repository": "owner/empty"},
     "adapter": {"repository": "owner/adapter"},
     "dataset": {"repository": "owner/dataset"},
+    "lora": {
+        "repository": "owner/lora",
+        "needed": "adapter",
+        "base_model_ignore_patterns": ["*.safetensors"],
+    },
+    "prompts": {"repository": "owner/prompts", "needed": "adapter"},
+    "odd": {"repository": "owner/odd", "needed": "adapter"},
+    "pickled adapter": {"repository": "owner/pickled-adapter", "needed": "adapter"},
+    "no weights": {"repository": "owner/no-weights", "needed": "adapter"},
+    "model for adapter": {"repository": "owner/plain", "needed": "adapter"},
+    "dataset for adapter": {"repository": "owner/dataset", "needed": "adapter"},
     "none": {"repository": "owner/none"},
     "ignored weights": {"repository": "owner/plain", "base_model_ignore_patterns": ["*.safetensors"]},
     "ignored shard": {"repository": "owner/sharded", "base_model_ignore_patterns": ["model-b*"]},
@@ -194,6 +216,7 @@ def found(hub, folder):
         ("ignored", {*MODEL}),
         ("branch", {*MODEL}),
         ("private", {*MODEL}),
+        ("lora", {*LORA}),
         ("demanded", {*MODEL, *TEMPLATES}),
     ],
 )
@@ -236,6 +259,12 @@ def test_a_revision_is_a_commit(hub, found, folder, case):
         ("empty", ["it has no weights"]),
         ("adapter", ["is an adapter and no model"]),
         ("dataset", ["has no config.json"]),
+        ("prompts", ["owner/prompts: an adapter of the kind PROMPT_TUNING; training goes on from LoRA"]),
+        ("odd", ["owner/odd: no adapter_config.json that can be read"]),
+        ("pickled adapter", ["its adapter is pickled (adapter_model.bin)", "save_pretrained"]),
+        ("no weights", ["has no adapter_model.safetensors"]),
+        ("model for adapter", ["owner/plain has no adapter_config.json", "it is a model: set base_model"]),
+        ("dataset for adapter", ["owner/dataset has no adapter_config.json, so it holds no adapter"]),
         ("ignored weights", ["without what base_model_ignore_patterns leaves out: *.safetensors"]),
         ("ignored shard", ["names model-b.safetensors", "base_model_ignore_patterns leaves out: model-b*"]),
         ("no tokenizer", ["owner/dataset has no files of a tokenizer"]),

@@ -5,12 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from stages.training.adapters.adapted import LINEAR, llama, merged, train
+from support.pairs import echoes, preference_data
 from support.project import make_project
+from support.tiny_model import Heard, workspace
 
 from tunemill.pipelines.graph.load import load_pipeline
-from tunemill.stages.errors import SettingError
+from tunemill.stages.errors import SettingError, UserError
+from tunemill.stages.memory import Above
+from tunemill.stages.registry import METHODS
+from tunemill.stages.training.estimate_body import with_stored_adapter
+from tunemill.stages.training.orpo.body import orpo
+from tunemill.stages.training.orpo.config import OrpoConfig
 from tunemill.stages.training.sft.config import SftConfig
 
 WEIGHTS = "adapter_model.safetensors"
@@ -75,6 +83,28 @@ def test_folders_that_hold_no_adapter(tmp_path: Path) -> None:
     assert "of the kind IA3" in faults(folder)["lora_model_dir"]
     with pytest.raises(SettingError, match="no folder of an adapter"):
         train(tmp_path / "absent", base, lora_model_dir=str(tmp_path / "no such"))
+
+
+def test_every_method_takes_one_that_another_node_gives(tmp_path: Path) -> None:
+    assert all("stored_adapter" in method.inputs for method in METHODS.values())
+    base = llama(tmp_path / "base")
+    first = train(tmp_path / "first", base, steps=1, lora_target_modules=["q_proj"])[0]
+    config = OrpoConfig(
+        adapter="lora", has_stored_adapter=True, learning_rate=1e-30, max_steps=1, save_strategy="no"
+    )
+    out = workspace(tmp_path / "orpo")
+    pairs = preference_data(tmp_path / "pairs", echoes("ab"))
+    orpo(config, base, pairs, None, out, Heard().report, stored_adapter=first)
+    old, new = load_file(first.path / WEIGHTS), load_file(out.data / WEIGHTS)
+    assert old.keys() == new.keys() and all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_an_estimate_takes_the_one_that_another_node_gives() -> None:
+    config = SftConfig(adapter="lora", has_stored_adapter=True, learning_rate=0.1)
+    with pytest.raises(UserError, match="its adapter is not on this machine yet"):
+        with_stored_adapter(config, {"sft.stored_adapter": Above({})})
+    found = with_stored_adapter(config, {"sft.stored_adapter": Above({}, "/there")})
+    assert found.lora_model_dir == "/there"
 
 
 def test_its_contents_are_in_the_key(tmp_path: Path) -> None:
