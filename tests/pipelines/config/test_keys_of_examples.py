@@ -93,13 +93,11 @@ def test_what_is_not_supported_says_what_is(tmp_path: Path, key: str, value: Any
     load(tmp_path, {**SFT, key: None})
 
 
-@pytest.mark.parametrize("base", ["owner/base", None])
-def test_the_config_of_a_model_of_the_hub_is_a_node(tmp_path: Path, base: str | None) -> None:
-    given = {"base_model": base} if base else {}
-    pipeline = load(tmp_path, {**SFT, **given, "base_model_config": "owner/other", "trust_remote_code": True})
+def test_the_config_of_a_model_of_the_hub_is_a_node(tmp_path: Path) -> None:
+    pipeline = load(tmp_path, {**SFT, "base_model_config": "owner/other", "trust_remote_code": True})
     node = pipeline.node("base_model")
     assert node.inputs["config_files"] == ("config_files",)
-    assert ("upstream" in node.inputs) is (base is not None)
+    assert node.inputs["upstream"] == ("model_files",)
     found = pipeline.node("config_files").config
     assert (found.repository, found.needed) == ("hf://models/owner/other", "config")
     assert node.config.base_model_config is None
