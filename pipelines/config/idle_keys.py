@@ -13,11 +13,12 @@ TRANSFORMERS_EXPERTS = (
 ALWAYS = {
     "axolotl_config_path": "it is the place of this file",
     "bench_split": "Axolotl does not read it either",
+    "debug": "`tunemill preprocess --debug` shows rows token by token",
     "device": SET_BY_LAUNCHER,
     "dion_rank_fraction": "Axolotl does not read it either",
     "dion_rank_multiple_of": "Axolotl does not read it either",
     "freeze_mm_modules": "training is on texts, in which modules for images and sound get no gradient",
-    "eval_table_size": "Axolotl does not read it any more",
+    "eval_table_size": "in Axolotl generate_samples replaces it, which shows here too what the model writes",
     "fsdp_final_state_dict_type": "Axolotl does not read it either",
     "is_falcon_derived_model": "models are told by their config.json",
     "is_llama_derived_model": "models are told by their config.json",

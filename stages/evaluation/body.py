@@ -93,8 +93,14 @@ def evaluate(
     )
     predictions = _predictions(losses, questions, answers, words, config.eval_max_new_tokens)
     if questions:
-        metrics["exact_match"] = sum(p.exact_match is True for p in predictions) / len(questions)
         metrics["answers"] = len(questions)
+    if questions and config.evaluation.exact_match:
+        metrics["exact_match"] = sum(p.exact_match is True for p in predictions) / len(questions)
+    if questions and config.text_scores:
+        # Its package is an extra.
+        from tunemill.stages.evaluation.text_scores_body import text_scores
+
+        metrics |= text_scores(config.text_scores, questions, answers, words)
     _write(metrics, predictions, out)
     report.summary(**metrics)
     _show_wrong(predictions, report)
@@ -121,7 +127,7 @@ def _questions(
     end_ids: frozenset[int],
     report: Report,
 ) -> list[Question]:
-    if not config.evaluation.exact_match:
+    if not config.evaluation.exact_match and not config.text_scores:
         return []
     ends = end_ids | ({words.eos_token_id} - {None})
     special = special_ids(words)

@@ -24,9 +24,6 @@ class TraceKeys(StageConfig):
     save_first_step: Runtime[bool | None] = Field(
         None, description="a checkpoint after the first step: for resuming only"
     )
-    do_causal_lm_eval: Runtime[bool | None] = Field(
-        None, description="refused: models are scored in nodes of their own"
-    )
     do_bench_eval: Runtime[bool | None] = Field(
         None, description="refused: models are scored in nodes of their own"
     )
@@ -41,7 +38,7 @@ class TraceKeys(StageConfig):
         None, description="compute a tile by the model's own MLP: always"
     )
 
-    @field_validator("do_causal_lm_eval", "do_bench_eval", mode="after")
+    @field_validator("do_bench_eval", mode="after")
     @classmethod
     def _scored_elsewhere(cls, value: bool | None) -> bool | None:
         if value:

@@ -278,7 +278,6 @@ WATCH: dict[str, list[Case]] = {
         Case((0, 2), see.idle_keys),
     ],
     "save_first_step": [Case((None, True), see.checkpoints)],
-    "do_causal_lm_eval": [Case((None, True), see.refusal)],
     "do_bench_eval": [Case((None, True), see.refusal)],
     "tiled_mlp": [Case((False, True), see.mlp_tokens, {"tiled_mlp_num_shards": 2, "max_steps": 1})],
     "tiled_mlp_num_shards": [
