@@ -1,7 +1,8 @@
 """One training run of the resume tests: `python killed_run.py CASE FOLDER KILL`, killed by SIGKILL as KILL says.
 
 `step-N`: when step N is reported. `saving-N`: while checkpoint N is written, before its last file. `seal-N`: when
-all of its files are there and only the seal is missing. The test module imports `run` to run without a kill.
+all of its files are there and only the seal is missing. `evaluation-N`: when step N is scored, before anything is kept
+of that. The test module imports `run` to run without a kill.
 """
 
 import os
@@ -12,7 +13,15 @@ from typing import Any
 
 import torch
 from support.pairs import echoes, preference_data
-from support.tiny_model import Heard, make_model, packs_of, random_rows, training_data, workspace
+from support.tiny_model import (
+    Heard,
+    evaluation_data,
+    make_model,
+    packs_of,
+    random_rows,
+    training_data,
+    workspace,
+)
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.report import Report
@@ -34,6 +43,11 @@ CASES: dict[str, dict[str, Any]] = {
         "adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "lora_target_linear": True,
         "micro_batch_size": 1, "gradient_accumulation_steps": 2, "num_epochs": 5, "save_steps": 3,
     },
+    # 8 rows, 2 a step: 4 steps an epoch. Checkpoints after 3, 6, 9, ...; held-out rows decide when it stops.
+    "early": {
+        "micro_batch_size": 2, "num_epochs": 5, "save_steps": 3, "eval_steps": 1, "lr_scheduler": "constant",
+        "warmup_steps": 0, "early_stopping_patience": 5, "load_best_model_at_end": True, "learning_rate": 0.1,
+    },
     "full": {
         "micro_batch_size": 2, "gradient_accumulation_steps": 2, "num_epochs": 4, "neftune_noise_alpha": 5,
         "weight_decay": 0.1, "group_by_length": True,
@@ -49,13 +63,16 @@ def run(case: str, folder: Path, report: Report) -> Path:
         make_model(base, attention_dropout=0.1)
     settings = {"learning_rate": 1e-2, "logging_steps": 1, "warmup_steps": 3, **CASES[case]}
     out = workspace(folder)
-    given = {"base_model": Model(base), "evaluation_data": None, "out": out, "report": report}
+    held_out = (
+        evaluation_data(folder.parent / "held-out", random_rows(6, seed=1)) if case == "early" else None
+    )
+    given = {"base_model": Model(base), "evaluation_data": held_out, "out": out, "report": report}
     if case == "orpo":
         pairs = preference_data(folder.parent / "orpo-data", echoes()[:8])
         orpo(OrpoConfig(**settings), training_data=pairs, **given)
     else:
         packs = packs_of(20, 3) if case == "lora" else None
-        data = training_data(folder.parent / f"{case}-data", random_rows(20), packs)
+        data = training_data(folder.parent / f"{case}-data", random_rows(8 if case == "early" else 20), packs)
         sft(SftConfig(**settings), training_data=data, **given)
     return out.data
 
@@ -65,7 +82,8 @@ def kill_at(kill: str) -> Report:
     where, _, number = kill.partition("-")
 
     def emit(event: dict[str, Any]) -> None:
-        if where == "step" and event["type"] == "step" and event["step"] == int(number):
+        figure = {"step": "loss", "evaluation": "eval_loss"}.get(where)
+        if event["type"] == "step" and event["step"] == int(number) and figure in event["metrics"]:
             os.kill(os.getpid(), signal.SIGKILL)
 
     last_file = {"saving": "trainer_state.json", "seal": "complete.json.part"}.get(where)

@@ -76,3 +76,26 @@ def test_killed_before_the_seal(killed_run: ModuleType, tmp_path: Path) -> None:
 def test_killed_at_a_random_step_orpo(killed_run: ModuleType, tmp_path: Path) -> None:
     step = random.SystemRandom().randint(7, 20)
     compare(killed_run, "orpo", tmp_path, f"step-{step}", resumes_from=(step - 1) // 3 * 3)
+
+
+@pytest.mark.slow
+def test_killed_between_an_evaluation_and_its_checkpoint_beside_early_stopping(
+    killed_run: ModuleType, tmp_path: Path
+) -> None:
+    # In epoch 2: step 6 is scored, and checkpoint 6 is not written. What was best so far is in checkpoint 3.
+    kill("early", tmp_path / "killed", "evaluation-6")
+    left = {path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()}
+    assert left == {"checkpoint-3", "best-3"}
+    resumed, whole = Heard(), Heard()
+    data = killed_run.run("early", tmp_path / "killed", resumed.report)
+    expected = killed_run.run("early", tmp_path / "whole", whole.report)
+    assert min(resumed.steps("loss")) == 4
+    assert folder_bytes(data) == folder_bytes(expected)
+    for figure in ("best_step", "best_eval_loss", "stopped_early", "steps", "last_loss"):
+        assert resumed.summary[figure] == whole.summary[figure], figure
+    scores = whole.steps("eval_loss")
+    assert resumed.steps("eval_loss") == {step: score for step, score in scores.items() if step > 3}
+    # The best step lies before the kill, and the evaluations that are no better on both sides of it.
+    best = whole.summary["best_step"]
+    assert best == min(scores, key=lambda step: scores[step]) == 3
+    assert whole.summary["stopped_early"] and whole.summary["steps"] == best + 5
