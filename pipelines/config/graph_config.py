@@ -10,6 +10,7 @@ from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.resources.local import local_path
 from tunemill.resources.protocols import ADOPTED, HUB_MODELS
 from tunemill.stages.declaration import ConflictError, HubMark, Idle, StageConfig, YamlMark, not_yet
+from tunemill.stages.models.quantization import NOT_STORED
 
 # The lists of which each item is a dataset entry.
 ENTRY_LISTS = ("datasets", "test_datasets", "pretraining_dataset")
@@ -187,8 +188,14 @@ class GraphConfig(StageConfig):
         return self
 
     def idle(self) -> Iterator[Idle]:
-        """A revision of what has none."""
+        """A revision of what has none, and a type to train for that no model is stored in."""
         yield from super().idle()
+        if self.qat is not None and not self.quantizes:
+            yield Idle(
+                "qat",
+                f"the training rounds to {self.qat['weight_dtype']} and its model stays in full precision: "
+                f"transformers stores no MX tensor of torchao, so there is no node `quantized`",
+            )
         if self.revision_of_model is not None and not self.base_model.startswith(HUB_MODELS):
             yield Idle(
                 "revision_of_model", "base_model is no model of the Hub, and only those have revisions"
@@ -218,7 +225,8 @@ class GraphConfig(StageConfig):
     @property
     def quantizes(self) -> bool:
         """Whether the model is quantized after training."""
-        return self.quantization is not None or self.qat is not None
+        foreseen = self.qat is not None and self.qat.get("weight_dtype") not in NOT_STORED
+        return self.quantization is not None or foreseen
 
     @property
     def asked_method(self) -> str:

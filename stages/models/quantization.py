@@ -14,9 +14,14 @@ ACTIVATIONS: dict[str, tuple[str | None, ...]] = {
     "int4": (None, "int8"),
     "fp8": (None, "fp8"),
     "nvfp4": (None, "nvfp4"),
+    "mxfp4": (None, "mxfp4"),
 }
 # Inputs that share a scale where nothing is said; types that are not here have one scale per output row.
-GROUPS = {"int4": 32, "nvfp4": 16}
+GROUPS = {"int4": 32, "nvfp4": 16, "mxfp4": 32}
+# Types in which that many inputs share a scale, and no other number.
+FIXED_GROUPS = ("nvfp4", "mxfp4")
+# What can be trained for, and not stored: transformers has no file for torchao's MX tensors.
+NOT_STORED = ("mxfp4",)
 # What torchao computes products of such activations with.
 NEEDED = {
     "fp8": "an NVIDIA GPU from Ada or Hopper on (compute capability 8.9)",
@@ -27,15 +32,16 @@ NEEDED = {
 class QuantizationSettings(Settings):
     """`quantization`: how weights are stored, and how activations are rounded before each linear module."""
 
-    weight_dtype: Literal["int8", "int4", "fp8", "nvfp4"] = Field(
+    weight_dtype: Literal["int8", "int4", "fp8", "nvfp4", "mxfp4"] = Field(
         "int8", description="type of the weights of linear modules, all but the output head"
     )
-    activation_dtype: Literal["int8", "fp8", "nvfp4"] | None = Field(
+    activation_dtype: Literal["int8", "fp8", "nvfp4", "mxfp4"] | None = Field(
         None, description="type of what goes into linear modules while computing; unset: left as it is"
     )
     group_size: PositiveInt | None = Field(
         None,
-        description="inputs that share a scale; unset: 32 for int4, 16 for nvfp4, else one scale per output row",
+        description="inputs that share a scale; unset: 32 for int4 and mxfp4, 16 for nvfp4, else one scale per "
+        "output row",
     )
     quantize_embedding: Literal[False] = Field(
         False, description="store embeddings in weight_dtype too: refused"
@@ -44,11 +50,6 @@ class QuantizationSettings(Settings):
     @field_validator("weight_dtype", "activation_dtype", mode="before")
     @classmethod
     def _known_types(cls, value: object) -> object:
-        if value == "mxfp4":
-            raise ValueError(
-                "mxfp4 is not supported: transformers stores no MX tensor of torchao, so there would be no model to "
-                "load. Use nvfp4, or int4"
-            )
         return SAME_TYPE.get(value, value) if isinstance(value, str) else value
 
     @field_validator("quantize_embedding", mode="before")
@@ -76,8 +77,11 @@ class QuantizationSettings(Settings):
             return self
         if self.weight_dtype == "fp8":
             raise ValueError("group_size: weights in fp8 have one scale per output row. Leave it out")
-        if self.weight_dtype == "nvfp4" and self.group_size != GROUPS["nvfp4"]:
-            raise ValueError(f"group_size: {self.group_size}: in nvfp4 16 inputs share a scale. Leave it out")
+        fixed = GROUPS[self.weight_dtype] if self.weight_dtype in FIXED_GROUPS else self.group_size
+        if self.group_size != fixed:
+            raise ValueError(
+                f"group_size: {self.group_size}: in {self.weight_dtype} {fixed} inputs share a scale. Leave it out"
+            )
         return self
 
     @property

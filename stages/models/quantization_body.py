@@ -19,7 +19,7 @@ from torchao.quantization import (
 from torchao.quantization.qat import FakeQuantizedLinear, QATConfig
 
 from tunemill.stages.errors import SettingError, UserError
-from tunemill.stages.models.quantization import QuantizationSettings
+from tunemill.stages.models.quantization import GROUPS, QuantizationSettings
 
 # NVFP4 has a scale for each 16 inputs, and torchao wants as many outputs at a time.
 NVFP4_BLOCK = 16
@@ -37,26 +37,45 @@ class _Rounded(torch.autograd.Function):  # type: ignore[misc]
         return gradient, None
 
 
-class Nvfp4Rounding(nn.Module):  # type: ignore[misc]
-    """Rounds a tensor of any shape to what NVFP4 can hold, on any machine; torchao's own needs a Blackwell GPU."""
+class Fp4Rounding(nn.Module):  # type: ignore[misc]
+    """Rounds a tensor of any shape to what NVFP4 or MXFP4 can hold, on any machine; torchao's own needs a GPU."""
 
-    def __init__(self) -> None:
+    def __init__(self, rounding: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
+        self.config = rounding
         self.enabled = True
 
     def forward(self, tensor: Tensor) -> Tensor:
         """The values after rounding, in the tensor's own type."""
-        return _Rounded.apply(tensor, to_nvfp4) if self.enabled else tensor
+        return _Rounded.apply(tensor, self.config) if self.enabled else tensor
 
 
 def to_nvfp4(tensor: Tensor) -> Tensor:
     """The nearest values of NVFP4: 4-bit floats, a float8 scale for 16 of them, and one scale for all."""
     from torchao.prototype.mx_formats.nvfp4_tensor import NVFP4Tensor, per_tensor_amax_to_scale
 
-    rows = tensor.reshape(-1, tensor.shape[-1])
+    rows = _rows(tensor)
     scale = per_tensor_amax_to_scale(rows.abs().max())
     rounded: Tensor = NVFP4Tensor.to_nvfp4(rows, per_tensor_scale=scale).dequantize(tensor.dtype)
     return rounded.reshape(tensor.shape)
+
+
+def to_mxfp4(tensor: Tensor) -> Tensor:
+    """The nearest values of MXFP4: 4-bit floats, and for 32 of them a scale that is a power of two (OCP MX 1.0)."""
+    from torchao.prototype.mx_formats.mx_tensor import MXTensor
+
+    rows = _rows(tensor)
+    rounded: Tensor = MXTensor.to_mx(rows, torch.float4_e2m1fn_x2, GROUPS["mxfp4"]).dequantize(tensor.dtype)
+    return rounded.reshape(tensor.shape)
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """As matrix, in a type that torchao rounds from."""
+    rows = tensor.reshape(-1, tensor.shape[-1]).contiguous()
+    return rows.float() if rows.dtype == torch.float16 else rows
+
+
+FP4 = {"nvfp4": to_nvfp4, "mxfp4": to_mxfp4}
 
 
 def quantized_linears(model: nn.Module, settings: QuantizationSettings) -> Iterator[tuple[str, nn.Linear]]:
@@ -122,22 +141,22 @@ def round_in_forward(model: nn.Module, settings: QuantizationSettings) -> int:
     chosen = {module for _, module in quantized_linears(model, settings)}
     if not chosen:
         raise UserError("qat: the model has no linear module but its output head: nothing to round.")
-    if settings.weight_dtype == "nvfp4":
+    if settings.weight_dtype in FP4:
         for module in list(model.modules()):
             for name, child in module.named_children():
                 if child in chosen:
-                    setattr(module, name, _rounding_nvfp4(child, settings))
+                    setattr(module, name, _rounding_fp4(child, settings))
         return len(chosen)
     preparing = QATConfig(storing_settings(settings, trained=True), step="prepare")
     quantize_(model, preparing, filter_fn=lambda module, _: module in chosen)
     return len(chosen)
 
 
-def _rounding_nvfp4(module: nn.Linear, settings: QuantizationSettings) -> nn.Module:
+def _rounding_fp4(module: nn.Linear, settings: QuantizationSettings) -> nn.Module:
     rounding: nn.Module = FakeQuantizedLinear.from_linear(module)
-    rounding.weight_fake_quantizer = Nvfp4Rounding()
+    rounding.weight_fake_quantizer = Fp4Rounding(FP4[settings.weight_dtype])
     if settings.activation_dtype is not None:
-        rounding.activation_fake_quantizer = Nvfp4Rounding()
+        rounding.activation_fake_quantizer = Fp4Rounding(FP4[settings.activation_dtype])
     return rounding.train(module.training)
 
 

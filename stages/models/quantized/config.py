@@ -2,10 +2,10 @@
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunemill.stages.declaration import ConflictError, StageConfig
-from tunemill.stages.models.quantization import QatSettings, QuantizationSettings
+from tunemill.stages.models.quantization import NOT_STORED, QatSettings, QuantizationSettings
 
 
 class QuantizedConfig(StageConfig):
@@ -15,6 +15,16 @@ class QuantizedConfig(StageConfig):
     qat: QatSettings | None = Field(
         None, description="how a quantization-aware training rounded: weights are stored in the same way"
     )
+
+    @field_validator("quantization", mode="after")
+    @classmethod
+    def _can_be_stored(cls, value: QuantizationSettings) -> QuantizationSettings:
+        if value.weight_dtype in NOT_STORED:
+            raise ValueError(
+                f"weight_dtype: {value.weight_dtype} is not supported: transformers stores no MX tensor of torchao, so "
+                f"there would be no model to load. Use nvfp4, or int4"
+            )
+        return value
 
     @model_validator(mode="after")
     def _said_once(self) -> Self:

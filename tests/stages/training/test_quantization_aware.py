@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 from tunemill.stages.artifacts import Model, TrainingData
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.quantization import QatSettings, QuantizationSettings
-from tunemill.stages.models.quantization_body import Nvfp4Rounding, round_in_forward, to_nvfp4
+from tunemill.stages.models.quantization_body import Fp4Rounding, round_in_forward, to_mxfp4, to_nvfp4
 from tunemill.stages.models.quantized.body import quantize
 from tunemill.stages.models.quantized.config import QuantizedConfig
 from tunemill.stages.report import Report
@@ -166,12 +166,32 @@ def test_nvfp4_rounds_as_its_format_says() -> None:
     scales = (blocks.abs().amax(1, keepdim=True) / 6 / overall).to(torch.float8_e4m3fn).float() * overall
     nearest = grid[((blocks / scales).abs().unsqueeze(-1) - grid).abs().argmin(-1)] * blocks.sign() * scales
     torch.testing.assert_close(to_nvfp4(tensor), nearest.reshape(tensor.shape), atol=1e-6, rtol=1e-5)
-    rounding, given = Nvfp4Rounding(), tensor.clone().requires_grad_()
+    rounding, given = Fp4Rounding(to_nvfp4), tensor.clone().requires_grad_()
     weights = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1))
     (rounding(given) * weights).sum().backward()
     assert given.grad is not None and torch.equal(given.grad, weights), "the gradient passes the rounding by"
     rounding.enabled = False
     assert rounding(tensor) is tensor
+
+
+def test_mxfp4_rounds_as_its_format_says() -> None:
+    """The scale of 32 numbers is the power of two of the largest, by 4; what is above 6 times it is cut off."""
+    tensor = torch.randn(3, 2, 64, generator=torch.Generator().manual_seed(0))
+    grid = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    blocks = tensor.reshape(-1, 32)
+    scales = torch.exp2(torch.floor(torch.log2(blocks.abs().amax(1, keepdim=True))) - 2)
+    nearest = grid[((blocks / scales).abs().unsqueeze(-1) - grid).abs().argmin(-1)] * blocks.sign() * scales
+    assert torch.equal(to_mxfp4(tensor), nearest.reshape(tensor.shape))
+    assert torch.equal(to_mxfp4(tensor.half()), to_mxfp4(tensor.half().float()).half())
+    assert torch.equal(to_mxfp4(tensor.transpose(0, 1)), to_mxfp4(tensor).transpose(0, 1))
+
+
+def test_it_trains_for_a_type_that_is_not_stored(tmp_path: Path, base: Model, data: TrainingData) -> None:
+    qat = {"weight_dtype": "mxfp4", "activation_dtype": "mxfp4"}
+    _, heard = run(tmp_path / "qat", base, data, qat=qat)
+    _, plain = run(tmp_path / "plain", base, data)
+    assert heard.steps("loss")[1] != plain.steps("loss")[1]
+    assert heard.steps("loss")[max(heard.steps("loss"))] < heard.steps("loss")[1]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +200,7 @@ def test_nvfp4_rounds_as_its_format_says() -> None:
         ({"qat": INT4, **LORA}, "an adapter's product"),
         ({"qat": INT4, "fp8": True}, "each rounds what goes into linear modules"),
         ({"qat": {"weight_dtype": "fp8"}}, "fp8 is not supported in training"),
-        ({"qat": {"weight_dtype": "mxfp4"}}, "transformers stores no MX tensor"),
+        ({"qat": {"weight_dtype": "mxfp4", "group_size": 16}}, "in mxfp4 32 inputs share a scale"),
         ({"qat": {"weight_dtype": "int4", "activation_dtype": "fp8"}}, "does not go with weights in int4"),
         ({"qat": {"weight_dtype": "nvfp4", "group_size": 32}}, "in nvfp4 16 inputs share a scale"),
         ({"qat": {"fake_quant_after_n_steps": -1}}, "greater than or equal to 0"),

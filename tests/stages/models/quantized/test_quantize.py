@@ -168,7 +168,7 @@ def test_a_quantized_model_is_refused(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"weight_dtype": "mxfp4"}, "transformers stores no MX tensor of torchao"),
-        ({"weight_dtype": "int9"}, "Input should be 'int8', 'int4', 'fp8' or 'nvfp4'"),
+        ({"weight_dtype": "int9"}, "Input should be 'int8', 'int4', 'fp8', 'nvfp4' or 'mxfp4'"),
         ({"activation_dtype": "fp8"}, "fp8 does not go with weights in int8. Use int8, or leave it out"),
         ({"weight_dtype": "float8", "group_size": 16}, "weights in fp8 have one scale per output row"),
         ({"weight_dtype": "nvfp4", "group_size": 32}, "in nvfp4 16 inputs share a scale"),
@@ -178,4 +178,4 @@ def test_a_quantized_model_is_refused(tmp_path: Path) -> None:
 )
 def test_settings_are_refused_with_the_reason(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        QuantizationSettings(**settings)
+        QuantizedConfig(quantization=QuantizationSettings(**settings))
