@@ -18,6 +18,7 @@ from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
 from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training.adapters.from_data_body import Examined, start_from_data
 from tunemill.stages.training.adapters.linearized_body import linearize_experts
 from tunemill.stages.training.adapters.loftq_body import tell_rounding
 from tunemill.stages.training.adapters.lora_body import add_adapter, save_adapter
@@ -197,6 +198,7 @@ def train_once(
     check_optimizer_here(config.optimizer, precision)
     check_kernels_here(config.kernel_choice)
     schedule = schedule_of(config, method)
+    start = start_of(config, out.checkpoints, schedule.total, report)
     use_code_of(base_model.path)
     plugins.begin()
     model, stored_config = load_model(config, base_model, precision, plugins)
@@ -205,6 +207,9 @@ def train_once(
     if balances_experts(plain_model(model)):
         keep_mask_for_balance(plain_model(model))
     keepers = choose_trained(config, model, config.seed, report)
+    if config.looks_at_data:
+        examined = Examined(method, method.collator(model), config.start_sequences, precision.autocast)
+        keepers.append(start_from_data(config, model, examined, start, out.checkpoints, report))
     if config.qat is not None:
         keepers += prepare(config.qat, model, report)
     plugins.call("post_model_load", model)
@@ -247,7 +252,6 @@ def train_once(
     kernels = add_kernels(config.kernel_choice, trainer.model, precision.autocast, report)
     method.check(trainer.model, collator)
     tiles = tile_mlps(trainer.model, config.tiled_mlp_num_shards, report) if config.tiled_mlp else None
-    start = start_of(config, out.checkpoints, schedule.total, report)
     for one in kept:
         one.resume(None if start is None else Path(start))
     with loading_allowed(config.optimizer):

@@ -34,7 +34,7 @@ BY_PEFT = (
     "use_dora",
 )
 # These starts leave the base as it is, or say how it is rounded; pissa and its like take the adapter out of it first.
-PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "loftq")
+PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "mica", "loftq")
 
 
 @dataclass(frozen=True)

@@ -64,11 +64,11 @@ def add_adapter(config: AdapterKeys, model: Any, seed: int) -> Any:
         layer_replication=config.peft_layer_replication,
         trainable_token_indices=config.peft_trainable_token_indices,
         ensure_weight_tying=config.peft_ensure_weight_tying,
-        # What PEFT starts on a GPU alone is started below.
-        init_lora_weights=True if config.rounds_base else config.factor_start,
+        # What PEFT starts on a GPU alone is started below, and what it starts from data by `start_from_data`.
+        init_lora_weights=True if config.rounds_base or config.looks_at_data else config.factor_start,
     )
     in_float32 = config.peft_autocast_adapter_dtype is not False
-    before = probe(model) if config.takes_start_out else None
+    before = probe(model) if config.takes_start_out and not config.looks_at_data else None
     torch.manual_seed(seed)
     try:
         adapted = get_peft_model(model, lora, autocast_adapter_dtype=in_float32)
@@ -79,7 +79,7 @@ def add_adapter(config: AdapterKeys, model: Any, seed: int) -> Any:
             f"adapter: {config.adapter}: PEFT cannot add it to this model: {reason}"
         ) from error
     _check_layout(config, adapted)
-    adapted.first_factors = {} if before is None else first_factors(adapted, before)
+    adapted.first_factors = {} if before is None else first_factors(adapted, before, str(config.factor_start))
     adapted.folded = []
     adapted.rounding = start_from_rounding(adapted, config.rounds_base) if config.rounds_base else None
     adapted.rounded_through = config.rounds_base
@@ -108,6 +108,11 @@ def _stored_adapter(config: AdapterKeys, folder: Path, model: Any) -> Any:
 def _check_layout(config: AdapterKeys, adapted: Any) -> None:
     """PEFT corrects the setting for each module that stores its weight the other way; if all do, it is ignored."""
     layers = [module for module in adapted.modules() if isinstance(module, LoraLayer)]
+    if config.factor_start == "olora" and any(getattr(layer, "fan_in_fan_out", False) for layer in layers):
+        raise SettingError(
+            "peft_init_lora_weights: olora: PEFT reads weights as (out, in), and modules that get an adapter store "
+            "them (in, out), as in GPT-2. Use pissa, which takes either."
+        )
     if config.lora_fan_in_fan_out and not any(getattr(layer, "fan_in_fan_out", False) for layer in layers):
         raise SettingError(
             "lora_fan_in_fan_out: true: modules that get an adapter store their weights (out, in), so it would be "

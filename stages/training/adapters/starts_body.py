@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict
+from peft.tuners.lora.layer import ParamWrapper
 
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.loading_body import load_causal_lm
@@ -30,13 +31,13 @@ def probe(model: Any) -> Any:
     return found
 
 
-def first_factors(model: Any, before: Any) -> dict[str, Any]:
+def first_factors(model: Any, before: Any, start: str) -> dict[str, Any]:
     """Name -> copy of each factor as it starts. `before`: what `probe` found without the adapter.
 
     Raises SettingError for modules that cannot start so, and where the model computes something else already.
     """
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
-    start = f"peft_init_lora_weights: {model.peft_config['default'].init_lora_weights}"
+    start = f"peft_init_lora_weights: {start}"
     if any("lora_embedding_" in name for name in weights):
         raise SettingError(f"{start} is for linear modules, and an embedding gets an adapter. Take it out.")
     check_same(probe(model), before, model.get_input_embeddings().weight.dtype, SettingError, (
@@ -48,14 +49,11 @@ def first_factors(model: Any, before: Any) -> dict[str, Any]:
 
 def check_linear(model: Any, start: str) -> None:
     """Raise SettingError for an adapter beside something else than a linear module with a weight of its own."""
+    check_modules(model, start)
     holders: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         holders.setdefault(id(parameter), []).append(name)
     for name, layer in adapted_layers(model):
-        if NAME in layer.lora_embedding_A:
-            raise SettingError(
-                f"peft_init_lora_weights: {start} is for linear modules, and an embedding gets an adapter. Take it out."
-            )
         weight = weight_of(layer)
         if not weight.is_floating_point() or weight.ndim != 2:
             raise SettingError(
@@ -66,6 +64,17 @@ def check_linear(model: Any, start: str) -> None:
             raise SettingError(
                 f"peft_init_lora_weights: {start}: {' and '.join(holders[id(weight)])} are one tensor, and what "
                 f"changes for {name} would change the others too. Leave it out of lora_target_modules."
+            )
+
+
+def check_modules(model: Any, start: str) -> None:
+    """Raise SettingError where something else than a module that multiplies by a matrix has an adapter."""
+    for name, layer in adapted_layers(model):
+        kind = "an embedding" if NAME in layer.lora_embedding_A else "a bare parameter, as of experts,"
+        if NAME in layer.lora_embedding_A or isinstance(layer, ParamWrapper):
+            raise SettingError(
+                f"peft_init_lora_weights: {start} is for linear modules, and {kind} gets an adapter: {name}. Name "
+                f"others in lora_target_modules."
             )
 
 

@@ -31,6 +31,7 @@ OF_NEW_ONES = (
     "peft_layers_pattern",
     "peft_init_lora_weights",
     "peft",
+    "start_sequences",
     "peft_layer_replication",
     "peft_trainable_token_indices",
     "peft_ensure_weight_tying",

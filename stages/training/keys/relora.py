@@ -99,7 +99,8 @@ class ReloraKeys(AdapterKeys, ScheduleKeys, OptimizerKeys, StartKeys):
             shown = str(start).lower()
             raise ConflictError(
                 f"relora: at each restart the model goes on from where it was, and peft_init_lora_weights: {shown} "
-                f"starts with factors whose product is not zero. Use true, {' or '.join(PLAIN_STARTS)}",
+                f"starts with factors that are not drawn, or whose product is not zero. Use true, "
+                f"{' or '.join(PLAIN_STARTS)}",
                 "relora",
                 "peft_init_lora_weights",
             )

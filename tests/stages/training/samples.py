@@ -41,6 +41,7 @@ SAMPLES = Samples(
         "lisa_layers_attribute": {**FULL, "lisa_n_layers": 1, "lisa_step_interval": 1},
         "lora_target_linear": {"lora_target_modules": ["q_proj"]},
         "peft_layers_pattern": {"peft_layers_to_transform": [0]},
+        "start_sequences": {"peft_init_lora_weights": "eva"},
         "quantize_moe_experts": {"load_in_4bit": True},
         "fp8": FULL,
         "qat": FULL,

@@ -221,9 +221,19 @@ LORA: dict[str, Any] = {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "learni
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({**LINEAR, "peft_init_lora_weights": "eva"}, "eva needs the singular vectors"),
-        ({**LINEAR, "peft_init_lora_weights": "corda"}, "corda needs the covariance"),
-        ({**LINEAR, "peft_init_lora_weights": "lora_ga"}, "lora_ga needs the gradients"),
+        ({**LINEAR, "peft_init_lora_weights": "corda", "load_in_8bit": True}, "cannot hold what is left"),
+        ({**LINEAR, "peft_init_lora_weights": "lora_ga", "load_in_4bit": True}, "cannot hold what is left"),
+        (
+            {**LINEAR, "peft_init_lora_weights": "mica", "load_in_4bit": True},
+            "rounding to few bits has changed most",
+        ),
+        ({**LINEAR, "peft_init_lora_weights": "mica", "peft_use_dora": True}, "keeps the second factors"),
+        ({**LINEAR, "peft_init_lora_weights": "corda", "peft": {"eva_config": {}}}, "starts with corda"),
+        ({**LINEAR, "peft_init_lora_weights": "eva", "peft": {"eva_config": {"tau": 1}}}, "less than 1"),
+        (
+            {"lora_target_parameters": EXPERTS, "peft_init_lora_weights": "mica"},
+            "looks at the weights of linear",
+        ),
         (
             {**LINEAR, "peft_init_lora_weights": "loftq", "load_in_4bit": True},
             "rounds them itself, and holds them",

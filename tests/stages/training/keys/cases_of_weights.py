@@ -1,11 +1,21 @@
 """Cases of the keys that say which weights are trained: adapters, their restarts, and parts of a model."""
 
+from collections.abc import Iterator
+
 from stages.training.keys.case import CONSTANT, EVERY, FACTORS, LORA, Case, lora, without
 from stages.training.keys.trainings import Settings
 
 from stages.training.keys import observations as see
 
 WHOLE_NAMES = ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"]
+
+
+def start_cases(start: str, *changes: Settings) -> Iterator[Case]:
+    """Settings of a start from data, each of which is told from the defaults by the weights."""
+    for change in changes:
+        given: tuple[Settings, ...] = ({}, {f"{start}_config": change})
+        yield Case(given, see.weights, {**EVERY, "peft_init_lora_weights": start})
+
 
 ADAPTER: dict[str, list[Case]] = {
     "adapter": [
@@ -52,12 +62,19 @@ ADAPTER: dict[str, list[Case]] = {
     ],
     "peft_init_lora_weights": [
         Case((True, "gaussian", "orthogonal"), see.first_factors, LORA),
-        Case((True, "pissa", "olora", "loftq"), see.first_factors, LORA),
+        Case((True, "pissa", "olora", "loftq", "mica", "eva", "corda", "lora_ga"), see.first_factors, LORA),
         Case((True, "pissa"), see.refusal, {**LORA, "load_in_4bit": True}),
     ],
     "peft": [
         Case(({}, {"loftq_config": {"loftq_bits": 4}}, {"loftq_config": {"loftq_bits": 8}}), see.weights, LORA),
         Case(({}, {"loftq_config": {}}), see.refusal, {**LORA, "load_in_4bit": True}),
+        *start_cases("eva", {"rho": 1.5}, {"tau": 0.0}, {"whiten": True}, {"adjust_scaling_factors": False}),
+        *start_cases("corda", {"corda_method": "kpm"}),
+        *start_cases("lora_ga", {"direction": "ArBr"}, {"scale": "unit"}, {"stable_gamma": 4}),
+    ],
+    "start_sequences": [
+        Case((1, 2), see.weights, lora(peft_init_lora_weights="lora_ga")),
+        Case((256, 2), see.idle_keys, LORA),
     ],
     "peft_layer_replication": [
         Case((None, [[0, 2], [1, 2]]), see.adapted_modules, LORA),
