@@ -61,12 +61,12 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def make_folder(name: str, folder: Path) -> Path:
-    """A model folder of this family; weights are far from their initial zeros and ones."""
+def make_folder(name: str, folder: Path, **sizes: int) -> Path:
+    """A model folder of this family; weights are far from their initial zeros and ones. `sizes` replace the small."""
     family = FAMILIES[name]
     ids = {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0, "vocab_size": VOCABULARY}
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(family.config(**{**SIZES, **ids, **family.settings}))
+    model = AutoModelForCausalLM.from_config(family.config(**{**SIZES, **ids, **family.settings, **sizes}))
     shake(model)
     model.save_pretrained(folder)
     make_tokenizer(folder)

@@ -1,4 +1,4 @@
-"""Each family from its folder to an evaluated model: full and LoRA, rows packed, merged."""
+"""Each family from its folder to an evaluated model: full, LoRA and QLoRA, rows packed, merged."""
 
 from pathlib import Path
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.quantized import quantized
 from support.tiny_model import Heard, evaluation_data, packs_of, random_rows, training_data, workspace
 from support.trained_families import FAMILIES, make_folder
 
-from tunemill.stages.artifacts import Adapter, Model, Tokenizer
+from tunemill.stages.artifacts import Adapter, BaseModel, Model, QuantizedBase, Tokenizer
 from tunemill.stages.evaluation.body import evaluate
 from tunemill.stages.evaluation.config import EvaluationConfig
 from tunemill.stages.models.base_model.body import base_model
@@ -19,13 +20,24 @@ from tunemill.stages.models.merged.config import MergedConfig
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
 
-# Which tests run every time; all of them are in `make test-slow`.
-FAST = ("llama", "qwen3_moe", "gemma3_text", "lfm2")
 STEPS = 4
-# What is trained: every parameter, or an adapter of this kind. A quantized base is one line more here.
-KINDS: dict[str, dict[str, Any]] = {"full": {}, "lora": {"adapter": "lora", "lora_r": 4, "lora_alpha": 16}}
+# What is trained: every parameter, or an adapter of this kind, on a base as it is or in 4 bits.
+LORA = {"lora_r": 4, "lora_alpha": 16}
+KINDS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "lora": {"adapter": "lora", **LORA},
+    "qlora": {"adapter": "qlora", "load_in_4bit": True, **LORA},
+}
+# Which tests run every time; all of them are in `make test-slow`.
+FAST = {
+    "full": ("llama", "qwen3_moe", "gemma3_text", "lfm2"),
+    "lora": ("llama", "qwen3_moe", "gemma3_text", "lfm2"),
+    "qlora": ("qwen3_moe",),
+}
+# In 4 bits the rows of a weight are multiples of 64.
+WIDE = {"hidden_size": 64, "intermediate_size": 64}
 CASES = [
-    pytest.param(family, kind, id=f"{family}-{kind}", marks=() if family in FAST else pytest.mark.slow)
+    pytest.param(family, kind, id=f"{family}-{kind}", marks=() if family in FAST[kind] else pytest.mark.slow)
     for family in FAMILIES
     for kind in KINDS
 ]
@@ -35,43 +47,48 @@ CASES = [
 APART = {"lfm2", "gpt_oss"}
 
 
-def trained(family: str, kind: str, folder: Path) -> tuple[Model, Model, Heard]:
-    """The base, what training made of it, and what it said."""
-    source = make_folder(family, folder / "source")
+def trained(family: str, kind: str, folder: Path) -> tuple[BaseModel, QuantizedBase | None, Model, Heard]:
+    """The base, that in 4 bits where it is, what training made of it, and what it said."""
+    source = make_folder(family, folder / "source", **(WIDE if kind == "qlora" else {}))
     base, heard = workspace(folder / "base"), Heard()
     config = BaseModelConfig(base_model=str(source))
     base_model(config, tokenizer=Tokenizer(source), upstream=None, out=base, report=heard.report)
+    frozen = quantized(folder / "frozen", BaseModel(base.data))[0] if kind == "qlora" else None
     rows = random_rows(12)
-    targets = {"lora_target_modules": list(FAMILIES[family].targets)} if kind == "lora" else {}
+    targets = {} if kind == "full" else {"lora_target_modules": list(FAMILIES[family].targets)}
     settings = SftConfig(
         learning_rate=0.01, max_steps=STEPS, micro_batch_size=2, sequence_len=32, sample_packing=True, bf16=False,
         **KINDS[kind], **targets,
     )  # fmt: skip
     data = training_data(folder / "rows", rows, packs_of(12, 2))
     out = workspace(folder / "trained")
-    sft(settings, Model(base.data), data, None, out, heard.report)
-    return Model(base.data), Model(out.data), heard
+    sft(settings, frozen or Model(base.data), data, None, out, heard.report)
+    return BaseModel(base.data), frozen, Model(out.data), heard
 
 
 @pytest.mark.parametrize(("family", "kind"), CASES)
 def test_a_family_trains_merges_and_is_evaluated(tmp_path: Path, family: str, kind: str) -> None:
-    base, made, heard = trained(family, kind, tmp_path)
+    base, frozen, made, heard = trained(family, kind, tmp_path)
     losses = heard.steps("loss")
     assert len(losses) == STEPS
     assert any("rows of a batch" in str(event) for event in heard.of("log")) == (family in APART)
     model = made
-    if kind == "lora":
+    if kind != "full":
         out = workspace(tmp_path / "merged")
         merge(
-            MergedConfig(),
+            MergedConfig(has_quantized_base=frozen is not None),
             base_model=base,
             adapter=Adapter(made.path),
-            quantized_base=None,
+            quantized_base=frozen,
             out=out,
             report=heard.report,
         )
         model = Model(out.data)
         assert heard.summary["max_abs_logit_difference"] <= heard.summary["logit_tolerance"]
+    if frozen is not None:
+        of_trained = heard.summary["max_abs_logit_difference_from_trained"]
+        assert of_trained <= heard.summary["logit_tolerance"]
+        assert heard.summary["max_abs_logit_difference_from_unquantized"] > 10 * of_trained
     before, after = (load_file(folder / "model.safetensors") for folder in (base.path, model.path))
     assert before.keys() == after.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
