@@ -34,20 +34,19 @@ def chunks(content: Sequence[Any], where: str) -> list[dict[str, Any]]:
 
 
 def _chunk(part: Any, where: str) -> dict[str, Any]:
-    if isinstance(part, dict) and part.get("type") == "thinking":
-        if not isinstance(part.get("thinking"), str):
-            raise BadRowError(f"{where} has no text in 'thinking': {part!r:.60}")
-        closed = part.get("closed")
-        return {"type": "thinking", "thinking": part["thinking"]} | (
-            {} if closed is None else {"closed": read_flag(closed, f"{where}: 'closed'")}
-        )
-    text, flag = read_part(part, where)
-    if flag is not None:
-        raise BadRowError(
-            f"{where} says of itself whether it is trained on, and with tokenizer_use_mistral_common only whole "
-            "messages can: take the flag out, or name a message's flag in message_field_training"
-        )
-    return {"type": "text", "text": text}
+    if not isinstance(part, dict) or part.get("type") != "thinking":
+        return {"type": "text", "text": read_part(part, where)[0]}
+    if not isinstance(part.get("thinking"), str):
+        raise BadRowError(f"{where} has no text in 'thinking': {part!r:.60}")
+    closed = part.get("closed")
+    return {"type": "thinking", "thinking": part["thinking"]} | (
+        {} if closed is None else {"closed": read_flag(closed, f"{where}: 'closed'")}
+    )
+
+
+def has_flags(content: Sequence[Any]) -> bool:
+    """Whether one of the parts says of itself whether it is trained on."""
+    return any(isinstance(part, dict) and part.get(key) is not None for part in content for key in FLAG_KEYS)
 
 
 def read_part(part: Any, where: str) -> tuple[str, bool | None]:

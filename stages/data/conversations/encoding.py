@@ -61,6 +61,11 @@ class Encoder:
         """Token ids of a text without BOS and EOS."""
         return list(self.bare.encode(text, add_special_tokens=False).ids)
 
+    def offsets_of(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The same ids, and the characters of each: its first, and the one after its last."""
+        found = self.bare.encode(text, add_special_tokens=False)
+        return list(found.ids), list(found.offsets)
+
     def encode(self, examples: Sequence[Example], ends: Ends | None) -> list[Sample]:
         """One sample per example; `ends` is needed where there are conversations."""
         conversations = [example for example in examples if isinstance(example, Conversation)]

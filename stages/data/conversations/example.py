@@ -98,13 +98,17 @@ class Rendered:
 
 @dataclass(frozen=True)
 class TokenTurn:
-    """Tokens up to `close` of a conversation of tokens, one role's; `first` to `end` of them are what it says."""
+    """Tokens up to `close` of a conversation of tokens, one role's; `first` to `end` of them are what it says.
+
+    With `details`, these tokens are trained on, not all that it says.
+    """
 
     role: str
     first: int
     end: int
     close: int
     trained: bool
+    details: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,8 @@ class Kit:
     """What a format may use of the tokenizer: its template, and the ids of a text without BOS and EOS.
 
     `tokenizer` is the one of `transformers`: for its vocabulary, and for a user's own code. `render_tokens` renders
-    conversations in place of the template, where mistral-common does.
+    conversations in place of the template, where mistral-common does, and `offsets_of` tells the ids of a text and
+    the characters of each.
     """
 
     template: str | None
@@ -163,6 +168,7 @@ class Kit:
     ids_of: Callable[[str], list[int]]
     tokenizer: Any
     render_tokens: RenderTokens | None = None
+    offsets_of: Callable[[str], tuple[list[int], list[tuple[int, int]]]] | None = None
 
 
 @dataclass(frozen=True)

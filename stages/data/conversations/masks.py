@@ -75,7 +75,8 @@ def label_tokens(conversation: TokenConversation, ends: Ends) -> tuple[list[int]
         eot, eos = (_end_token(own, turn.end, wanted) for wanted in (ends.eot_ids, ends.eos_ids))
         placed.append(PlacedTurn(Turn(turn.role, 0, 0, turn.trained), turn.first, turn.end, eot, eos))
         if turn.trained:
-            labels[turn.first : turn.end] = ids[turn.first : turn.end]
+            for index in range(turn.first, turn.end) if turn.details is None else turn.details:
+                labels[index] = ids[index]
         _extend(runs, turn.role, turn.close)
     for index in trained_ends(placed, ends):
         labels[index] = ids[index]
@@ -98,7 +99,7 @@ def detailed_tokens(encoding: Encoding, item: PlacedTurn) -> Sequence[int]:
     found: list[int] = []
     for ranges in item.turn.details:
         first, end = _token_bounds(encoding, ranges.start, ranges.end, encoding.offsets[-1][1])
-        found.extend(first + index for index in _tokens_of_parts(ranges, encoding.offsets[first:end]))
+        found.extend(first + index for index in tokens_of_parts(ranges, encoding.offsets[first:end]))
     return found
 
 
@@ -167,7 +168,7 @@ def _bounds_from_offsets(offsets: Sequence[tuple[int, int]], start: int, end: in
     return first, bisect_left(offsets, end, key=lambda offset: offset[0])
 
 
-def _tokens_of_parts(ranges: Ranges, offsets: Sequence[tuple[int, int]]) -> list[int]:
+def tokens_of_parts(ranges: Ranges, offsets: Sequence[tuple[int, int]]) -> list[int]:
     """Which of the tokens lie in the trained parts.
 
     A token reaches to the next one. One that a part cuts, beyond its first or last character, belongs to the

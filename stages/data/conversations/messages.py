@@ -7,7 +7,13 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
-from tunemill.stages.data.conversations.content_parts import chunks, joined_parts, read_details, read_flag
+from tunemill.stages.data.conversations.content_parts import (
+    chunks,
+    has_flags,
+    joined_parts,
+    read_details,
+    read_flag,
+)
 from tunemill.stages.data.conversations.example import BadRowError, Message, Part, RowValue
 from tunemill.stages.data.conversations.keys import REASONING, ConversationKeys
 from tunemill.stages.data.conversations.template_environment import names_read
@@ -46,7 +52,8 @@ class MessageReader:
     """How one dataset's messages are read.
 
     `mappings`: the template's name of a property -> the data's. `role_names`: the data's name of a role -> the
-    template's. `names` is what the template reads. `keeps_parts`: contents that are lists of parts stay such.
+    template's. `names` is what the template reads. `keeps_parts`: contents that are lists of parts stay
+    such, unless a part has a flag.
     """
 
     config: ConversationKeys
@@ -170,7 +177,7 @@ class MessageReader:
         found: dict[str, tuple[Part, ...]] = {}
         for name in ("content", self.config.template_thinking_key):
             text = value.get(name)
-            if isinstance(text, list) and self.keeps_parts and name == "content":
+            if isinstance(text, list) and self.keeps_parts and name == "content" and not has_flags(text):
                 value[name] = chunks(text, f"{where}: {self.mappings[name]!r}")
             elif isinstance(text, list):
                 field = self.mappings.get(name, name)

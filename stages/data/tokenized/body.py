@@ -142,6 +142,7 @@ def make_format(config: TokenizedConfig, words: Words, report: Report) -> Format
         ids_of=words.encoder.ids_of,
         tokenizer=loaded,
         render_tokens=words.render_tokens,
+        offsets_of=words.encoder.offsets_of,
     )
     module, name = maker(config.type).split(":")
     made = getattr(import_module(module), name)(config, kit)

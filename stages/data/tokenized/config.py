@@ -193,14 +193,6 @@ class TokenizedConfig(ConversationKeys):
                     key,
                     MISTRAL_KEY,
                 )
-        if self.message_field_training_detail is not None:
-            raise ConflictError(
-                f"message_field_training_detail does not go with {MISTRAL_KEY}: true: mistral-common gives the tokens "
-                "of whole messages, and does not say which characters they stand for. Train on whole messages, with "
-                "message_field_training, or use a chat template",
-                "message_field_training_detail",
-                MISTRAL_KEY,
-            )
 
     def _check_belonging(self, owner: str, keys: tuple[str, ...]) -> None:
         if self.type == owner or (self.is_code and owner in ("chat_template", "completion")):

@@ -9,13 +9,14 @@ from tunemill.stages.data.conversations.example import (
     Format,
     Kit,
     Message,
+    Ranges,
     Rendered,
     RenderedTurn,
     RowValue,
     TokenConversation,
     TokenTurn,
 )
-from tunemill.stages.data.conversations.masks import TEMPLATE_ROLE
+from tunemill.stages.data.conversations.masks import TEMPLATE_ROLE, tokens_of_parts
 from tunemill.stages.data.conversations.messages import TurnSource, reader_of
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.formats.ends import ends_of
@@ -43,7 +44,7 @@ def mistral_chat(config: TokenizedConfig, kit: Kit) -> Format:
     def read(row: RowValue) -> Example:
         sources = reader.turns(row)
         messages = [message_of(source.value, thinking) for source in sources]
-        return conversation(render(messages, reader.tools(row)), sources)
+        return conversation(render(messages, reader.tools(row)), sources, kit)
 
     return Format(read, ends=ends_of(config, kit, control_id))
 
@@ -60,16 +61,45 @@ def message_of(value: Message, thinking: str) -> Message:
     return message
 
 
-def conversation(rendered: Rendered, sources: Sequence[TurnSource]) -> TokenConversation:
+def conversation(rendered: Rendered, sources: Sequence[TurnSource], kit: Kit) -> TokenConversation:
     """The turns of a rendered conversation, each with what its messages say of it."""
     ids = list(rendered.start)
     turns = []
-    for turn, role, trained in matched(rendered.turns, sources):
+    for turn, source in matched(rendered.turns, sources):
         first, end = said(turn, rendered.control)
         position = len(ids)
         ids += turn.ids
-        turns.append(TokenTurn(role, position + first, position + end, len(ids), trained))
+        place = (position + first, position + end, len(ids))
+        if source is None:
+            turns.append(TokenTurn(TEMPLATE_ROLE, *place, trained=False))
+            continue
+        details = detailed(source, turn.ids[first:end], kit) if source.details else None
+        moved = None if details is None else tuple(position + first + index for index in details)
+        turns.append(TokenTurn(turn.role, *place, source.trained, moved))
     return TokenConversation(ids, tuple(turns))
+
+
+def detailed(source: TurnSource, ids: Sequence[int], kit: Kit) -> list[int]:
+    """Which of the tokens of a turn are in the trained parts of its texts.
+
+    Raises BadRowError where the tokens of a text do not stand in the turn as they are, and once.
+    """
+    assert kit.offsets_of is not None
+    found: list[int] = []
+    for name, parts in source.details.items():
+        text = source.value.get(name) or ""
+        # mistral-common takes the spaces off the end of an answer.
+        text = text.rstrip(" ") if name == "content" and source.role == "assistant" else text
+        own, offsets = kit.offsets_of(text)
+        places = [at for at in range(len(ids) - len(own) + 1) if list(ids[at : at + len(own)]) == own]
+        if own and len(places) != 1:
+            raise BadRowError(
+                f"it cannot be told which tokens stand for which characters of {text!r:.60}, because mistral-common "
+                "joins it with other text or writes it twice; train on this message as a whole"
+            )
+        whole = Ranges(0, len(text), parts)
+        found += [places[0] + index for index in tokens_of_parts(whole, offsets)] if own else []
+    return found
 
 
 def said(turn: RenderedTurn, control: frozenset[int]) -> tuple[int, int]:
@@ -90,8 +120,8 @@ def said(turn: RenderedTurn, control: frozenset[int]) -> tuple[int, int]:
 
 def matched(
     turns: Sequence[RenderedTurn], sources: Sequence[TurnSource]
-) -> Iterator[tuple[RenderedTurn, str, bool]]:
-    """Each turn with the role and the flag of its messages.
+) -> Iterator[tuple[RenderedTurn, TurnSource | None]]:
+    """Each turn with its message, or the first of its messages; None where it has none.
 
     mistral-common joins messages of one role, sorts tools' answers as they were called for, and in old versions puts
     the system text into a user's turn, an empty one where the conversation has no such turn at its beginning. Raises
@@ -102,7 +132,7 @@ def matched(
     groups = [(role, group) for role, group in groups if role != "system" or has_system_turns]
     rest = iter(turns)
     if turns[0].role == "user" and (not groups or groups[0][0] not in ("user", "system")):
-        yield next(rest), TEMPLATE_ROLE, False
+        yield next(rest), None
     for role, group in groups:
         if role in JOINED:
             group = [joined(role, group)]
@@ -111,16 +141,18 @@ def matched(
             assert turn.role == role, f"a turn of {turn.role} in place of {role}"
             source = next((one for one in group if one.value.get("tool_call_id") == turn.call_id), group[0])
             group.remove(source)
-            yield turn, role, source.trained
+            yield turn, source
     assert next(rest, None) is None, "more turns than messages"
 
 
 def joined(role: str, group: Sequence[TurnSource]) -> TurnSource:
     """The first of some messages that become one turn. Raises BadRowError where they differ in being trained on."""
-    if len({source.trained for source in group}) > 1:
+    if len({source.trained for source in group}) > 1 or (
+        len(group) > 1 and any(one.details for one in group)
+    ):
         raise BadRowError(
             f"mistral-common makes one turn of {len(group)} messages of {role} behind one another, and only some of "
-            "them are trained on; give all of them the same flag"
+            "them, or parts of them, are trained on; give all of them the same flag"
         )
     return group[0]
 

@@ -276,6 +276,39 @@ def test_reasoning_is_trained_with_the_answer(shown):
     )
 
 
+PART = {"type": "text", "text": "hello"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_parts_with_flags(shown, version):
+    answer = [{**PART, "train": False}, {"type": "text", "text": " world  ", "train": True}]
+    asked = [{**PART, "train": True}, {"type": "text", "text": " world"}]
+    row = {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+    assert shown(row, version) == "<s>[INST]{hello} world[/INST]hello{ world</s>}"
+
+
+def test_ranges_of_characters(shown):
+    answer = {"role": "assistant", "content": "hello Zürich world", "reasoning_content": "hm"}
+    answer["details"] = [
+        {"begin_offset": 0, "end_offset": 4, "train": True},
+        {"begin_offset": 5, "end_offset": 17, "train": False},
+    ]
+    row = {"messages": [{"role": "user", "content": "a"}, answer]}
+    assert shown(row, message_field_training_detail="details") == (
+        "<s>[INST]a[/INST][THINK]hm[/THINK]{hello} Zürich world{</s>}"
+    )
+
+
+def test_parts_of_a_text_that_is_joined_with_another(rows):
+    asked = {"role": "user", "content": [{**PART, "train": True}]}
+    answer = {"role": "assistant", "content": "hi"}
+    with pytest.raises(RowError, match="one turn of 2 messages of user"):
+        rows({"messages": [asked, TURNS[0], answer]})
+    with pytest.raises(RowError, match="cannot be told which tokens stand for which characters of 'hello'"):
+        # In this version the system text stands before the user's.
+        rows({"messages": [{**SYSTEM, "content": "hello"}, asked, answer]}, version="v3")
+
+
 @pytest.mark.parametrize(
     ("answer", "settings"),
     [
@@ -332,7 +365,7 @@ def bad(content="hi", **more):
             "Function name was a b",
         ),
         (bad([{"type": "image", "url": "x"}]), "part 1 is of type 'image'"),
-        (bad([{"type": "text", "text": "x", "train": True}]), "only whole messages can"),
+        (bad([{"type": "thinking", "thinking": "x", "train": True}]), "part 1 is of type 'thinking'"),
         (bad([{"type": "thinking"}]), "has no text in 'thinking'"),
         ({"messages": [{"role": "critic", "content": "x"}, TURNS[1]]}, "critic"),
     ],
@@ -361,7 +394,6 @@ def test_an_end_token_that_is_no_control_token(rows):
         ("chat_template", "chatml"),
         ("chat_template_jinja", "{{ messages }}"),
         ("chat_template_kwargs", {"a": 1}),
-        ("message_field_training_detail", "detail"),
     ],
 )
 def test_what_only_a_template_can_do_is_refused(key, value):
