@@ -14,8 +14,8 @@ from tunemill.resources.canonical import hash_document, hash_listing
 from tunemill.resources.errors import StoreError, UnreachableError
 from tunemill.resources.hub_errors import hub_reason, is_unreachable
 from tunemill.resources.protocols import (
-    HUB,
     HUB_DATASETS,
+    HUB_FILES,
     HUB_MODELS,
     WILDCARDS,
     failures_of,
@@ -43,17 +43,13 @@ MARKS = (
 )
 
 
-def identify_remote(url: str, revision: str | None, token: bool | None = None) -> dict[str, str]:
-    """The identity of a remote source that enters a key.
+def identify_remote(url: str) -> dict[str, str]:
+    """The identity of a remote source that enters a key. Of the Hub, see `hub_repository`.
 
-    `kind` is `hub` (with the `commit` behind `revision`, a branch, tag or commit; main if None), `object` (with
-    the `checksum` of one object), `objects` (a folder or a pattern: the hash of its listing, names seen from the
-    folder), or `unidentified` (with a `nonce`, where the server says nothing about the content).
-    `token`: true demands one for the Hub, false sends none, None sends one if there is one.
-    Raises StoreError when the source is not there, and UnreachableError where the Hub cannot be reached.
+    `kind` is `object` (with the `checksum` of one object), `objects` (a folder or a pattern: the hash of its listing,
+    names seen from the folder), or `unidentified` (with a `nonce`, where the server says nothing about the content).
+    Raises StoreError when the source is not there.
     """
-    if url.startswith(HUB):
-        return _hub_commit(url, revision, token)
     protocol = protocol_of(url)
     files, path = _file_system(url, protocol)
     errors = failures_of(protocol)
@@ -70,25 +66,71 @@ def describe_identity(identity: Mapping[str, str]) -> str:
     """A remote identity for a person."""
     if identity["kind"] == "unidentified":
         return "unknown content: the server gives no checksum, so results are made anew in every run"
-    name = {"hub": "commit", "object": "checksum"}.get(identity["kind"], "listing")
+    name = {"hub": "commit", HUB_FILES: "commit", "object": "checksum"}.get(identity["kind"], "listing")
     return f"{name} {identity.get('commit') or identity.get('checksum') or identity['sha256']}"
 
 
-def _hub_commit(url: str, revision: str | None, token: bool | None) -> dict[str, str]:
+def hub_repository(
+    url: str, revision: str | None, token: bool | None = None, *, with_files: bool = False
+) -> tuple[str, dict[str, str]]:
+    """The commit behind `revision` (a branch, tag or commit; main if None) of a repository of the Hub, and its files.
+
+    Of each file the hash of its contents, empty where the Hub does not say; none at all unless `with_files`.
+    `token`: true demands one, false sends none, None sends one if there is one.
+    Raises StoreError when it is not there, and UnreachableError where the Hub cannot be reached.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError
 
-    kind = "dataset" if url.startswith(HUB_DATASETS) else "model"
-    name = url.removeprefix(HUB_DATASETS).removeprefix(HUB_MODELS).strip("/")
+    kind, name = _kind_and_name(url)
     wanted = revision or "main"
     try:
         found = HfApi(token=token).repo_info(
-            name, repo_type=kind, revision=wanted, timeout=HUB_SECONDS, expand=["sha"]
+            name,
+            repo_type=kind,
+            revision=wanted,
+            timeout=HUB_SECONDS,
+            files_metadata=with_files,
+            expand=None if with_files else ["sha"],
         )
     except (OSError, ValueError, HTTPError) as error:
         what = UnreachableError if is_unreachable(error) else StoreError
         raise what(hub_reason(error, kind, name, wanted)) from error
-    return {"kind": "hub", "commit": str(found.sha)}
+    files = (found.siblings or []) if with_files else []
+    return str(found.sha), {item.rfilename: _hash_of(item) for item in files}
+
+
+def hub_head(url: str, commit: str, file: str, token: bool | None) -> str:
+    """The YAML at the head of a text file of a repository of the Hub; empty where it has none. Raises StoreError."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    kind, name = _kind_and_name(url)
+    place = hf_hub_url(name, file, repo_type=kind, revision=commit)
+    try:
+        answer = get_session().get(
+            place, headers=build_hf_headers(token=token), timeout=HUB_SECONDS, follow_redirects=True
+        )
+        hf_raise_for_status(answer)
+        text = answer.text
+    except (OSError, ValueError, HTTPError) as error:
+        raise StoreError(f"{url}: {file} cannot be read: {error}") from error
+    found = REGEX_YAML_BLOCK.search(text)
+    return found[2] if found else ""
+
+
+def _kind_and_name(url: str) -> tuple[str, str]:
+    kind = "dataset" if url.startswith(HUB_DATASETS) else "model"
+    return kind, url.removeprefix(HUB_DATASETS).removeprefix(HUB_MODELS).strip("/")
+
+
+def _hash_of(item: Any) -> str:
+    """What the Hub says of the contents of a file: the SHA-256 of a large one, or else Git's hash."""
+    if item.lfs is not None:
+        return f"sha256:{item.lfs.sha256}"
+    return f"git:{item.blob_id}" if item.blob_id else ""
 
 
 def _file_system(url: str, protocol: str) -> tuple[Any, str]:

@@ -33,7 +33,9 @@ class SourceMark:
     With `remote` it may also name an object behind a URL, or a dataset of the Hub (as `hf://datasets/<name>`), of
     which the field `revision` names the branch, tag or commit.
     Names of a field that is `within` another one are seen from there, where that is a local folder; inside of a
-    remote place they stay plain names, which enter the key. The field `token` says whether a token is sent.
+    remote place they stay plain names, which enter the key. The field `token` says whether a token is sent. The method
+    `needs` says which files of a repository of the Hub count, given the names of all: without it its commit does. Of
+    the file `card` only the YAML at its head counts.
 
     With `fetched` it may also name a model of the Hub, whose files another node fetches: then the field stays unset.
     """
@@ -42,6 +44,8 @@ class SourceMark:
     within: str | None = None
     revision: str | None = None
     token: str | None = None
+    needs: str | None = None
+    card: str | None = None
     fetched: bool = False
 
 
@@ -110,7 +114,7 @@ class YamlMark:
 Runtime = Annotated[T, RuntimeMark()]
 Source = Annotated[T, SourceMark()]
 ModelSource = Annotated[T, SourceMark(fetched=True)]
-DataSource = Annotated[T, SourceMark(remote=True, revision="revision")]
+DataSource = Annotated[T, SourceMark(remote=True, revision="revision", needs="counting", card="README.md")]
 TextOrFile = Annotated[T, TextMark()]
 Entry = Annotated[T, EntryMark()]
 EntryOrTop = Annotated[T, EntryMark(falls_back=True)]

@@ -2,9 +2,7 @@
 
 import os
 import re
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -12,18 +10,19 @@ from typing import Any
 
 from tunemill.pipelines.config.document import Document
 from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.graph.hub_identity import Counting, identify_hub
 from tunemill.pipelines.graph.looks import missing_source
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.resources.canonical import SCHEMA
-from tunemill.resources.errors import SourceWarning, StoreError, UnreachableError
+from tunemill.resources.errors import StoreError
 from tunemill.resources.identity import StatCache, identify
-from tunemill.resources.protocols import HUB, HUB_DATASETS, HUB_MODELS, without_credentials
+from tunemill.resources.protocols import HUB, HUB_FILES
 from tunemill.resources.redaction import redacted, secrets_in
 from tunemill.resources.store import KEY_PARTS
 from tunemill.stages.declaration import SourceMark
 
-# A commit written out stays what it is.
-COMMIT = re.compile(r"[0-9a-f]{40}")
+# What an identity tells beside the contents, by its kind.
+TOLD: Mapping[str, tuple[str, ...]] = {HUB_FILES: ("commit",)}
 
 
 def key_document(
@@ -35,7 +34,7 @@ def key_document(
         "stage": node.stage.name,
         "version": node.stage.version,
         "config": node.config.semantic(),
-        "sources": {field: [dict(item) for item in items] for field, items in sources.items()},
+        "sources": {field: [keyed(item) for item in items] for field, items in sources.items()},
         "inputs": {name: list(digests) for name, digests in inputs.items()},
         "libraries": {library: minor_version(library) for library in libraries_of(node)},
     }
@@ -49,50 +48,42 @@ def identify_sources(node: Node, document: Document, cache: StatCache) -> dict[s
     for field, names in node.sources.items():
         try:
             revision, token = (_named_by(node, field, what) for what in ("revision", "token"))
-            found[field] = [identify_source(name, revision, cache, token) for name in names]
+            counting = _counting(node, field)
+            found[field] = [identify_source(name, revision, cache, token, counting) for name in names]
         except StoreError as error:
             raise ConfigError(document.path, [missing_source(node, field, document, str(error))]) from error
     return found
 
 
 def identify_source(
-    name: str, revision: str | None, cache: StatCache, token: bool | None = None
+    name: str,
+    revision: str | None,
+    cache: StatCache,
+    token: bool | None = None,
+    counting: Counting | None = None,
 ) -> dict[str, str]:
     """The identity of one source: of a local file or folder, or of what a URL names, at a revision.
 
-    Of a repository of the Hub that cannot be reached it is the commit that was found last, and a SourceWarning says so.
+    Of a repository of the Hub see `identify_hub`.
     """
     if "://" not in name:
         return identify(Path(name), cache)
-    if name.startswith(HUB) and revision is not None and COMMIT.fullmatch(revision):
-        return {"kind": "hub", "commit": revision}
+    if name.startswith(HUB):
+        return identify_hub(name, revision, cache, token, counting)
     # Only remote sources need the libraries that reach them.
     from tunemill.resources.remote import identify_remote
 
-    remembered = f"{without_credentials(name)}@{revision or 'main'}"
     try:
-        identity = identify_remote(name, revision, token)
-    except UnreachableError as error:
-        last = cache.recall(remembered)
-        reason = redacted(str(error), secrets_in(name, os.environ))
-        if last is None:
-            raise StoreError(
-                f"{reason}. Nothing is remembered of it here: run once with the network"
-            ) from None
-        at = last.pop("at", "an earlier time")
-        plain = name.removeprefix(HUB_DATASETS).removeprefix(HUB_MODELS)
-        message = (
-            f"{reason}; going on with commit {last['commit']}, which {plain} was at {revision or 'main'} when it was "
-            f"last reached ({at})"
-        )
-        warnings.warn(message, SourceWarning, stacklevel=2)
-        return last
+        return identify_remote(name)
     except StoreError as error:
         # Without what caused it: the libraries' messages hold the whole URL.
         raise StoreError(redacted(str(error), secrets_in(name, os.environ))) from None
-    if identity["kind"] == "hub":
-        cache.remember(remembered, {**identity, "at": datetime.now(UTC).isoformat(timespec="seconds")})
-    return identity
+
+
+def keyed(identity: Mapping[str, str]) -> dict[str, str]:
+    """What of an identity enters the key: of a repository whose files are known, its commit does not."""
+    told = TOLD.get(identity["kind"], ())
+    return {name: value for name, value in identity.items() if name not in told}
 
 
 def _named_by(node: Node, field: str, what: str) -> Any:
@@ -101,15 +92,21 @@ def _named_by(node: Node, field: str, what: str) -> Any:
     return None if other is None else getattr(node.config, other)
 
 
+def _counting(node: Node, field: str) -> Counting | None:
+    """Which files of a repository count, as a method of the config says; None where its commit does."""
+    mark = node.config.marked(SourceMark).get(field, SourceMark())
+    return None if mark.needs is None else Counting(getattr(node.config, mark.needs), mark.card)
+
+
 def libraries_of(node: Node) -> list[str]:
     """The distributions that shape the node's result: those of the stage, and what its settings use."""
     return sorted({*node.stage.libraries, *node.config.used_libraries()})
 
 
 def comparable(sources: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, list[dict[str, str]]]:
-    """Identities without the nonce of those that have none, to see whether anything changed."""
+    """What of identities is keyed, without the nonce of those that have none, to see whether anything changed."""
     return {
-        field: [{name: value for name, value in item.items() if name != "nonce"} for item in items]
+        field: [{name: value for name, value in keyed(item).items() if name != "nonce"} for item in items]
         for field, items in sources.items()
     }
 

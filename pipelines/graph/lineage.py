@@ -59,7 +59,7 @@ def lineage_of(
         "sources": {
             name: [
                 {"path": path, **identity}
-                for path, identity in zip(paths, resolved.document["sources"][name], strict=True)
+                for path, identity in zip(paths, resolved.sources[name], strict=True)
             ]
             for name, paths in facts["sources"].items()
         },
@@ -129,7 +129,7 @@ def settings_of(item: Mapping[str, Any]) -> dict[str, Any]:
 
 def contents_of(identity: Mapping[str, Any]) -> str:
     """What was in a source, in a few letters: a hash, a commit or a server's checksum; nothing says it of all."""
-    for name in ("sha256", "commit", "checksum"):
+    for name in ("commit", "sha256", "checksum"):
         if identity.get(name):
             return str(identity[name])[:SHORT]
     return "not known"

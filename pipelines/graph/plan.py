@@ -1,6 +1,6 @@
 """What is there, what must run, and why. Reads the store and the sources; changes nothing."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,11 +27,12 @@ from tunemill.resources.store import Absent, Published, Store
 
 @dataclass(frozen=True)
 class Resolved:
-    """A node whose key is known: what the store has for it."""
+    """A node whose key is known: what the store has for it. `sources` are their identities with all that they tell."""
 
     key: str
     document: Mapping[str, Any]
     found: Published | Absent
+    sources: Mapping[str, Sequence[Mapping[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -169,9 +170,10 @@ def _plan_nodes(
 def resolve(node: Node, document: Document, store: Store, done: Mapping[str, Published]) -> Resolved:
     """Key and store entry of a node whose keyed inputs are all in `done`."""
     inputs = {name: [done[upstream].digest for upstream in ups] for name, ups in key_inputs(node).items()}
-    keyed = key_document(node, inputs, identify_sources(node, document, store.stat_cache))
+    sources = identify_sources(node, document, store.stat_cache)
+    keyed = key_document(node, inputs, sources)
     key = hash_document(keyed)
-    return Resolved(key, keyed, store.lookup(node.stage.name, key))
+    return Resolved(key, keyed, store.lookup(node.stage.name, key), sources)
 
 
 def upstream_asset(name: str, store: Store) -> Published | Absent:

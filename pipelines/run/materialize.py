@@ -392,7 +392,7 @@ def check_unchanged(
     """Raises StoreError if what the key was made of is no longer what the stage has read."""
     document, store = session.pipeline.document, session.store
     now = identify_sources(node, document, store.stat_cache)
-    if comparable(now) != comparable(resolved.document["sources"]):
+    if comparable(now) != comparable(resolved.sources):
         raise StoreError(f"{node.name}: a source changed while it was read; nothing was published. Run again")
     for name, given in inputs.items():
         found = store.lookup(given.stage, given.key)

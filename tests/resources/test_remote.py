@@ -18,9 +18,9 @@ TOKEN = "hf_for_tests"  # noqa: S105
 HUB_CODE = """
 import json
 from tunemill.resources.errors import StoreError
-from tunemill.resources.remote import identify_remote
+from tunemill.resources.remote import hub_repository
 try:
-    print(json.dumps(identify_remote({url!r}, {revision!r})))
+    print(json.dumps({{"kind": "hub", "commit": hub_repository({url!r}, {revision!r})[0]}}))
 except StoreError as error:
     print(json.dumps(str(error)))
 """
@@ -64,48 +64,48 @@ def ask_hub(hub, tmp_path, name, revision=None, **environment):
 
 def test_an_object_of_s3(store):
     url = store.put("a.jsonl", b"one")
-    first = identify_remote(url, None)
-    assert first == identify_remote(url, None)
+    first = identify_remote(url)
+    assert first == identify_remote(url)
     assert first["kind"] == "object"
-    assert identify_remote(store.put("copy.jsonl", b"one"), None) == first
+    assert identify_remote(store.put("copy.jsonl", b"one")) == first
     store.put("a.jsonl", b"two")
-    assert identify_remote(url, None) != first
+    assert identify_remote(url) != first
     store.put("a.jsonl", b"one")
-    assert identify_remote(url, None) == first
+    assert identify_remote(url) == first
 
 
 def test_a_folder_of_s3(store):
     for name in ("f/a", "f/deep/b"):
         store.put(name, b"one")
         store.put(name.replace("f", "g", 1), b"one")
-    first = identify_remote(store.url("f"), None)
+    first = identify_remote(store.url("f"))
     assert first["kind"] == "objects"
-    assert identify_remote(store.url("f/"), None) == first
-    assert identify_remote(store.url("g"), None) == first
+    assert identify_remote(store.url("f/")) == first
+    assert identify_remote(store.url("g")) == first
     store.put("f/deep/b", b"two")
-    changed = identify_remote(store.url("f"), None)
+    changed = identify_remote(store.url("f"))
     store.put("f/c", b"")
-    grown = identify_remote(store.url("f"), None)
+    grown = identify_remote(store.url("f"))
     store.remove("f/c")
     store.put("f/deep/b", b"one")
     assert len({item["sha256"] for item in (first, changed, grown)}) == 3
-    assert identify_remote(store.url("f"), None) == first
+    assert identify_remote(store.url("f")) == first
 
 
 def test_a_pattern_of_s3(store):
     store.put("p/a1", b"one")
     store.put("p/b1", b"one")
-    first = identify_remote(store.url("p/a*"), None)
+    first = identify_remote(store.url("p/a*"))
     store.put("p/b1", b"two")
-    assert identify_remote(store.url("p/a*"), None) == first
+    assert identify_remote(store.url("p/a*")) == first
     store.put("p/a2", b"two")
-    assert identify_remote(store.url("p/a*"), None) != first
+    assert identify_remote(store.url("p/a*")) != first
 
 
 @pytest.mark.parametrize("name", ["none", "none/x*.jsonl"])
 def test_what_is_not_on_s3(store, name):
     with pytest.raises(StoreError, match="there is nothing"):
-        identify_remote(store.url(name), None)
+        identify_remote(store.url(name))
 
 
 def test_s3_without_credentials(store, monkeypatch, tmp_path):
@@ -114,7 +114,7 @@ def test_s3_without_credentials(store, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     with pytest.raises(StoreError, match=r"cannot be looked at: Unable to locate credentials"):
-        identify_remote(store.url("a.jsonl"), None)
+        identify_remote(store.url("a.jsonl"))
 
 
 @pytest.mark.parametrize("told", ["ETag", "Last-Modified"])
@@ -123,25 +123,25 @@ def test_a_file_of_the_web(tmp_path, told):
     file.write_text("one")
     os.utime(file, (1_000_000_000, 1_000_000_000))
     with web_server(tmp_path, told) as url:
-        first = identify_remote(f"{url}/rows.jsonl", None)
+        first = identify_remote(f"{url}/rows.jsonl")
         for same in ("rows.jsonl?token=abc", "rows.jsonl?X-Amz-Signature=abc&Expires=1", "rows.jsonl#part"):
-            assert identify_remote(f"{url}/{same}", None) == first
+            assert identify_remote(f"{url}/{same}") == first
         # A server may mark everything that a path answers alike.
-        asked = identify_remote(f"{url}/rows.jsonl?part=1&token=abc", None)
-        assert asked == identify_remote(f"{url}/rows.jsonl?token=def&part=1", None) != first
-        assert asked != identify_remote(f"{url}/rows.jsonl?part=2", None)
+        asked = identify_remote(f"{url}/rows.jsonl?part=1&token=abc")
+        assert asked == identify_remote(f"{url}/rows.jsonl?token=def&part=1") != first
+        assert asked != identify_remote(f"{url}/rows.jsonl?part=2")
         os.utime(file, (1_000_000_009, 1_000_000_009))
-        second = identify_remote(f"{url}/rows.jsonl", None)
+        second = identify_remote(f"{url}/rows.jsonl")
         file.write_text("longer")
         os.utime(file, (1_000_000_009, 1_000_000_009))
-        third = identify_remote(f"{url}/rows.jsonl", None)
+        third = identify_remote(f"{url}/rows.jsonl")
     assert len({item["checksum"] for item in (first, second, third)}) == 3
 
 
 def test_a_server_that_says_nothing_is_never_the_same_twice(tmp_path):
     (tmp_path / "rows.jsonl").write_text("one")
     with web_server(tmp_path) as url:
-        first, second = (identify_remote(f"{url}/rows.jsonl", None) for _ in range(2))
+        first, second = (identify_remote(f"{url}/rows.jsonl") for _ in range(2))
     assert first["kind"] == second["kind"] == "unidentified"
     assert first != second
     assert "made anew in every run" in describe_identity(first)
@@ -149,18 +149,18 @@ def test_a_server_that_says_nothing_is_never_the_same_twice(tmp_path):
 
 def test_what_is_not_on_the_web(tmp_path):
     with web_server(tmp_path) as url, pytest.raises(StoreError, match=r"/none\.jsonl: there is nothing"):
-        identify_remote(f"{url}/none.jsonl", None)
+        identify_remote(f"{url}/none.jsonl")
     with pytest.raises(StoreError, match=r"there is nothing: .*onnect"):
-        identify_remote(f"{url}/none.jsonl", None)
+        identify_remote(f"{url}/none.jsonl")
 
 
 def test_objects_in_memory(memory):
     memory.pipe("/b/a.jsonl", b"one")
-    first = identify_remote("memory://b/a.jsonl", None)
-    folder = identify_remote("memory://b", None)
+    first = identify_remote("memory://b/a.jsonl")
+    folder = identify_remote("memory://b")
     memory.pipe("/b/a.jsonl", b"two")
-    assert identify_remote("memory://b/a.jsonl", None) != first
-    assert identify_remote("memory://b", None) != folder
+    assert identify_remote("memory://b/a.jsonl") != first
+    assert identify_remote("memory://b") != folder
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_objects_in_memory(memory):
 )
 def test_a_package_that_is_not_installed(url, package):
     with pytest.raises(StoreError, match=f"needs a package: pip install {package}"):
-        identify_remote(url, None)
+        identify_remote(url)
 
 
 def test_a_commit_of_the_hub_costs_one_request(hub, tmp_path):

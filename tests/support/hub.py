@@ -49,6 +49,7 @@ class Hub:
     """A running server. `requests` are those that it got, `fetched` the large files: name, and first byte.
 
     Of a large file in `stalls` it sends so many bytes and no more; one in `damaged` comes with a byte changed.
+    Not every server that speaks the API `tells_hashes`.
     """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class Hub:
     renamed: dict[str, str] = field(default_factory=dict)
     stalls: dict[str, int] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
+    tells_hashes: bool = True
     stalled: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
@@ -159,6 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
         files = repository.commits[sha]
         if action in ("", "revision"):
             with_blobs = parse_qs(urlsplit(self.path).query).get("blobs", ["false"])[0].lower() == "true"
+            with_blobs = with_blobs and self.hub.tells_hashes
             siblings = [_sibling(item, files[item], with_blobs) for item in files]
             return self._send(
                 {

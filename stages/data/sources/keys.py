@@ -1,7 +1,8 @@
 """The keys that name a source of rows and choose among its rows, of an entry of `datasets:` or its like."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -23,6 +24,8 @@ from tunemill.stages.declaration import (
     is_whole,
 )
 
+# Git's own settings.
+NO_ROWS = (".gitattributes", ".gitignore")
 FileType = Literal["json", "csv", "tsv", "parquet", "arrow", "text"]
 
 
@@ -79,6 +82,10 @@ class SourceKeys(StageConfig):
     bad_rows: Annotated[Literal["stop", "skip"], YamlMark("pipeline.bad_rows")] = Field(
         "stop", description="what happens when rows cannot be used: stop, or set them aside"
     )
+
+    def counting(self, names: Collection[str]) -> list[str]:
+        """The files of a Hub dataset that count: all that may hold rows, or say which do."""
+        return sorted(name for name in names if PurePosixPath(name).name not in NO_ROWS)
 
     @model_validator(mode="before")
     @classmethod

@@ -15,9 +15,8 @@ from tunemill.stages.models.files import INDEX_FILE, copy_file
 from tunemill.stages.models.hub_files.config import HubFilesConfig
 from tunemill.stages.models.hub_files.download_body import Progress, Repository, fetch, look
 from tunemill.stages.models.hub_files.wanted import (
-    CONFIGS,
+    beside_weights,
     check_adapter,
-    described_by,
     index_name,
     not_ignored,
     shards,
@@ -65,12 +64,12 @@ def wanted(config: HubFilesConfig, found: Repository, fetched: Path) -> list[str
         raise SourceError(
             f"{found.name} has no files of a tokenizer. Name one that has them in tokenizer_config"
         )
-    needed = set(described_by(names, found.name, ignored))
-    if config.trust_remote_code:
-        needed.update(name for name in names if name.endswith(".py"))
-    if config.needed == "config":
-        return sorted(needed - set(CONFIGS[1:]))
-    needed.update(tokenizer_names(names))
+    config_only = config.needed == "config"
+    needed = beside_weights(
+        names, found.name, ignored, code=config.trust_remote_code, config_only=config_only
+    )
+    if config_only:
+        return sorted(needed)
     if not config.reinit_weights:
         first = index_name(names, found.name, ignored)
         needed.add(first)

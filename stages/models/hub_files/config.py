@@ -1,18 +1,24 @@
 """What is fetched from the Hub, and how."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from tunemill.stages.declaration import GraphMark, Idle, Runtime, SourceMark, StageConfig
+from tunemill.stages.errors import SettingError, SourceError
+from tunemill.stages.models.adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from tunemill.stages.models.files import INDEX_FILE
+from tunemill.stages.models.hub_files.wanted import beside_weights, index_name, not_ignored, tokenizer_names
 
 
 class HubFilesConfig(StageConfig):
     """A repository of the Hub, and which of its files are needed."""
 
     repository: Annotated[
-        str, GraphMark(), SourceMark(remote=True, revision="revision", token="hf_use_auth_token")  # noqa: S106
+        str,
+        GraphMark(),
+        SourceMark(remote=True, revision="revision", token="hf_use_auth_token", needs="counting"),  # noqa: S106
     ] = Field(description="the repository, as hf://models/<name>")
     needed: Annotated[Literal["model", "tokenizer", "config", "adapter"], GraphMark()] = Field(
         "model",
@@ -20,7 +26,8 @@ class HubFilesConfig(StageConfig):
         "adapter",
     )
     revision: Annotated[Runtime[str | None], GraphMark()] = Field(
-        None, description="branch, tag or commit, unset takes main: the key holds the commit behind it"
+        None,
+        description="branch, tag or commit, unset takes main: the key holds the hashes of the needed files",
     )
     hf_use_auth_token: Runtime[bool | None] = Field(
         None,
@@ -40,6 +47,32 @@ class HubFilesConfig(StageConfig):
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    def counting(self, names: Collection[str]) -> list[str] | None:
+        """The files that count, of all that a repository has: those that may be fetched, by their names alone.
+
+        Which weights an index names is in the index; all that it might name count. None where there is no such model.
+        """
+        ignored = self.base_model_ignore_patterns
+        left = not_ignored(names, ignored)
+        if self.needed == "tokenizer":
+            return tokenizer_names(left)
+        if self.needed == "adapter":
+            return [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if name in names]
+        try:
+            config_only = self.needed == "config"
+            found = beside_weights(
+                left, self.repository, ignored, code=self.trust_remote_code, config_only=config_only
+            )
+            reads_weights = not (self.reinit_weights or config_only)
+            first = index_name(left, self.repository, ignored) if reads_weights else None
+        except (SettingError, SourceError):
+            return None
+        if first is not None:
+            found.add(first)
+        if first == INDEX_FILE:
+            found.update(name for name in left if name.endswith(".safetensors"))
+        return sorted(found)
 
     def semantic(self) -> dict[str, Any]:
         """As in the base class. What is said of weights and of code changes nothing of a tokenizer."""

@@ -27,6 +27,15 @@ def tokenizer_names(names: Collection[str]) -> list[str]:
     return [name for name in names if TOKENIZER.fullmatch(name) or name == CONFIGS[0]]
 
 
+def beside_weights(
+    names: Collection[str], repository: str, patterns: Sequence[str], *, code: bool, config_only: bool
+) -> set[str]:
+    """The files of a model that are no weights, or its config alone, with its Python files if its `code` may run."""
+    found = set(described_by(names, repository, patterns))
+    found = found - set(CONFIGS[1:]) if config_only else found | set(tokenizer_names(names))
+    return found | {name for name in names if code and name.endswith(".py")}
+
+
 def described_by(names: Collection[str], repository: str, patterns: Sequence[str]) -> list[str]:
     """The files that describe a model. Raises where the repository holds no model."""
     if CONFIGS[0] in names:

@@ -119,11 +119,48 @@ def test_what_is_not_remembered_is_refused(hub, finished):
     assert done.returncode == 1 and "for a private one log in: hf auth login" in done.stderr
 
 
-def test_a_commit_that_changes_other_files_computes_no_more_than_it_must(hub, files, finished):
+def test_a_commit_that_changes_other_files_computes_nothing_and_fetches_nothing(hub, files, finished):
     project, _ = finished
-    hub.models[NAME].commit({**files, "README.md": b"# other words"}, "edited")
-    done = states(tell(hub, project, "run", "--json", "revision_of_model=edited", HF_TOKEN=TOKEN))
-    assert {name for name, state in done.items() if state == "computed"} == {"model_files", "tokenizer_files"}
+    commit = hub.models[NAME].commit({**files, "README.md": b"# other words", "LICENSE": b"mine"}, "edited")
+    hub.requests.clear()
+    for revision in ("edited", commit):
+        done = tell(hub, project, "run", "--json", f"revision_of_model={revision}", HF_TOKEN=TOKEN)
+        assert set(states(done).values()) == {"cached"}
+    # What is in a commit is asked for once.
+    assert hub.requests.count(f"GET /api/models/{NAME}/revision/{commit}") == 1
+    assert {request.rpartition("/")[2] for request in hub.requests} == {"edited", commit}
+    # Python files are a part of it only where they may run.
+    hub.models[NAME].commit({**files, "modeling_tiny.py": b"x = 1"}, "code")
+    plan = states(tell(hub, project, "plan", "--json", "revision_of_model=code", HF_TOKEN=TOKEN))
+    assert set(plan.values()) == {"cached"}
+
+
+def test_a_commit_that_changes_what_is_needed_is_fetched(hub, files, finished):
+    project, _ = finished
+    words = files["tokenizer_config.json"].replace(b"{", b'{"a_new_setting": 1, ', 1)
+    hub.models[NAME].commit({**files, "tokenizer_config.json": words}, "words")
+    plan = states(tell(hub, project, "plan", "--json", "revision_of_model=words", HF_TOKEN=TOKEN))
+    assert {plan["model_files"], plan["tokenizer_files"]} == {"run"}
+    weights = files["model.safetensors"][:-1] + bytes([files["model.safetensors"][-1] ^ 1])
+    hub.models[NAME].commit({**files, "model.safetensors": weights}, "weights")
+    done = tell(hub, project, "plan", "--json", "revision_of_model=weights", HF_TOKEN=TOKEN)
+    plan = states(done)
+    assert (plan["model_files"], plan["tokenizer_files"]) == ("run", "cached")
+    (node,) = [node for node in json.loads(done.stdout)["nodes"] if node["node"] == "model_files"]
+    assert node["reasons"] == [f"repository: the contents of hf://models/{NAME} changed"]
+
+
+def test_a_server_that_says_no_hashes_is_asked_for_its_commit(hub, files, tmp_path):
+    hub.model("tiny-org/plain").commit({**files, "README.md": b"1"})
+    project = make_project(tmp_path / "project", **{**KEYS, "base_model": "tiny-org/plain"})
+    hub.tells_hashes = False
+    try:
+        assert tell(hub, project, "run", "--only", "tokenizer").returncode == 0
+        assert states(tell(hub, project, "plan", "--json"))["tokenizer_files"] == "cached"
+        hub.models["tiny-org/plain"].commit({**files, "README.md": b"2"})
+        assert states(tell(hub, project, "plan", "--json"))["tokenizer_files"] == "run"
+    finally:
+        hub.tells_hashes = True
 
 
 def test_the_token_is_written_nowhere(finished):
