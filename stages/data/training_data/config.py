@@ -59,12 +59,30 @@ class TrainingDataConfig(StageConfig):
     dataset_keep_in_memory: Runtime[bool] = Field(
         False, description="hold the rows in memory: they are memory-mapped, so the system keeps what fits"
     )
-    skip_prepare_dataset: bool = Field(False, description="prepare rows while training: not supported")
-    streaming: bool = Field(False, description="read rows while training: only pretraining_dataset does that")
+    skip_prepare_dataset: bool = Field(
+        False, description="hand rows to training as they are, which images need: not supported"
+    )
+    streaming: Runtime[bool] = Field(
+        False, description="read rows while training: they are prepared once, and are the same either way"
+    )
+    streaming_multipack_buffer_size: Runtime[PositiveInt | None] = Field(
+        None, description="rows that a stream shuffles and packs at a time: here all are, so nothing reads it"
+    )
+    pretrain_multipack_buffer_size: Runtime[PositiveInt | None] = Field(
+        None, description="older name of streaming_multipack_buffer_size: nothing reads it either"
+    )
 
     def idle(self) -> Iterator[Idle]:
-        """How to pack what is not packed."""
+        """How to pack what is not packed, and how to stream what is prepared once."""
         yield from super().idle()
+        if self.streaming:
+            yield Idle(
+                "streaming",
+                "rows are prepared once, on disk, and read from there; they are counted, so max_steps may be left out",
+            )
+        for key in ("streaming_multipack_buffer_size", "pretrain_multipack_buffer_size"):
+            if self.is_set(key):
+                yield Idle(key, "all rows are shuffled and packed together, and not those of a buffer")
         if not self.sample_packing:
             for key in PACKING_KEYS:
                 if self.is_set(key):
@@ -125,14 +143,7 @@ class TrainingDataConfig(StageConfig):
     def _check_preparation(self) -> None:
         if self.skip_prepare_dataset:
             raise ConflictError(
-                "skip_prepare_dataset: true is not supported: rows are prepared once, in a node of their own, and "
-                "kept; remove it",
+                "skip_prepare_dataset: true is not supported: it hands rows to training untokenized, for images, or "
+                "tokenized, neither packed nor cut; here they are prepared once, in a node of their own. Remove it",
                 "skip_prepare_dataset",
-            )
-        if self.streaming:
-            raise ConflictError(
-                "streaming: true with datasets is not supported: rows are prepared once, on disk, in bounded "
-                "memory. Remove it; of a large dataset take a part by split: train[:10000], and for plain texts "
-                "use pretraining_dataset",
-                "streaming",
             )

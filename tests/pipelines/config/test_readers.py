@@ -23,7 +23,6 @@ from tunemill.pipelines.config.schema import json_schema
         ({**ORPO, "group_by_length": True}, "group_by_length", "sft", "orpo"),
         ({**ORPO, "cut_cross_entropy": True}, "cut_cross_entropy", "sft", "orpo"),
         ({**SFT, "pretrain_multipack_attn": False}, "pretrain_multipack_attn", "pretraining_data", "sft"),
-        ({**SFT, "streaming_multipack_buffer_size": 5}, "streaming_multipack_buffer_size", "pretraining_data", "sft"),
         ({**PRETRAINING, "dataset_shard_num": 2}, "dataset_shard_num", "training_data", "sft"),
         ({**PRETRAINING, "eot_tokens": ["x"]}, "eot_tokens", "tokenized", "sft"),
         (entry(SFT, "datasets", length=5), "datasets[0].length", "synthetic", "sft"),
@@ -110,6 +109,12 @@ def test_keys_at_their_default_and_those_of_later_stages_are_passed_over(tmp_pat
         ),
         ({**PRETRAINING, "pretrain_multipack_attn": False}, ["pretrain_multipack_attn"]),
         ({**PRETRAINING, "streaming": True}, ["streaming"]),
+        (
+            {**SFT, "streaming": True, "streaming_multipack_buffer_size": 5},
+            ["streaming", "streaming_multipack_buffer_size"],
+        ),
+        ({**SFT, "pretrain_multipack_buffer_size": 5}, ["pretrain_multipack_buffer_size"]),
+        ({**ORPO, "streaming": True}, ["streaming"]),
         ({**PRETRAINING, "dataset_num_proc": 4}, ["dataset_num_proc"]),
     ],
 )

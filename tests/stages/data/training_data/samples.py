@@ -10,5 +10,5 @@ SAMPLES = Samples(
         "sample_packing_group_size": {"sample_packing": True},
         "sample_packing_sequentially": {"sample_packing": True},
     },
-    refused=frozenset(["skip_prepare_dataset", "streaming"]),
+    refused=frozenset(["skip_prepare_dataset"]),
 )

@@ -280,7 +280,6 @@ def test_nothing_left(prepare, lengths, settings, message):
         ({"dataset_shard_idx": 0}, "need each other"),
         ({"dataset_shard_num": 2, "dataset_shard_idx": 2}, "not one of dataset_shard_num: 2 parts"),
         ({"skip_prepare_dataset": True}, "skip_prepare_dataset: true is not supported"),
-        ({"streaming": True}, r"take a part by split: train\[:10000\]"),
     ],
 )
 def test_settings_that_are_refused(settings, message):
