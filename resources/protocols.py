@@ -14,8 +14,8 @@ LINEAGE_FILE = "tunemill_lineage.json"
 ADOPTED = "adopted"
 HUB = "hf://"
 HUB_DATASETS, HUB_MODELS = f"{HUB}datasets/", f"{HUB}models/"
-# The kind of an identity: of a repository of the Hub, the files that are needed.
-HUB_FILES = "hub_files"
+# The kind of an identity: the needed files of a repository of the Hub.
+HUB_FILES = "files of the hub"
 WILDCARDS = re.compile(r"[*?\[]")
 PACKAGES = {
     "s3": "s3fs",

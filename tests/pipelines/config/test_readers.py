@@ -114,7 +114,6 @@ def test_keys_at_their_default_and_those_of_later_stages_are_passed_over(tmp_pat
             ["streaming", "streaming_multipack_buffer_size"],
         ),
         ({**SFT, "pretrain_multipack_buffer_size": 5}, ["pretrain_multipack_buffer_size"]),
-        ({**ORPO, "streaming": True}, ["streaming"]),
         ({**PRETRAINING, "dataset_num_proc": 4}, ["dataset_num_proc"]),
     ],
 )
