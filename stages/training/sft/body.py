@@ -16,10 +16,11 @@ from tunemill.stages.models.positions_body import check_positions, table_of_posi
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.added_loss_body import balances_experts
 from tunemill.stages.training.loop_body import plain_model, train
-from tunemill.stages.training.method import Method
+from tunemill.stages.training.method import Method, OwnLoss
 from tunemill.stages.training.order_body import Sequences
 from tunemill.stages.training.samples_body import with_samples
 from tunemill.stages.training.sft.config import SftConfig
+from tunemill.stages.training.sft.loss import entropy_weighted, trained_tokens
 
 
 def sft(
@@ -47,9 +48,17 @@ def sft(
         examples=sequences,
         collator=partial(collator_of, config, report),
         check=partial(check_model, config, sequences, evaluation_data, report),
+        own_loss=own_loss_of(config),
         score=None if evaluation_data is None else scorer(config, base_model, evaluation_data, report),
     )
     train(config.going_on_from(stored_adapter), base_model, method, out, report)
+
+
+def own_loss_of(config: SftConfig) -> OwnLoss | None:
+    """The loss of EAFT where it is asked for; else the model computes it."""
+    if not config.use_eaft:
+        return None
+    return OwnLoss(partial(entropy_weighted, alpha=config.eaft_alpha, k=config.eaft_k), trained_tokens)
 
 
 def collator_of(config: SftConfig, report: Report, model: Any) -> Collator:

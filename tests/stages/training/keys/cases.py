@@ -461,6 +461,12 @@ SEQUENCES: dict[str, list[Case]] = {
     "group_by_length": [Case((False, True), see.rows_read, {"max_steps": None, "micro_batch_size": 2})],
 }
 
+EAFT: dict[str, list[Case]] = {
+    "use_eaft": [Case((None, True), see.weights, SGD), Case((None, True), see.chosen_kernels)],
+    "eaft_alpha": [Case((0.0, 1.0, 2.0), see.weights, {**SGD, "use_eaft": True})],
+    "eaft_k": [Case((1, 2, 20), see.weights, {**SGD, "use_eaft": True})],
+}
+
 ORPO: dict[str, list[Case]] = {
     "orpo_alpha": [
         Case((0.1, 0.5), see.weights, SGD, method="orpo"),
@@ -487,6 +493,7 @@ GROUPS = (
     KERNELS,
     RHYTHM,
     SEQUENCES,
+    EAFT,
     ORPO,
 )
 

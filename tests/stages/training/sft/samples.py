@@ -5,6 +5,8 @@ from support.samples import TESTS, Samples, load
 SAMPLES = load(TESTS / "stages" / "training" / "samples.py") | Samples(
     beside={
         "chunked_cross_entropy_num_chunks": {"chunked_cross_entropy": True},
+        "eaft_alpha": {"use_eaft": True},
+        "eaft_k": {"use_eaft": True},
         "multipack_real_batches": {"sample_packing": True},
     },
 )
