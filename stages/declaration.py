@@ -268,6 +268,10 @@ class StageConfig(Settings):
         """The settings that let code run which came with a model, and which: a note that nobody should miss."""
         return iter(())
 
+    def depends_on_machine(self) -> Iterator[Idle]:
+        """The settings by which results depend on the machine as no key can say, and how: a note."""
+        return iter(())
+
     def unused_inputs(self) -> frozenset[str]:
         """The runtime inputs that nothing would be done with under these settings."""
         return frozenset()

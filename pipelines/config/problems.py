@@ -24,7 +24,8 @@ Kind = Literal[
     "code",
 ]
 # These stop nobody: a setting that asks for nothing here, a key that was read under another name, a value that other
-# readers of YAML take for something else, what this machine lacks and another may have, and code that will run.
+# readers of YAML take for something else, what this machine lacks or does otherwise than another, and code that will
+# run.
 NOTES: frozenset[Kind] = frozenset({"idle", "renamed", "ambiguous", "elsewhere", "code"})
 
 

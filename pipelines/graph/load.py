@@ -123,6 +123,10 @@ def nodes_of(found: Sequence[Place], document: Document, look_at: LookAt) -> tup
         problems += [
             problem_at(piece.places[item.key], document, "code", item.reason) for item in config.runs_code()
         ]
+        problems += [
+            problem_at(piece.places[item.key], document, "elsewhere", item.reason)
+            for item in config.depends_on_machine()
+        ]
         if without_gpu:
             problems += meant_without_gpu(config, piece.places, document)
         if not refused and look_at(nodes[-1]):

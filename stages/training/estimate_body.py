@@ -27,7 +27,7 @@ from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.layers_body import LAYERS_AT_ONCE, waiting_bytes
 from tunemill.stages.training.machine_body import Precision, choose_precision
 from tunemill.stages.training.optimizers.groups_body import embedding_parameters, parameter_groups
-from tunemill.stages.training.optimizers.state_bytes import state_bytes
+from tunemill.stages.training.optimizers.state_bytes import IN_MAIN_MEMORY, state_bytes
 from tunemill.stages.training.optimizers.table import OPTIMIZERS
 from tunemill.stages.training.shapes_body import build_model, kept_elsewhere, losses_of, place
 
@@ -275,6 +275,9 @@ def optimizer_bytes(config: TrainingKeys, model: Any, *, on_gpu: bool) -> tuple[
                 targeted="rank" in group, embedding=id(one) in embeddings,
             )  # fmt: skip
             sizes.append(one.numel() * one.element_size())
+    if on_gpu and chosen.made_by in IN_MAIN_MEMORY:
+        # What of it a parameter needs is on the device while that one steps.
+        return 0, 5 * max(sizes)
     if chosen.fixed.get("fused") or chosen.library == "bitsandbytes":
         return kept, 0
     # PyTorch's own step over all parameters at once on a GPU; all others go from one to the next.

@@ -94,7 +94,8 @@ def fitting_memory(attempt: Callable[[TrainingKeys], None], config: TrainingKeys
         config = smaller
         report.log(
             f"memory ran out; going on with micro_batch_size: {config.micro_batch_size} and "
-            f"gradient_accumulation_steps: {config.gradient_accumulation_steps}, the same sequences in a step"
+            f"gradient_accumulation_steps: {config.gradient_accumulation_steps}: the same sequences in a step, "
+            f"added up in another order, so that its last bits are those of this machine"
         )
     if config.auto_find_batch_size:
         report.summary(

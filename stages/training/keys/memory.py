@@ -95,6 +95,16 @@ class MemoryKeys(StageConfig):
         both = (self.gc_collect_steps, self.torch_empty_cache_steps)
         return self.gc_steps if both == (None, None) else None
 
+    def depends_on_machine(self) -> Iterator[Idle]:
+        """A size that is known when memory has run out."""
+        yield from super().depends_on_machine()
+        if self.auto_find_batch_size:
+            reason = (
+                "where memory runs out the same steps are added up in smaller micro batches, so the last bits of the "
+                "result depend on the machine's memory; the report says which size was used"
+            )
+            yield Idle("auto_find_batch_size", reason)
+
     def needs_gpu(self) -> Iterator[Idle]:
         """What leaves a GPU's memory."""
         yield from super().needs_gpu()

@@ -29,6 +29,8 @@ LIKE_PARAMETER = {
     "flashoptim:FlashSGDW": 1,
     "flashoptim:FlashLion": 1,
 }
+# Classes whose state is in main memory, wherever the parameter is.
+IN_MAIN_MEMORY = frozenset({"grokadamw:GrokAdamW"})
 BNB_STATES = {"AdamW": 2, "Lion": 1, "AdEMAMix": 3, "RMSprop": 1}
 # Bits of a state's values, and the numbers in float32 of the table that they stand for.
 TORCHAO_BITS = {"AdamW8bit": (8, 256), "AdamWFp8": (8, 0), "AdamW4bit": (4, 16)}
@@ -88,8 +90,13 @@ def _torchao(kind: str, settings: Mapping[str, Any], count: int, itemsize: int) 
 
 
 def _projected(chosen: Optimizer, settings: Mapping[str, Any], shape: Sequence[int], itemsize: int) -> int:
-    """Two states of a gradient that is projected onto `rank` directions of its smaller side, and the projection."""
+    """The state of a gradient that is projected onto `rank` directions of its smaller side, and the projection.
+
+    The state are two tensors like the projected gradient, or its rows and columns in float32.
+    """
     rank = min(int({**chosen.targets, **settings}["rank"]), *shape)
+    if chosen.made_by in FACTORED:
+        return _rows_and_columns((max(shape), rank)) + 4 * rank * min(shape)
     return itemsize * rank * (2 * max(shape) + min(shape))
 
 

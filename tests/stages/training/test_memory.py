@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.configs import SFT, load
 from support.tiny_model import Heard, folder_bytes, make_model, random_rows, training_data, workspace
 from torch import nn
 
@@ -76,6 +77,16 @@ def test_smaller_micro_batches_make_the_same_steps(error: type[Exception]) -> No
     fitting_memory(failing_above(3, seen, error), given, heard.report)
     assert seen == [(12, 2), (6, 4), (3, 8)]
     assert heard.summary == {"micro_batch_size": 3, "gradient_accumulation_steps": 8}
+    first, second = (event["message"] for event in heard.of("log"))
+    assert "micro_batch_size: 6 and gradient_accumulation_steps: 4" in first and "last bits" in second
+
+
+def test_the_plan_says_that_the_size_is_the_machines(tmp_path: Path) -> None:
+    notes = load(tmp_path, {**SFT, "auto_find_batch_size": True}).notes
+    assert [note.path for note in notes if "depend on the machine's memory" in note.message] == [
+        "auto_find_batch_size"
+    ]
+    assert not [note for note in load(tmp_path, SFT).notes if "depend on the machine" in note.message]
 
 
 def test_an_odd_size_goes_to_one_that_divides_it() -> None:

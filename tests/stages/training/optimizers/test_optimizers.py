@@ -340,18 +340,27 @@ def tensors_in(item: Any) -> list[Any]:
     return [inside] if isinstance(inside, torch.Tensor) else []
 
 
-# GrokAdamW's state lies outside of its `state`; that of Adafactor on a projection is estimated too high.
-OTHERWISE = {"grokadamw", "galore_adafactor", "galore_adafactor_layerwise"}
-
-
-@pytest.mark.parametrize("name", [name for name in RUN_HERE if name not in OTHERWISE])
+@pytest.mark.parametrize("name", RUN_HERE)
 def test_keeps_as_much_as_was_said(name: str) -> None:
     made = model()
     optimizer = build(name, made)
     steps(made, optimizer, range(2))
     parts = getattr(optimizer, "parts", [optimizer])
-    kept = bytes_of([tensors_in(dict(one.state)) for one in parts])
+    # GrokAdamW keeps its state in the groups.
+    states = [
+        state
+        for one in parts
+        for state in (one.state, *(group.get("state", {}) for group in one.param_groups))
+    ]
+    kept = bytes_of([tensors_in(dict(state)) for state in states])
     assert optimizer_bytes(config(name), made, on_gpu=False)[0] == pytest.approx(kept, rel=0.03, abs=2000)
+
+
+def test_a_state_in_main_memory_takes_nothing_of_a_gpu() -> None:
+    made = model()
+    sizes = [one.numel() for one in made.parameters()]
+    assert optimizer_bytes(config("grokadamw"), made, on_gpu=True) == (0, 5 * 4 * max(sizes))
+    assert optimizer_bytes(config("grokadamw"), made, on_gpu=False)[0] == 3 * 4 * sum(sizes)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
