@@ -9,7 +9,6 @@ from tunemill.pipelines.config.idle_keys import is_idle
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.own_keys import Declared, declared_by
 from tunemill.pipelines.config.problems import Problem, given
-from tunemill.pipelines.config.reasons import REASONS
 from tunemill.pipelines.config.renamed_keys import REMOVED
 from tunemill.pipelines.config.schema import (
     KeyTree,
@@ -114,9 +113,7 @@ def _foreign(key: str, place: KeyPath, document: Document) -> Problem | None:
         message = f"is a key of {' and '.join(elsewhere)}, and is not read under {place[0]}; take it out"
         return problem_at(place, document, "unread", message)
     if _is_axolotls(place):
-        message = REASONS.get(
-            key, "a key of Axolotl that Tunemill does not support yet; take it out or set it to null"
-        )
+        message = "a key of Axolotl that Tunemill does not support yet; take it out or set it to null"
         return problem_at(place, document, "unsupported", message)
     return None
 

@@ -9,6 +9,9 @@ SET_BY_LAUNCHER = "the launcher sets it"
 TRANSFORMERS_EXPERTS = (
     "experts are computed by transformers' own implementation, which is the same but for rounding"
 )
+TO_NVFP4 = (
+    "a base in NVFP4 is read as numbers in 16 bits and merged as such, so no rounding takes from the adapter"
+)
 # Key -> why nothing reads it.
 ALWAYS = {
     "axolotl_config_path": "it is the place of this file",
@@ -20,6 +23,9 @@ ALWAYS = {
     "freeze_mm_modules": "training is on texts, in which modules for images and sound get no gradient",
     "eval_table_size": "in Axolotl generate_samples replaces it, which shows here too what the model writes",
     "fsdp_final_state_dict_type": "Axolotl does not read it either",
+    "gptq_disable_exllama": "weights of GPTQ are read as numbers in 16 bits, with which no kernel of ExLlama runs",
+    "gptq_groupsize": "the model's config.json says it",
+    "gptq_model_v1": "the model's config.json says it",
     "is_falcon_derived_model": "models are told by their config.json",
     "is_llama_derived_model": "models are told by their config.json",
     "is_mistral_derived_model": "models are told by their config.json",
@@ -29,6 +35,8 @@ ALWAYS = {
     "low_cpu_mem_usage": "weights are always read one after the other",
     "lr_div_factor": "Axolotl does not read it either",
     "max_prompt_len": "Axolotl does not read it either",
+    "nvfp4_merge_aware": TO_NVFP4,
+    "nvfp4_merge_aware_start_step": TO_NVFP4,
     "preprocess_iterable": "Axolotl does not read it either",
     "strict": "an override of a key that is not in the file is always taken, and checked like the file",
     "use_kernels": "kernels are chosen by `kernels` and `liger_*`, and transformers computes the rest",
@@ -37,7 +45,13 @@ ALWAYS = {
     "world_size": SET_BY_LAUNCHER,
 }
 # Key -> the value that asks for what happens anyway, and what that is.
-AT_VALUE = {"save_safetensors": (True, "weights are always saved as safetensors")}
+AT_VALUE = {
+    "dsv4_fp4_grouped_mode": (
+        "nvfp4",
+        "experts in NVFP4 are read as numbers in 16 bits, and multiplied as such",
+    ),
+    "save_safetensors": (True, "weights are always saved as safetensors"),
+}
 
 
 def idle_keys(document: Document) -> Iterator[Problem]:

@@ -13,7 +13,13 @@ from tunemill.stages.artifacts import FetchedModel, Model, Tokenizer
 from tunemill.stages.errors import SettingError, SourceError
 from tunemill.stages.models.base_model.config import BaseModelConfig
 from tunemill.stages.models.base_model.fit_body import check_fit
-from tunemill.stages.models.base_model.folder import fault_of_class, fault_of_folder, fault_of_settings
+from tunemill.stages.models.base_model.folder import (
+    fault_of_class,
+    fault_of_folder,
+    fault_of_gptq_key,
+    fault_of_settings,
+    settings_of,
+)
 from tunemill.stages.models.base_model.layouts.read_body import as_plain
 from tunemill.stages.models.base_model.overrides_body import overridden_config
 from tunemill.stages.models.base_model.special_tokens import align_special_tokens
@@ -171,6 +177,8 @@ def _config_folder(config: BaseModelConfig, folder: Path) -> Path:
 
 
 def _check_settings(config: BaseModelConfig, folder: Path) -> None:
+    if reason := fault_of_gptq_key(folder, settings_of(folder) or {}, config.gptq):
+        raise SettingError(f"{'gptq' if config.gptq else 'base_model'}: {reason}.")
     folder = _config_folder(config, folder)
     if not (folder / "config.json").is_file():
         raise SourceError(f"base_model_config: {folder}: no config.json in it.")

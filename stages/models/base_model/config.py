@@ -18,11 +18,13 @@ from tunemill.stages.declaration import (
 from tunemill.stages.models.base_model.folder import (
     fault_of_class,
     fault_of_folder,
+    fault_of_gptq_key,
     fault_of_settings,
     quantized_by,
     settings_of,
 )
 from tunemill.stages.models.base_model.layers import fault_of_tensors
+from tunemill.stages.models.base_model.layouts.formats import FAULTS
 from tunemill.stages.models.base_model.rope import given_rope
 from tunemill.stages.models.linearized import KEY as LINEARIZED
 from tunemill.stages.models.linearized import fault_of_type
@@ -109,6 +111,9 @@ class BaseModelConfig(StageConfig):
     )
     model_quantization_config_kwargs: UnpackingSettings = Field(
         UnpackingSettings(), description="arguments of model_quantization_config; dequantize: true is needed"
+    )
+    gptq: bool = Field(
+        False, description="the model's weights are quantized by GPTQ: they are read as numbers in 16 bits"
     )
     llama4_linearized_experts: bool = Field(
         False,
@@ -204,6 +209,9 @@ class BaseModelConfig(StageConfig):
         if reason := fault_of_folder(folder, reads_weights=not self.reinit_weights):
             yield Fault("base_model", reason)
             return
+        if reason := fault_of_gptq_key(folder, settings_of(folder) or {}, self.gptq):
+            yield Fault("gptq" if self.gptq else "base_model", reason)
+            return
         if given is not None:
             return
         stored = settings_of(folder)
@@ -225,7 +233,7 @@ class BaseModelConfig(StageConfig):
 
     def _fault_of_quantized(self, folder: Path, stored: Mapping[str, Any]) -> str | None:
         read_as_numbers = self.model_quantization_config is not None or self.llama4_linearized_experts
-        if quantized_by(stored) is None or read_as_numbers:
+        if quantized_by(stored) in (None, *FAULTS) or read_as_numbers:
             return None
         if self.adapter is None:
             return (

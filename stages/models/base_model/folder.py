@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tunemill.stages.models.base_model.layouts.formats import FAULTS, GPTQ
 from tunemill.stages.models.files import weight_files
 from tunemill.stages.models.own_code import AUTO
 
@@ -56,11 +57,27 @@ def fault_of_settings(
             f"model_quantization_config: {UNPACKED_BY[method]} and model_quantization_config_kwargs: "
             f"{{dequantize: true}}"
         )
+    if method is not None and method in FAULTS:
+        reason = FAULTS[method](stored["quantization_config"])
+        instead = "Start from the model in full precision, or another quantization of it"
+        return None if reason is None else f"{folder}: already quantized, by {method}: {reason}. {instead}"
     if method is not None and method != BITSANDBYTES:
         return (
             f"{folder}: already quantized, by {method}, and of quantized models an adapter is trained on those of "
             f"{BITSANDBYTES} only. Start from the model in full precision, with load_in_4bit: true to "
             f"save memory"
+        )
+    return None
+
+
+def fault_of_gptq_key(folder: Path, stored: Mapping[str, Any], asked: bool) -> str | None:
+    """Where the key `gptq` and the folder do not say the same."""
+    method = quantized_by(stored)
+    if asked and method != GPTQ:
+        return f"true, but the weights of {folder} are not quantized by GPTQ. Take it out"
+    if method == GPTQ and not asked:
+        return (
+            f"{folder}: its weights are quantized by GPTQ. Set gptq: true to read them as numbers in 16 bits"
         )
     return None
 

@@ -17,6 +17,9 @@ KERNELS = "axolotl.integrations.kernels.KernelsPlugin"
         ("use_sonicmoe", True),
         ("liger_rms_norm_gated", True),
         ("freeze_mm_modules", True),
+        ("gptq_disable_exllama", True),
+        ("nvfp4_merge_aware", True),
+        ("dsv4_fp4_grouped_mode", "nvfp4"),
         ("experts_implementation", "scattermoe"),
         ("plugins", [KERNELS]),
     ],
@@ -79,18 +82,6 @@ def test_nobody_evaluated_still_lets_held_out_rows_be_watched(tmp_path: Path) ->
     (trained,) = (node for node in pipeline.nodes if node.name == "trained")
     assert trained.inputs["evaluation_data"] == ("evaluation_data",)
     assert not pipeline.notes and not any(node.name.startswith("evaluation_of") for node in pipeline.nodes)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "said"),
-    [
-        ("nvfp4_merge_aware", True, "merged models are in 16 bits"),
-    ],
-)
-def test_what_is_not_supported_says_what_is(tmp_path: Path, key: str, value: Any, said: str) -> None:
-    (problem,) = problems(tmp_path, {**SFT, key: value})
-    assert problem.kind == "unsupported" and said in problem.message
-    load(tmp_path, {**SFT, key: None})
 
 
 def test_the_config_of_a_model_of_the_hub_is_a_node(tmp_path: Path) -> None:
