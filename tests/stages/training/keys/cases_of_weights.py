@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 from stages.training.keys.case import CONSTANT, EVERY, FACTORS, LORA, Case, lora, without
 from stages.training.keys.trainings import Settings
+from support.samples import TESTS
 
 from stages.training.keys import observations as see
 
+STORED = str(TESTS / "support" / "stored_adapter")
 WHOLE_NAMES = ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"]
 
 
@@ -82,6 +84,10 @@ ADAPTER: dict[str, list[Case]] = {
     ],
     "quantize_moe_experts": [Case((False, True), see.refusal, LORA)],
     "llama4_linearized_experts": [Case((False, True), see.refusal, LORA)],
+    "has_stored_adapter": [Case((False, True), see.faulty_keys, EVERY)],
+    "base_on_hub": [
+        Case(("owner/first", "owner/second"), see.doubts, {"adapter": "lora", "lora_model_dir": STORED})
+    ],
     "lora_model_dir": [Case((None, "/no/such/adapter"), see.refusal, LORA)],
     "peft_use_dora": [Case((False, True), see.trained_parameters, LORA)],
     "lora_target_parameters": [

@@ -43,7 +43,17 @@ def source_of_swiglu(seen: Seen) -> str | None:
 
 
 # What is seen of a config alone, without a training.
-OF_CONFIGS = (idle_keys, chosen_kernels, source_of_swiglu)
+def faulty_keys(seen: Seen) -> list[str]:
+    """Keys that the files which are named do not agree with."""
+    return [item.key for item in seen.config.faults()]
+
+
+def doubts(seen: Seen) -> list[str]:
+    """What a stored adapter says of another base."""
+    return list(seen.config.doubts())
+
+
+OF_CONFIGS = (idle_keys, chosen_kernels, source_of_swiglu, faulty_keys, doubts)
 
 
 def reported_kernels(seen: Seen) -> list[Any]:

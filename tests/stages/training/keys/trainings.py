@@ -118,7 +118,8 @@ class Trainings:
             method: {
                 name: MAKERS[given.artifact](folder / method / name)
                 for name, given in stage.inputs.items()
-                if given.artifact is not Model
+                # A stored adapter is optional.
+                if given.artifact in MAKERS
             }
             for method, stage in METHODS.items()
         }
