@@ -12,9 +12,9 @@ from stages.training.keys.case import (
     Case,
     without,
 )
+from stages.training.keys.cases_of_own_code import OWN_CODE
 from stages.training.keys.cases_of_weights import ADAPTER, FROZEN, RESTARTED
 from stages.training.keys.trainings import Settings
-from support.plugin_files import FILES, OTHER, OTHER_TRAINER, TRAINER
 
 from stages.training.keys import observations as see
 
@@ -344,18 +344,6 @@ KERNELS: dict[str, list[Case]] = {
     ],
     "lora_o_kernel": [Case((None, True), see.refusal, LORA), Case((None, False), see.chosen_kernels, LORA)],
     "plugins": [Case(([], [CUT]), see.refusal), Case(([], ["grokfast"]), see.weights, SGD)],
-    "plugin_code": [Case((FILES, OTHER), see.weights, {"plugins": ["own_plugin.Steps"]})],
-    "trainer_cls": [Case((None, "own_trainer.Weighs"), see.weights, {**SGD, "trainer_code": TRAINER})],
-    "trainer_code": [
-        Case((TRAINER, OTHER_TRAINER), see.weights, {**SGD, "trainer_cls": "own_trainer.Weighs"})
-    ],
-    "plugin_settings": [
-        Case(
-            ({}, {"shrink": 0.5}),
-            see.weights,
-            {"plugins": ["own_plugin.Freezes"], "plugin_code": FILES},
-        )
-    ],
     "liger_rope": [Case((False, True), see.refusal)],
     "liger_rms_norm": [Case((False, True), see.refusal)],
     "liger_glu_activation": [Case((False, True), see.refusal)],
@@ -491,6 +479,7 @@ GROUPS = (
     WATCH,
     DEVICES,
     KERNELS,
+    OWN_CODE,
     RHYTHM,
     SEQUENCES,
     EAFT,
