@@ -17,6 +17,7 @@ PLACES = f"{ONE}, and the whole model goes to it"
 SPEAKS = f"{ONE}, so it exchanges nothing with others"
 COPIES = f"{ONE}, so there are no copies of it; {SAME}"
 READS = f"{ONE} process, and reads every batch itself"
+STARTS = f"{ONE}, so there are no workers to start; {SAME}"
 LIMITS = f"it limits what of the model goes where; {PLACES}"
 RECOMPUTES = "for activations that are computed twice write gradient_checkpointing: true"
 # What a DeepSpeed config may hold that would replace keys of the YAML, and those keys.
@@ -77,6 +78,12 @@ class DeviceKeys(StageConfig):
     accelerator_config: Runtime[AcceleratorSettings | None] = Field(
         None, description=f"how processes share batches: {READS}"
     )
+    use_ray: Runtime[bool] = Field(False, description=f"start the workers with Ray Train: {STARTS}")
+    ray_num_workers: Runtime[PositiveInt | None] = Field(None, description=f"how many workers: {STARTS}")
+    ray_run_name: Runtime[str | None] = Field(None, description=f"name of the run in Ray: {STARTS}")
+    resources_per_worker: Runtime[dict[str, int | float] | None] = Field(
+        None, description=f"what Ray sets aside for a worker: {STARTS}"
+    )
     device_map: Runtime[str | dict[str, str | int] | None] = Field(
         None, description=f"which part of the model goes to which device: {PLACES}"
     )
@@ -134,6 +141,10 @@ class DeviceKeys(StageConfig):
             "ddp_broadcast_buffers": (self.ddp_broadcast_buffers, SPEAKS),
             "ddp_find_unused_parameters": (self.ddp_find_unused_parameters, SPEAKS),
             "accelerator_config": (self.accelerator_config, READS),
+            "use_ray": (self.use_ray, STARTS),
+            "ray_num_workers": (self.ray_num_workers, STARTS),
+            "ray_run_name": (self.ray_run_name, STARTS),
+            "resources_per_worker": (self.resources_per_worker, STARTS),
             "device_map": (self.device_map, PLACES),
             "max_memory": (self.max_memory, LIMITS),
             "gpu_memory_limit": (self.gpu_memory_limit, LIMITS),
