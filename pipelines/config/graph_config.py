@@ -10,10 +10,15 @@ from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.resources.local import local_path
 from tunemill.resources.protocols import ADOPTED, HUB_MODELS
 from tunemill.stages.declaration import ConflictError, HubMark, Idle, StageConfig, YamlMark, not_yet
+from tunemill.stages.models.prompts import LLAMA_ADAPTER
 from tunemill.stages.models.quantization import NOT_STORED
 
 # The lists of which each item is a dataset entry.
 ENTRY_LISTS = ("datasets", "test_datasets", "pretraining_dataset")
+# Why there is no merged model.
+NOT_FOLDED = (
+    "the prompts of adapter: llama-adapter change no weight, so that nothing of them can be folded in"
+)
 # `type:` of entries whose rows are made up, not read.
 SYNTHETIC_TYPE = "_synthetic"
 PreferenceMethod = Literal["dpo", "ipo", "kto", "orpo", "simpo"]
@@ -146,11 +151,23 @@ class GraphConfig(StageConfig):
             raise ConflictError(
                 "there is no merged model to evaluate without `adapter`", "evaluate", "adapter"
             )
+        if "merged" in asked and not self.merges:
+            raise ConflictError(
+                f"there is no merged model: {NOT_FOLDED}. Name `trained`, which is the adapter beside its base",
+                "evaluate",
+                "adapter",
+            )
         if "quantized" in asked and not self.quantizes:
             raise ConflictError(
                 "there is no quantized model to evaluate without `quantization` or `qat`",
                 "evaluate",
                 "quantization",
+            )
+        if self.quantization is not None and self.adapter is not None and not self.merges:
+            raise ConflictError(
+                f"quantization is of a model without an adapter, and {NOT_FOLDED}. Remove it",
+                "quantization",
+                "adapter",
             )
         if self.test_datasets and self.val_set_size:
             raise ConflictError(
@@ -204,6 +221,11 @@ class GraphConfig(StageConfig):
             yield Idle(
                 "lora_model_dir", "a setting of an adapter, and adapter is unset: every parameter is trained"
             )
+
+    @property
+    def merges(self) -> bool:
+        """Whether an adapter is folded into its base."""
+        return self.adapter not in (None, LLAMA_ADAPTER)
 
     @property
     def adapter_from(self) -> str | None:

@@ -186,9 +186,10 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
         models["trained"] = {"model": ("trained",)}
     else:
         found.append(Place("trained", replace(method, output=Adapter), inputs, given=given))
-        found.append(merged_place(graph))
         models["trained"] = {"model": (frozen,), "adapter": ("trained",)}
-        models["merged"] = {"model": ("merged",)}
+        if graph.merges:
+            found.append(merged_place(graph))
+            models["merged"] = {"model": ("merged",)}
     if graph.quantizes:
         full = "trained" if graph.adapter is None else "merged"
         found.append(Place("quantized", QUANTIZED, {"model": (full,)}))

@@ -7,6 +7,8 @@ from typing import Any
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# What ours say of their base: a path would differ from store to store, and it is the artifact beside them in the graph.
+BASE_NAME = "base_model"
 
 
 def stored_settings(folder: Path) -> dict[str, Any] | None:

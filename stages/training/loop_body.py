@@ -18,10 +18,10 @@ from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
 from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training.adapters.add_body import add_adapter, save_adapter
 from tunemill.stages.training.adapters.from_data_body import Examined, start_from_data
 from tunemill.stages.training.adapters.linearized_body import linearize_experts
 from tunemill.stages.training.adapters.loftq_body import tell_rounding
-from tunemill.stages.training.adapters.lora_body import add_adapter, save_adapter
 from tunemill.stages.training.adapters.quantized_base_body import check_quantized, hold_experts_packed
 from tunemill.stages.training.adapters.relora_body import Restarts
 from tunemill.stages.training.adapters.starts_body import prove_start
@@ -428,7 +428,7 @@ def save(
 ) -> None:
     """Write the adapter or the model, with the tokenizer."""
     if config.adapter is not None:
-        save_adapter(model, out.data)
+        save_adapter(config, model, out.data)
         if model.rounding is not None:
             tell_rounding(model.rounding, report)
         if model.first_factors or model.folded or model.rounded_through:

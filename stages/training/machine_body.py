@@ -67,8 +67,9 @@ def choose_precision(config: TrainingKeys) -> Precision:
         return Precision(torch.float32)
     if not config.fp16 and torch.cuda.is_bf16_supported(including_emulation=False):
         return Precision(torch.bfloat16, bf16=True)
-    # The gradient scaler refuses float16 parameters, so a full fine-tune keeps float32 ones under autocast.
-    return Precision(torch.float16 if config.adapter else torch.float32, fp16=True)
+    # The gradient scaler refuses float16 parameters: what is trained keeps float32 ones under autocast. Factors have
+    # their own type, other than the weights around them.
+    return Precision(torch.float16 if config.has_factors else torch.float32, fp16=True)
 
 
 def check_attention(config: TrainingKeys) -> None:

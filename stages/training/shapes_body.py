@@ -14,8 +14,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoModelFo
 from tunemill.kernels.functions.chunked_cross_entropy import chunked_cross_entropy
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.quantization_body import round_in_forward
+from tunemill.stages.training.adapters.add_body import add_adapter
 from tunemill.stages.training.adapters.linearized_body import linearize_experts
-from tunemill.stages.training.adapters.lora_body import add_adapter
 from tunemill.stages.training.batch_shapes_body import BatchShape
 from tunemill.stages.training.experts_body import set_experts
 from tunemill.stages.training.frozen_body import freeze_all_but, layers_of

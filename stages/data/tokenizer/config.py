@@ -21,6 +21,7 @@ from tunemill.stages.declaration import (
     StageConfig,
     TextOrFile,
 )
+from tunemill.stages.models.prompts import LLAMA_ADAPTER
 
 MISTRAL_MISSING = (
     "true needs the package mistral-common, which is not installed. Install it: pip install "
@@ -110,9 +111,9 @@ class TokenizerConfig(StageConfig):
     @property
     def leaves_new_tokens_untrained(self) -> bool:
         """Whether an adapter is trained and the rows of new tokens are not."""
-        return self.adapter is not None and not (
-            self.lora_modules_to_save or self.peft_trainable_token_indices
-        )
+        if self.adapter in (None, LLAMA_ADAPTER):
+            return self.adapter is not None
+        return not (self.lora_modules_to_save or self.peft_trainable_token_indices)
 
     def semantic(self) -> dict[str, Any]:
         """As in the base class; and whether new tokens would be refused, which another pipeline may not have asked."""

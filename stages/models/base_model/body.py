@@ -36,6 +36,7 @@ from tunemill.stages.models.loading_body import is_quantized
 from tunemill.stages.models.own_code import KEY as CODE_KEY
 from tunemill.stages.models.own_code import code_files, digest_of
 from tunemill.stages.models.own_code_body import check_without_code, use_code_of
+from tunemill.stages.models.prompts import LLAMA_ADAPTER, fault_of_prompts
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.skeleton_body import skeleton_of
 from tunemill.stages.models.ties_body import twice_stored, untie_config
@@ -187,6 +188,8 @@ def _check_settings(config: BaseModelConfig, folder: Path) -> None:
         raise SourceError(f"base_model: {reason}.")
     if reason := fault_of_class(stored, config.model_class):
         raise SettingError(f"model_type: {reason}.")
+    if config.adapter == LLAMA_ADAPTER and (reason := fault_of_prompts({**stored, **config.overrides})):
+        raise SettingError(f"adapter: {reason}.")
 
 
 def _model_config(config: BaseModelConfig, folder: Path) -> Any:

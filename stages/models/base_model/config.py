@@ -29,6 +29,7 @@ from tunemill.stages.models.base_model.rope import given_rope
 from tunemill.stages.models.linearized import KEY as LINEARIZED
 from tunemill.stages.models.linearized import fault_of_type
 from tunemill.stages.models.own_code import code_files, digest_of
+from tunemill.stages.models.prompts import LLAMA_ADAPTER, fault_of_prompts
 
 # Arguments of from_pretrained, and what decides them here.
 OWN_ARGUMENTS = {
@@ -216,6 +217,12 @@ class BaseModelConfig(StageConfig):
             return
         stored = settings_of(folder)
         kind = (stored or {}).get("model_type")
+        if (
+            stored is not None
+            and self.adapter == LLAMA_ADAPTER
+            and (reason := fault_of_prompts({**stored, **self.overrides}))
+        ):
+            yield Fault("adapter", reason)
         if stored is not None and self.llama4_linearized_experts and (reason := fault_of_type(kind)):
             yield Fault(LINEARIZED, reason)
         if (reason := fault_of_settings(folder, stored, self.model_quantization_config)) or (

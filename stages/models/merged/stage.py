@@ -18,5 +18,5 @@ MERGED = Stage(
     kinds=("pytorch", "huggingface"),
     description="The adapter folded into the base, tensor by tensor, and compared with it.",
     libraries=("transformers", "torch", "peft", "safetensors"),
-    idle_without="there is no adapter to merge",
+    idle_without="there is no adapter to merge, or none that can be",
 )

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.adapter_body import load_adapter
-from tunemill.stages.models.adapter_folder import ADAPTER_WEIGHTS, stored_settings
+from tunemill.stages.models.adapter_folder import ADAPTER_WEIGHTS, BASE_NAME, stored_settings
 from tunemill.stages.models.files import forget_versions
 from tunemill.stages.models.module_names import leads_to
 from tunemill.stages.models.rounded_body import mark_rounded, rounding_of
@@ -28,8 +28,6 @@ from tunemill.stages.training.adapters.starts_body import (
 )
 from tunemill.stages.training.keys.adapter import ALL_LINEAR, AdapterKeys
 
-# A path would differ from store to store; the base is the artifact beside the adapter in the graph.
-BASE_NAME = "base_model"
 # The number of a layer in a module's whole name, as PEFT finds it.
 LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
 

@@ -8,20 +8,24 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tunemill.stages.artifacts import Adapter
-from tunemill.stages.declaration import ConflictError, Fault, GraphMark, Idle, ModelSource, Runtime, not_yet
+from tunemill.stages.declaration import ConflictError, Fault, GraphMark, Idle, ModelSource, Runtime
 from tunemill.stages.models.adapter_folder import fault_of_adapter, stored_settings
+from tunemill.stages.models.prompts import LLAMA_ADAPTER
 from tunemill.stages.training.adapters.stored import DECIDED, OF_NEW_ONES, disagreement, names_another_base
 from tunemill.stages.training.keys.lora import LoraKeys
+from tunemill.stages.training.keys.prompts import PromptKeys
 
 # Text that PEFT takes in place of names: every linear module but the output head.
 ALL_LINEAR = "all-linear"
 
 
-class AdapterKeys(LoraKeys):
-    """Train a low-rank adapter in place of every weight."""
+class AdapterKeys(LoraKeys, PromptKeys):
+    """Train an adapter in place of every weight."""
 
-    adapter: Literal["lora", "qlora"] | None = Field(
-        None, description="train a low-rank adapter, with qlora on a base in 4 bits; unset: every parameter"
+    adapter: Literal["lora", "qlora", "llama-adapter"] | None = Field(
+        None,
+        description="train a low-rank adapter, with qlora on a base in 4 bits; llama-adapter: prompts in the "
+        "attention of the upper layers; unset: every parameter",
     )
     load_in_4bit: bool = Field(False, description="the base beside the adapter is in 4 bits")
     load_in_8bit: bool = Field(False, description="the base beside the adapter is in 8 bits")
@@ -61,7 +65,6 @@ class AdapterKeys(LoraKeys):
     tokens: list[str] = Field([], description="added tokens: with an adapter they need lora_modules_to_save")
     lora_fan_in_fan_out: bool = Field(False, description="weights are stored (in, out), as in GPT-2")
     peft_use_rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
-    _adapters_to_come = not_yet("adapter", "llama-adapter")
 
     @field_validator("lora_target_modules", mode="after")
     @classmethod
@@ -82,10 +85,26 @@ class AdapterKeys(LoraKeys):
                 ) from None
         return value
 
+    @property
+    def has_factors(self) -> bool:
+        """Whether a low-rank adapter is trained, in place of prompts or of every weight."""
+        return self.adapter in ("lora", "qlora")
+
+    @property
+    def trained_otherwise(self) -> str:
+        """What is trained where low-rank factors are not, as a part of a sentence."""
+        return (
+            "adapter is unset: every parameter is trained"
+            if self.adapter is None
+            else f"adapter is {self.adapter}: prompts are trained"
+        )
+
     @model_validator(mode="after")
     def _check_adapter(self) -> Self:
         self._check_base()
-        if self.adapter is None:
+        if self.adapter == LLAMA_ADAPTER:
+            self._check_prompts()
+        if not self.has_factors:
             return self
         if self.goes_on:
             return self
@@ -117,6 +136,39 @@ class AdapterKeys(LoraKeys):
                 "peft_layers_to_transform",
             )
         return self
+
+    def _check_prompts(self) -> None:
+        given = self.peft_adapter
+        if given.layers is None or given.len is None:
+            raise ConflictError(
+                "adapter: llama-adapter needs peft_adapter with layers, how many get prompts, and len, how many each "
+                "gets: {layers: 30, len: 10} is what a Llama of 32 layers had first",
+                "adapter",
+                "peft_adapter",
+            )
+        for key in ("load_in_4bit", "load_in_8bit"):
+            if getattr(self, key):
+                raise ConflictError(
+                    f"{key}: PEFT puts the prompts of llama-adapter through the weights of attention as plain numbers, "
+                    f"and those of such a base are none. Remove it, or use adapter: lora",
+                    key,
+                    "adapter",
+                )
+        for key in ("lora_model_dir", "peft", "peft_init_lora_weights"):
+            if self.is_set(key) or (key == "lora_model_dir" and self.has_stored_adapter):
+                raise ConflictError(
+                    f"{key} is about low-rank factors, and adapter: llama-adapter has none. Take it out, or use "
+                    f"adapter: lora",
+                    key,
+                    "adapter",
+                )
+        if self.tokens:
+            raise ConflictError(
+                "tokens adds rows to the embeddings, which llama-adapter never trains. Take it out, or use adapter: "
+                "lora with lora_modules_to_save",
+                "tokens",
+                "adapter",
+            )
 
     def _check_base(self) -> None:
         chosen = {"load_in_4bit": self.load_in_4bit, "load_in_8bit": self.load_in_8bit}
@@ -201,3 +253,9 @@ class AdapterKeys(LoraKeys):
                     yield Idle(
                         key, "a setting of an adapter, and adapter is unset: every parameter is trained"
                     )
+        elif not self.has_factors:
+            for key in AdapterKeys.model_fields:
+                if key.startswith(("lora_", "peft_")) and key != "peft_adapter" and self.is_set(key):
+                    yield Idle(key, "a setting of low-rank factors, and adapter: llama-adapter has none")
+        elif self.is_set("peft_adapter"):
+            yield Idle("peft_adapter", f"prompts of adapter: llama-adapter, and adapter is {self.adapter}")

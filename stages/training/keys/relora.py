@@ -55,10 +55,10 @@ class ReloraKeys(AdapterKeys, ScheduleKeys, OptimizerKeys, StartKeys):
     def _check_relora(self) -> Self:
         if not self.relora:
             return self
-        if self.adapter is None:
+        if not self.has_factors:
             raise ConflictError(
-                "relora: true folds an adapter into the base again and again, and adapter is unset: every parameter is "
-                "trained. Set adapter: lora, or remove relora",
+                f"relora: true folds low-rank factors into the base again and again, but {self.trained_otherwise}. Set "
+                f"adapter: lora, or remove relora",
                 "relora",
                 "adapter",
             )

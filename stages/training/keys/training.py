@@ -70,7 +70,7 @@ class TrainingKeys(
     @property
     def kernel_choice(self) -> KernelChoice:
         """Which kernels go into the model, from where, and which are insisted on."""
-        return self.choose_kernels(has_adapter=self.adapter is not None, compiles=bool(self.torch_compile))
+        return self.choose_kernels(has_adapter=self.has_factors, compiles=bool(self.torch_compile))
 
     @property
     def grokfast(self) -> tuple[float, float] | None:
@@ -124,11 +124,9 @@ class TrainingKeys(
     @property
     def fault_of_layer_offloading(self) -> tuple[str, str] | None:
         """The key beside which frozen layers cannot wait in main memory, and why."""
-        if self.adapter is None:
-            return (
-                "adapter",
-                "frozen layers wait, and adapter is unset, so that layers are trained. Set adapter: lora",
-            )
+        if not self.has_factors:
+            reason = f"what waits is frozen but for low-rank factors, and {self.trained_otherwise}. Set adapter: lora"
+            return "adapter", reason
         if self.relora:
             return "relora", "relora folds the adapter into weights that would wait elsewhere. Remove one"
         if self.load_in_8bit:
@@ -180,10 +178,10 @@ class TrainingKeys(
 
     @model_validator(mode="after")
     def _check_adapter_precision(self) -> Self:
-        if self.float16 and self.adapter is None:
+        if self.float16 and not self.has_factors:
             raise ConflictError(
-                "float16: true without an adapter steps in float16, in which AdamW's epsilon of 1e-8 is 0 and its "
-                "steps are not finite. Use fp16: true (float32 weights under autocast), bf16: true, or an adapter",
+                f"float16: true, and {self.trained_otherwise}, in float16, where AdamW's epsilon of 1e-8 is 0 and its "
+                f"steps are not finite. Use fp16: true (float32 weights under autocast), bf16: true, or adapter: lora",
                 "float16",
                 "adapter",
             )
@@ -214,10 +212,10 @@ class TrainingKeys(
     @model_validator(mode="after")
     def _check_adapter_kernels(self) -> Self:
         chosen = sorted(set(self.named_kernels) & set(LORA))
-        if self.adapter is None and chosen:
+        if not self.has_factors and chosen:
             raise ConflictError(
-                f"kernels: {', '.join(chosen)}: a kernel for adapters, but adapter is unset, so every parameter is "
-                f"trained. Set adapter: lora, or remove it",
+                f"kernels: {', '.join(chosen)}: a kernel for low-rank factors, but {self.trained_otherwise}. Set "
+                f"adapter: lora, or remove it",
                 "kernels",
                 "adapter",
             )
@@ -237,15 +235,15 @@ class TrainingKeys(
         for key in ("grokfast_alpha", "grokfast_lamb"):
             if self.is_set(key) and not self.grokfast:
                 yield Idle(key, "the plugin Grokfast is not named in plugins")
-        if self.loraplus_lr_ratio and self.adapter is None:
-            yield Idle("loraplus_lr_ratio", "adapter is unset: every parameter is trained")
+        if self.loraplus_lr_ratio and not self.has_factors:
+            yield Idle("loraplus_lr_ratio", f"of low-rank factors, but {self.trained_otherwise}")
         if not self.chosen_optimizer.keeps_state:
             for key in ("save_steps", "saves_per_epoch", "save_strategy"):
                 if self.is_set(key) and getattr(self, key) not in (0, "no"):
                     yield Idle(
                         key, f"{self.optimizer} keeps its state in no checkpoint, so none is written: {AGAIN}"
                     )
-        if self.adapter is None:
+        if not self.has_factors:
             for key in (f"{name}_kernel" for name in LORA):
                 if getattr(self, key):
-                    yield Idle(key, "a kernel for adapters, and adapter is unset: every parameter is trained")
+                    yield Idle(key, f"a kernel for low-rank factors, but {self.trained_otherwise}")

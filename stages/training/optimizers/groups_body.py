@@ -44,7 +44,7 @@ def parameter_groups(
 def learning_rates(config: TrainingKeys, model: nn.Module) -> dict[str, float]:
     """Name of each trained parameter that has another learning rate -> that rate."""
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    if config.adapter is not None and config.loraplus_lr_ratio is not None:
+    if config.has_factors and config.loraplus_lr_ratio is not None:
         return _loraplus(config, model, config.loraplus_lr_ratio)
     rates: dict[str, float] = {}
     if config.embedding_lr or config.embedding_lr_scale:

@@ -164,10 +164,10 @@ def test_a_note_changes_no_key(project):
     ("config", "path", "kind"),
     [
         # What is refused already makes no other setting wrong.
-        ({**SFT, "adapter": "llama-adapter", "lora_r": 8, "lora_alpha": 16}, "adapter", "value"),
+        ({**SFT, "adapter": "llama-adapter", "lora_r": 8, "lora_alpha": 16}, "adapter", "conflict"),
         ({**SFT, **LORA, "adapter": "lroa", "lora_mlp_kernel": True}, "adapter", "value"),
         # Of a method that is not trained yet too.
-        ({**DPO, "adapter": "llama-adapter", "lora_r": 8}, "adapter", "value"),
+        ({**DPO, "adapter": "llama_adapter", "lora_r": 8}, "adapter", "value"),
         ({**DPO, "optimizer": "sdg"}, "optimizer", "value"),
         ({**DPO, "quantization": {"weight_dtype": "int9"}}, "quantization.weight_dtype", "value"),
         ({**SFT, "optimizer": "sdg", "adam_beta1": 0.9}, "optimizer", "value"),

@@ -9,6 +9,7 @@ from support.samples import TESTS
 from stages.training.keys import observations as see
 
 STORED = str(TESTS / "support" / "stored_adapter")
+PROMPTS: Settings = {"peft_adapter": {"layers": 1, "len": 2}}
 WHOLE_NAMES = ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"]
 
 
@@ -27,6 +28,12 @@ ADAPTER: dict[str, list[Case]] = {
         Case((None, "lora"), see.refusal, {**FACTORS, "lora_o_kernel": True}),
         Case((None, "lora"), see.loaded_type, {**FACTORS, "fp16": True, "bf16": False}, on_gpu=True),
         Case(("lora", "qlora"), see.refusal, FACTORS),
+        Case(("lora", "llama-adapter"), see.trained_parameters, {**FACTORS, **PROMPTS}),
+    ],
+    "peft_adapter": [
+        Case(({"layers": 1, "len": 2}, {"layers": 2, "len": 2}, {"layers": 1, "len": 3}), see.trained_shapes,
+             {"adapter": "llama-adapter"}),
+        Case(({"layers": 1, "len": 2}, {"layers": 9, "len": 2}), see.refusal, {"adapter": "llama-adapter"}),
     ],
     "load_in_4bit": [
         Case((False, True), see.refusal),
