@@ -170,7 +170,10 @@ def test_models_that_it_does_not_fit(tmp_path: Path) -> None:
 
 
 def test_a_pipeline_evaluates_it_beside_its_base_and_merges_nothing(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project", **PROMPTS, **FREE, max_steps=1)
+    datasets = [{"path": "data/echoes.jsonl", "type": "chat_template"}]
+    project = make_project(tmp_path / "project", **PROMPTS, **FREE, max_steps=1, datasets=datasets)
+    assert "evaluation_of_base" in project.plan()
+    project.edit(pipeline={"evaluate": ["trained"]})
     finished = project.run()
     assert nodes_in_state(finished, "computed") == set(finished), finished
     assert not {"merged", "evaluation_of_merged"} & set(finished)
