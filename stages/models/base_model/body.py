@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ def base_model(
         )
     words = AutoTokenizer.from_pretrained(tokenizer.path)
     _check_settings(config, folder)
-    folder = as_plain(config, folder, out.checkpoints / "plain", report)
+    plain = out.checkpoints / "plain"
+    folder = as_plain(config, folder, plain, report)
     model_config = _model_config(config, folder)
     rows = model_config.get_text_config().vocab_size
     wanted = math.ceil(len(words) / 32) * 32 if config.resize_token_embeddings_to_32x else len(words)
@@ -109,8 +111,10 @@ def base_model(
         report.log(f"loading the weights: {rows} embedding rows, {kept} wanted")
         _write_changed(config, folder, model_config, kept, out.data, words, report)
     else:
+        # What was unpacked beside them is of no further use there.
+        put = shutil.move if folder == plain else copy_file
         for path in model_files(folder):
-            copy_file(path, out.data / path.name)
+            put(path, out.data / path.name)
     if twice == "apart":
         untie_config(out.data / "config.json")
     _finish(config, tokenizer, words, out.data, report)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.llama4 import make_llama4
 from support.tiny_model import VOCABULARY, Heard, make_model, training_data, workspace
 from support.trained_families import FAMILIES, make_folder
 from torch.profiler import ProfilerActivity, profile
@@ -197,6 +198,18 @@ def test_every_family_has_an_estimate(family: str, tmp_path: Path) -> None:
     )  # fmt: skip
     found = measured(plan_of(config, above(base))[0])
     assert min(found.weights, found.gradients, found.activations, found.logits) > 0
+
+
+def test_linear_experts_of_a_llama4_are_in_4_bits_too(tmp_path: Path) -> None:
+    base = make_llama4(tmp_path / "base")
+    config = config_of(
+        sequence_len=32, adapter="qlora", load_in_4bit=True, lora_r=4, lora_alpha=8,
+        lora_target_modules=["experts.gate_projs.[0-9]+$"], llama4_linearized_experts=True,
+    )  # fmt: skip
+    plan, _ = plan_of(config, {**above(base), "quantized_base": Above({"load_in_4bit": True})})
+    held = measured(plan).weights
+    # Embeddings and head, 2 * 416 * 64, stay in float32; of the rest nearly all is linear.
+    assert 4 * 2 * 416 * 64 < held < 1.4 * 4 * 2 * 416 * 64
 
 
 def test_activations_on_disk_take_no_memory(tmp_path: Path) -> None:

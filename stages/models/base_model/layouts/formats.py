@@ -29,6 +29,8 @@ def fault_of_awq(settings: Mapping[str, Any]) -> str | None:
     version = str(settings.get("version") or settings.get("format") or "gemm").lower()
     if version != "gemm":
         return f"version {version}, and only gemm is read"
+    if settings.get("backend", "autoawq") != "autoawq":
+        return f"backend {settings['backend']}, and only the order of autoawq is read"
     bits = settings.get("bits", settings.get("w_bit", 4))
     if bits not in AWQ_BITS:
         return f"bits {bits}, and only 4 are read"

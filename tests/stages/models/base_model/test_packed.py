@@ -171,6 +171,7 @@ def test_nvfp4(tmp_path: Path, modelopt: bool) -> None:
         ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, "checkpoint_format marlin"),
         ({"quant_method": "gptq", "bits": 4, "dynamic": {"+:.*": {"bits": 8}}}, "modules of other bits"),
         ({"quant_method": "awq", "version": "gemv"}, "version gemv, and only gemm"),
+        ({"quant_method": "awq", "backend": "llm-awq"}, "backend llm-awq, and only"),
         ({"quant_method": "awq", "bits": 3}, "bits 3, and only 4"),
         (
             {"quant_method": "compressed-tensors", "format": "pack-quantized"},
