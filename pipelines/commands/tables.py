@@ -36,12 +36,18 @@ def plan_table(plan: Sequence[Planned], unpinned: Mapping[str, Unpinned]) -> Lis
         (
             item.node.name,
             item.state,
-            "; ".join([*item.why, *([str(unpinned[item.node.name])] if item.node.name in unpinned else [])]),
+            "; ".join([*item.why, *_without_pin(item, unpinned.get(item.node.name))]),
             f"{item.last_seconds:.1f} s" if item.last_seconds is not None else "",
         )
         for item in plan
     ]
     return listing(("node", "state", "why", "last time"), rows, COLOURS)
+
+
+def _without_pin(item: Planned, unpinned: Unpinned | None) -> list[str]:
+    """What would become of a node; of one that is only left alone nothing where nothing would."""
+    said = unpinned is not None and (item.pin is not None or unpinned.state != "same")
+    return [str(unpinned)] if said else []
 
 
 def show_run(finished: Sequence[Finished], *, verbose: bool) -> None:

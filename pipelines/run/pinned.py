@@ -31,8 +31,9 @@ def pin(
     """
     pipeline, node = parts_of(name, store)
     why = readable(reason or "")
+    # Looked at first: where there is nothing to keep, nothing is written.
+    found = _of_now(name, store) if artifact is None else _of_stage(name, artifact, store)
     with store.unpruned():
-        found = _of_now(name, store) if artifact is None else _of_stage(name, artifact, store)
         new = Pin(found.stage, found.key, found.digest, datetime.now(UTC).isoformat(timespec="seconds"), why)
         before = store.pins.of_file(pipeline, node)
         if before is not None and before.ref == new.ref:
