@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from tunemill.stages.errors import UserError
+from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.report import Report
 
 
@@ -31,6 +31,15 @@ def stated_positions(model: Any) -> int | None:
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     # XLNet says -1 for no limit.
     return longest if isinstance(longest, int) and longest > 0 else None
+
+
+def check_context(model: Any, context: int, key: str) -> None:
+    """Raises SettingError where a model has a table of fewer positions than are asked for."""
+    table = table_of_positions(model)
+    if table is not None and context > table:
+        raise SettingError(
+            f"{key}: {context}: {type(model).__name__} has a table of {table} positions. Use at most {table}."
+        )
 
 
 def check_positions(model: Any, longest: int, which: str, report: Report) -> None:

@@ -3,7 +3,7 @@
 B: sequences of a micro batch, L: tokens of the longest (or of `pad_to`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ class Collator:
     `apart`: every row of every sequence as a row of a padded batch, for a model in which the rows of one sequence would
     see each other: the same sums as of packed rows that are kept apart, with more padding.
     `positions`: the model has a table of so many; padding beyond it gets positions that are in there.
+    `places`: what gives the tokens of a `padded` row positions other than 0, 1, 2, ...
     """
 
     layout: Literal["padded", "packed", "flat", "apart"]
@@ -36,13 +37,14 @@ class Collator:
     multiple: int = 1
     marks_padding: bool = False
     positions: int | None = None
+    places: Callable[[Tokens], Tokens] | None = None
 
     def __call__(self, sequences: Sequence[Sequence[Row]]) -> Batch:
         if self.layout == "apart":
             return replace(self, layout="padded", pad_to=None)([[row] for rows in sequences for row in rows])
         if self.layout == "flat" and self.pad_to is None:
             sequences = [[row for rows in sequences for row in rows]]
-        joined = [_join(rows) for rows in sequences]
+        joined = [_join(rows, self.places or _counted) for rows in sequences]
         longest = self.pad_to or max(len(ids) for ids, _, _ in joined)
         longest += -longest % self.multiple
         padded = [_pad(sequence, longest, self.positions or longest) for sequence in joined]
@@ -51,7 +53,7 @@ class Collator:
         if self.layout == "padded" or self.marks_padding:
             lengths_b = torch.tensor([len(ids) for ids, _, _ in joined])
             batch["attention_mask"] = (torch.arange(longest)[None, :] < lengths_b[:, None]).long()
-        if self.layout != "padded":
+        if self.layout != "padded" or self.places is not None:
             batch["position_ids"] = positions_bl
         elif self.positions is not None and longest > self.positions:
             # Never anew: under an attention mask the model counts on.
@@ -61,14 +63,18 @@ class Collator:
         return batch
 
 
-def _join(rows: Sequence[Row]) -> tuple[Tokens, Tokens, Tokens]:
+def _counted(ids: Tokens) -> Tokens:
+    return np.arange(len(ids), dtype=np.int32)
+
+
+def _join(rows: Sequence[Row], places: Callable[[Tokens], Tokens]) -> tuple[Tokens, Tokens, Tokens]:
     """Ids, labels and positions of one sequence.
 
     The model predicts each token from the one before it, so a row's first label would be predicted from the row
     before: it is masked, also where a row stands alone and nothing precedes it.
     """
     labels = [np.concatenate([np.asarray([IGNORED], dtype=np.int32), labels[1:]]) for _, labels in rows]
-    positions = [np.arange(len(ids), dtype=np.int32) for ids, _ in rows]
+    positions = [places(ids) for ids, _ in rows]
     return np.concatenate([ids for ids, _ in rows]), np.concatenate(labels), np.concatenate(positions)
 
 

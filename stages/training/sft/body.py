@@ -8,11 +8,11 @@ from typing import Any
 from tunemill.stages.artifacts import Adapter, EvaluationData, Model, TrainingData
 from tunemill.stages.data.rows.collate_body import Collator
 from tunemill.stages.data.rows.isolation_body import rows_leak
-from tunemill.stages.data.rows.mapped import Rows
+from tunemill.stages.data.rows.mapped import Rows, Tokens
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.loss_body import RowLoss, mean_loss, row_losses
 from tunemill.stages.models.packed_loss_body import packed_row_losses
-from tunemill.stages.models.positions_body import check_positions, table_of_positions
+from tunemill.stages.models.positions_body import check_context, check_positions, table_of_positions
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.added_loss_body import balances_experts
 from tunemill.stages.training.loop_body import plain_model, train
@@ -21,6 +21,7 @@ from tunemill.stages.training.order_body import Sequences
 from tunemill.stages.training.samples_body import with_samples
 from tunemill.stages.training.sft.config import SftConfig
 from tunemill.stages.training.sft.loss import entropy_weighted, trained_tokens
+from tunemill.stages.training.sft.positions import jumping_positions
 
 
 def sft(
@@ -70,6 +71,7 @@ def collator_of(config: SftConfig, report: Report, model: Any) -> Collator:
         multiple=config.pad_to_multiple_of or 1,
         marks_padding=balances_experts(model),
         positions=table_of_positions(plain_model(model)),
+        places=places_of(config, model),
     )
     # Kernels of the Hub are named kernels-community/flash-attn3.
     is_flash = "flash" in str(model.config._attn_implementation)
@@ -91,6 +93,24 @@ def collator_of(config: SftConfig, report: Report, model: Any) -> Collator:
     return made("flat" if flattens and pad_to is None else "padded")
 
 
+def places_of(config: SftConfig, model: Any) -> Callable[[Tokens], Tokens] | None:
+    """What gives the tokens of a row their positions; None where they are counted.
+
+    Raises SettingError for a model that cannot be told positions.
+    """
+    if not config.use_pose:
+        return None
+    if not takes_positions(model):
+        raise SettingError(f"use_pose: {type(plain_model(model)).__name__} takes no positions. Remove it.")
+    return partial(
+        jumping_positions,
+        context=config.pose_max_context_len,
+        chunks=config.pose_num_chunks,
+        before=config.pose_split_on_token_ids or (),
+        seed=config.seed,
+    )
+
+
 def check_model(
     config: SftConfig,
     sequences: Sequences,
@@ -100,6 +120,8 @@ def check_model(
     collator: Any,
 ) -> None:
     """Refuse a model with too few positions, or in which the rows of a sequence see each other."""
+    if config.use_pose:
+        check_context(plain_model(model), config.pose_max_context_len, "pose_max_context_len")
     check_positions(plain_model(model), sequences.longest_row, "training data", report)
     if evaluation_data is not None:
         held_out = Rows(evaluation_data.rows).lengths

@@ -8,14 +8,14 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from tunemill.stages.declaration import ConflictError, Idle
 from tunemill.stages.training.keys.best import METRIC
 from tunemill.stages.training.keys.kernels import KernelName
+from tunemill.stages.training.keys.pose import PoseKeys
 from tunemill.stages.training.keys.rhythm import NOTHING_HELD_OUT
 from tunemill.stages.training.keys.samples import SampleKeys
-from tunemill.stages.training.keys.sequences import SequenceKeys
 from tunemill.stages.training.keys.trainer_class import TrainerClassKeys
 from tunemill.stages.training.keys.training import TrainingKeys
 
 
-class SftConfig(SampleKeys, TrainingKeys, SequenceKeys, TrainerClassKeys):
+class SftConfig(SampleKeys, TrainingKeys, PoseKeys, TrainerClassKeys):
     """Supervised fine-tuning, full or LoRA. Names and defaults are Axolotl's."""
 
     use_eaft: bool | None = Field(

@@ -454,6 +454,10 @@ SEQUENCES: dict[str, list[Case]] = {
 }
 
 EAFT: dict[str, list[Case]] = {
+    "use_pose": [Case((False, True), see.weights, SGD)],
+    "pose_max_context_len": [Case((600, 32768), see.weights, {**SGD, "use_pose": True})],
+    "pose_num_chunks": [Case((2, 3), see.weights, {**SGD, "use_pose": True})],
+    "pose_split_on_token_ids": [Case((None, [9]), see.weights, {**SGD, "use_pose": True})],
     "use_eaft": [Case((None, True), see.weights, SGD), Case((None, True), see.chosen_kernels)],
     "eaft_alpha": [Case((0.0, 1.0, 2.0), see.weights, {**SGD, "use_eaft": True})],
     "eaft_k": [Case((1, 2, 20), see.weights, {**SGD, "use_eaft": True})],
