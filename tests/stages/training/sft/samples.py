@@ -13,4 +13,5 @@ SAMPLES = load(TESTS / "stages" / "training" / "samples.py") | Samples(
         "eaft_k": {"use_eaft": True},
         "multipack_real_batches": {"sample_packing": True},
     },
+    values={"pose_max_context_len": [65536]},
 )
