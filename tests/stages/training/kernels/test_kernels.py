@@ -105,7 +105,7 @@ def test_off_in_yaml_is_off() -> None:
         ({"kernels": True}, "true: write auto, off, or a list of kernels"),
         ({"kernels": ["swigluu"]}, "Input should be 'rms_norm'"),
         ({"plugins": ["axolotl.integrations.liger.Liger"]}, "must be one of .*LigerPlugin"),
-        ({"kernels": ["lora_o"]}, "lora_o: a kernel for adapters, but adapter is unset"),
+        ({"kernels": ["lora_o"]}, "lora_o: a kernel for low-rank factors, but adapter is unset"),
         ({**LORA, "kernels": "off", "lora_o_kernel": True}, "kernels: off and lora_o_kernel: true exclude"),
         (
             {**LORA, "kernels": ["lora_o"], "lora_o_kernel": False},
