@@ -19,7 +19,6 @@ from tunemill.stages.training.adapters.linearized_body import linearize_experts
 from tunemill.stages.training.batch_shapes_body import BatchShape
 from tunemill.stages.training.experts_body import set_experts
 from tunemill.stages.training.frozen_body import freeze_all_but, layers_of
-from tunemill.stages.training.keys.factors import PeftSettings
 from tunemill.stages.training.keys.frozen import Unfrozen
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.machine_body import Precision
@@ -62,7 +61,7 @@ def build_model(
 def adapted(config: TrainingKeys, model: Any) -> Any:
     """The model with its adapter, whose first values, which may be drawn from the weights, do not count."""
     if config.lora_model_dir is None:
-        plain = {"peft_init_lora_weights": True, "peft": PeftSettings()}
+        plain = {"peft_init_lora_weights": True, "peft": None}
         return add_adapter(config.model_copy(update=plain), model, config.seed)
     try:
         stored = PeftConfig.from_pretrained(config.lora_model_dir)

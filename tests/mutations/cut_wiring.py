@@ -116,14 +116,14 @@ def defaults(sources: dict[str, str]) -> dict[str, str]:
         if not holds_keys(file):
             continue
         for kind in ast.walk(ast.parse(text)):
-            if not isinstance(kind, ast.ClassDef):
+            if not isinstance(kind, ast.ClassDef) or "Settings" in map(ast.unparse, kind.bases):
+                # What stands below a key is no key.
                 continue
             for node in kind.body:
                 if isinstance(node, ast.AnnAssign) and _is_field(node.value):
                     assert isinstance(node.target, ast.Name) and isinstance(node.value, ast.Call)
                     name = node.target.id
                     if name in STAND_INS or node.value.args:
-                        # Fields of the entries of a list, such as lr_groups, have no default.
                         found[name] = STAND_INS.get(name) or ast.unparse(node.value.args[0])
     return found
 

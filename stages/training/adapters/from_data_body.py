@@ -200,7 +200,7 @@ def find_corda(config: FactorKeys, model: Any, examined: Examined) -> dict[str, 
     """
     check_linear(model, "corda")
     _check_ranks(model, "corda", _narrowest, 1)
-    given = config.peft.corda_config or CordaSettings()
+    given = config.start_settings.corda_config or CordaSettings()
     settings = _settings_of(
         model, init_lora_weights="corda", corda_config=CordaConfig(corda_method=given.corda_method)
     )
@@ -237,7 +237,7 @@ def find_lora_ga(config: FactorKeys, model: Any, examined: Examined) -> dict[str
     """LoRA-GA (arXiv 2407.05000): singular vectors of the gradient of one step over all of the examples."""
     check_linear(model, "lora_ga")
     _check_ranks(model, "lora_ga", _narrowest, 2)
-    given = config.peft.lora_ga_config or LoraGaSettings()
+    given = config.start_settings.lora_ga_config or LoraGaSettings()
     settings = LoraGAConfig(**given.model_dump())
     with warnings.catch_warnings():
         # PEFT counts backward passes; that the inputs of the first modules have no gradient is no news.
@@ -277,7 +277,7 @@ def find_eva(config: FactorKeys, model: Any, examined: Examined) -> dict[str, An
     explain most share the ranks.
     """
     check_modules(model, "eva")
-    given = config.peft.eva_config or EvaSettings()
+    given = config.start_settings.eva_config or EvaSettings()
     _check_ranks(model, "eva", lambda layer: layer.in_features, given.rho)
     most = max(round(layer.r[NAME] * given.rho) for _, layer in adapted_layers(model))
     batches = _batches_of(examined, most)
@@ -347,7 +347,7 @@ def _inputs_of_tokens(layer_input: Any, trained: Any, name: str) -> Any:
 def _set_eva(config: TrainingKeys, model: Any, found: dict[str, Any]) -> None:
     """Give each module its vectors and rank; one whose rank is 0 loses its adapter."""
     settings = model.peft_config[NAME]
-    given = config.peft.eva_config or EvaSettings()
+    given = config.start_settings.eva_config or EvaSettings()
     settings.init_lora_weights, settings.eva_config = "eva", EvaConfig(**given.model_dump())
     device = model.get_input_embeddings().weight.device
     initialize_lora_eva_weights(

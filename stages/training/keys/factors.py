@@ -99,7 +99,7 @@ class FactorKeys(StageConfig):
         description="how adapter weights start; true: the first factor random, the second zero; gaussian, orthogonal, "
         "mica, pissa, pissa_niter_<n>, olora, loftq; from training data: eva, corda, lora_ga",
     )
-    peft: PeftSettings = Field(PeftSettings(), description="settings of a start")
+    peft: PeftSettings | None = Field(None, description="settings of a start")
     start_sequences: Annotated[PositiveInt, YamlMark("pipeline.start_sequences")] = Field(
         256,
         description="how many sequences of training data eva, corda and lora_ga look at: the first ones, in training "
@@ -107,9 +107,14 @@ class FactorKeys(StageConfig):
     )
 
     @property
+    def start_settings(self) -> PeftSettings:
+        """What the start is told."""
+        return self.peft or PeftSettings()
+
+    @property
     def factor_start(self) -> bool | str:
         """How the factors start; `peft.loftq_config` alone says loftq, as in Axolotl."""
-        if self.peft.loftq_config is not None and self.peft_init_lora_weights is True:
+        if self.start_settings.loftq_config is not None and self.peft_init_lora_weights is True:
             return "loftq"
         return self.peft_init_lora_weights
 
@@ -127,7 +132,9 @@ class FactorKeys(StageConfig):
     def rounds_base(self) -> int | None:
         """The bits that weights below the adapter are rounded through before training."""
         return (
-            (self.peft.loftq_config or LoftqSettings()).loftq_bits if self.factor_start == "loftq" else None
+            (self.start_settings.loftq_config or LoftqSettings()).loftq_bits
+            if self.factor_start == "loftq"
+            else None
         )
 
     @model_validator(mode="after")
@@ -141,7 +148,7 @@ class FactorKeys(StageConfig):
         start = str(self.factor_start).lower()
         key = "peft_init_lora_weights" if self.is_set("peft_init_lora_weights") else "peft"
         for owner, group in GROUPS.items():
-            if getattr(self.peft, group) is not None and start != owner:
+            if getattr(self.start_settings, group) is not None and start != owner:
                 raise ConflictError(
                     f"peft.{group} is of peft_init_lora_weights: {owner}, and the adapter starts with {start}. Remove "
                     "one",

@@ -16,7 +16,7 @@ WHOLE_NAMES = ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_pr
 def start_cases(start: str, *changes: Settings) -> Iterator[Case]:
     """Settings of a start from data, each of which is told from the defaults by the weights."""
     for change in changes:
-        given: tuple[Settings, ...] = ({}, {f"{start}_config": change})
+        given: tuple[Settings | None, ...] = (None, {f"{start}_config": change})
         yield Case(given, see.weights, {**EVERY, "peft_init_lora_weights": start})
 
 
@@ -73,10 +73,11 @@ ADAPTER: dict[str, list[Case]] = {
         Case((True, "gaussian", "orthogonal"), see.first_factors, LORA),
         Case((True, "pissa", "olora", "loftq", "mica", "eva", "corda", "lora_ga"), see.first_factors, LORA),
         Case((True, "pissa"), see.refusal, {**LORA, "load_in_4bit": True}),
+        Case((True, "pissa"), see.refusal, {**LORA, "peft": {"loftq_config": {}}}),
     ],
     "peft": [
-        Case(({}, {"loftq_config": {"loftq_bits": 4}}, {"loftq_config": {"loftq_bits": 8}}), see.weights, LORA),
-        Case(({}, {"loftq_config": {}}), see.refusal, {**LORA, "load_in_4bit": True}),
+        Case((None, {"loftq_config": {"loftq_bits": 4}}, {"loftq_config": {"loftq_bits": 8}}), see.weights, LORA),
+        Case((None, {"loftq_config": {}}), see.refusal, {**LORA, "load_in_4bit": True}),
         *start_cases("eva", {"rho": 1.5}, {"tau": 0.0}, {"whiten": True}, {"adjust_scaling_factors": False}),
         *start_cases("corda", {"corda_method": "kpm"}),
         *start_cases("lora_ga", {"direction": "ArBr"}, {"scale": "unit"}, {"stable_gamma": 4}),
