@@ -18,6 +18,7 @@ from tunemill.stages.evaluation.batching_body import Batching, batching_of
 from tunemill.stages.evaluation.comparison import is_right, reader_of, special_ids
 from tunemill.stages.evaluation.config import EvaluationConfig
 from tunemill.stages.evaluation.questions import Question, question_of
+from tunemill.stages.models.finite import check_finite
 from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.loss_body import RowLoss, mean_loss, row_losses
 from tunemill.stages.models.own_code_body import use_code_of
@@ -74,6 +75,7 @@ def evaluate(
             f"roles_to_train, train_on_inputs and sequence_len of the test datasets."
         )
     eval_loss = mean_loss(losses)
+    check_finite("evaluation", "the loss on held-out rows", eval_loss, plain.dtype)
     metrics: dict[str, float | int] = {
         "eval_loss": eval_loss,
         # Beyond exp(700) a float overflows; such a model has learned nothing anyway.

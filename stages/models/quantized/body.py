@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, TorchAoConfig
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.files import copy_tokenizer, forget_versions, weight_files
+from tunemill.stages.models.finite import check_finite
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.probe_body import fixed_tokens, logits_of
@@ -56,6 +57,7 @@ def quantize(config: QuantizedConfig, model: Model, out: Workspace, report: Repo
     expected = _expected(plain, model.path, settings, trained=trained)
     ids = fixed_tokens(plain.config.get_text_config().vocab_size)
     before = logits_of(plain, ids)
+    check_finite("quantization", "the largest logit of the model", float(before.abs().max()), plain.dtype)
     foreseen = _foreseen(plain, settings, ids) if trained else None
     del plain
     asked = TorchAoConfig(storing_settings(settings, trained=trained))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from support.evaluated import run
 from support.tiny_model import (
     Heard,
@@ -217,3 +218,16 @@ def test_batches_stay_within_their_tokens(tmp_path: Path) -> None:
     assert batches_by_length(other, range(3), batch_size=2, max_tokens=1000) == [[2, 0], [1]]
     assert batches_by_length(turned, range(3), batch_size=2, max_tokens=1000) == [[2, 1], [0]]
     assert batches_by_length(data, range(5), batch_size=9, max_tokens=12) == [[2, 0, 3], [1], [4]]
+
+
+def test_a_model_whose_numbers_overflow_is_refused_in_words(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", dtype=torch.float16)
+    weights = load_file(model / "model.safetensors")
+    weights["lm_head.weight"][:] = 6e4
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"the loss on held-out rows is (nan|inf): computed in float16"):
+        run(tmp_path / "out", model, evaluation_data(tmp_path / "rows", random_rows(2)))
+    with pytest.raises(UserError, match=r"the largest logit of the model is (nan|inf): computed in float16"):
+        quantize(
+            QuantizedConfig(), model=Model(model), out=workspace(tmp_path / "stored"), report=Heard().report
+        )
