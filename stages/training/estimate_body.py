@@ -182,7 +182,7 @@ def variants(plan: Plan) -> Iterator[tuple[str, Plan]]:
         )
     if config.adapter is None:
         yield "adapter: lora (lora_r: 16, every linear layer)", turned(**ADAPTER)
-    if plan.bits > 4:
+    if plan.bits > 4 and (config.has_factors or config.adapter is None):
         name = (
             "load_in_4bit: true" if config.adapter else "adapter: qlora and load_in_4bit: true (lora_r: 16)"
         )

@@ -96,6 +96,15 @@ def estimated(config: Any, folder: Path, nodes: dict[str, Above]) -> Estimate:
     return read_estimate(out.data)
 
 
+def test_nothing_is_advised_that_prompts_refuse(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", **SMALL)
+    prompts = {"adapter": "llama-adapter", "peft_adapter": {"layers": 1, "len": 4}}
+    found = estimated(config_of(bf16=False, **prompts), tmp_path / "out", above(base))
+    size = json.loads((base / "config.json").read_text())["hidden_size"]
+    assert found.gradients == 4 * (4 * size + 1)
+    assert not [one for one in found.savings if "load_in" in one.setting or "adapter" in one.setting]
+
+
 def test_parts_are_what_arithmetic_says_and_savings_begin_with_the_largest(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base", **SMALL)
     weights = sum(one.numel() for one in load_file(base / "model.safetensors").values())
