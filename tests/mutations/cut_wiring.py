@@ -151,7 +151,7 @@ def _attributes(node: ast.AST, in_check: bool) -> Iterator[tuple[ast.Attribute, 
     """Every attribute that is read, and whether that is in a validator or in what a config says of its keys."""
     if isinstance(node, ast.FunctionDef):
         validates = any("validator" in ast.unparse(d) for d in node.decorator_list)
-        in_check = validates or node.name in ("idle", "unused_inputs", "needs_gpu")
+        in_check = validates or node.name in ("idle", "unused_inputs", "needs_gpu", "depends_on_machine")
     if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
         yield node, in_check
     for child in ast.iter_child_nodes(node):

@@ -21,6 +21,8 @@ class Case:
 
 
 LORA: Settings = {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_modules": ["q_proj"]}
+# Frozen layers that wait, which not everything allows.
+WAITING: Settings = {**LORA, "layer_offloading": True}
 FACTORS: Settings = {name: value for name, value in LORA.items() if name != "adapter"}
 EVERY: Settings = {**LORA, "lora_target_modules": None, "lora_target_linear": True}
 CUT = "cut_cross_entropy"

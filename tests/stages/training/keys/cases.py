@@ -9,6 +9,7 @@ from stages.training.keys.case import (
     PACKED,
     SAVING,
     SGD,
+    WAITING,
     Case,
     without,
 )
@@ -173,6 +174,7 @@ MACHINE: dict[str, list[Case]] = {
     "tf32": [Case((None, True), see.refusal), Case((None, False, True), see.argument("tf32"), on_gpu=True)],
     "float32": [Case((False, True), see.loaded_type, on_gpu=True)],
     "gradient_checkpointing": [
+        Case((False, True), see.refusal, {**WAITING, "load_in_4bit": True}),
         Case((False, True), see.runs_of_a_layer),
         Case((True, "offload", "offload_disk"), see.offloading),
         Case((False, True), see.reaches_the_embedding,
@@ -219,6 +221,7 @@ MACHINE: dict[str, list[Case]] = {
         Case((None, {"no_such": True}), see.refusal, {"torch_compile": True}),
     ],
     "torch_compile": [
+        Case((None, True), see.refusal, WAITING),
         Case((False, True), see.is_compiled),
         Case((False, "auto"), see.is_compiled),
         Case((False, True), see.chosen_kernels),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from stages.training.keys.case import CONSTANT, EVERY, FACTORS, LORA, Case, lora, without
+from stages.training.keys.case import CONSTANT, EVERY, FACTORS, LORA, WAITING, Case, lora, without
 from stages.training.keys.trainings import Settings
 from support.samples import TESTS
 
@@ -28,6 +28,7 @@ ADAPTER: dict[str, list[Case]] = {
         Case((None, "lora"), see.refusal, {**FACTORS, "lora_o_kernel": True}),
         Case((None, "lora"), see.loaded_type, {**FACTORS, "fp16": True, "bf16": False}, on_gpu=True),
         Case(("lora", "qlora"), see.refusal, FACTORS),
+        Case((None, "lora"), see.refusal, {**FACTORS, "layer_offloading": True}),
         Case(("lora", "llama-adapter"), see.trained_parameters, {**FACTORS, **PROMPTS}),
     ],
     "peft_adapter": [
@@ -124,6 +125,7 @@ RESTARTED: dict[str, list[Case]] = {
     "relora": [
         Case((False, True), see.saved_rank, without(RELORA, "relora")),
         Case((False, True), see.weights, without(RELORA, "relora")),
+        Case((False, True), see.refusal, {**without(RELORA, "relora"), **WAITING}),
     ],
     "jagged_restart_steps": [
         Case((1, 2, 3), see.saved_rank, without(RELORA, "jagged_restart_steps")),

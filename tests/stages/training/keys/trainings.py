@@ -24,7 +24,7 @@ from support.trained_families import make_folder
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
-from tunemill.stages.artifacts import Artifact, EvaluationData, Model, PreferenceData, TrainingData
+from tunemill.stages.artifacts import Adapter, Artifact, EvaluationData, Model, PreferenceData, TrainingData
 from tunemill.stages.errors import SettingError
 from tunemill.stages.registry import METHODS
 from tunemill.stages.training.keys.training import TrainingKeys
@@ -116,7 +116,7 @@ class Trainings:
         config.write_text(json.dumps(preferring))
         self._inputs = {
             method: {
-                name: MAKERS[given.artifact](folder / method / name)
+                name: None if given.artifact is Adapter else MAKERS[given.artifact](folder / method / name)
                 for name, given in stage.inputs.items()
                 # A stored adapter is optional.
                 if given.artifact in MAKERS
