@@ -73,6 +73,9 @@ SCHEDULE: dict[str, list[Case]] = {
         Case(("constant_with_warmup", "cosine_with_restarts", "linear"), see.learning_rates,
              {"warmup_steps": 1, "max_steps": 4}),
         Case(("one_cycle", "rex", "linear"), see.learning_rates, {"max_steps": 4}),
+        Case(("cosine_with_min_lr", "log_sweep"), see.learning_rates,
+             {"lr_scheduler_kwargs": {"min_lr": 1e-4}, "max_steps": 4}),
+        Case(("cosine", "rex"), see.refusal, {"warmup_steps": 5, "max_steps": 4}),
         Case(("reduce_lr_on_plateau", "greedy"), see.learning_rates, {**PLATEAU, "max_steps": 4}),
         Case(("constant", "greedy"), see.evaluated_steps,
              {**EVALUATING, "lr_scheduler_kwargs": None, "learning_rate": 0.1}),
@@ -236,7 +239,6 @@ MEMORY: dict[str, list[Case]] = {
             see.callback("LayerOffloading", "beside"),
             {**LORA, "activation_offloading": "disk"},
         ),
-        Case((False, True), see.refusal),
     ],
     "gc_steps": [
         Case((None, 2, -1), see.callback("CollectGarbage", "steps")),
