@@ -24,7 +24,7 @@ from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.accounts_body import ACTIVATIONS, GRADIENTS, LOGITS, WEIGHTS, Accounts
 from tunemill.stages.training.batch_shapes_body import BatchShape, batch_shape
 from tunemill.stages.training.keys.training import TrainingKeys
-from tunemill.stages.training.layers_body import LAYERS_AT_ONCE, waiting_bytes
+from tunemill.stages.training.layer_offloading_body import LAYERS_AT_ONCE, waiting_bytes
 from tunemill.stages.training.machine_body import Precision, choose_precision
 from tunemill.stages.training.optimizers.groups_body import embedding_parameters, parameter_groups
 from tunemill.stages.training.optimizers.state_bytes import IN_MAIN_MEMORY, state_bytes

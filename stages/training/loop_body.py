@@ -40,7 +40,7 @@ from tunemill.stages.training.experts_body import set_experts
 from tunemill.stages.training.frozen_body import choose_trained
 from tunemill.stages.training.kernels.insert_body import add_kernels, check_kernels_here
 from tunemill.stages.training.keys.training import TrainingKeys
-from tunemill.stages.training.layers_body import LayerOffloading, layer_offloading_of
+from tunemill.stages.training.layer_offloading_body import LayerOffloading, layer_offloading_of
 from tunemill.stages.training.machine_body import (
     Precision,
     check_attention,

@@ -25,7 +25,7 @@ from transformers import TrainerCallback
 from tunemill.stages.data.rows.labels import IGNORED
 from tunemill.stages.errors import SettingError
 from tunemill.stages.report import Report
-from tunemill.stages.training.adapters.relora_body import NAME, adapted_layers, factors_of, weight_of
+from tunemill.stages.training.adapters.factors_body import NAME, adapted_layers, factors_of, weight_of
 from tunemill.stages.training.adapters.starts_body import (
     check_linear,
     check_modules,

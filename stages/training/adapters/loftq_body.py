@@ -7,7 +7,7 @@ import torch
 
 from tunemill.stages.models.rounded_body import through_bits
 from tunemill.stages.report import Report
-from tunemill.stages.training.adapters.relora_body import NAME, adapted_layers, weight_of
+from tunemill.stages.training.adapters.factors_body import NAME, adapted_layers, weight_of
 from tunemill.stages.training.adapters.starts_body import check_linear
 
 

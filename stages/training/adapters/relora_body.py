@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch.nn import functional
 from transformers import TrainerCallback
 
 from tunemill.kernels.in_models.projections import is_quantized
 from tunemill.stages.errors import SettingError
 from tunemill.stages.report import Report
+from tunemill.stages.training.adapters.factors_body import NAME, adapted_layers, factors_of, weight_of
 from tunemill.stages.training.callbacks_body import random_state_kept
 from tunemill.stages.training.keys.factors import PLAIN_STARTS
 from tunemill.stages.training.keys.relora import FILE
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.optimizers.prune_body import prune
 
-NAME = "default"
 # Seeds of two trainings must not meet: no training has so many restarts.
 SEED_STRIDE = 1_000_003
 
@@ -198,30 +197,6 @@ def check_foldable(model: Any) -> None:
                 f"relora: {' and '.join(holders[id(weight)])} are one tensor, and what is folded in for {name} would "
                 f"change the others too. Leave it out of lora_target_modules."
             )
-
-
-def adapted_layers(model: Any) -> Iterator[tuple[str, Any]]:
-    """Name and layer of everything that has factors."""
-    return ((name, layer) for name, layer in model.named_modules() if isinstance(layer, LoraLayer))
-
-
-def weight_of(layer: Any) -> Any:
-    """The base's weight under the factors."""
-    return layer.get_param() if hasattr(layer, "get_param") else layer.get_base_layer().weight
-
-
-def factors_of(module: Any, name: str = "") -> dict[str, Any]:
-    """Name, as PEFT stores it -> factor, of a whole model, or of the layer of that name alone."""
-    layers = adapted_layers(module) if not name else [(name, module)]
-    found = {}
-    for layer_name, layer in layers:
-        for holder in ("lora_A", "lora_B"):
-            if NAME in getattr(layer, holder):
-                found[f"{layer_name}.{holder}.weight"] = getattr(layer, holder)[NAME].weight
-        for holder in ("lora_embedding_A", "lora_embedding_B"):
-            if NAME in getattr(layer, holder):
-                found[f"{layer_name}.{holder}"] = getattr(layer, holder)[NAME]
-    return found
 
 
 def _places(layer: Any) -> Iterator[tuple[Any, str]]:

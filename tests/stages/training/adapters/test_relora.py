@@ -19,8 +19,9 @@ from tunemill.stages.artifacts import BaseModel, Model
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.loading_body import load_causal_lm
 from tunemill.stages.report import Report
+from tunemill.stages.training.adapters.factors_body import factors_of
 from tunemill.stages.training.adapters.lora_body import add_adapter, save_adapter
-from tunemill.stages.training.adapters.relora_body import Restarts, factors_of
+from tunemill.stages.training.adapters.relora_body import Restarts
 from tunemill.stages.training.adapters.starts_body import probe
 from tunemill.stages.training.keys.relora import PRUNABLE
 from tunemill.stages.training.optimizers.prune_body import prune

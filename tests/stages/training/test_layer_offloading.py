@@ -1,6 +1,6 @@
 """Frozen layers that wait in main memory: here the device that they are copied to is main memory as well.
 
-tests/gpu/test_layers.py has the same on a GPU.
+tests/gpu/test_layer_offloading.py has the same on a GPU.
 """
 
 from functools import partial
@@ -32,11 +32,11 @@ from tunemill.stages.artifacts import Model
 from tunemill.stages.data.rows.collate_body import Collator
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.loading_body import load_causal_lm
-from tunemill.stages.training.layers_body import (
+from tunemill.stages.training.layer_offloading_body import (
     LAYERS_AT_ONCE,
     LayerOffloading,
     WaitingLayers,
-    layers_of,
+    recomputed_layers,
     waiting_bytes,
 )
 from tunemill.stages.training.loop_body import LoopTrainer
@@ -62,7 +62,8 @@ def adapted(layers: int = 4, *, dropout: float = 0.1) -> Any:
 def places(model: Any) -> list[list[int]]:
     """Where the frozen parameters of each layer lie."""
     return [
-        [one.data_ptr() for one in layer.parameters() if not one.requires_grad] for layer in layers_of(model)
+        [one.data_ptr() for one in layer.parameters() if not one.requires_grad]
+        for layer in recomputed_layers(model)
     ]
 
 
@@ -115,7 +116,7 @@ def test_weights_are_there_only_while_they_are_used() -> None:
     def look(*_: Any) -> None:
         seen.append([number for number, place in enumerate(places(model)) if place != resting[number]])
 
-    for layer in layers_of(model):
+    for layer in recomputed_layers(model):
         layer.self_attn.register_forward_pre_hook(look)
     ids = torch.randint(3, 400, (1, 8))
     with torch.no_grad():
@@ -144,7 +145,7 @@ def test_a_graph_keeps_no_weights() -> None:
         for layer, made in waiting._copies.items():
             copies.setdefault(layer, [StorageWeakRef(one.untyped_storage()) for one in made])
 
-    for layer in layers_of(model):
+    for layer in recomputed_layers(model):
         layer.self_attn.register_forward_pre_hook(remember)
     ids = torch.randint(3, 400, (1, 8))
     with offloading.of(model):
@@ -180,7 +181,7 @@ def test_families_have_layers_that_wait(tmp_path: Path, family: str) -> None:
         model.requires_grad_(False)
         waiting = WaitingLayers(model, CPU)
         assert torch.equal(model(input_ids=ids).logits, expected)
-    assert waiting.copies == len(layers_of(model)) == model.config.num_hidden_layers
+    assert waiting.copies == len(recomputed_layers(model)) == model.config.num_hidden_layers
 
 
 def test_bytes_that_wait_are_those_of_all_layers_but_three() -> None:

@@ -37,7 +37,7 @@ class Part:
     offset: int
 
 
-def layers_of(model: nn.Module) -> list[nn.Module]:
+def recomputed_layers(model: nn.Module) -> list[nn.Module]:
     """The layers that transformers can recompute one by one, in their order; none inside another."""
     found: list[nn.Module] = []
     inside: set[nn.Module] = set()
@@ -50,7 +50,7 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
 
 def frozen_of(model: nn.Module) -> list[list[nn.Parameter]]:
     """The frozen parameters of each layer that are in no module outside of the layers."""
-    layers = layers_of(model)
+    layers = recomputed_layers(model)
     inside = {
         id(one) for layer in layers for module in layer.modules() for one in module.parameters(recurse=False)
     }
@@ -100,7 +100,7 @@ class WaitingLayers:
                 self._waiting[id(parameter)] = there.copy_(parameter.data)
             parameter.data = self._waiting[id(parameter)]
         self._hooks = []
-        for number, layer in enumerate(layers_of(model)):
+        for number, layer in enumerate(recomputed_layers(model)):
             self._hooks.append(layer.register_forward_pre_hook(partial(self._enter, number)))
             # Recomputation leaves a layer by an exception once it has what it needs.
             self._hooks.append(layer.register_forward_hook(partial(self._leave, number), always_call=True))
@@ -214,8 +214,8 @@ class LayerOffloading(TrainerCallback):  # type: ignore[misc]
             )
         self.layers = WaitingLayers(model, device)
         self._report.log(
-            f"layer_offloading: frozen weights of {len(layers_of(model))} layers, {self.layers.bytes / 1e9:.2f} GB, "
-            f"wait in main memory"
+            f"layer_offloading: frozen weights of {len(recomputed_layers(model))} layers, "
+            f"{self.layers.bytes / 1e9:.2f} GB, wait in main memory"
         )
 
     def on_train_end(self, *_args: Any, **_kwargs: Any) -> None:

@@ -1,6 +1,6 @@
 """Frozen layers that wait in main memory while a GPU trains: the same losses, and less of its memory.
 
-On a CPU tests/stages/training/test_layers.py shows the mechanism; streams, events and pinned memory are here.
+On a CPU tests/stages/training/test_layer_offloading.py shows the mechanism; streams, events and pinned memory are here.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from support.tiny_model import Heard, make_model, random_rows, tiny_config, trai
 from transformers import AutoModelForCausalLM
 
 from tunemill.stages.artifacts import Model
-from tunemill.stages.training.layers_body import LayerOffloading, waiting_bytes
+from tunemill.stages.training.layer_offloading_body import LayerOffloading, waiting_bytes
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
 
