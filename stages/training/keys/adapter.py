@@ -162,13 +162,17 @@ class AdapterKeys(LoraKeys, PromptKeys):
                     key,
                     "adapter",
                 )
-        if self.tokens:
+
+    @model_validator(mode="after")
+    def _prompts_train_no_embedding(self) -> Self:
+        if self.adapter == LLAMA_ADAPTER and self.tokens:
             raise ConflictError(
                 "tokens adds rows to the embeddings, which llama-adapter never trains. Take it out, or use adapter: "
                 "lora with lora_modules_to_save",
                 "tokens",
                 "adapter",
             )
+        return self
 
     def _check_base(self) -> None:
         chosen = {"load_in_4bit": self.load_in_4bit, "load_in_8bit": self.load_in_8bit}

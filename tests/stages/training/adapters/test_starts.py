@@ -211,6 +211,12 @@ def test_a_started_adapter_goes_on_exactly(tmp_path: Path, start: str) -> None:
     assert ("started from" in said(whole)) == (start in FROM_DATA)
 
 
+def test_sequences_that_no_start_looks_at_are_noted() -> None:
+    lora = {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "learning_rate": 0.1, "start_sequences": 2}
+    assert [item.key for item in SftConfig(**lora).idle()] == ["start_sequences"]
+    assert not list(SftConfig(**lora, peft_init_lora_weights="eva").idle())
+
+
 def test_a_checkpoint_of_another_start_is_refused(tmp_path: Path) -> None:
     base = llama(tmp_path / "base")
     saving = {**QUERIES, "steps": 2, "save_steps": 1, "save_strategy": None}

@@ -57,7 +57,10 @@ ADAPTER: dict[str, list[Case]] = {
         Case((None, ["lm_head"]), see.trained_parameters, LORA),
         Case((None, ["no_such"]), see.refusal, LORA),
     ],
-    "tokens": [Case(([], ["<new>"]), see.refusal, LORA)],
+    "tokens": [
+        Case(([], ["<new>"]), see.refusal, LORA),
+        Case(([], ["<new>"]), see.refusal, {"adapter": "llama-adapter", **PROMPTS}),
+    ],
     "lora_fan_in_fan_out": [
         Case((False, True), see.adapter_layouts, lora(lora_target_modules=["embed_tokens"])),
         Case((False, True), see.saved_adapter_layout, lora(lora_target_modules=["embed_tokens"])),
@@ -85,7 +88,6 @@ ADAPTER: dict[str, list[Case]] = {
     ],
     "start_sequences": [
         Case((1, 2), see.weights, lora(peft_init_lora_weights="lora_ga")),
-        Case((256, 2), see.idle_keys, LORA),
     ],
     "peft_layer_replication": [
         Case((None, [[0, 2], [1, 2]]), see.adapted_modules, LORA),
