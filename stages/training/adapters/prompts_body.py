@@ -29,12 +29,12 @@ def add_prompts(config: AdapterKeys, model: Any, seed: int) -> Any:
     """
     if reason := fault_of_prompts(model.config.to_dict()):
         raise SettingError(f"adapter: {reason}.")
-    layers, there = config.peft_adapter.layers, model.config.num_hidden_layers
+    layers, there = config.prompts.layers, model.config.num_hidden_layers
     assert layers is not None, "the config asks for it"
     if layers > there:
         raise SettingError(f"peft_adapter: layers: {layers}: the model has {there} layers.")
     prompts = AdaptionPromptConfig(
-        task_type="CAUSAL_LM", adapter_layers=layers, adapter_len=config.peft_adapter.len
+        task_type="CAUSAL_LM", adapter_layers=layers, adapter_len=config.prompts.len
     )
     torch.manual_seed(seed)
     adapted = get_peft_model(model, prompts)

@@ -138,7 +138,7 @@ class AdapterKeys(LoraKeys, PromptKeys):
         return self
 
     def _check_prompts(self) -> None:
-        given = self.peft_adapter
+        given = self.prompts
         if given.layers is None or given.len is None:
             raise ConflictError(
                 "adapter: llama-adapter needs peft_adapter with layers, how many get prompts, and len, how many each "

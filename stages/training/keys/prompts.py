@@ -15,7 +15,12 @@ class PromptSettings(Settings):
 class PromptKeys(StageConfig):
     """Train prompts in place of low-rank factors."""
 
-    peft_adapter: PromptSettings = Field(
-        PromptSettings(),
+    peft_adapter: PromptSettings | None = Field(
+        None,
         description="with adapter: llama-adapter: layers, how many get prompts; len, how many prompts each gets",
     )
+
+    @property
+    def prompts(self) -> PromptSettings:
+        """How many prompts there are, and where."""
+        return self.peft_adapter or PromptSettings()
