@@ -62,10 +62,13 @@ def add_kernels(
     functions = {name: _function(choice, name) for name in names}
     applied = apply_kernels(model, functions, Transformers(), autocast_dtype=autocast_dtype)
     for one in choice.asked:
-        if not any(name in applied.places for name in one.kernels):
+        if any(name in applied.places for name in one.kernels):
+            continue
+        if one.insists:
             raise SettingError(
                 f"{one.key}: {_why_not(one.kernels, applied)} Remove it, or use kernels: auto."
             )
+        report.log(f"{one.key}: {_why_not(one.kernels, applied)} The model computes it itself")
     _report(applied, choice, report)
     return applied
 

@@ -40,11 +40,15 @@ DISTRIBUTIONS: dict[Source, str] = {
 
 @dataclass(frozen=True)
 class Asked:
-    """One key that insists on kernels. It is honoured when one of them runs: a model has one activation."""
+    """One key that asks for kernels. It is honoured when one of them runs: a model has one activation.
+
+    `insists`: where none fits, nothing is trained. Otherwise the model computes that itself, to the same numbers.
+    """
 
     key: str
     kernels: tuple[str, ...]
     source: Source = "tunemill"
+    insists: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,11 @@ class KernelKeys(PluginKeys, ExpertKeys):
     )
     lora_mlp_kernel: bool | None = Field(
         None,
-        description="adapters of the MLP in one kernel; true insists, false never, unset: as kernels says",
+        description="adapters of the MLP in one kernel; true where it fits, false never, unset: as kernels says",
     )
     lora_qkv_kernel: bool | None = Field(
         None,
-        description="adapters of q, k and v in one kernel; true insists, false never, unset: as kernels says",
+        description="adapters of q, k and v in one kernel; true where it fits, false never, unset: as kernels says",
     )
     lora_o_kernel: bool | None = Field(
         None, description="adapter of attention's output in one kernel; as lora_qkv_kernel"
@@ -148,10 +152,12 @@ class KernelKeys(PluginKeys, ExpertKeys):
         asked = [Asked(f"kernels: [{name}]", (name,)) for name in self.named_kernels]
         for name, wanted in self.lora_kernels.items():
             if wanted and has_adapter:
-                asked.append(Asked(f"{name}_kernel: true", (name,)))
+                asked.append(Asked(f"{name}_kernel: true", (name,), insists=False))
             elif wanted is False:
                 sources.pop(name, None)
-        asked += [Asked(f"{key}: true", names, "liger") for key, names in self.liger_kernels.items()]
+        asked += [
+            Asked(f"{key}: true", names, "liger", insists=False) for key, names in self.liger_kernels.items()
+        ]
         if "liger_glu_activation" in self.liger_kernels:
             sources.pop("lora_mlp", None)
         asked += self.loss_kernels

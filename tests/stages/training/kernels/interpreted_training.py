@@ -178,16 +178,6 @@ def test_what_nearly_fits_is_told() -> None:
     [
         ({"kernels": ["geglu"]}, r"kernels: \[geglu\]: no module of this model computes that"),
         pytest.param(
-            {**LORA, "lora_target_linear": False, "lora_target_modules": ["q_proj"], "lora_mlp_kernel": True},
-            "lora_mlp_kernel: true: no module of this model computes that",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            {"liger_layer_norm": True},
-            "liger_layer_norm: true: no module of this model",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
             {"cut_cross_entropy": True},
             "cut_cross_entropy: true: it fits no module.*bf16: true",
             marks=pytest.mark.slow,
@@ -199,6 +189,25 @@ def test_a_kernel_that_fits_nothing_is_refused(
 ) -> None:
     with pytest.raises(SettingError, match=message):
         run(tmp_path / "out", base, data, **settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("key", "beside"),
+    [
+        ("lora_mlp_kernel", {**LORA, "lora_target_linear": False, "lora_target_modules": ["q_proj"]}),
+        ("liger_layer_norm", {}),
+    ],
+)
+def test_what_axolotls_keys_ask_for_is_computed_without_a_kernel_where_none_fits(
+    tmp_path: Path, base: Model, data: TrainingData, key: str, beside: dict[str, Any]
+) -> None:
+    plain = run(tmp_path / "auto", base, data, max_steps=1, **beside)
+    asked = run(tmp_path / "asked", base, data, max_steps=1, **beside, **{key: True})
+    said = [event["message"] for event in asked[1].of("log") if event["message"].startswith(f"{key}: true: ")]
+    assert said == [f"{key}: true: no module of this model computes that. The model computes it itself"]
+    assert kernels_of(asked[1]) == kernels_of(plain[1])
+    assert_same_training(asked, plain, 1e-6)
 
 
 @pytest.mark.parametrize(
