@@ -163,6 +163,7 @@ def test_the_schema_is_json(capsys):
     assert json.loads(capsys.readouterr().out)["properties"]["learning_rate"]["description"]
 
 
+@pytest.mark.slow
 def test_json_output_is_one_document_and_nothing_else(project):
     command = [sys.executable, "-m", "tunemill.pipelines.cli", "run", str(project.yaml), "--json"]
     done = subprocess.run(

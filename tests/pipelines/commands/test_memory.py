@@ -22,6 +22,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return make_project(tmp_path_factory.mktemp("memory") / "project")
 
 
+@pytest.mark.slow
 def test_each_training_has_its_parts(fresh: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(fresh.yaml), "--state", str(fresh.state), "--memory", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

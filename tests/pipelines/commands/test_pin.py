@@ -268,6 +268,7 @@ def test_two_at_once_leave_one_whole_pin(project):
     assert [path.name for path in (project.state / "pins" / "pipeline").iterdir()] == ["trained.json"]
 
 
+@pytest.mark.slow
 def test_another_pipeline_takes_what_is_pinned_and_says_so(project, tell):
     old = project.plan()["merged"].cached
     tell("pin", "pipeline/merged")

@@ -96,6 +96,7 @@ def test_figures_tables_and_plots_are_printed(preprocess):
     assert "training_data" in said and "packing_efficiency" in said
 
 
+@pytest.mark.slow
 def test_bad_rows_stop_it_or_are_set_aside(project, preprocess):
     project.edit(datasets=[{"path": "data/sums.jsonl", "type": "chat_template"}], test_datasets=None)
     path = project.folder / "data" / "sums.jsonl"

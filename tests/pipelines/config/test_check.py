@@ -63,8 +63,8 @@ def test_typos_are_found_at_any_depth(yaml_file, edits, path, suggestion):
 
 
 def test_a_key_of_axolotl_that_is_not_supported_says_exactly_that(yaml_file):
-    (problem,) = problems(yaml_file, "use_ray: true\n")
-    assert problem.kind == "unsupported" and problem.path == "use_ray"
+    (problem,) = problems(yaml_file, "use_onebitllms: true\n")
+    assert problem.kind == "unsupported" and problem.path == "use_onebitllms"
     assert "key of Axolotl that Tunemill does not support yet" in problem.message
 
 
@@ -111,7 +111,7 @@ def test_conflicts_fail_before_anything_is_loaded(yaml_file, edits):
 def test_every_problem_is_reported_at_once_and_as_json(yaml_file, capsys):
     yaml_file.write_text(
         yaml_file.read_text()
-        + "learnin_rate: 5\nuse_ray: true\nseed: -3\nwarmup_steps: 1\nwarmup_ratio: 0.1\n"
+        + "learnin_rate: 5\nuse_onebitllms: true\nseed: -3\nwarmup_steps: 1\nwarmup_ratio: 0.1\n"
     )
     assert main(["check", str(yaml_file), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)

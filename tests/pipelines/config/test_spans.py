@@ -76,7 +76,7 @@ def yaml_file(tmp_path):
         ("warmup_steps: 1\nwarmup_ratio: 0.5", "warmup_steps"),
         ("lr_scheduler: cosin # as always", "cosin"),
         ("lora_r: .nan", ".nan"),
-        ("use_ray: true", "use_ray"),
+        ("use_onebitllms: true", "use_onebitllms"),
         ("special_tokens: {pad_tokn: x}", "pad_tokn"),
         ("seed: 5 \nseed: 6", "seed"),
     ],

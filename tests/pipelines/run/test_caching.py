@@ -195,6 +195,7 @@ def test_another_output_dir_gets_links_though_nothing_runs(project):
     assert (project.folder / "elsewhere" / "merged" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_a_chain_of_pipelines(project):
     refine = make_project(project.folder / "refine", state=project.state)
     refine.edit(base_model="asset://pipeline/merged", reinit_weights=False, pipeline={"name": "refine"})

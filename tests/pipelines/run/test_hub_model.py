@@ -150,6 +150,7 @@ def test_a_commit_that_changes_what_is_needed_is_fetched(hub, files, finished):
     assert node["reasons"] == [f"repository: the contents of hf://models/{NAME} changed"]
 
 
+@pytest.mark.slow
 def test_a_server_that_says_no_hashes_is_asked_for_its_commit(hub, files, tmp_path):
     hub.model("tiny-org/plain").commit({**files, "README.md": b"1"})
     project = make_project(tmp_path / "project", **{**KEYS, "base_model": "tiny-org/plain"})
@@ -197,6 +198,7 @@ def test_a_config_of_the_hub_beside_a_model_of_this_machine(hub, files, tmp_path
     assert f"hf://models/tiny-org/other-config ({commit[:12]})" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_tokenizer_of_the_hub_beside_a_model_of_this_machine(hub, files, tmp_path):
     names = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
     hub.model("tiny-org/words").commit({name: data for name, data in files.items() if name in names})

@@ -155,6 +155,7 @@ def tell(hub, project, command, **environment):
     return {node["node"]: node for node in nodes}, done.stderr
 
 
+@pytest.mark.slow
 def test_one_of_the_hub_is_fetched_and_trained_further(hub, from_hub):
     """At a commit that is written down, and without the network afterwards."""
     project, _, (nodes, _) = from_hub
@@ -172,6 +173,7 @@ def test_one_of_the_hub_is_fetched_and_trained_further(hub, from_hub):
     assert {nodes[name]["state"] for name in ("adapter_files", "trained")} == {"cached"}
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_other_words_about_it_train_nothing_anew(hub, from_hub):
     project, files, _ = from_hub

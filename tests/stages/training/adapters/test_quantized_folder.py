@@ -75,6 +75,6 @@ def test_what_it_cannot_be_used_for(tmp_path: Path) -> None:
     path.write_text(json.dumps({**stored, "vocab_size": 100}))
     with pytest.raises(SettingError, match=r"can neither get .* embedding rows, where there are 100"):
         base_of(tmp_path / "grown", source)
-    path.write_text(json.dumps({**stored, "quantization_config": {"quant_method": "gptq", "bits": 4}}))
+    path.write_text(json.dumps({**stored, "quantization_config": {"quant_method": "hqq", "bits": 4}}))
     said = [fault.reason for fault in BaseModelConfig(base_model=str(source), adapter="lora").faults()]
-    assert len(said) == 1 and "already quantized, by gptq" in said[0]
+    assert len(said) == 1 and "already quantized, by hqq" in said[0]
