@@ -98,7 +98,7 @@ def test_any_value_of_any_key(file):
     """Every known key with some odd values, and every odd value at some keys."""
     draw = random.Random(0)
     keys = sorted({*key_tree(), *CONFIG})
-    pairs = [(key, value) for key in keys for value in draw.sample(ODD, 2)]
+    pairs = [(key, draw.choice(ODD)) for key in keys]
     pairs += [(key, value) for value in ODD for key in draw.sample(keys, 2)]
     for key, value in pairs:
         rest = {name: item for name, item in CONFIG.items() if name != key}

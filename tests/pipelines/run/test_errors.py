@@ -108,6 +108,7 @@ def test_a_disk_that_fills_up_under_dagster_is_one_error_and_what_is_finished_is
         assert {name for name, state in states.items() if state == "cached"} == finished
 
 
+@pytest.mark.slow
 def test_a_read_only_store_can_be_looked_at_and_says_why_nothing_is_added(finished_project, tmp_path):
     store = tmp_path / "store"
     store.mkdir()

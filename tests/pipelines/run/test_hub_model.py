@@ -12,6 +12,8 @@ from support.hub import hub_server
 from support.project import make_project
 from support.tiny_model import make_model
 
+pytestmark = pytest.mark.slow
+
 NAME = "tiny-org/tiny-llama"
 TOKEN = "hf_only_for_these_tests_0123456789"  # noqa: S105
 KEYS = {
@@ -150,7 +152,6 @@ def test_a_commit_that_changes_what_is_needed_is_fetched(hub, files, finished):
     assert node["reasons"] == [f"repository: the contents of hf://models/{NAME} changed"]
 
 
-@pytest.mark.slow
 def test_a_server_that_says_no_hashes_is_asked_for_its_commit(hub, files, tmp_path):
     hub.model("tiny-org/plain").commit({**files, "README.md": b"1"})
     project = make_project(tmp_path / "project", **{**KEYS, "base_model": "tiny-org/plain"})
@@ -172,7 +173,6 @@ def test_the_token_is_written_nowhere(finished):
     assert TOKEN not in "".join(done.stdout + done.stderr for done in said.values())
 
 
-@pytest.mark.slow
 def test_a_config_of_the_hub_beside_a_model_of_this_machine(hub, files, tmp_path):
     settings = {**json.loads(files["config.json"]), "rms_norm_eps": 0.5}
     commit = hub.model("tiny-org/other-config").commit(
@@ -198,7 +198,6 @@ def test_a_config_of_the_hub_beside_a_model_of_this_machine(hub, files, tmp_path
     assert f"hf://models/tiny-org/other-config ({commit[:12]})" in done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.slow
 def test_a_tokenizer_of_the_hub_beside_a_model_of_this_machine(hub, files, tmp_path):
     names = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
     hub.model("tiny-org/words").commit({name: data for name, data in files.items() if name in names})
