@@ -174,12 +174,11 @@ def test_one_of_the_hub_is_fetched_and_trained_further(hub, from_hub):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_other_words_about_it_train_nothing_anew(hub, from_hub):
     project, files, _ = from_hub
     hub.models[NAME].commit({**files, "README.md": b"# y"})
     nodes, _ = tell(hub, project, "run", HF_TOKEN=TOKEN)
-    assert [name for name, node in nodes.items() if node["state"] == "computed"] == ["adapter_files"]
+    assert not [name for name, node in nodes.items() if node["state"] == "computed"]
 
 
 def test_a_name_of_another_base_is_told(first, tmp_path):
