@@ -23,6 +23,11 @@ def file_of(name: str, files: Sequence[str]) -> Path | None:
     return min(found, key=lambda path: len(path.parts), default=None)
 
 
+def looked_for(name: str) -> str:
+    """The file beside the YAML that the module of `module.Class` would be."""
+    return f"{dotted(name).rpartition('.')[0].replace('.', '/') or 'my_module'}.py"
+
+
 def module_tree(file: Path) -> ast.Module:
     """What a file of Python says. Raises ValueError where it cannot be read or does not parse, saying where."""
     try:
@@ -47,6 +52,20 @@ def with_bases(tree: ast.Module, found: ast.ClassDef) -> list[ast.ClassDef]:
             if other is not None and other not in classes:
                 classes.append(other)
     return classes
+
+
+def classes_of(name: str, files: Sequence[str]) -> tuple[Path, list[ast.ClassDef]]:
+    """The file of `module.Class`, which is among the files, and the class with its bases as far as that file has them.
+
+    Raises ValueError where the file cannot be read, or has no such class.
+    """
+    file, wanted = file_of(name, files), dotted(name).rpartition(".")[2]
+    assert file is not None, "checked"
+    tree = module_tree(file)
+    found = class_in(tree, wanted)
+    if found is None:
+        raise ValueError(f"{file} has no class {wanted}")
+    return file, with_bases(tree, found)
 
 
 def methods_of(classes: Sequence[ast.ClassDef]) -> dict[str, ast.FunctionDef]:

@@ -18,7 +18,13 @@ from transformers import TrainerCallback
 from tunemill.kernels.in_models.projections import is_quantized
 from tunemill.stages.errors import SettingError
 from tunemill.stages.report import Report
-from tunemill.stages.training.adapters.factors_body import NAME, adapted_layers, factors_of, weight_of
+from tunemill.stages.training.adapters.factors_body import (
+    NAME,
+    adapted_layers,
+    factors_of,
+    names_of_tensors,
+    weight_of,
+)
 from tunemill.stages.training.callbacks_body import random_state_kept
 from tunemill.stages.training.keys.factors import PLAIN_STARTS
 from tunemill.stages.training.keys.relora import FILE
@@ -182,9 +188,7 @@ def check_foldable(model: Any) -> None:
         raise SettingError(
             "relora: the adapter in lora_model_dir is DoRA's, and a sum of several such is no adapter. Remove relora."
         )
-    holders: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        holders.setdefault(id(parameter), []).append(name)
+    holders = names_of_tensors(model)
     for name, layer in adapted_layers(model):
         weight = weight_of(layer)
         if in_bits(layer) and hasattr(layer, "get_param"):

@@ -12,7 +12,7 @@ from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.loading_body import load_causal_lm
 from tunemill.stages.models.probe_body import fixed_tokens, logits_of
 from tunemill.stages.models.rounded_body import with_adapter
-from tunemill.stages.training.adapters.factors_body import NAME, adapted_layers, weight_of
+from tunemill.stages.training.adapters.factors_body import NAME, adapted_layers, names_of_tensors, weight_of
 
 FACTORS = (".lora_A.weight", ".lora_B.weight")
 # Largest difference of a logit over the largest: what is left of the base was rounded to its type once.
@@ -50,9 +50,7 @@ def first_factors(model: Any, before: Any, start: str) -> dict[str, Any]:
 def check_linear(model: Any, start: str) -> None:
     """Raise SettingError for an adapter beside something else than a linear module with a weight of its own."""
     check_modules(model, start)
-    holders: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        holders.setdefault(id(parameter), []).append(name)
+    holders = names_of_tensors(model)
     for name, layer in adapted_layers(model):
         weight = weight_of(layer)
         if not weight.is_floating_point() or weight.ndim != 2:

@@ -8,13 +8,11 @@ from pydantic import Field, field_validator, model_validator
 from tunemill.stages.choices import ChoiceError, nearest
 from tunemill.stages.declaration import CodeMark, ConflictError, Fault, OwnKeysMark, StageConfig
 from tunemill.stages.own_classes import (
-    class_in,
-    dotted,
+    classes_of,
     file_of,
+    looked_for,
     methods_of,
-    module_tree,
     not_installed,
-    with_bases,
 )
 from tunemill.stages.training.keys.rates import GROKFAST_PLUGINS
 from tunemill.stages.training.plugins import HOOKS, REFUSED
@@ -96,9 +94,8 @@ class PluginKeys(StageConfig):
         for name in self.own_plugins:
             if file_of(name, self.plugin_code or []) is None:
                 near = nearest(name, sorted(PLUGINS))
-                module = dotted(name).rpartition(".")[0].replace(".", "/") or "my_module"
                 raise ConflictError(
-                    f"plugins: {name}: there is no {module}.py beside the YAML. Write my_module.MyPlugin for a "
+                    f"plugins: {name}: there is no {looked_for(name)} beside the YAML. Write my_module.MyPlugin for a "
                     f"class of your own, or one of Axolotl's by its name",
                     "plugins",
                     suggestion=near[0] if near else None,
@@ -118,22 +115,16 @@ class PluginKeys(StageConfig):
 
     def faults_of(self, name: str) -> Iterator[str]:
         """What is wrong with one plugin, as far as its source says."""
-        file, wanted = file_of(name, self.plugin_code or []), dotted(name).rpartition(".")[2]
-        assert file is not None, "checked"
         try:
-            tree = module_tree(file)
+            file, classes = classes_of(name, self.plugin_code or [])
         except ValueError as error:
             yield str(error)
             return
-        found = class_in(tree, wanted)
-        if found is None:
-            yield f"{file} has no class {wanted}"
-            return
-        methods = methods_of(with_bases(tree, found))
+        methods = methods_of(classes)
         for hook in sorted(REFUSED.keys() & methods.keys()):
             yield f"{hook} ({file}, line {methods[hook].lineno}): {REFUSED[hook]}"
-        if not methods.keys() & set(HOOKS) and not found.bases:
-            yield f"{file} has a class {wanted} without any hook; there are {', '.join(HOOKS)}"
+        if not methods.keys() & set(HOOKS) and not classes[0].bases:
+            yield f"{file} has a class {classes[0].name} without any hook; there are {', '.join(HOOKS)}"
         yield from self.set_in_vain(methods)
 
     def set_in_vain(self, hooks: Any) -> Iterator[str]:

@@ -7,13 +7,11 @@ from pydantic import Field, model_validator
 
 from tunemill.stages.declaration import CodeMark, ConflictError, Fault
 from tunemill.stages.own_classes import (
-    class_in,
-    dotted,
+    classes_of,
     file_of,
+    looked_for,
     methods_of,
-    module_tree,
     not_installed,
-    with_bases,
 )
 from tunemill.stages.training.keys.kernels import KernelName, LossKernelKeys
 
@@ -76,10 +74,9 @@ class TrainerClassKeys(LossKernelKeys):
     def _trainer_is_there(self) -> Self:
         name = self.trainer_cls
         if name is not None and file_of(name, self.trainer_code or []) is None:
-            module = dotted(name).rpartition(".")[0].replace(".", "/") or "my_module"
             raise ConflictError(
-                f"trainer_cls: {name}: there is no {module}.py beside the YAML. Write my_module.MyTrainer for a class "
-                f"of your own; the method of training is chosen by rl",
+                f"trainer_cls: {name}: there is no {looked_for(name)} beside the YAML. Write my_module.MyTrainer for a "
+                f"class of your own; the method of training is chosen by rl",
                 "trainer_cls",
             )
         return self
@@ -94,20 +91,13 @@ class TrainerClassKeys(LossKernelKeys):
 
     @staticmethod
     def _faults_of(name: str, files: list[str]) -> Iterator[str]:
-        file, wanted = file_of(name, files), dotted(name).rpartition(".")[2]
-        assert file is not None, "checked"
         try:
-            tree = module_tree(file)
+            _, classes = classes_of(name, files)
         except ValueError as error:
             yield str(error)
             return
-        found = class_in(tree, wanted)
-        if found is None:
-            yield f"{file} has no class {wanted}"
-            return
-        classes = with_bases(tree, found)
         if not any(one.bases for one in classes):
-            yield f"line {found.lineno}: must inherit from transformers' Trainer"
+            yield f"line {classes[0].lineno}: must inherit from transformers' Trainer"
         for method, node in sorted(methods_of(classes).items()):
             if method in INSTEAD:
                 yield f"line {node.lineno}: {refusal_of(method)}"
