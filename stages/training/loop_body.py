@@ -159,7 +159,10 @@ class LoopTrainer(Trainer):  # type: ignore[misc]
     ) -> Any:
         """This micro batch's part of the mean over the step."""
         if self._own_loss is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            # By name: one of one's own may take the last as one of **kwargs, as transformers' own examples do.
+            return super().compute_loss(
+                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+            )
         called = AddedLoss(model) if self._model_adds else model
         parts = self._own_loss.loss(called, inputs)
         counts: Mapping[str, int] = num_items_in_batch

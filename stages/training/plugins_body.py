@@ -1,9 +1,10 @@
 """Plugins of one's own in a training: loading them, calling their hooks, and saying whose fault it was."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import Parameter, signature
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -20,7 +21,11 @@ from tunemill.stages.own_classes import dotted
 from tunemill.stages.training.keys.trainer_class import MAY_OVERRIDE, refusal_of
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.memory_body import ran_out
-from tunemill.stages.training.plugins import HOOKS, REFUSED
+from tunemill.stages.training.plugins import HOOKS, REFUSED, Plugin
+
+EVENTS = tuple(name for name in vars(TrainerCallback) if name.startswith("on_"))
+# What transformers gives to every event by name.
+OF_EVENTS = ("model", "processing_class", "optimizer", "lr_scheduler", "train_dataloader", "eval_dataloader")
 
 
 class PluginConfig(UserConfig):
@@ -76,10 +81,20 @@ class Plugins:
             pass
 
     def meet(self, trainer: Any, before: TrainerCallback) -> list[TrainerCallback]:
-        """The Trainer is made. Callbacks that come now, which are returned, go before one that is there."""
-        self.call("post_trainer_create", trainer)
+        """The Trainer is made. Callbacks that come now, which are returned, go before one that is there.
+
+        A hook may return them, or add them to the Trainer itself.
+        """
         callbacks = trainer.callback_handler.callbacks
-        more = self.callbacks("add_callbacks_post_trainer", trainer)
+        known = {id(one) for one in callbacks}
+        self.call("post_trainer_create", trainer)
+        given = self.callbacks("add_callbacks_post_trainer", trainer)
+        more = [one for one in callbacks if id(one) not in known]
+        callbacks[:] = [one for one in callbacks if id(one) in known]
+        for one in more:
+            check_events(one)
+        added = {id(one) for one in more}
+        more += [one for one in given if id(one) not in added]
         place = callbacks.index(before)
         callbacks[place:place] = more
         return more
@@ -93,6 +108,7 @@ class Plugins:
                 self._check(
                     f"{name}: {hook}", made, TrainerCallback, "a list of transformers' TrainerCallback"
                 )
+                check_events(made)
                 found.append(made)
         return found
 
@@ -163,6 +179,13 @@ def load_trainer(name: str, files: Sequence[str]) -> type:
     for method in sorted({method for one in own for method in vars(one)} - set(MAY_OVERRIDE)):
         if hasattr(Trainer, method) and (method == "__init__" or not method.startswith("__")):
             raise SettingError(f"trainer_cls: {name}: {refusal_of(method)}")
+    for method in MAY_OVERRIDE:
+        what, mine, pattern = (
+            f"trainer_cls: {name}: {method}",
+            getattr(found, method),
+            getattr(Trainer, method),
+        )
+        check_parameters(what, mine, pattern, by_name=method == "compute_loss")
     return found
 
 
@@ -187,6 +210,9 @@ def load(name: str, files: Sequence[str], config: TrainingKeys) -> Loaded:
     reasons += config.set_in_vain(defined)
     if reasons:
         raise SettingError(f"plugins: {name}: {reasons[0]}")
+    for hook in HOOKS:
+        if hook in defined:
+            check_parameters(f"plugins: {name}: {hook}", getattr(plugin, hook), getattr(Plugin(), hook))
     return Loaded(name, plugin, PluginConfig(config, own_values(name, plugin, files, config.plugin_settings)))
 
 
@@ -194,6 +220,35 @@ def owner_of(kind: type, hook: str) -> type | None:
     """The class that defines a hook; None where only a base that does nothing has it."""
     owner = next((one for one in kind.__mro__ if hook in vars(one)), None)
     return None if owner is None or owner.__module__.split(".")[0] in ("axolotl", "tunemill") else owner
+
+
+def check_parameters(
+    what: str, own: Callable[..., Any], pattern: Callable[..., Any], *, by_name: bool = False
+) -> None:
+    """Raises SettingError where a method of one's own cannot be called as the one that it stands for.
+
+    `by_name`: what has a default is given by name.
+    """
+    wanted = signature(pattern).parameters.values()
+    named = {one.name: None for one in wanted if by_name and one.default is not Parameter.empty}
+    try:
+        signature(own).bind(*[None for one in wanted if one.name not in named], **named)
+    except TypeError:
+        has, given = (", ".join(signature(one).parameters) for one in (own, pattern))
+        raise SettingError(f"{what}({has}) cannot be called with ({given}). Take these") from None
+
+
+def check_events(callback: TrainerCallback) -> None:
+    """Raises SettingError where a callback cannot be told of an event."""
+    for event in EVENTS:
+        method = getattr(callback, event)
+        try:
+            signature(method).bind_partial(None, None, None, **dict.fromkeys(OF_EVENTS))
+        except TypeError as error:
+            raise SettingError(
+                f"plugins: {type(callback).__name__}.{event}{signature(method)} cannot be called: {error}. Write "
+                f"{event}(self, args, state, control, **kwargs)"
+            ) from None
 
 
 def own_values(name: str, plugin: Any, files: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,28 @@
 """Plugins of one's own in real trainings: their hooks act, they go on exactly, and their faults are told as theirs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from support.plugin_files import plugged
-from support.tiny_model import Heard, folder_bytes, make_model, random_rows, training_data, workspace
+from support.tiny_model import (
+    Heard,
+    evaluation_data,
+    folder_bytes,
+    make_model,
+    random_rows,
+    training_data,
+    workspace,
+)
+from transformers import AutoModelForCausalLM
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.report import Report
+from tunemill.stages.training.machine_body import choose_precision
+from tunemill.stages.training.saved_body import prove_saved
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
 
@@ -120,6 +132,8 @@ class One:
         ("create_optimizer(self, cfg, trainer)", "return 3", "must return a torch.optim.Optimizer, or None, not 3"),
         ("add_callbacks_pre_trainer(self, cfg, model)", "return [print]", "must return a list of .*TrainerCallback"),
         ("get_input_args(self)", "return dict", "must name a pydantic model"),
+        ("post_model_load(self, model)", "pass", r"One: post_model_load\(model\) cannot be called with \(cfg, model\)"),
+        ("post_train(self, cfg, model, more)", "pass", r"post_train\(cfg, model, more\) cannot be called with"),
         ("post_model_load(self, cfg, model)", "1 / 0", r"One.post_model_load raised ZeroDiv.*own_plugin.py, line 11"),
         ("__init__(self)", "1 / 0", r"own_plugin.One raised ZeroDivisionError: .*own_plugin.py, line 11"),
         (
@@ -198,6 +212,70 @@ class One:
     def post_train(self, cfg, model):
         raise ValueError(f"recorded {len(self.recorder.losses)}")
 '''
+
+
+ADDER = '''"""Callbacks that a hook adds to the Trainer itself."""
+
+from transformers import TrainerCallback
+
+
+class Shrinks(TrainerCallback):
+    """The embeddings, after each step."""
+
+    def on_step_end(self, {parameters}):
+        model.get_input_embeddings().weight.data.mul_(0.5)
+
+
+class One:
+    """Adds it, or gives it."""
+
+    def {hook}(self, cfg, trainer):
+        {body}
+'''
+ADDED = ("post_trainer_create", "trainer.add_callback(Shrinks())")
+GIVEN = ("add_callbacks_post_trainer", "return [Shrinks()]")
+EVENT = "args, state, control, model, **others"
+
+
+def test_a_callback_that_a_hook_adds_itself_stands_where_one_that_it_gives_does(
+    tmp_path: Path, base: Path
+) -> None:
+    settings = {"eval_steps": 1, "save_steps": 2, "num_epochs": 1, "kernels": "off"}
+    losses = []
+    for hook, body in (ADDED, GIVEN):
+        heard, folder = Heard(), tmp_path / hook
+        text = ADDER.format(hook=hook, body=body, parameters=EVENT)
+        out, data = workspace(folder), training_data(tmp_path / "rows", random_rows(2))
+        config = SftConfig(
+            learning_rate=1e-2, optimizer="sgd", **settings, **plugged(folder, "One", text=text)
+        )
+        held_out = evaluation_data(tmp_path / "held_out", random_rows(3, seed=1))
+        sft(config, Model(base), data, held_out, out, heard.report)
+        losses.append(heard.steps("eval_loss"))
+    assert losses[0] == losses[1] and losses[0]
+
+
+@pytest.mark.parametrize(("hook", "body"), [ADDED, GIVEN])
+def test_a_callback_that_cannot_be_called_is_told(tmp_path: Path, base: Path, hook: str, body: str) -> None:
+    text = ADDER.format(hook=hook, body=body, parameters="args, state, control, model")
+    with pytest.raises(
+        SettingError, match=r"Shrinks.on_step_end\(args, .* cannot be called: .* \*\*kwargs\)"
+    ):
+        train(tmp_path / "out", base, **plugged(tmp_path, "One", text=text))
+
+
+def test_memory_that_runs_out_as_the_result_is_read_is_no_fault_of_a_plugin(
+    tmp_path: Path, base: Path
+) -> None:
+    config, out = SftConfig(learning_rate=1), workspace(tmp_path)
+    out.data.mkdir(parents=True, exist_ok=True)
+    # Without weights they are made anew, and there is no memory for these.
+    save_file({}, out.data / "model.safetensors", {"format": "pt"})
+    described = json.loads((base / "config.json").read_text())
+    (out.data / "config.json").write_text(json.dumps({**described, "intermediate_size": 10**13}))
+    model = AutoModelForCausalLM.from_pretrained(base)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        prove_saved(config, model, Model(base), choose_precision(config), out)
 
 
 def test_a_callback_records_and_what_is_in_no_checkpoint_is_told(tmp_path: Path, base: Path) -> None:

@@ -86,6 +86,15 @@ def test_super_is_the_loss_of_the_loop(tmp_path: Path, base: Path) -> None:
     assert tripled.steps("loss")[1] == pytest.approx(3 * plain.steps("loss")[1], rel=1e-6)
 
 
+def test_the_number_of_tokens_may_come_among_the_others(tmp_path: Path, base: Path) -> None:
+    plain, named = Heard(), Heard()
+    train(tmp_path / "plain", base, plain.report)
+    method = "compute_loss(self, model, inputs, return_outputs=False, **kwargs)"
+    body = "return super().compute_loss(model, inputs, return_outputs, **kwargs)"
+    train(tmp_path / "named", base, named.report, **written(tmp_path, method, body))
+    assert named.steps("loss") == plain.steps("loss")
+
+
 CLASS = """from transformers import Trainer
 class Mine({base}):
     def {method}:
@@ -106,6 +115,8 @@ def written(folder: Path, method: str, body: str = "pass", base: str = "Trainer"
         ("__init__(self, **given)", "pass", "Trainer", "overrides __init__"),
         ("_save(self, *given)", "pass", "Trainer", "overrides _save.* it belongs to the loop"),
         ("compute_loss(self, *given, **named)", "pass", "dict", "must inherit from transformers' Trainer"),
+        ("compute_loss(self, model, inputs)", "pass", "Trainer", r"compute_loss\(self, model, inputs\) cannot be"),
+        ("log(self, logs)", "pass", "Trainer", r"cannot be called with \(self, logs, start_time\)"),
         ("compute_loss(self, *given, **named)", "1 / 0", "Trainer", "Mine.compute_loss raised ZeroDiv.*line 4"),
     ],
 )  # fmt: skip
