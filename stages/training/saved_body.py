@@ -13,6 +13,7 @@ from tunemill.stages.report import Workspace
 from tunemill.stages.training.adapters.starts_body import check_same, probe
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.machine_body import Precision
+from tunemill.stages.training.memory_body import ran_out
 
 CAUSE = (
     "plugins: the folder that was written, read by transformers, is another model than the one that was trained. "
@@ -36,6 +37,8 @@ def prove_saved(
             plain = plain.to(weight.device)
         logits = probe(plain if config.adapter is None else with_adapter(plain, out.data))
     except (RuntimeError, ValueError, OSError) as error:
+        if ran_out(error):
+            raise
         raise UserError(f"{CAUSE} ({str(error).strip().splitlines()[0]}).") from error
     for part in rounding_parts(model):
         # Quantization-aware training: what is written is rounded later.
