@@ -1,19 +1,21 @@
 """Keys that a user's own class declares: read from its source as text, so that `check` runs no line of it.
 
 The class says in `get_input_args` which pydantic model holds them: `return "module.Args"`, or `return Args`. Fields
-of plain types, with defaults that are written out, are checked here; of others only the name is known, and the model
-itself checks them when the stage runs.
+of plain types, with defaults and constraints that are written out and go with them, are checked here; of others only
+the name is known, and the model itself checks them when the stage runs.
 """
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Optional, Union
+from types import UnionType
+from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
 
 import pydantic
-from pydantic import Field, ValidationError, create_model
+from pydantic import Field, PydanticUserError, ValidationError, create_model
 from pydantic.fields import FieldInfo
+from pydantic_core import SchemaError
 
 from tunemill.pipelines.config.user_code import code_files
 from tunemill.resources.local import refusal
@@ -28,7 +30,13 @@ TYPES: Mapping[str, Any] = {
     **{name: getattr(pydantic, name) for name in NUMBERS},
 }  # fmt: skip
 ROOTS = {"BaseModel", "Settings", "object"}
-CONSTRAINTS = {"gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern", "description"}
+NUMERIC = frozenset({"gt", "ge", "lt", "le", "multiple_of"})
+LENGTHS = frozenset({"min_length", "max_length"})
+# Plain type -> the constraints of `Field` that go with it.
+CONSTRAINTS: Mapping[Any, frozenset[str]] = {
+    int: NUMERIC, float: NUMERIC, str: LENGTHS | {"pattern"}, list: LENGTHS, dict: LENGTHS,
+}  # fmt: skip
+UNIONS = (Union, UnionType)
 
 
 class UnreadableError(ValueError):
@@ -172,7 +180,29 @@ def _fields_of(found: ast.ClassDef) -> Iterator[tuple[str, Any]]:
         if key.startswith("_") or key == "model_config" or "ClassVar" in ast.unparse(node.annotation):
             continue
         kind = _type_of(node.annotation)
-        yield key, (kind, _default_of(node.value))
+        yield key, _buildable(kind, _default_of(node.value, _fitting(kind)))
+
+
+def _fitting(kind: Any) -> frozenset[str]:
+    """The constraints that can be applied to every value of a type."""
+    parts = (
+        [part for part in get_args(kind) if part is not type(None)] if get_origin(kind) in UNIONS else [kind]
+    )
+    if len(parts) != 1:
+        return frozenset()
+    plain = get_args(parts[0])[0] if get_origin(parts[0]) is Annotated else get_origin(parts[0]) or parts[0]
+    return CONSTRAINTS.get(plain, frozenset())
+
+
+def _buildable(kind: Any, default: Any) -> tuple[Any, Any]:
+    """Type and default, or only that there is one where pydantic makes no field of them."""
+    try:
+        create_model("OneKey", key=(kind, default))
+    except (TypeError, AssertionError, SchemaError, PydanticUserError):
+        return Any, ... if default is ... or (
+            isinstance(default, FieldInfo) and default.is_required()
+        ) else None
+    return kind, default
 
 
 def _type_of(annotation: ast.expr) -> Any:
@@ -203,19 +233,19 @@ def _read_type(node: ast.expr) -> Any:
     raise ValueError(ast.unparse(node))
 
 
-def _default_of(value: ast.expr | None) -> Any:
+def _default_of(value: ast.expr | None, constraints: frozenset[str]) -> Any:
     """The default as written; an unset key where it cannot be read; Ellipsis where the key must be given."""
     if value is None:
         return ...
     if isinstance(value, ast.Call) and ast.unparse(value.func).rpartition(".")[2] == "Field":
-        return _field_of(value)
+        return _field_of(value, constraints)
     try:
         return ast.literal_eval(value)
-    except ValueError:
+    except (ValueError, TypeError):
         return Field(default=None)
 
 
-def _field_of(call: ast.Call) -> FieldInfo:
+def _field_of(call: ast.Call, constraints: frozenset[str]) -> FieldInfo:
     written: dict[str, Any] = {}
     parts: Sequence[tuple[str | None, ast.expr]] = [
         *(("default", one) for one in call.args[:1]),
@@ -224,10 +254,10 @@ def _field_of(call: ast.Call) -> FieldInfo:
     for name, value in parts:
         if name == "default_factory":
             written["default"] = None
-        elif name == "default" or name in CONSTRAINTS:
+        elif name == "default" or name in constraints or name == "description":
             try:
                 written[name] = ast.literal_eval(value)
-            except ValueError:
+            except (ValueError, TypeError):
                 written |= {"default": None} if name == "default" else {}
     found: FieldInfo = Field(**written)
     return found

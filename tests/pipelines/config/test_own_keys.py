@@ -92,6 +92,18 @@ class One:
         ("'int | None'", "None", 2, "x", "a"),
         ("there.Kind", "there.some", "anything", None, "a"),
         ("int", "Field(ge=3)", 3, 2, "a"),
+        ("float | None", "Field(None, gt=0)", 0.5, -1, "a"),
+        ("PositiveInt", "Field(9, lt=5)", 3, 7, "a"),
+        ("list[str]", "Field(['u'], min_length=1)", ["x"], [], "a"),
+        # What goes with no value of the type, or is no constraint at all, is the model's own matter.
+        ("there.Kind", "Field(1, gt=0)", "x", None, "a"),
+        ("float | str", "Field(1, gt=0)", "x", ["x"], "a"),
+        ("str", "Field('u', gt=0)", "x", 1, "a"),
+        ("str", "Field('u', pattern='[')", "x", None, "a"),
+        ("int", "Field(4, multiple_of=0)", 3, None, "a"),
+        ("Union", "3", 4, None, "a"),
+        ("Literal[()]", "None", 4, None, "a"),
+        ("dict", "{[]: 1}", {"x": 1}, 3, "a"),
     ],
 )
 def test_types_and_defaults_are_read_as_they_are_written(
