@@ -24,7 +24,7 @@ def unread_keys(
     """What is said of each key that one of `stages` reads and that none of the graph's does.
 
     `readers` are the configs of the graph, by the dataset entry that they read (`()`: the top level); `trains` is the
-    method that it trains by. Keys at the default that they would have are passed over.
+    method that it trains by. Keys at the default that they would have, whoever reads them, are passed over.
     """
     for place, value in _set_keys(document):
         entry = place[:2] if len(place) == 3 else ()
@@ -33,7 +33,9 @@ def unread_keys(
             continue
         fields = [(stage, keys[key]) for stage in stages if key in (keys := _keys_of(stage.config, entry))]
         defaults = [stage.config.defaults().get(field) for stage, field in fields]
-        if any(value == default or (value in OFF and default in OFF) for default in defaults):
+        # One stage's default may ask another stage for something.
+        is_off = value in OFF and any(default in OFF for default in defaults)
+        if is_off or all(value == default for default in defaults):
             continue
         if fields:
             yield _unread(place, document, fields, trains)

@@ -114,6 +114,9 @@ def test_keys_at_their_default_and_those_of_later_stages_are_passed_over(tmp_pat
             ["streaming", "streaming_multipack_buffer_size"],
         ),
         ({**SFT, "pretrain_multipack_buffer_size": 5}, ["pretrain_multipack_buffer_size"]),
+        # Where texts are read lazily it is the default, and rows of preferences are not.
+        ({**ORPO, "streaming": True}, ["streaming"]),
+        ({**DPO, "streaming": True}, ["streaming"]),
         ({**PRETRAINING, "dataset_num_proc": 4}, ["dataset_num_proc"]),
     ],
 )
