@@ -17,7 +17,7 @@ from tunemill.stages.training.keys.kernels import LORA, KernelChoice, KernelKeys
 from tunemill.stages.training.keys.machine import MachineKeys
 from tunemill.stages.training.keys.memory import MemoryKeys
 from tunemill.stages.training.keys.optimizer import OptimizerKeys
-from tunemill.stages.training.keys.plugins import SPECTRUM_PLUGINS
+from tunemill.stages.training.keys.plugins import CUT_PLUGINS, SPECTRUM_PLUGINS
 from tunemill.stages.training.keys.quantization import QuantizationAwareKeys
 from tunemill.stages.training.keys.rates import GROKFAST_ALPHA, GROKFAST_LAMB, GROKFAST_PLUGINS, RateKeys
 from tunemill.stages.training.keys.relora import ReloraKeys
@@ -226,8 +226,10 @@ class TrainingKeys(
         yield from super().needs_gpu()
         for asked in self.kernel_choice.needing_gpu():
             key, _, setting = asked.partition(": ")
-            given = key if key in self.model_fields_set else "plugins"
-            yield Idle(given, f"{setting}: needs a GPU; without one remove it, or use kernels: auto")
+            if key not in self.model_fields_set:
+                # A plugin that stands for the key.
+                key, setting = "plugins", next(name for name in self.plugins if name in CUT_PLUGINS)
+            yield Idle(key, f"{setting}: needs a GPU; without one remove it, or use kernels: auto")
 
     def idle(self) -> Iterator[Idle]:
         """Checkpoints that could not be resumed from, and kernels for an adapter that is not trained."""
