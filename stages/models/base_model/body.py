@@ -16,6 +16,7 @@ from tunemill.stages.models.base_model.config import BaseModelConfig
 from tunemill.stages.models.base_model.fit_body import check_fit
 from tunemill.stages.models.base_model.folder import (
     fault_of_class,
+    fault_of_description,
     fault_of_folder,
     fault_of_gptq_key,
     fault_of_settings,
@@ -67,6 +68,7 @@ def base_model(
     if config_files is not None:
         config = config.model_copy(update={"base_model_config": str(config_files.path)})
     folder = _source_folder(config, upstream)
+    _check_settings(config, folder)
     described = _config_folder(config, folder)
     if config.trust_remote_code:
         _take_code(described if code_files(described) else folder, out.data, report)
@@ -75,7 +77,6 @@ def base_model(
             "config.json names code of the model; it is not run, and transformers' own class is used instead"
         )
     words = AutoTokenizer.from_pretrained(tokenizer.path)
-    _check_settings(config, folder)
     plain = out.checkpoints / "plain"
     folder = as_plain(config, folder, plain, report)
     model_config = _model_config(config, folder)
@@ -182,14 +183,22 @@ def _config_folder(config: BaseModelConfig, folder: Path) -> Path:
 
 
 def _check_settings(config: BaseModelConfig, folder: Path) -> None:
-    if reason := fault_of_gptq_key(folder, settings_of(folder) or {}, config.gptq):
+    stored = settings_of(folder)
+    if reason := fault_of_gptq_key(folder, stored or {}, config.gptq):
         raise SettingError(f"{'gptq' if config.gptq else 'base_model'}: {reason}.")
-    folder = _config_folder(config, folder)
-    if not (folder / "config.json").is_file():
-        raise SourceError(f"base_model_config: {folder}: no config.json in it.")
-    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if reason := fault_of_settings(folder, stored, config.model_quantization_config):
+    described = _config_folder(config, folder)
+    # How weights are stored says the config.json beside them, whichever describes the model.
+    if (described == folder or not config.reinit_weights) and (
+        reason := fault_of_settings(folder, stored, config.model_quantization_config)
+    ):
         raise SourceError(f"base_model: {reason}.")
+    if described != folder:
+        if not (described / "config.json").is_file():
+            raise SourceError(f"base_model_config: {described}: no config.json in it.")
+        stored = settings_of(described)
+        if reason := fault_of_description(described, stored):
+            raise SourceError(f"base_model_config: {reason}.")
+    assert stored is not None, "a config.json that is none is a fault"
     if reason := fault_of_class(stored, config.model_class):
         raise SettingError(f"model_type: {reason}.")
     if config.adapter == LLAMA_ADAPTER and (reason := fault_of_prompts({**stored, **config.overrides})):

@@ -17,6 +17,7 @@ from tunemill.stages.declaration import (
 )
 from tunemill.stages.models.base_model.folder import (
     fault_of_class,
+    fault_of_description,
     fault_of_folder,
     fault_of_gptq_key,
     fault_of_settings,
@@ -201,9 +202,8 @@ class BaseModelConfig(StageConfig):
     def faults(self) -> Iterator[Fault]:
         """A folder that is not that of a model, or of one that cannot be trained."""
         yield from super().faults()
-        given = self.base_model_config
-        if given is not None and Path(given).exists() and not (Path(given) / "config.json").is_file():
-            yield Fault("base_model_config", f"{given}: no config.json in it")
+        if reason := self._fault_of_description():
+            yield Fault("base_model_config", reason)
         if self.base_model is None or not Path(self.base_model).exists():
             return
         folder = Path(self.base_model)
@@ -213,18 +213,35 @@ class BaseModelConfig(StageConfig):
         if reason := fault_of_gptq_key(folder, settings_of(folder) or {}, self.gptq):
             yield Fault("gptq" if self.gptq else "base_model", reason)
             return
-        if given is not None:
-            return
         stored = settings_of(folder)
         kind = (stored or {}).get("model_type")
+        if stored is not None and self.llama4_linearized_experts and (reason := fault_of_type(kind)):
+            yield Fault(LINEARIZED, reason)
+        if self.base_model_config is not None:
+            # How weights are stored says the config.json beside them all the same.
+            reads_as = self.model_quantization_config
+            if not self.reinit_weights and (reason := fault_of_settings(folder, stored, reads_as)):
+                yield Fault("base_model", reason)
+            return
+        yield from self._faults_of_own_settings(folder, stored)
+
+    def _fault_of_description(self) -> str | None:
+        """What stands in the way in the folder of base_model_config, where it is there."""
+        if self.base_model_config is None or not Path(self.base_model_config).exists():
+            return None
+        folder = Path(self.base_model_config)
+        if not (folder / "config.json").is_file():
+            return f"{folder}: no config.json in it"
+        return fault_of_description(folder, settings_of(folder))
+
+    def _faults_of_own_settings(self, folder: Path, stored: dict[str, Any] | None) -> Iterator[Fault]:
+        """What stands in the way in the config.json of the model, where no other is read in its place."""
         if (
             stored is not None
             and self.adapter == LLAMA_ADAPTER
             and (reason := fault_of_prompts({**stored, **self.overrides}))
         ):
             yield Fault("adapter", reason)
-        if stored is not None and self.llama4_linearized_experts and (reason := fault_of_type(kind)):
-            yield Fault(LINEARIZED, reason)
         if (reason := fault_of_settings(folder, stored, self.model_quantization_config)) or (
             stored is not None and (reason := self._fault_of_quantized(folder, stored))
         ):

@@ -70,6 +70,17 @@ def fault_of_settings(
     return None
 
 
+def fault_of_description(folder: Path, stored: Mapping[str, Any] | None) -> str | None:
+    """What stands in the way in a config.json that is read in place of the model's own."""
+    method = None if stored is None else quantized_by(stored)
+    if method is None:
+        return fault_of_settings(folder, stored)
+    return (
+        f"{folder}: its config.json says that weights are quantized, by {method}, and it is read beside plain numbers. "
+        f"Take base_model_config out, or take quantization_config out of that file"
+    )
+
+
 def fault_of_gptq_key(folder: Path, stored: Mapping[str, Any], asked: bool) -> str | None:
     """Where the key `gptq` and the folder do not say the same."""
     method = quantized_by(stored)

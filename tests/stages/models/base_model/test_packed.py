@@ -212,3 +212,24 @@ def test_the_key_and_the_folder_say_the_same(tmp_path: Path) -> None:
     save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(SourceError, match=r"up_proj\.scales is missing from the files"):
         read(source, tmp_path / "incomplete", gptq=True)
+
+
+def test_the_config_of_another_folder_hides_no_format(tmp_path: Path) -> None:
+    plain, source = make_model(tmp_path / "plain"), make_model(tmp_path / "source")
+    path = source / "config.json"
+    settings = {"quant_method": "awq", "version": "gemv"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": settings}))
+    for model, described, key, reason in (
+        (source, plain, "base_model", "version gemv, and only gemm is read"),
+        (plain, source, "base_model_config", "says that weights are quantized, by awq"),
+    ):
+        config = BaseModelConfig(base_model=str(model), base_model_config=str(described))
+        (fault,) = config.faults()
+        assert fault.key == key and reason in fault.reason
+        with pytest.raises(SourceError, match=f"{key}: .*{reason}"):
+            read(model, tmp_path / key, base_model_config=str(described))
+    with pytest.raises(SourceError, match=r"base_model_config: .*no config\.json in it"):
+        read(plain, tmp_path / "empty", base_model_config=str(tmp_path))
+    path.write_text("[")
+    (fault,) = BaseModelConfig(base_model=str(plain), base_model_config=str(source)).faults()
+    assert fault.key == "base_model_config" and "is no JSON object" in fault.reason
