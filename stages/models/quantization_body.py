@@ -19,7 +19,7 @@ from torchao.quantization import (
 from torchao.quantization.qat import FakeQuantizedLinear, QATConfig
 
 from tunemill.stages.errors import SettingError, UserError
-from tunemill.stages.models.quantization import GROUPS, QuantizationSettings
+from tunemill.stages.models.quantization import GROUPS, QatSettings, QuantizationSettings
 
 # NVFP4 has a scale for each 16 inputs, and torchao wants as many outputs at a time.
 NVFP4_BLOCK = 16
@@ -83,22 +83,22 @@ def quantized_linears(model: nn.Module, settings: QuantizationSettings) -> Itera
 
     Raises SettingError for one whose size does not fit the type.
     """
-    head = model.get_output_embeddings()
+    head, key = model.get_output_embeddings(), "qat" if isinstance(settings, QatSettings) else "quantization"
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear) or module is head:
             continue
         outputs, inputs = module.weight.shape
         if settings.group is not None and inputs % settings.group:
             raise SettingError(
-                f"quantization.group_size: {settings.group} does not divide the {inputs} inputs of {name}. Choose a "
+                f"{key}.group_size: {settings.group} does not divide the {inputs} inputs of {name}. Choose a "
                 f"divisor, or leave it out for one scale per row."
                 if settings.weight_dtype in ("int8", "int4")
-                else f"weight_dtype: {settings.weight_dtype}: {name} has {inputs} inputs, no multiple of "
+                else f"{key}.weight_dtype: {settings.weight_dtype}: {name} has {inputs} inputs, no multiple of "
                 f"{settings.group}. Use int8."
             )
         if settings.weight_dtype == "nvfp4" and outputs % NVFP4_BLOCK:
             raise SettingError(
-                f"weight_dtype: nvfp4: {name} has {outputs} outputs, no multiple of {NVFP4_BLOCK}. Use int8."
+                f"{key}.weight_dtype: nvfp4: {name} has {outputs} outputs, no multiple of {NVFP4_BLOCK}. Use int8."
             )
         yield name, module
 

@@ -218,5 +218,7 @@ def test_quantization_beside_it_is_refused() -> None:
 
 
 def test_a_size_that_does_not_fit_is_refused(tmp_path: Path, base: Model, data: TrainingData) -> None:
-    with pytest.raises(SettingError, match=r"group_size: 48 does not divide the 32 inputs of model.layers.0"):
+    with pytest.raises(
+        SettingError, match=r"^qat\.group_size: 48 does not divide the 32 inputs of model.layers.0"
+    ):
         run(tmp_path / "qat", base, data, qat={"weight_dtype": "int4", "group_size": 48})

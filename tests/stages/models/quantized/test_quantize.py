@@ -154,7 +154,9 @@ def test_the_same_bytes_twice(tmp_path: Path) -> None:
 
 def test_a_group_that_divides_nothing_is_refused(tmp_path: Path) -> None:
     source = make_model(tmp_path / "model")
-    with pytest.raises(SettingError, match=r"group_size: 48 does not divide the 32 inputs of model.layers.0"):
+    with pytest.raises(
+        SettingError, match=r"^quantization\.group_size: 48 does not divide the 32 inputs of model.layers.0"
+    ):
         run(tmp_path / "out", source, group_size=48)
 
 
