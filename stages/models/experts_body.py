@@ -47,12 +47,13 @@ def round_experts(model: Any, bits: Bits) -> int:
     for _, module, name in expert_parameters(model, bits):
         parameter = getattr(module, name)
         rows = parameter.data.reshape(-1, parameter.shape[-1])
-        parameter.data = _rounded(rows, bits).reshape(parameter.shape).to(parameter.dtype)
+        parameter.data = rounded(rows, bits).reshape(parameter.shape).to(parameter.dtype)
         count += 1
     return count
 
 
-def _rounded(rows: Any, bits: Bits) -> Any:
+def rounded(rows: Any, bits: Bits) -> Any:
+    """What is left of the weights, rows by inputs, when they are stored in these bits."""
     if bits == "int8":
         return int8_vectorwise_dequant(*_in_int8(rows))
     packed, state = quantize_4bit(rows, blocksize=BLOCK, compress_statistics=False, quant_type=bits)

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from transformers.models.llama4.modeling_llama4 import Llama4TextExperts
 from transformers.quantizers.base import SequentialLlama4TextExperts
 
+from tunemill.stages.models.adapter_folder import ADAPTER_WEIGHTS
 from tunemill.stages.models.linearized import PARTS, expert_module
 
 
@@ -63,7 +64,7 @@ def join_experts(model: Any) -> None:
 
 def fit_experts(model: Any, adapter: Path) -> None:
     """Give the model linear experts where an adapter was trained on such."""
-    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as reader:
+    with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as reader:
         modules = {name.partition(".lora_")[0] for name in reader.keys()}  # noqa: SIM118
     if any(expert_module(name) for name in modules):
         split_experts(model)

@@ -10,19 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bitsandbytes.functional import (
-    dequantize_4bit,
-    int8_vectorwise_dequant,
-    int8_vectorwise_quant,
-    quantize_4bit,
-)
 from peft import LoraConfig, PeftConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 
+from tunemill.stages.models.adapter_folder import ADAPTER_CONFIG
+from tunemill.stages.models.experts_body import rounded
 from tunemill.stages.models.linear_experts_body import fit_experts
-
-# Values that share a scale in 4 bits, as in PEFT.
-BLOCK = 64
 
 
 def through_bits(weight: Any, bits: int) -> Any:
@@ -31,12 +24,7 @@ def through_bits(weight: Any, bits: int) -> Any:
     Both are those of PEFT's LoftQ: in 4 bits blocks of 64, whose scales stay in float32.
     """
     plain = weight.detach().to("cpu", torch.float32).contiguous()
-    if bits == 4:
-        codes, state = quantize_4bit(plain, blocksize=BLOCK, compress_statistics=False, quant_type="nf4")
-        back = dequantize_4bit(codes, state)
-    else:
-        codes, scales, _ = int8_vectorwise_quant(plain.half())
-        back = int8_vectorwise_dequant(codes, scales)
+    back = rounded(plain, "nf4" if bits == 4 else "int8")
     return back.reshape(weight.shape).to(weight.device, weight.dtype)
 
 
@@ -54,7 +42,7 @@ def with_adapter(model: Any, folder: Path, **settings: Any) -> Any:
     PEFT would round the base by itself, but on a GPU only.
     """
     fit_experts(model, folder)
-    stored = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    stored = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     bits = rounding_of(stored)
     if bits is None:
         return PeftModel.from_pretrained(model, folder, **settings)
