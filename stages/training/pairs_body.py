@@ -176,17 +176,18 @@ def on_pairs(
     ) -> None:
         tokenizer = load_words(base_model.path)
         own_loss = OwnLoss(partial(loss_of, config), counts_of)
-        held_out = training_data.held_out if evaluation_data is None else evaluation_data.rows
+        file = training_data.held_out if evaluation_data is None else evaluation_data.rows
         pairs = PairReader(training_data.rows, tokenizer, config.sequence_len)
+        held_out = PairReader(file, tokenizer, config.sequence_len) if file.exists() else None
         longest = {"training data": pairs.longest_row}
-        if held_out.exists():
-            longest["held-out pairs"] = PairReader(held_out, tokenizer, config.sequence_len).longest_row
+        if held_out is not None:
+            longest["held-out pairs"] = held_out.longest_row
         method = Method(
             examples=PairExamples(pairs, config.seed, config.curriculum_sampling),
             collator=lambda _model: collate_pairs,
             check=partial(check_lengths, longest, report),
             own_loss=own_loss,
-            score=scorer(config, own_loss, held_out, tokenizer) if held_out.exists() else None,
+            score=None if held_out is None else scorer(config, own_loss, held_out),
         )
         train(config.going_on_from(stored_adapter), base_model, method, out, report)
 
@@ -199,11 +200,8 @@ def check_lengths(longest: Mapping[str, int], report: Report, model: Any, _colla
         check_positions(plain_model(model), tokens, which, report)
 
 
-def scorer(
-    config: PairKeys, own_loss: OwnLoss, rows: Path, tokenizer: Any
-) -> Callable[[Any], dict[str, float]]:
+def scorer(config: PairKeys, own_loss: OwnLoss, pairs: PairReader) -> Callable[[Any], dict[str, float]]:
     """What computes the figures of held-out pairs."""
-    pairs = PairReader(rows, tokenizer, config.sequence_len)
     return partial(
         mean_over,
         own_loss=own_loss,
