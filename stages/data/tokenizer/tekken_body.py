@@ -30,14 +30,14 @@ def tekken_tokenizer(folder: Path, target: Path) -> PreTrainedTokenizerBase:
             made = convert_tekken_tokenizer(
                 str(whole), template.read_text(encoding="utf-8") if template.is_file() else ""
             )
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        made.backend_tokenizer.post_processor = TemplateProcessing(
+            single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", own.bos_id)]
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise SourceError(
             f"{folder / TEKKEN} is no tokenizer that mistral-common reads: {type(error).__name__}: {error}"
         ) from error
     made.chat_template = made.chat_template or None
-    made.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", own.bos_id)]
-    )
     return made
 
 

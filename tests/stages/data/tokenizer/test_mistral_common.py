@@ -68,11 +68,28 @@ def test_old_files_leave_their_special_tokens_to_mistral_common(tmp_path):
     assert loaded.convert_ids_to_tokens(20) == "<SPECIAL_20>"
 
 
-@pytest.mark.parametrize("damage", [lambda file: file.pop("config"), lambda file: file["vocab"].pop(3)])
-def test_a_file_that_is_none_is_refused(tmp_path, base, damage):
-    stored = tekken()
-    damage(stored)
-    (base / "tekken.json").write_text(json.dumps(stored))
+def without(file, *place):
+    """The file with one thing taken out."""
+    *above, last = place
+    inner = file
+    for name in above:
+        inner = inner[name]
+    inner.pop(last)
+    return file
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        without(tekken(), "config"),
+        without(tekken(), "vocab", 3),
+        {**tekken(), "special_tokens": []},
+        [],
+        None,
+    ],
+)
+def test_a_file_that_is_none_is_refused(tmp_path, base, damaged):
+    (base / "tekken.json").write_text(json.dumps(damaged))
     with pytest.raises(SourceError, match=r"tekken\.json is no tokenizer that mistral-common reads"):
         save(tmp_path, base)
 
