@@ -248,7 +248,7 @@ def train_once(
     trainer.remove_callback(PrinterCallback)
     own += plugins.meet(trainer, before=[*monitors, *kept, checkpoints][0])
     if own:
-        kept.append(CallbackStates(out.checkpoints, own, report))
+        kept.append(CallbackStates(out.checkpoints, own, save_steps(config, schedule), report))
         trainer.callback_handler.callbacks.insert(-1, kept[-1])
     set_compiler(config, trainer)
     check_loss(config, precision, trainer, method, report)

@@ -286,3 +286,19 @@ def test_a_callback_records_and_what_is_in_no_checkpoint_is_told(tmp_path: Path,
     assert any(
         "Recorder: what this callback remembers changes" in event["message"] for event in heard.of("log")
     )
+
+
+@pytest.mark.parametrize("kept", ["{1: 2}", "[{'sizes': (1, 2)}]", "{'of': print}"])
+def test_a_state_that_would_come_back_as_another_is_told(tmp_path: Path, base: Path, kept: str) -> None:
+    text = RECORDER.replace(
+        "class Recorder(TrainerCallback)", "class Recorder(TrainerCallback, ExportableState)"
+    )
+    text = text.replace(
+        "    def on_log(",
+        f"    def state(self):\n        return {{'args': {{}}, 'attributes': {{'kept': {kept}}}}}\n\n    def on_log(",
+    ).replace(
+        "import TrainerCallback",
+        "import TrainerCallback\nfrom transformers.trainer_callback import ExportableState",
+    )
+    with pytest.raises(UserError, match=r"Recorder: state\(\) must give .*TypeError"):
+        train(tmp_path / "out", base, save_steps=2, **plugged(tmp_path, "One", text=text))
