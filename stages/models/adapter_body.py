@@ -1,15 +1,17 @@
-"""A stored adapter in a model: loaded, and each of its tensors in its place."""
+"""A stored adapter: loaded into a model, each of its tensors in its place, and written."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from peft import get_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tunemill.stages.errors import UserError
-from tunemill.stages.models.adapter_folder import ADAPTER_WEIGHTS
+from tunemill.stages.models.adapter_folder import ADAPTER_WEIGHTS, BASE_NAME
+from tunemill.stages.models.files import forget_versions
 from tunemill.stages.models.rounded_body import with_adapter
 
 # Names that an error shows.
@@ -53,3 +55,18 @@ def load_adapter(model: Any, folder: Path, **settings: Any) -> tuple[Any, int]:
 
 def _first(names: list[str]) -> str:
     return f"{', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}"
+
+
+def write_adapter(weights: Mapping[str, Any], settings: Any, folder: Path) -> None:
+    """Write adapter_model.safetensors and adapter_config.json, the same bytes for the same adapter.
+
+    `settings` is PEFT's config, which is changed to what is stored.
+    """
+    save_file(
+        {name: weights[name].detach().cpu().contiguous().clone() for name in sorted(weights)},
+        folder / ADAPTER_WEIGHTS,
+        metadata={"format": "pt"},
+    )
+    settings.base_model_name_or_path, settings.inference_mode = BASE_NAME, True
+    settings.save_pretrained(folder)
+    forget_versions(folder)

@@ -10,6 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from tunemill.stages.errors import SettingError
+from tunemill.stages.models.module_names import names_of_tensors
 from tunemill.stages.report import Report
 from tunemill.stages.training.keys.frozen import FrozenKeys, Unfrozen
 from tunemill.stages.training.spectrum_body import most_telling
@@ -59,9 +60,7 @@ def freeze_all_but(model: Any, patterns: Sequence[Unfrozen]) -> list[FrozenRows]
 
     A tied tensor has several names. Raises SettingError for a pattern that matches none.
     """
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
+    names = names_of_tensors(model)
     used: set[Unfrozen] = set()
     kept = []
     for parameter in model.parameters():

@@ -14,14 +14,6 @@ def adapted_layers(model: Any) -> Iterator[tuple[str, Any]]:
     return ((name, layer) for name, layer in model.named_modules() if isinstance(layer, LoraLayer))
 
 
-def names_of_tensors(model: Any) -> dict[int, list[str]]:
-    """Identity of each parameter -> every name that it has in the model; tied ones have several."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return names
-
-
 def weight_of(layer: Any) -> Any:
     """The base's weight under the factors."""
     return layer.get_param() if hasattr(layer, "get_param") else layer.get_base_layer().weight

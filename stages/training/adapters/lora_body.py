@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import save_file
 
 from tunemill.stages.errors import SettingError, UserError
-from tunemill.stages.models.adapter_body import load_adapter
-from tunemill.stages.models.adapter_folder import ADAPTER_WEIGHTS, BASE_NAME, stored_settings
-from tunemill.stages.models.files import forget_versions
+from tunemill.stages.models.adapter_body import load_adapter, write_adapter
+from tunemill.stages.models.adapter_folder import stored_settings
 from tunemill.stages.models.module_names import leads_to
 from tunemill.stages.models.rounded_body import mark_rounded, rounding_of
 from tunemill.stages.training.adapters.linearized_body import in_names_of
@@ -210,25 +208,18 @@ def _check_layers(config: AdapterKeys, model: Any) -> None:
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Write adapter_model.safetensors and adapter_config.json, the same bytes for the same adapter.
+    """Write the adapter and its settings, as PEFT reads them.
 
     It belongs to the base as it was, whatever its start took out of it, or restarts have folded into it; and to the
     rounded one, as its config says, where its start rounded it.
     """
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
     weights = with_folded(weights, model) if model.folded else without_start(weights, model.first_factors)
-    save_file(
-        {name: weights[name].detach().cpu().contiguous().clone() for name in sorted(weights)},
-        folder / ADAPTER_WEIGHTS,
-        metadata={"format": "pt"},
-    )
     lora = copy.deepcopy(model.peft_config["default"])
-    lora.base_model_name_or_path = BASE_NAME
     if model.first_factors or model.folded:
         of_more_rank(lora, times=len(model.folded) + 1 if model.folded else 2)
     if model.rounded_through:
         mark_rounded(lora, model.rounded_through)
-    lora.inference_mode = True
     if not isinstance(lora.target_modules, str):
         # PEFT keeps a set, and writes it in whatever order the process hashes strings.
         lora.target_modules = sorted(lora.target_modules)
@@ -236,5 +227,4 @@ def save_adapter(model: Any, folder: Path) -> None:
     lora.target_parameters = sorted(lora.target_parameters) if lora.target_parameters else None
     if lora.modules_to_save is not None:
         lora.modules_to_save = sorted(lora.modules_to_save)
-    lora.save_pretrained(folder)
-    forget_versions(folder)
+    write_adapter(weights, lora, folder)

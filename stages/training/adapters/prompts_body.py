@@ -13,11 +13,9 @@ from typing import Any
 
 import torch
 from peft import AdaptionPromptConfig, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
 
 from tunemill.stages.errors import SettingError
-from tunemill.stages.models.adapter_folder import ADAPTER_WEIGHTS, BASE_NAME
-from tunemill.stages.models.files import forget_versions
+from tunemill.stages.models.adapter_body import write_adapter
 from tunemill.stages.models.prompts import fault_of_prompts
 from tunemill.stages.training.keys.adapter import AdapterKeys
 
@@ -44,15 +42,6 @@ def add_prompts(config: AdapterKeys, model: Any, seed: int) -> Any:
 
 
 def save_prompts(model: Any, folder: Path) -> None:
-    """Write adapter_model.safetensors and adapter_config.json, the same bytes for the same adapter."""
+    """Write the prompts and their settings, as PEFT reads them."""
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
-    save_file(
-        {name: weights[name].detach().cpu().contiguous().clone() for name in sorted(weights)},
-        folder / ADAPTER_WEIGHTS,
-        metadata={"format": "pt"},
-    )
-    settings = copy.deepcopy(model.peft_config["default"])
-    settings.base_model_name_or_path = BASE_NAME
-    settings.inference_mode = True
-    settings.save_pretrained(folder)
-    forget_versions(folder)
+    write_adapter(weights, copy.deepcopy(model.peft_config["default"]), folder)

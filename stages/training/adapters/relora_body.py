@@ -17,12 +17,12 @@ from transformers import TrainerCallback
 
 from tunemill.kernels.in_models.projections import is_quantized
 from tunemill.stages.errors import SettingError
+from tunemill.stages.models.module_names import names_of_tensors
 from tunemill.stages.report import Report
 from tunemill.stages.training.adapters.factors_body import (
     NAME,
     adapted_layers,
     factors_of,
-    names_of_tensors,
     weight_of,
 )
 from tunemill.stages.training.callbacks_body import random_state_kept

@@ -10,9 +10,10 @@ from peft.tuners.lora.layer import ParamWrapper
 
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.loading_body import load_causal_lm
+from tunemill.stages.models.module_names import names_of_tensors
 from tunemill.stages.models.probe_body import fixed_tokens, logits_of
 from tunemill.stages.models.rounded_body import with_adapter
-from tunemill.stages.training.adapters.factors_body import NAME, adapted_layers, names_of_tensors, weight_of
+from tunemill.stages.training.adapters.factors_body import NAME, adapted_layers, weight_of
 
 FACTORS = (".lora_A.weight", ".lora_B.weight")
 # Largest difference of a logit over the largest: what is left of the base was rounded to its type once.
