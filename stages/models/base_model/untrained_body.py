@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from tunemill.stages.errors import SettingError
+
 # No value of a row that was ever trained is as near to zero.
 NEAR_ZERO = 1e-16
 
@@ -52,11 +54,16 @@ def alike(weight: Any, among: Collection[int]) -> set[int]:
 
 
 def fill(weight: Any, tokens: int, rows: Collection[int], untrained: Collection[int]) -> None:
-    """Put into `rows` the mean of all other rows of tokens, without untrained ones."""
+    """Put into `rows` the mean of all other rows of tokens, without untrained ones. Raises where there are none."""
     others = torch.ones(tokens, dtype=torch.bool)
     others[sorted({*rows, *untrained})] = False
-    if not rows or not others.any():
+    if not rows:
         return
+    if not others.any():
+        raise SettingError(
+            "fix_untrained_tokens: of all other tokens none has a trained row to take the mean of. Name fewer, or take "
+            "the key out."
+        )
     with torch.no_grad():
         # In float64 the order of adding does not show.
         weight[sorted(rows)] = weight[:tokens][others].double().mean(dim=0).to(weight.dtype)

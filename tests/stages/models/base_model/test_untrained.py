@@ -76,6 +76,8 @@ def test_tokens_that_are_named_and_no_others(tmp_path: Path) -> None:
     assert not torch.equal(one[EMBEDDING][20], before[EMBEDDING][20])
     with pytest.raises(SettingError, match=f"{tokens}: the tokenizer's tokens are 0 to {tokens - 1}"):
         run(tmp_path / "beyond", source, fix_untrained_tokens=tokens)
+    with pytest.raises(SettingError, match="none has a trained row"):
+        run(tmp_path / "all", source, fix_untrained_tokens=list(range(tokens)))
 
 
 def test_a_model_without_untrained_rows_stays(tmp_path: Path) -> None:
