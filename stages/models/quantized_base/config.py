@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from tunemill.stages.declaration import ConflictError, Idle, Settings, StageConfig
+from tunemill.stages.models.linearized import KEY as LINEARIZED
 
 FloatType = Literal["float32", "bfloat16", "float16"]
 QuantType = Literal["nf4", "fp4"]
@@ -91,6 +92,17 @@ class QuantizedBaseConfig(StageConfig):
                         "bnb_config_kwargs",
                         bits,
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _linear_experts_in_4_bits(self) -> Self:
+        if self.load_in_8bit and self.llama4_linearized_experts:
+            raise ConflictError(
+                f"load_in_8bit: with {LINEARIZED} the experts of a Llama 4 are held in 4 bits only. Set load_in_4bit: "
+                f"true, or train on the model in 16 bits",
+                "load_in_8bit",
+                LINEARIZED,
+            )
         return self
 
     def asked(self, key: str) -> Any:

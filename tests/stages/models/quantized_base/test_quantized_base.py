@@ -144,6 +144,10 @@ def test_weights_stored_in_by_out(tmp_path: Path) -> None:
             },
             "asks for nothing with load_in_8bit",
         ),
+        (
+            {"load_in_4bit": False, "load_in_8bit": True, "llama4_linearized_experts": True},
+            "held in 4 bits only",
+        ),
     ],
 )
 def test_what_bitsandbytes_is_not_asked(settings: dict[str, Any], reason: str) -> None:

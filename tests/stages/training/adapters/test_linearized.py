@@ -129,7 +129,7 @@ def test_what_is_refused(tmp_path: Path, base: BaseModel) -> None:
     with pytest.raises(SettingError, match=r"load_in_4bit: true: .* Set llama4_linearized_experts: true"):
         quantized(tmp_path / "without the key", base, load_in_4bit=True)
     with pytest.raises(SettingError, match=r"Set load_in_4bit: true with llama4_linearized_experts: true"):
-        quantized(tmp_path / "in 8 bits", base, load_in_8bit=True, **LINEARIZED)
+        quantized(tmp_path / "in 8 bits", base, load_in_8bit=True)
     with pytest.raises(SettingError, match=r"lora_target_modules: experts\.no_projs\.1: no module"):
         train(tmp_path / "unknown", base, lora_target_modules=["q_proj", "experts.no_projs.1"], **LINEARIZED)
     with pytest.raises(SettingError, match="this model is of type llama"):
