@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from tunemill.stages.training.keys.best import METRIC
 from tunemill.stages.training.orpo.body import counts_of, loss_of
-from tunemill.stages.training.orpo.config import OrpoConfig
+from tunemill.stages.training.orpo.config import FIGURES, OrpoConfig
 from tunemill.stages.training.orpo.loss import log_odds
 from tunemill.stages.training.pairs_body import answer_log_p
 
@@ -49,6 +50,7 @@ def test_the_loss_of_two_pairs_by_hand() -> None:
     # Odds: 4 against 1/4, and 4 against 2/3; sigmoid(log 16) = 16/17, sigmoid(log 6) = 6/7.
     assert float(parts.totals["pairs"]) == pytest.approx(-0.5 * (math.log(16 / 17) + math.log(6 / 7)))
     assert counts_of(batch) == {"pairs": 2, "tokens": 4}
+    assert (METRIC, *(f"eval_{name}" for name in parts.metrics)) == FIGURES
     assert parts.metrics["rewards/accuracies"] == (2, "pairs")
     assert float(parts.metrics["rewards/margins"][0]) == pytest.approx(0.5 * (math.log(4) + math.log(2)))
 
@@ -99,3 +101,16 @@ def test_the_gradient_pulls_the_answers_apart() -> None:
         model.logits -= model.logits.grad
     after = [float(one) for one in answer_log_p(model, batch).mean_b]
     assert after[0] > before[0] and after[1] < before[1]
+
+
+@pytest.mark.parametrize(
+    "decides", [{"load_best_model_at_end": True}, {"lr_scheduler": "reduce_lr_on_plateau"}]
+)
+def test_a_figure_that_pairs_are_not_scored_by_is_refused(decides: dict[str, Any]) -> None:
+    given = {"learning_rate": 1, "has_held_out_rows": True, "eval_steps": 1, **decides}
+    for known in ("rewards/margins", "eval_nll_loss", None):
+        OrpoConfig(**given, metric_for_best_model=known)
+    with pytest.raises(
+        ValueError, match=r"rewards/margin is no figure of held-out pairs. There are: eval_loss"
+    ):
+        OrpoConfig(**given, metric_for_best_model="rewards/margin")
