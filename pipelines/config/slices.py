@@ -33,6 +33,7 @@ from tunemill.stages.declaration import (
     TextMark,
     YamlMark,
 )
+from tunemill.stages.text_files import fault_of_code, text_of_file
 
 ASSET_SCHEME = "asset://"
 # `owner/name`, or an old name without owner.
@@ -84,7 +85,8 @@ def cut(
             continue
         value = _get(document.data, found[0])
         if name in code:
-            value = _of_code(code[name], value, document)
+            value, reason = _of_code(code[name], value, document)
+            unreadable |= {code[name].of: None, name: reason} if reason else {}
         elif name in config.marked(HubMark):
             value = hub_model(value, document.folder) or value
         elif name in sources and sources[name].fetched and hub_model(value, document.folder):
@@ -112,11 +114,18 @@ def cut(
     return Slice(values, places, unreadable)
 
 
-def _of_code(mark: CodeMark | OwnKeysMark, names: Any, document: Document) -> Any:
-    """The files behind what is named, or the values of the keys that it declares."""
+def _of_code(mark: CodeMark | OwnKeysMark, names: Any, document: Document) -> tuple[Any, str | None]:
+    """The files behind what is named, or the values of the keys that it declares; and which file is no text."""
     if isinstance(mark, CodeMark):
-        return all_code_files(names, mark.known, document.folder)
-    return values_of(names, mark.known, document.data, document.folder)
+        files = all_code_files(names, mark.known, document.folder)
+        return files, _fault_of_files(files)
+    return values_of(names, mark.known, document.data, document.folder), None
+
+
+def _fault_of_files(files: Sequence[str] | None) -> str | None:
+    """Why Python cannot read one of the files; what is no regular file is refused as a source."""
+    readable = (file for file in files or () if not refusal(file))
+    return next((reason for file in readable if (reason := fault_of_code(Path(file)))), None)
 
 
 def _candidates(config: type[StageConfig], name: str, entry: KeyPath | None) -> list[KeyPath]:
@@ -209,7 +218,7 @@ def may_be_on_hub(name: str, folder: Path) -> bool:
 def text_of(value: Any, folder: Path) -> Any:
     """The text of a file where `value` is the path of one, else `value`.
 
-    Raises OSError, UnicodeDecodeError, and ValueError for what is there and is no file that ends.
+    Raises OSError, SourceError for a file that is no UTF-8, and ValueError for what is there and is no file that ends.
     """
     if not isinstance(value, str) or "\n" in value or "{" in value:
         return value
@@ -218,7 +227,7 @@ def text_of(value: Any, folder: Path) -> Any:
         return value
     if reason := refusal(path):
         raise ValueError(reason)
-    return Path(path).read_text(encoding="utf-8") if is_file(path) else value
+    return text_of_file(Path(path)) if is_file(path) else value
 
 
 def validate(config: type[StageConfig], piece: Slice, document: Document) -> StageConfig | list[Problem]:

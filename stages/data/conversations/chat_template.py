@@ -10,6 +10,7 @@ from pydantic import AfterValidator, WithJsonSchema
 from tunemill.stages.choices import ChoiceError
 from tunemill.stages.declaration import ConflictError
 from tunemill.stages.errors import SettingError
+from tunemill.stages.text_files import without_mark
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Models that share a template.
@@ -72,12 +73,15 @@ def check_template_keys(name: str | None, jinja: str | None) -> None:
 
 
 def choose_template(name: str | None, jinja: str | None, own: str | None) -> str | None:
-    """The template's text. `own` is the tokenizer's; with no choice at all it stays, even if there is none.
+    """The template's text, without a byte order mark.
+
+    `own` is the tokenizer's; with no choice at all it stays, even if there is none.
 
     Raises SettingError when the tokenizer's own template is asked for and it has none.
     """
+    own = None if own is None else without_mark(own)
     if jinja is not None:
-        return jinja
+        return without_mark(jinja)
     if name is None:
         return own
     if name == "tokenizer_default" and own is None:

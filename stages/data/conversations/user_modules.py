@@ -13,7 +13,8 @@ from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
 from tunemill.stages.data.conversations.example import BadRowError
-from tunemill.stages.errors import SettingError, UserError
+from tunemill.stages.errors import SettingError, SourceError, UserError
+from tunemill.stages.text_files import fault_of_code
 
 LOADER = "load"
 
@@ -133,6 +134,9 @@ class FreshLoader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
+        # Python itself says nothing of such bytes in comments, and reads the rest.
+        if reason := fault_of_code(Path(path)):
+            raise SourceError(reason)
         code: CodeType = self.source_to_code(self.get_data(path), path)
         return code
 

@@ -19,7 +19,7 @@ from tunemill.stages.artifacts import Model, Tokenizer
 from tunemill.stages.data.conversations.chat_template import choose_template
 from tunemill.stages.data.conversations.markers import advice
 from tunemill.stages.data.tokenizer.config import SpecialTokens, TokenizerConfig, untrained
-from tunemill.stages.data.tokenizer.folder import fault_of_folder, fault_of_tekken
+from tunemill.stages.data.tokenizer.folder import fault_of_folder, fault_of_tekken, without_marks
 from tunemill.stages.data.tokenizer.renamed_tokens_body import with_renamed_tokens
 from tunemill.stages.errors import SettingError, SourceError
 from tunemill.stages.models.tokenizer_ids_body import FIXED_TEXT
@@ -43,13 +43,18 @@ def tokenizer(
 
     Raises SourceError when there is no tokenizer to load, SettingError for settings it cannot honour.
     """
-    folder = source_folder(config, upstream) if tokenizer_files is None else tokenizer_files.path
+    with TemporaryDirectory() as scratch:
+        given = source_folder(config, upstream) if tokenizer_files is None else tokenizer_files.path
+        _write(config, without_marks(given, Path(scratch)), upstream or tokenizer_files, out, report)
+
+
+def _write(
+    config: TokenizerConfig, folder: Path, upstream: Model | Tokenizer | None, out: Workspace, report: Report
+) -> None:
     if config.tokenizer_use_mistral_common:
         write_tekken(folder, out.data, report)
         return
-    given = load_tokenizer(
-        folder, config_beside(config, upstream or tokenizer_files), config.tokenizer_legacy
-    )
+    given = load_tokenizer(folder, config_beside(config, upstream), config.tokenizer_legacy)
     say_differences(given, folder, report)
     check_class(config.tokenizer_type, given, folder)
     with TemporaryDirectory() as scratch:
@@ -101,7 +106,11 @@ def check_class(wanted: str | None, given: PreTrainedTokenizerBase, folder: Path
     if wanted in (None, "AutoTokenizer"):
         return
     settings = folder / "tokenizer_config.json"
-    stored = json.loads(settings.read_text()).get("tokenizer_class") if settings.is_file() else None
+    stored = (
+        json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class")
+        if settings.is_file()
+        else None
+    )
     names = sorted({name.removesuffix("Fast") for name in (stored, type(given).__name__) if name})
     if wanted.removesuffix("Fast") not in names:
         raise SettingError(

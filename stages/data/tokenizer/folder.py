@@ -1,14 +1,31 @@
-"""Whether a folder holds a tokenizer, going by the names of its files."""
+"""Whether a folder holds a tokenizer, going by the names of its files; and whether those that are text are."""
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from tunemill.stages.artifacts import TEKKEN
+from tunemill.stages.text_files import MARK, fault_of_text_file, text_of_file
 
 # The files from which transformers makes one, of whichever class.
 VOCABULARIES = re.compile(
     r"tokenizer\.json|tokenizer_config\.json|vocab\.\w+|merges\.txt|tekken\.json|.*\.(model|tiktoken|spm|bpe)"
+)
+# Of what transformers reads for a tokenizer and its chat templates, the files that are text.
+TEXTS = (
+    *(
+        f"{name}.json"
+        for name in ("config", "tokenizer", "tokenizer_config", "special_tokens_map", "added_tokens")
+    ),
+    *(
+        "chat_template.json",
+        "vocab.json",
+        TEKKEN,
+        "merges.txt",
+        "*.jinja",
+        "additional_chat_templates/*.jinja",
+    ),
 )
 
 
@@ -23,7 +40,7 @@ def fault_of_folder(folder: Path) -> str | None:
             "that has a tokenizer.json in tokenizer_config"
         )
     if found:
-        return None
+        return fault_of_texts(folder)
     return (
         f"{folder} holds no tokenizer (tokenizer.json, or another file of a vocabulary); put it there, or name a "
         "folder that has one in tokenizer_config"
@@ -33,7 +50,7 @@ def fault_of_folder(folder: Path) -> str | None:
 def fault_of_tekken(folder: Path) -> str | None:
     """Why mistral-common can make no tokenizer of a folder."""
     if (folder / TEKKEN).is_file():
-        return None
+        return fault_of_texts(folder)
     found = sorted(path.name for path in folder.glob("tokenizer.model*")) if folder.is_dir() else []
     also = f" ({found[0]} is one of sentencepiece, and those are not supported with it)" if found else ""
     return (
@@ -43,10 +60,41 @@ def fault_of_tekken(folder: Path) -> str | None:
     )
 
 
+def texts_of(folder: Path) -> Iterator[Path]:
+    """The files of a tokenizer and its chat templates that are text."""
+    for pattern in TEXTS:
+        yield from (path for path in sorted(folder.glob(pattern)) if path.is_file())
+
+
+def fault_of_texts(folder: Path) -> str | None:
+    """Why one of the files is no text, with its line."""
+    return next((reason for path in texts_of(folder) if (reason := fault_of_text_file(path))), None)
+
+
+def without_marks(folder: Path, scratch: Path) -> Path:
+    """The folder, or in place of one whose texts have a byte order mark, links to its files and texts without it.
+
+    Neither transformers nor tokenizers drops such a mark.
+    """
+    mark = MARK.encode()
+    marked = [path for path in texts_of(folder) if path.read_bytes().startswith(mark)]
+    if not marked:
+        return folder
+    mended = scratch / folder.name
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        target = mended / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path in marked:
+            target.write_text(text_of_file(path), encoding="utf-8")
+        else:
+            target.symlink_to(path.resolve())
+    return mended
+
+
 def vocabulary_of(folder: Path) -> frozenset[str] | None:
     """The tokens of a tokenizer.json, added ones too; None where there is no such file, or none like it."""
     try:
-        stored = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        stored = json.loads(text_of_file(folder / "tokenizer.json"))
         vocabulary = stored["model"]["vocab"]
         added = {token["content"] for token in stored.get("added_tokens", [])}
         # Unigram models have a list of tokens with their scores.

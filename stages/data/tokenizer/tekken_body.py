@@ -12,6 +12,7 @@ from transformers.integrations.mistral import convert_tekken_tokenizer
 
 from tunemill.stages.artifacts import TEKKEN
 from tunemill.stages.errors import SourceError
+from tunemill.stages.text_files import text_of_file
 
 
 def tekken_tokenizer(folder: Path, target: Path) -> PreTrainedTokenizerBase:
@@ -27,9 +28,7 @@ def tekken_tokenizer(folder: Path, target: Path) -> PreTrainedTokenizerBase:
             whole = _with_special_tokens(folder / TEKKEN, Path(scratch) / TEKKEN)
             own = Tekkenizer.from_file(whole)
             # An empty template keeps transformers from making one up.
-            made = convert_tekken_tokenizer(
-                str(whole), template.read_text(encoding="utf-8") if template.is_file() else ""
-            )
+            made = convert_tekken_tokenizer(str(whole), text_of_file(template) if template.is_file() else "")
         made.backend_tokenizer.post_processor = TemplateProcessing(
             single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", own.bos_id)]
         )

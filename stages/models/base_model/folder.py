@@ -8,6 +8,7 @@ from typing import Any
 from tunemill.stages.models.base_model.layouts.formats import FAULTS, GPTQ
 from tunemill.stages.models.files import weight_files
 from tunemill.stages.models.own_code import AUTO
+from tunemill.stages.text_files import MARK, fault_of_text_file
 
 BITSANDBYTES = "bitsandbytes"
 # How weights are quantized -> the class of transformers that reads them as numbers.
@@ -47,7 +48,7 @@ def fault_of_settings(
 ) -> str | None:
     """What in the config.json stands in the way. `unpacked_by`: the class that is to read quantized weights."""
     if stored is None:
-        return f"{folder}: its config.json is no JSON object. Fetch the model again"
+        return fault_of_json(folder / "config.json")
     method = quantized_by(stored)
     if method in UNPACKED_BY:
         if unpacked_by == UNPACKED_BY[method]:
@@ -68,6 +69,15 @@ def fault_of_settings(
             f"save memory"
         )
     return None
+
+
+def fault_of_json(path: Path) -> str:
+    """Why a file is no JSON object."""
+    if path.is_file() and (reason := fault_of_text_file(path)):
+        return reason
+    if path.is_file() and path.read_bytes().startswith(MARK.encode()):
+        return f"{path} begins with a byte order mark, which transformers does not read; save it without the mark"
+    return f"{path.parent}: its {path.name} is no JSON object. Fetch the model again"
 
 
 def fault_of_description(folder: Path, stored: Mapping[str, Any] | None) -> str | None:

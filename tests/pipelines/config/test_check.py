@@ -198,3 +198,20 @@ def test_nodes_have_plain_names_that_differ():
         [{"path": "a/données.jsonl"}, {"path": "part_1.jsonl"}, {"path": "x/part_1.csv"}, {"path": "part_2"}]
     )
     assert names == ["donn_es", "part_1", "part_1_2", "part_2"]
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [("chat_template_jinja", "my.jinja"), ("datasets[0].type", "mine.transform")]
+)
+def test_files_in_another_encoding_are_told_once_with_their_line(yaml_file, key, name):
+    file = yaml_file.parent / name.replace("transform", "py")
+    file.write_bytes(b"# a\n# {{ \xe9 }}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_pipeline(yaml_file, [f"{key}={name}"])
+    (problem,) = caught.value.problems
+    assert problem.path == key and f"{file}, line 2: the byte 0xe9 is no UTF-8" in problem.message
+
+
+def test_a_byte_order_mark_before_a_yaml_is_no_part_of_it(yaml_file):
+    yaml_file.write_bytes(b"\xef\xbb\xbf" + yaml_file.read_bytes())
+    assert main(["check", str(yaml_file)]) == 0

@@ -57,3 +57,16 @@ def test_a_text_or_the_file_that_holds_it(folder):
     assert text_of("{{ messages }}", folder) == "{{ messages }}"
     assert text_of("gone.jinja", folder) == "gone.jinja"
     assert text_of(3, folder) == 3
+
+
+def test_a_mark_and_ends_of_lines_are_no_part_of_a_file_s_text(folder):
+    (folder / "template.jinja").write_bytes(b"\xef\xbb\xbf{{ a }}\r\n{{ b }}")
+    assert text_of("template.jinja", folder) == "{{ a }}\n{{ b }}"
+
+
+def test_a_file_in_another_encoding_is_refused_by_name_and_line(folder):
+    (folder / "template.jinja").write_bytes(b"{{ a }}\n\xe9")
+    with pytest.raises(
+        ValueError, match=r"template\.jinja, line 2: the byte 0xe9 is no UTF-8; save the file"
+    ):
+        text_of("template.jinja", folder)

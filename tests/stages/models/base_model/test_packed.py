@@ -233,3 +233,6 @@ def test_the_config_of_another_folder_hides_no_format(tmp_path: Path) -> None:
     path.write_text("[")
     (fault,) = BaseModelConfig(base_model=str(plain), base_model_config=str(source)).faults()
     assert fault.key == "base_model_config" and "is no JSON object" in fault.reason
+    path.write_bytes(b"\xef\xbb\xbf{}")
+    (fault,) = BaseModelConfig(base_model=str(plain), base_model_config=str(source)).faults()
+    assert f"{path} begins with a byte order mark" in fault.reason

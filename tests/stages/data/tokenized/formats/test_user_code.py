@@ -9,7 +9,7 @@ from support.formats import FormatBench
 
 from tunemill.pipelines.config.user_code import code_files
 from tunemill.stages.data.conversations.example import BadRowError
-from tunemill.stages.errors import SettingError
+from tunemill.stages.errors import SettingError, SourceError
 
 ROW = {"question": "Why?", "answer": "So.", "topic": "cause"}
 STRATEGY = """
@@ -206,6 +206,31 @@ def test_a_map_function_gets_the_tokenizer(coded, bench):
 def test_code_that_does_not_load(coded, code, reason):
     with pytest.raises(SettingError, match=reason):
         coded("mine.transform", {"mine.py": code})
+
+
+TEXT_OF = "def transform(cfg):\n    # é\n    return lambda row: {'text': row['answer']}\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xef\xbb\xbf" + TEXT_OF.encode(),
+        TEXT_OF.replace("\n", "\r\n").encode(),
+        b"# coding: latin-1\n" + TEXT_OF.encode("latin-1"),
+    ],
+)
+def test_code_in_every_encoding_that_python_reads(bench, tmp_path, data):
+    (tmp_path / "mine.py").write_bytes(data)
+    chosen = bench.format(type="mine.transform", type_code=code_files("mine.transform", tmp_path))
+    assert chosen.read(ROW)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_code_in_another_encoding(bench, tmp_path, encoding):
+    (tmp_path / "mine.py").write_bytes(TEXT_OF.encode(encoding))
+    line = 2 if encoding == "latin-1" else 1
+    with pytest.raises(SourceError, match=rf"mine\.py, line {line}: the .* UTF-.*save .* as UTF-8"):
+        bench.format(type="mine.transform", type_code=code_files("mine.transform", tmp_path))
 
 
 @pytest.mark.parametrize(
