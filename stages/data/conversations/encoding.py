@@ -55,7 +55,10 @@ class Encoder:
             copy.no_padding()
             copy.encode_special_tokens = plain
         self.bare.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
-        self.eos_id = eos_id
+        self.opening, closing = around(self.full, self.bare)
+        """What the tokenizer puts before a text: BOS, where it has one."""
+        self.end = closing if eos_id is None else [eos_id]
+        """What ends a text: EOS, whatever else the tokenizer would put there."""
 
     def ids_of(self, text: str) -> list[int]:
         """Token ids of a text without BOS and EOS."""
@@ -83,29 +86,38 @@ class Encoder:
                 samples.append(Sample(example.ids, example.labels, [Run("tokens", 0, len(example.ids))]))
             else:
                 segments = _segments(example)
-                sample = _joined(segments, [next(pieces) for _ in segments])
+                sample = _joined(segments, [next(pieces) for _ in segments], self.opening)
                 if isinstance(example, Limited):
                     sample = _cut(sample, len(example.first), example.limit)
                 samples.append(sample)
         return samples
 
     def _encode_segments(self, segments: list[Segment]) -> list[Piece]:
-        """Tokens of each segment; an empty text has none, not even BOS and EOS."""
-        pieces = [Piece([], 0) for _ in segments]
-        for bos, tokenizer in ((True, self.full), (False, self.bare)):
-            chosen = [i for i, segment in enumerate(segments) if segment.bos == bos and segment.text]
-            beginnings = sorted({segments[i].masked for i in chosen} - {""})
-            texts = [*(segments[i].text for i in chosen), *beginnings]
-            encoded = [item.ids for item in tokenizer.encode_batch_fast(texts, add_special_tokens=bos)]
-            lengths = {text: len(ids) for text, ids in zip(beginnings, encoded[len(chosen) :], strict=True)}
-            for i, ids in zip(chosen, encoded, strict=False):
-                pieces[i] = Piece(self._with_eos(ids, segments[i].eos), lengths.get(segments[i].masked, 0))
-        return pieces
+        """Tokens of each segment with its end; an empty text has none, not even an end."""
+        beginnings = sorted({segment.masked for segment in segments} - {""})
+        texts = [*(segment.text for segment in segments), *beginnings]
+        encoded = [item.ids for item in self.bare.encode_batch_fast(texts, add_special_tokens=False)]
+        lengths = {text: len(ids) for text, ids in zip(beginnings, encoded[len(segments) :], strict=True)}
+        return [
+            Piece(self._with_end(ids, segment.eos) if segment.text else [], lengths.get(segment.masked, 0))
+            for segment, ids in zip(segments, encoded, strict=False)
+        ]
 
-    def _with_eos(self, ids: list[int], count: int) -> list[int]:
-        if self.eos_id is None or not count:
+    def _with_end(self, ids: list[int], count: int) -> list[int]:
+        if not self.end or not count:
             return ids
-        return [*ids, *[self.eos_id] * (count - (ids[-1:] == [self.eos_id]))]
+        return [*ids, *self.end * (count - (ids[-len(self.end) :] == self.end))]
+
+
+def around(full: Tokenizer, bare: Tokenizer) -> tuple[list[int], list[int]]:
+    """The tokens that a tokenizer's post-processor puts before a text, and those behind it."""
+    for text in ("a", *full.get_vocab()):
+        length = len(bare.encode(text, add_special_tokens=False))
+        if length:
+            found = full.encode(text, add_special_tokens=True)
+            first = found.sequence_ids.index(0)
+            return found.ids[:first], found.ids[first + length :]
+    return [], []
 
 
 def _segments(example: Example) -> tuple[Segment, ...]:
@@ -115,13 +127,26 @@ def _segments(example: Example) -> tuple[Segment, ...]:
     return example if isinstance(example, tuple) else ()
 
 
-def _joined(segments: Sequence[Segment], pieces: Sequence[Piece]) -> Sample:
+def _joined(segments: Sequence[Segment], pieces: Sequence[Piece], opening: list[int]) -> Sample:
+    """The segments' tokens one after the other, `opening` before each that asks for BOS and does not bring it along.
+
+    Where such a segment has no tokens, BOS goes before the next one that has some.
+    """
     ids: list[int] = []
     labels: list[int] = []
     runs: list[Run] = []
+    # What a segment without tokens left to the next one: BOS, not trained on.
+    left: list[int] = []
     for segment, piece in zip(segments, pieces, strict=True):
-        tokens = [*segment.before, *piece.ids]
-        masked = len(segment.before) + piece.masked if segment.trained else len(tokens)
+        bos = opening if segment.bos else []
+        missing = (left or bos) if piece.ids and piece.ids[: len(opening)] != opening else []
+        tokens = [*segment.before, *missing, *piece.ids]
+        masked = len(segment.before) + piece.masked
+        if missing and (left or piece.masked):
+            masked += len(missing)
+        if not segment.trained:
+            masked = len(tokens)
+        left = [] if piece.ids else left or bos
         runs.append(Run(segment.role, len(ids), len(ids) + len(tokens)))
         ids.extend(tokens)
         labels.extend([IGNORED] * min(masked, len(tokens)))

@@ -20,6 +20,7 @@ def pygmalion(config: TokenizedConfig, _kit: Kit) -> Format:
         return tuple(segment(number, message) for number, message in enumerate(messages, 1))
 
     def segment(number: int, message: Any) -> Segment:
+        bos = number == 1
         role, text = (
             (message.get("role"), message.get("value")) if isinstance(message, dict) else (None, None)
         )
@@ -28,12 +29,12 @@ def pygmalion(config: TokenizedConfig, _kit: Kit) -> Format:
         match role:
             case "system":
                 persona = text.removesuffix(START).strip()
-                return Segment("system", f"<|system|>Persona: {persona}", on_inputs, bos=True)
+                return Segment("system", f"<|system|>Persona: {persona}", on_inputs, bos)
             case "human":
-                return Segment("human", f"<|user|> {text.strip()}", on_inputs)
+                return Segment("human", f"<|user|> {text.strip()}", on_inputs, bos)
             case "bot":
                 masked = "" if on_inputs else MODEL
-                return Segment("bot", f"{MODEL} {text.strip()}", trained=True, eos=1, masked=masked)
+                return Segment("bot", f"{MODEL} {text.strip()}", True, bos, eos=1, masked=masked)
             case _:
                 raise BadRowError(f"message {number}: role {role!r} is none of system, human, bot")
 

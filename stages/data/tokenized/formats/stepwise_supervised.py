@@ -27,7 +27,10 @@ def stepwise_supervised(config: TokenizedConfig, kit: Kit) -> Format:
     separated = bool(kit.ids_of(separator))
 
     def read(row: RowValue) -> Example:
-        prompt = Segment("prompt", text_field(row, "prompt", required=True), trained=False, before=before)
+        text = text_field(row, "prompt", required=True)
+        # A prompt may bring its BOS along.
+        missing = () if kit.ids_of(text)[:1] == list(before) else before
+        prompt = Segment("prompt", text, trained=False, before=missing)
         steps = texts(row)
         classes = labels(row, len(steps))
         if config.train_on_last_step_only:
