@@ -26,7 +26,7 @@ def evaluation_data(
     gathered, names = gather(config, tokenized or [], training_data)
     tally = Tally(names)
     tally.count("rows", gathered)
-    rows = gathered.fitted(config.limits.longest)
+    rows = gathered.fitted(config.limits.longest, config.limits.shortest)
     if len(rows) != len(gathered):
         tally.count("pieces", rows)
     plot_lengths(rows.length, config.limits.longest, config.limits.key, report)
@@ -73,7 +73,8 @@ def choose(
         rows = rows.take(first)
         if training_data is not None:
             others = read_token_rows(training_data.rows)
-            seen = trained_on(rows, whole, others, config.limits.longest, config.sequence_len)
+            limits = config.limits
+            seen = trained_on(rows, whole, others, limits.longest, config.sequence_len, limits.shortest)
             tally.count("trained on", rows.take(seen))
             rows = rows.take(~seen)
     tally.keep(rows)

@@ -7,17 +7,19 @@ from tunemill.stages.data.rows.token_rows import Bools, Int64s, TokenRows
 
 
 def trained_on(
-    rows: TokenRows, whole: TokenRows, trained: TokenRows, longest: int, sequence_len: int
+    rows: TokenRows, whole: TokenRows, trained: TokenRows, longest: int, sequence_len: int, shortest: int
 ) -> Bools:
     """Which of the rows are in `trained`, whatever their labels, and also where one or the other lost its end.
 
     `rows` are those of `whole`, or pieces of them, of `longest` tokens at most. A row of `trained` with `sequence_len`
-    tokens may be the beginning of a longer one.
+    tokens may be the beginning of a longer one, and no piece is shorter than `shortest`.
     """
     origin = origins(rows, whole)
     found = occurs_in(rows, trained)
-    # What training would have made of the whole row.
-    found |= occurs_in(cut_at(sequence_len, whole), trained)[origin]
+    # What training would have made of the whole row, or of its beginning.
+    made = whole.fitted(sequence_len, shortest)
+    beginnings = made.take(np.unique(origins(made, whole), return_index=True)[1])
+    found |= occurs_in(cut_at(sequence_len, beginnings), trained)[origin]
     # Where a row lost its end, the one that is trained on may go on.
     lost = (rows.length == longest) & (whole.length[origin] > longest)
     longer = trained.take(trained.length > longest)

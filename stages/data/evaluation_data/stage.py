@@ -6,7 +6,7 @@ from tunemill.stages.declaration import Input, Stage
 
 EVALUATION_DATA = Stage(
     name="evaluation_data",
-    version=3,
+    version=4,
     config=EvaluationDataConfig,
     inputs={
         "tokenized": Input(TokenizedDataset, many=True, optional=True),

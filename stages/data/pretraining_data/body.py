@@ -61,7 +61,8 @@ def pretraining_data(
     scratch = out.checkpoints / "source"
     shutil.rmtree(scratch, ignore_errors=True)
     title, rows = open_rows(config, scratch, report)
-    bad, counts, sequencer = BadRows(title, config.bad_rows, out.data), Counts(), Sequencer(config)
+    bad, counts = BadRows(title, config.bad_rows, out.data), Counts()
+    sequencer = Sequencer(config, loaded.eos_token_id)
     encoder = Encoder(loaded.backend_tokenizer, loaded.eos_token_id, plain=tokenizer.is_mistral)
     texts = tokenized_texts(config, rows, encoder, bad, counts)
     write(all_sequences(config, texts, sequencer), config, counts, out, report)

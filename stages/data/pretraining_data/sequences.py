@@ -6,6 +6,7 @@ import numpy as np
 
 from tunemill.stages.data.pretraining_data.config import PretrainingDataConfig
 from tunemill.stages.data.rows.packing import pack, pack_in_sequence
+from tunemill.stages.data.rows.pieces import pieces
 from tunemill.stages.data.rows.token_rows import Int32s
 
 # The rows of a sequence: tokens that do not see those of other rows.
@@ -15,13 +16,16 @@ Rows = list[Int32s]
 class Sequencer:
     """Turns one buffer of texts after the other into sequences of at most `sequence_len` tokens.
 
-    What concatenation leaves over of a buffer goes before the next one.
+    What concatenation leaves over of a buffer goes before the next one. Wherever texts are cut, their EOS stays behind
+    the token that predicts it.
     """
 
-    def __init__(self, config: PretrainingDataConfig) -> None:
+    def __init__(self, config: PretrainingDataConfig, eos_id: int) -> None:
         self._config = config
+        self._eos_id = eos_id
         self._buffers = 0
         self._rest: Int32s = np.zeros(0, np.int32)
+        self._before: Int32s = np.zeros(0, np.int32)
         self.too_short = 0
         """Pieces of texts that were left out."""
 
@@ -36,9 +40,10 @@ class Sequencer:
         return self._packed(self._pieces(texts), seed)
 
     def rest(self) -> Iterator[Rows]:
-        """What is left over in the end, where that is a sequence."""
-        if len(self._rest) >= max(1, self._config.min_sample_len):
-            yield [self._rest]
+        """What is left over in the end; where that is too short, with tokens of the sequence before it."""
+        missing = max(0, self._config.min_sample_len - len(self._rest))
+        if len(self._rest) and missing <= len(self._before):
+            yield [np.concatenate([self._before[len(self._before) - missing :], self._rest])]
 
     def _in_order(self, texts: Sequence[Int32s], seed: int) -> list[Int32s]:
         if not self._config.shuffles:
@@ -47,10 +52,13 @@ class Sequencer:
 
     def _pieces(self, texts: Sequence[Int32s]) -> list[Int32s]:
         """Texts, longer ones cut into several. Their first token is the first of a row only in the first piece."""
-        length = self._config.sequence_len
-        pieces = [text[start : start + length] for text in texts for start in range(0, len(text), length)]
-        kept = [piece for piece in pieces if len(piece) >= self._config.min_sample_len]
-        self.too_short += len(pieces) - len(kept)
+        shortest = self._config.min_sample_len
+        cut = pieces(np.array([len(text) for text in texts], np.int64), self._config.sequence_len, shortest)
+        found = [
+            texts[row][start:end] for row, start, end in zip(*(part.tolist() for part in cut), strict=True)
+        ]
+        kept = [piece for piece in found if len(piece) >= shortest]
+        self.too_short += len(found) - len(kept)
         return kept
 
     def _packed(self, pieces: list[Int32s], seed: int) -> Iterator[Rows]:
@@ -70,7 +78,16 @@ class Sequencer:
     def _concatenated(self, texts: Sequence[Int32s]) -> Iterator[Rows]:
         length = self._config.sequence_len
         stream = np.concatenate([self._rest, *texts])
-        whole = len(stream) // length * length
-        # A copy: the rest must not keep the whole buffer in memory.
-        self._rest = stream[whole:].copy()
-        return ([stream[start : start + length]] for start in range(0, whole, length))
+        start = 0
+        found: list[Rows] = []
+        while start + length <= len(stream):
+            found.append([stream[start : start + length]])
+            start += length
+            # An EOS that would be the first token of a sequence repeats the one before it.
+            if length > 1 and start < len(stream) and stream[start] == self._eos_id:
+                start -= 1
+        # Copies: the rest must not keep the whole buffer in memory.
+        if found:
+            self._before = stream[max(0, start - self._config.min_sample_len) : start].copy()
+        self._rest = stream[start:].copy()
+        return iter(found)

@@ -6,7 +6,7 @@ from tunemill.stages.declaration import Input, Stage
 
 PRETRAINING_DATA = Stage(
     name="pretraining_data",
-    version=2,
+    version=3,
     config=PretrainingDataConfig,
     inputs={"tokenizer": Input(Tokenizer)},
     output=TrainingData,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tunemill.stages.data.rows.labels import IGNORED
+from tunemill.stages.data.rows.pieces import pieces
 
 TOKEN_COLUMNS = [("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))]
 ROLE_COLUMNS = ("roles", "role_ends")
@@ -140,21 +141,21 @@ class TokenRows:
             trained[row] = np.count_nonzero(self.labels(row)[:limit] != IGNORED)
         return replace(self, length=np.where(long, limit, self.length), trained=trained)
 
-    def fitted(self, limit: int) -> "TokenRows":
-        """Too long rows in pieces of `limit` tokens and a rest, or without their end, where they ask for that."""
-        return self.cut_to(limit, self.cuts)._split_at(limit)
+    def fitted(self, limit: int, shortest: int) -> "TokenRows":
+        """Too long rows in pieces of `limit` tokens and a rest, or without their end, where they ask for that.
 
-    def _split_at(self, limit: int) -> "TokenRows":
-        pieces = np.where(self.splits, np.maximum(1, -(-self.length // limit)), 1)
-        if (pieces == 1).all():
+        No rest is shorter than `shortest`, which would leave it out, and with it the end of the row.
+        """
+        return self.cut_to(limit, self.cuts)._split_at(limit, shortest)
+
+    def _split_at(self, limit: int, shortest: int) -> "TokenRows":
+        long = self.splits & (self.length > limit)
+        if not long.any():
             return self
-        origin = np.repeat(np.arange(len(self)), pieces)
-        first = np.repeat(np.cumsum(pieces) - pieces, pieces)
-        behind = (np.arange(len(origin)) - first) * limit
-        rows = self.take(origin)
-        whole = pieces[origin] == 1
-        length = np.where(whole, rows.length, np.minimum(limit, rows.length - behind))
-        rows = replace(rows, start=rows.start + behind, length=length)
+        cut = pieces(np.where(long, self.length, 0), limit, shortest)
+        rows, whole = self.take(cut.row), ~long[cut.row]
+        length = np.where(whole, rows.length, cut.end - cut.start)
+        rows = replace(rows, start=rows.start + cut.start, length=length)
         trained = rows.trained.copy()
         for row in np.flatnonzero(~whole).tolist():
             trained[row] = np.count_nonzero(rows.labels(row) != IGNORED)

@@ -47,7 +47,9 @@ def training_data(
 
 def in_pieces(datasets: list[TokenRows], config: TrainingDataConfig) -> TokenRows:
     """All rows in training order, those that ask for it in pieces of sequence_len."""
-    return in_training_order([rows.fitted(config.sequence_len) for rows in datasets], config)
+    return in_training_order(
+        [rows.fitted(config.sequence_len, config.min_sample_len) for rows in datasets], config
+    )
 
 
 def in_training_order(datasets: list[TokenRows], config: TrainingDataConfig) -> TokenRows:

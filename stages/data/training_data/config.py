@@ -17,7 +17,8 @@ class TrainingDataConfig(StageConfig):
     )
     sequence_len: PositiveInt = Field(512, description="longest row kept and length of a pack, in tokens")
     excess_length_strategy: Strategy = Field(
-        "drop", description="what happens to rows longer than sequence_len"
+        "drop",
+        description="what happens to rows longer than sequence_len; truncate takes off their end, with EOS",
     )
     min_sample_len: NonNegativeInt = Field(2, description="shortest row kept, in tokens")
     dataset_exact_deduplication: bool = Field(

@@ -121,6 +121,40 @@ def test_concatenated_texts_are_cut_at_exactly_sequence_len(prepare, tokens):
     assert events.summary["sequences"] == -(-len(stream) // 256) < events.summary["sequences_needed"]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"min_sample_len": 0},
+        {"min_sample_len": 5},
+        {"min_sample_len": 8},
+        {"sample_packing": True},
+        {"sample_packing": True, "sample_packing_sequentially": True},
+        {"sample_packing": True, "pretrain_multipack_attn": False},
+        {"pretraining_sample_concatenation": True},
+        {"pretraining_sample_concatenation": True, "min_sample_len": 8},
+        {"pretraining_sample_concatenation": True, "streaming_multipack_buffer_size": 1},
+    ],
+)
+@pytest.mark.parametrize("lengths", [[16], [15], [17], [7, 30], [8], [9], range(8, 40), [8, 8, 8, 7, 16]])
+def test_the_eos_of_every_text_is_trained_whatever_its_length(prepare, tokens, settings, lengths):
+    texts = ["~" * (n - 1) for n in lengths]
+    assert [len(tokens(text)) for text in texts] == list(lengths)
+    shortest = settings.get("min_sample_len", 2)
+    data, events = prepare(texts, sequence_len=8, max_steps=1000, **settings)
+    rows = flat(sequences(data))
+    apart = "pretraining_sample_concatenation" not in settings
+    kept = (
+        [n for n in lengths if n >= shortest] if apart else [n for n in lengths if sum(lengths) >= shortest]
+    )
+    assert sum(row[1:].count(EOS) for row in rows) == len(kept)
+    assert all(len(row) >= min(shortest, 8) for row in rows)
+    assert events.summary["dropped_too_short"] == len(lengths) - len(kept)
+    if shortest < 5:
+        # A token or two more where an EOS would be the first of a sequence.
+        assert 0 <= sum(map(len, rows)) - sum(lengths) <= (0 if apart else len(lengths))
+
+
 def test_texts_of_a_pack_see_each_other_when_asked(prepare):
     settings = {"sample_packing": True, "max_steps": 9, "seed": 3}
     apart = sequences(prepare(TEXTS, **settings)[0])

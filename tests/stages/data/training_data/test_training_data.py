@@ -202,9 +202,23 @@ def test_long_rows_of_a_completion_dataset_are_split(prepare):
     rows = [(list(range(7)), list(range(7))), ([9, 9], [9, 9]), (list(range(20, 26)), list(range(20, 26)))]
     data, events = prepare(rows, splits=True, sequence_len=3)
     ids = [row["input_ids"] for row in read_arrow(data.rows)]
-    assert ids == [[0, 1, 2], [3, 4, 5], [9, 9], [20, 21, 22], [23, 24, 25]]
+    assert ids == [[0, 1, 2], [3, 4], [5, 6], [9, 9], [20, 21, 22], [23, 24, 25]], "a rest of one is no rest"
     assert [row["labels"] for row in read_arrow(data.rows)] == ids
-    assert (events.summary["dropped_too_short"], events.summary["trained_tokens"]) == (1, 14)
+    assert (events.summary["dropped_too_short"], events.summary["trained_tokens"]) == (0, 15)
+
+
+@pytest.mark.parametrize("shortest", [0, 2, 3, 8])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_end_of_a_split_row_is_trained_whatever_its_length(prepare, shortest, packed):
+    rows = [(list(range(100 * n, 100 * n + n)),) * 2 for n in range(max(2, shortest), 30)]
+    data, events = prepare(rows, splits=True, sequence_len=8, min_sample_len=shortest, sample_packing=packed)
+    found = [row["input_ids"] for row in read_arrow(data.rows)]
+    assert all(max(2, shortest) <= len(row) <= 8 for row in found)
+    assert {row[-1] for row in found} >= {ids[-1] for ids, _ in rows}
+    assert {token for row in found for token in row} == {token for ids, _ in rows for token in ids}
+    assert events.summary["dropped_too_short"] == 0
+    if shortest < 8:
+        assert sum(map(len, found)) == sum(len(ids) for ids, _ in rows), "nothing is repeated"
 
 
 @pytest.mark.parametrize(("size", "held_out"), [(0.25, 3), (0.01, 1), (4, 4), (0.5, 5)])
