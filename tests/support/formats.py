@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from tunemill.stages.data.conversations.encoding import Encoder, Sample
 from tunemill.stages.data.conversations.example import Format, Kit
-from tunemill.stages.data.conversations.template_body import renderer
+from tunemill.stages.data.conversations.template_body import ASKED, renderer
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.format_table import maker
 
@@ -29,6 +29,7 @@ class FormatBench:
         kit = Kit(
             template=template,
             render=renderer(self.tokenizer, template, {}),
+            render_opened=renderer(self.tokenizer, template, {ASKED: True}),
             eos_token=self.tokenizer.eos_token,
             ids_of=self.encoder.ids_of,
             tokenizer=self.tokenizer,

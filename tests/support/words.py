@@ -9,7 +9,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from tunemill.stages.data.conversations.encoding import Encoder, Sample
 from tunemill.stages.data.conversations.example import Conversation, Kit
-from tunemill.stages.data.conversations.template_body import renderer
+from tunemill.stages.data.conversations.template_body import ASKED, renderer
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.formats.chat_template import chat_template
 
@@ -25,11 +25,17 @@ def read_words(row: dict[str, Any], template: str = TURNS, **settings: Any) -> t
     def ids_of(text: str) -> list[int]:
         return [vocabulary.setdefault(word, len(vocabulary)) for word in text.split()]
 
-    render = renderer(SimpleNamespace(special_tokens_map={"eos_token": EOS}), template, {})
+    words = SimpleNamespace(special_tokens_map={"eos_token": EOS})
     config = TokenizedConfig(type="chat_template", **settings)
-    made = chat_template(
-        config, Kit(template=template, render=render, eos_token=EOS, ids_of=ids_of, tokenizer=None)
+    kit = Kit(
+        template=template,
+        render=renderer(words, template, {}),
+        render_opened=renderer(words, template, {ASKED: True}),
+        eos_token=EOS,
+        ids_of=ids_of,
+        tokenizer=None,
     )
+    made = chat_template(config, kit)
     conversation = made.read(row)
     assert isinstance(conversation, Conversation)
     ids_of(conversation.text)

@@ -37,12 +37,14 @@ class Wanted:
 class Place:
     """Characters `start` to `end` of a rendered conversation, which came from one message.
 
-    `fields` are the message's own texts, by property, as far as they came out as they are.
+    `fields` are the message's own texts, by property, as far as they came out as they are. `parts`: these characters
+    alone came from the message, where others' stand between.
     """
 
     start: int
     end: int
     fields: Mapping[str, Field]
+    parts: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -214,9 +216,9 @@ def _between(index: int, around: _Around, marked: _Marked, other: Reading) -> Pl
     if found is None:
         return None
     part = marked.reading.text[around.start : around.end]
-    same = _common_prefix(part, other.text[around.other_start : found[0]])
+    same = common_prefix(part, other.text[around.other_start : found[0]])
     rest = part[same:]
-    same_end = _common_prefix(rest[::-1], other.text[found[1] : around.other_end][::-1])
+    same_end = common_prefix(rest[::-1], other.text[found[1] : around.other_end][::-1])
     return Place(around.start + same, around.end - same_end, marked.fields[index])
 
 
@@ -233,10 +235,15 @@ def _alone(
     found = [other for other in others if other != upto]
     if not found or others[0] == others[1]:
         return None
-    start = min(_common_prefix(upto, other) for other in found)
-    behind = min(_common_prefix(upto[start:][::-1], other[start:][::-1]) for other in found)
+    start = min(common_prefix(upto, other) for other in found)
+    behind = min(common_prefix(upto[start:][::-1], other[start:][::-1]) for other in found)
     end = len(upto) - behind
-    return Place(start, end, {}) if text.startswith(upto[:end]) else None
+    if text.startswith(upto[:end]):
+        return Place(start, end, {})
+    # The template writes what is before it in another way since: its text may stand there as it is, once.
+    own = upto[start:end]
+    at = text.find(own) if own.strip() else -1
+    return None if at < 0 or text.find(own, at + 1) >= 0 else Place(at, at + len(own), {})
 
 
 def _compared(
@@ -258,7 +265,7 @@ def _compared(
     )
 
 
-def _common_prefix(one: str, other: str) -> int:
+def common_prefix(one: str, other: str) -> int:
     """How many characters two texts have in common at their beginning."""
     low, high = 0, min(len(one), len(other))
     if one[:high] == other[:high]:

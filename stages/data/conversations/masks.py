@@ -59,7 +59,8 @@ def label(
                 labels[index] = ids[index]
         elif item.turn.trained:
             labels[item.first : item.end] = ids[item.first : item.end]
-    for index in trained_ends(placed, ends):
+    closing = trained_ends(placed, ends)
+    for index in [*closing, *between(placed, closing, ids, ends)]:
         labels[index] = ids[index]
     return ids, labels, role_runs(ids, placed, ends)
 
@@ -116,6 +117,25 @@ def trained_ends(placed: Sequence[PlacedTurn], ends: Ends) -> list[int]:
             found += [index for index, _ in indices[-1:]]
         elif rule != "none":
             found += [index for index, trained in indices if trained or rule == "all"]
+    return found
+
+
+def between(
+    placed: Sequence[PlacedTurn], closing: Sequence[int], ids: Sequence[int], ends: Ends
+) -> list[int]:
+    """The tokens from what a trained turn says to its trained end: a model has to write them on the way.
+
+    End tokens among them follow the rules for those.
+    """
+    trained = set(closing)
+    found: list[int] = []
+    for item in placed:
+        last = max((index for index in (item.eot, item.eos) if index in trained), default=item.end)
+        if item.turn.trained and not item.turn.details and item.end < last:
+            others = (
+                i for i in range(item.end, last) if ids[i] not in ends.eot_ids and ids[i] not in ends.eos_ids
+            )
+            found.extend(others)
     return found
 
 

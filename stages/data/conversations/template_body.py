@@ -14,8 +14,10 @@ from tunemill.stages.errors import SettingError
 
 # What a template's own mistakes raise: a text added to a number, a role that is in no list.
 MISTAKES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
+# What asks a template for the opening of an answer behind the conversation.
+ASKED = "add_generation_prompt"
 # What a template finds even where nobody gives it.
-DEFAULTS: Mapping[str, Any] = {"documents": None, "add_generation_prompt": False}
+DEFAULTS: Mapping[str, Any] = {"documents": None, ASKED: False}
 
 
 def renderer(tokenizer: PreTrainedTokenizerBase, template: str | None, variables: dict[str, Any]) -> Render:

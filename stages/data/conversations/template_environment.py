@@ -1,6 +1,7 @@
 """The dialect of Jinja that chat templates are written in, as transformers defines it, and what a template reads."""
 
 import json
+from functools import cache
 from typing import Any, NoReturn
 
 from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
@@ -68,6 +69,7 @@ def environment() -> ChatEnvironment:
     return made
 
 
+@cache
 def compiled(template: str) -> Template:
     """Raises SettingError for a template that is not Jinja."""
     try:

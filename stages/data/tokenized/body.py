@@ -22,7 +22,7 @@ from tunemill.stages.data.conversations.encoding import Encoder, Sample
 from tunemill.stages.data.conversations.example import BadRowError, Example, Format, Kit, RenderTokens
 from tunemill.stages.data.conversations.markers import advice
 from tunemill.stages.data.conversations.pieces import pieces
-from tunemill.stages.data.conversations.template_body import renderer
+from tunemill.stages.data.conversations.template_body import ASKED, renderer
 from tunemill.stages.data.conversations.today import with_clock
 from tunemill.stages.data.rows.bad_rows import BadRows, none_left
 from tunemill.stages.data.rows.likeness import Keys, Reads, likeness, settings_to_try
@@ -138,6 +138,7 @@ def make_format(config: TokenizedConfig, words: Words, report: Report) -> Format
     kit = Kit(
         template=template,
         render=renderer(loaded, template, variables),
+        render_opened=renderer(loaded, template, {**variables, ASKED: True}),
         eos_token=loaded.eos_token,
         ids_of=words.encoder.ids_of,
         tokenizer=loaded,

@@ -3,6 +3,7 @@
 from jinja2 import TemplateError
 
 from tunemill.stages.data.conversations.boundaries import Place, Wanted, locate
+from tunemill.stages.data.conversations.calls import without_answers
 from tunemill.stages.data.conversations.example import (
     BadRowError,
     Conversation,
@@ -15,6 +16,7 @@ from tunemill.stages.data.conversations.example import (
     Turn,
 )
 from tunemill.stages.data.conversations.messages import TurnSource, message_reader
+from tunemill.stages.data.conversations.prompts import GIVEN, answer_starts, prompts_of
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.formats.ends import ends_of, single_id
 from tunemill.stages.data.tokenized.formats.mistral_chat import mistral_chat
@@ -35,6 +37,8 @@ def chat_template(config: TokenizedConfig, kit: Kit) -> Format:
     called = f"the chat template {name}" if name else "the chat template"
     texts = ("content", config.template_thinking_key)
     ends = ends_of(config, kit, single_id)
+    endings = {*([kit.eos_token] if kit.eos_token else []), *(config.eot_tokens or [])}
+    prompts = prompts_of(kit.render, kit.render_opened)
     every = "all" in (ends.train_on_eos, ends.train_on_eot)
 
     def wanted(source: TurnSource) -> Wanted:
@@ -46,17 +50,31 @@ def chat_template(config: TokenizedConfig, kit: Kit) -> Format:
     def read(row: RowValue) -> Example:
         sources = reader.turns(row)
         values = [source.value for source in sources]
+        tools = reader.tools(row)
         try:
-            text, places = locate(
-                values, [wanted(source) for source in sources], reader.tools(row), kit.render
-            )
+            wants = [wanted(source) for source in sources]
+            text, places = locate(values, wants, tools, kit.render)
+            places = without_answers(text, values, wants, places, tools, kit.render, endings)
         except TemplateError as error:
             raise BadRowError(f"{called} refuses the row: {error}") from None
-        found = list(zip(sources, places, strict=True))
-        turns = tuple(turn(source, place, text) for source, place in found if place is not None)
-        return Conversation(text, turns, sum(place is None and has_text(source) for source, place in found))
+        answers = [index for index, source in enumerate(sources) if is_answer(source)]
+        starts = answer_starts(text, values, places, answers, tools, prompts)
+        turns = tuple(
+            turn(source, place, starts.get(index, place.start), text)
+            for index, (source, place) in enumerate(zip(sources, places, strict=True))
+            if place is not None
+        )
+        left_out = sum(
+            place is None and has_text(source) for source, place in zip(sources, places, strict=True)
+        )
+        return Conversation(text, turns, left_out)
 
     return Format(read, ends=ends)
+
+
+def is_answer(source: TurnSource) -> bool:
+    """Whether it is trained on as a whole, and a model says it when it is asked."""
+    return source.trained and not source.details and source.role not in GIVEN
 
 
 def has_text(source: TurnSource) -> bool:
@@ -65,11 +83,14 @@ def has_text(source: TurnSource) -> bool:
     return isinstance(content, str) and bool(content.strip())
 
 
-def turn(source: TurnSource, place: Place, text: str) -> Turn:
-    """The message at its place in the text."""
+def turn(source: TurnSource, place: Place, start: int, text: str) -> Turn:
+    """The message at its place in the text, from `start` on."""
     details = (ranges(source, place, text, name, parts) for name, parts in source.details.items())
     found = tuple(item for item in details if item is not None)
-    return Turn(source.role, place.start, place.end, source.trained, found)
+    if place.parts and source.trained and not source.details:
+        own = tuple(Part(max(begin, start), end, True) for begin, end in place.parts)
+        found = (Ranges(start, place.end, own),)
+    return Turn(source.role, start, place.end, source.trained, found)
 
 
 def ranges(source: TurnSource, place: Place, text: str, name: str, parts: tuple[Part, ...]) -> Ranges | None:

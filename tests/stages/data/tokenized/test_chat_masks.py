@@ -98,7 +98,8 @@ EOTS = (
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, "<user> a <stop> <assistant> +b <end> <user> c <stop> <assistant> +d <end> +</s>"),
+        # On the way to its EOS token a model has to write what stands before it.
+        ({}, "<user> a <stop> <assistant> +b <end> <user> c <stop> <assistant> +d +<end> +</s>"),
         (
             {"eot_tokens": ["<end>"]},
             "<user> a <stop> <assistant> +b +<end> <user> c <stop> <assistant> +d +<end> +</s>",
@@ -125,7 +126,7 @@ EOTS = (
         ),
         (
             {"eot_tokens": []},
-            "<user> a <stop> <assistant> +b <end> <user> c <stop> <assistant> +d <end> +</s>",
+            "<user> a <stop> <assistant> +b <end> <user> c <stop> <assistant> +d +<end> +</s>",
         ),
     ],
 )
@@ -155,12 +156,12 @@ def test_rules_that_contradict_each_other():
 @pytest.mark.parametrize(("distance", "found"), [(1, True), (3, True), (4, False)])
 def test_an_end_stands_right_behind_the_turn(distance, found):
     template = TURNS.replace("</s>", "- " * distance + "</s>")
-    end = "+</s>" if found else "</s>"
+    end = "+- " * distance + "+</s>" if found else "- " * distance + "</s>"
     dashes = "- " * distance
-    assert (
-        masked(talk("user: a", "assistant: b"), template)
-        == f"<user> a {dashes}</s> <assistant> +b {dashes}{end}"
-    )
+    row = talk("user: a", "assistant: b")
+    assert masked(row, template) == f"<user> a {dashes}</s> <assistant> +b {end}"
+    assert "+-" not in masked(row, template, train_on_eos="none")
+    assert "+-" not in masked(row, template, roles_to_train=[], train_on_eos="all")
 
 
 @pytest.mark.parametrize(
