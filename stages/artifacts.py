@@ -6,6 +6,8 @@ from typing import ClassVar
 
 # The one file of a tokenizer of mistral-common.
 TEKKEN = "tekken.json"
+# What transformers makes of a tokenizer's files, for stages that read them without it.
+TOKENIZER_FACTS = "tunemill_tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,15 @@ class Tokenizer(Artifact):
     """A tokenizer that `AutoTokenizer` loads, with its added tokens and the chosen chat template.
 
     With a `tekken.json` beside it mistral-common renders conversations, and what looks like a special token is text.
+
+    `tunemill_tokenizer.json`, where `tokenizer.json` by itself is what `AutoTokenizer` makes of the folder: the
+    `special_tokens_map` and the `chat_template` that it has there. Absent where a class of transformers makes something
+    else of it, and in tokenizers of old.
     """
+
+    @property
+    def facts(self) -> Path:
+        return self.path / TOKENIZER_FACTS
 
     @property
     def tekken(self) -> Path:

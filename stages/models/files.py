@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from tunemill.resources.protocols import LINEAGE_FILE
+from tunemill.stages.artifacts import TOKENIZER_FACTS
 from tunemill.stages.models.adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -63,8 +64,8 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """Everything in a model, adapter or tokenizer folder that is neither weights nor their description."""
-    other = {path.name for path in model_files(folder)} | ADAPTER_FILES | {LINEAGE_FILE}
+    """Everything in a model, adapter or tokenizer folder that is neither weights nor their description, nor our own."""
+    other = {path.name for path in model_files(folder)} | ADAPTER_FILES | {LINEAGE_FILE, TOKENIZER_FACTS}
     return sorted(
         path
         for path in folder.rglob("*")

@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 
 from tunemill.stages.data.conversations.encoding import Encoder, Sample
 from tunemill.stages.data.conversations.example import Format, Kit
+from tunemill.stages.data.conversations.loaded import of_transformers
 from tunemill.stages.data.conversations.template_body import ASKED, renderer
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.format_table import maker
@@ -20,6 +21,7 @@ class FormatBench:
 
     def __init__(self, tokenizer: str) -> None:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(TOKENIZERS / tokenizer, local_files_only=True)
+        self.loaded = of_transformers(self.tokenizer, TOKENIZERS / tokenizer)
         self.encoder = Encoder(self.tokenizer.backend_tokenizer, self.tokenizer.eos_token_id)
 
     def format(self, **settings: Any) -> Format:
@@ -28,11 +30,11 @@ class FormatBench:
         template = self.tokenizer.chat_template
         kit = Kit(
             template=template,
-            render=renderer(self.tokenizer, template, {}),
-            render_opened=renderer(self.tokenizer, template, {ASKED: True}),
+            render=renderer(self.loaded, template, {}),
+            render_opened=renderer(self.loaded, template, {ASKED: True}),
             eos_token=self.tokenizer.eos_token,
             ids_of=self.encoder.ids_of,
-            tokenizer=self.tokenizer,
+            tokenizer=self.loaded,
         )
         module, name = maker(config.type).split(":")
         made = getattr(import_module(module), name)(config, kit)

@@ -157,9 +157,9 @@ class Ends:
 class Kit:
     """What a format may use of the tokenizer: its template, and the ids of a text without BOS and EOS.
 
-    `render_opened` renders a conversation with the opening of an answer behind it. `tokenizer` is the one of
-    `transformers`: for its vocabulary, and for a user's own code. `render_tokens` renders conversations in place of
-    the template, where mistral-common does, and `offsets_of` tells the ids of a text and the characters of each.
+    `render_opened` renders a conversation with the opening of an answer behind it. `tokenizer` is for its vocabulary,
+    and gives a user's own code the one of `transformers`. `render_tokens` renders conversations in place of the
+    template, where mistral-common does, and `offsets_of` tells the ids of a text and the characters of each.
     """
 
     template: str | None

@@ -1,9 +1,12 @@
 """Whether the words with which a chat template marks turns are tokens of the tokenizer."""
 
 import re
-from typing import Any
 
 from jinja2 import TemplateError
+
+from tunemill.stages.data.conversations.loaded import LoadedTokenizer
+from tunemill.stages.data.conversations.template_body import renderer
+from tunemill.stages.data.conversations.today import CLOCK
 
 # Characters of the private use area: what a template writes around them is its own.
 SYSTEM, QUESTION, ANSWER = "\ue000", "\ue001", "\ue002"
@@ -12,18 +15,20 @@ CONVERSATION = [
     {"role": "user", "content": QUESTION},
     {"role": "assistant", "content": ANSWER},
 ]
+# What a template that writes the date is given; a date is no marker.
+DAY = {CLOCK: "2026-01-31"}
 # <|im_start|>, <start_of_turn>, <turn|>, <｜User｜>, [INST], [|user|]
 MARKER = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,40}\]|\[\|\w{1,40}\|\]")
 
 
-def advice(tokenizer: Any, template: str, name: str) -> list[str]:
-    """What to tell the user about the markers of the template called `name`, beside the transformers tokenizer."""
+def advice(tokenizer: LoadedTokenizer, template: str, name: str) -> list[str]:
+    """What to tell the user about the markers of the template called `name`."""
     text = example(tokenizer, template)
     if text is None:
         return []
     found = list(dict.fromkeys(MARKER.findall(text)))
     told = []
-    split = [marker for marker in found if len(tokenizer.encode(marker, add_special_tokens=False)) > 1]
+    split = [marker for marker in found if tokens_of(marker, tokenizer) > 1]
     if split:
         told.append(
             f"{name} marks turns with {listing(split)}, which this tokenizer splits into several tokens each; add "
@@ -43,12 +48,18 @@ def advice(tokenizer: Any, template: str, name: str) -> list[str]:
     return told
 
 
-def example(tokenizer: Any, template: str) -> str | None:
+def tokens_of(text: str, tokenizer: LoadedTokenizer) -> int:
+    """How many tokens a text has, without those that are put around it."""
+    return sum(tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).attention_mask)
+
+
+def example(tokenizer: LoadedTokenizer, template: str) -> str | None:
     """A short conversation as the template writes it; None where it writes neither with nor without system message."""
+    render = renderer(tokenizer, template, DAY)
     for messages in (CONVERSATION, CONVERSATION[1:]):
         try:
-            return str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False))
-        except (TemplateError, TypeError):
+            return render(messages, None)
+        except TemplateError:
             continue
     return None
 

@@ -5,9 +5,9 @@ from datetime import date
 from typing import Any
 
 from jinja2 import TemplateError, Undefined
-from transformers import PreTrainedTokenizerBase
 
 from tunemill.stages.data.conversations.example import Message, Render
+from tunemill.stages.data.conversations.loaded import LoadedTokenizer
 from tunemill.stages.data.conversations.template_environment import compiled
 from tunemill.stages.data.conversations.today import CLOCK
 from tunemill.stages.errors import SettingError
@@ -20,7 +20,7 @@ ASKED = "add_generation_prompt"
 DEFAULTS: Mapping[str, Any] = {"documents": None, ASKED: False}
 
 
-def renderer(tokenizer: PreTrainedTokenizerBase, template: str | None, variables: dict[str, Any]) -> Render:
+def renderer(tokenizer: LoadedTokenizer, template: str | None, variables: dict[str, Any]) -> Render:
     """A function from messages and tools to text; it raises `jinja2.TemplateError` where the template does.
 
     Templates see no clock but the one in `variables`: the text would depend on the day. Raises SettingError where

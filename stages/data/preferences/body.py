@@ -8,12 +8,12 @@ from importlib import import_module
 from pathlib import Path
 
 from pydantic import ValidationError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tunemill.stages.artifacts import RawDataset, Tokenizer
 from tunemill.stages.data.conversations.chat_template import choose_template
 from tunemill.stages.data.conversations.encoding import Encoder
 from tunemill.stages.data.conversations.example import BadRowError
+from tunemill.stages.data.conversations.loaded import LoadedTokenizer, load_tokenizer
 from tunemill.stages.data.conversations.template_body import renderer
 from tunemill.stages.data.conversations.today import with_clock
 from tunemill.stages.data.preferences.config import PreferencesConfig
@@ -43,7 +43,7 @@ def preferences(
     if config.dataset_num_proc is not None:
         # The tokenizer's thread pool reads this, and nothing else, when it starts.
         os.environ["RAYON_NUM_THREADS"] = str(config.dataset_num_proc)
-    loaded = AutoTokenizer.from_pretrained(tokenizer.path, local_files_only=True)
+    loaded = load_tokenizer(tokenizer)
     encoder = Encoder(loaded.backend_tokenizer, loaded.eos_token_id)
     read = make_reader(config, loaded, report)
     name = Path(config.path).name if config.path else "the dataset"
@@ -69,7 +69,7 @@ def preferences(
     say(counts, report)
 
 
-def make_reader(config: PreferencesConfig, loaded: PreTrainedTokenizerBase, report: Report) -> Reader:
+def make_reader(config: PreferencesConfig, loaded: LoadedTokenizer, report: Report) -> Reader:
     """Raises SettingError where the config does not fit the tokenizer."""
     template = choose_template(config.chat_template, config.chat_template_jinja, loaded.chat_template)
     opened = None if template is None else OPEN_ANSWER + template
@@ -119,7 +119,7 @@ def reading(
     keys: Keys,
     rows: Sequence[Row],
     config: PreferencesConfig,
-    loaded: PreTrainedTokenizerBase,
+    loaded: LoadedTokenizer,
 ) -> Keys | None:
     """The keys of an entry that read all of these rows: those given, perhaps with a chat template; else None."""
     for tried, settings in settings_to_try(config, keys):

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from tunemill.stages.data.conversations.example import BadRowError, Render, RowValue
+from tunemill.stages.data.conversations.loaded import LoadedTokenizer
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ Reader = Callable[[RowValue], Record]
 class Kit:
     """What a format may use: the tokenizer, its template, and that rendered with the answer's opening and without."""
 
-    tokenizer: Any
+    tokenizer: LoadedTokenizer
     template: str | None
     render: Render
     render_opened: Render

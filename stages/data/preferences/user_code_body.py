@@ -21,7 +21,11 @@ def transformed(config: PreferencesConfig, kit: Kit) -> Reader:
     with UserFailures(f"type: {name}", files, SettingError):
         made = function(UserConfig("preferences", config))
     mapping = map_function(f"type: {name}", made)
-    extra = {"tokenizer": kit.tokenizer} if "tokenizer" in parameters(mapping.function) else {}
+    extra = (
+        {"tokenizer": kit.tokenizer.with_transformers()}
+        if "tokenizer" in parameters(mapping.function)
+        else {}
+    )
 
     def read(row: RowValue) -> Record:
         kept = {} if mapping.removed is None else {k: v for k, v in row.items() if k not in mapping.removed}

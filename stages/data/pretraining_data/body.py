@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from transformers import AutoTokenizer
 
 from tunemill.stages.artifacts import Tokenizer
 from tunemill.stages.data.conversations.encoding import Encoder
 from tunemill.stages.data.conversations.example import BadRowError, Segment, text_field
+from tunemill.stages.data.conversations.loaded import load_tokenizer
 from tunemill.stages.data.pretraining_data.config import PretrainingDataConfig
 from tunemill.stages.data.pretraining_data.sequences import Rows, Sequencer
 from tunemill.stages.data.pretraining_data.source_body import open_rows
@@ -53,7 +53,7 @@ def pretraining_data(
     Raises RowError for bad rows among those that were read, and when there is nothing to train on; SourceError
     for a source that cannot be read.
     """
-    loaded = AutoTokenizer.from_pretrained(tokenizer.path, local_files_only=True)
+    loaded = load_tokenizer(tokenizer)
     if loaded.eos_token_id is None:
         raise SettingError(
             "pretraining_dataset: the tokenizer has no EOS token to end texts with; set special_tokens: eos_token"

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-from transformers import AutoTokenizer
 
 from tunemill.stages.artifacts import Tokenizer
+from tunemill.stages.data.conversations.loaded import load_tokenizer
 from tunemill.stages.data.rows.token_rows import (
     BATCH_ROWS,
     NUMBERED_SCHEMA,
@@ -23,7 +23,7 @@ ROLE = "tokens"
 
 def synthetic(config: SyntheticConfig, tokenizer: Tokenizer, out: Workspace, report: Report) -> None:
     """Write `rows.arrow`. Raises SettingError for ids beyond the tokenizer's vocabulary."""
-    loaded = AutoTokenizer.from_pretrained(tokenizer.path, local_files_only=True)
+    loaded = load_tokenizer(tokenizer)
     end = loaded.vocab_size if config.max_input_id is None else config.max_input_id
     check_vocabulary(config, end, len(loaded))
     written = 0

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pyarrow as pa
 from pydantic import ValidationError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tunemill.stages.artifacts import RawDataset, Tokenizer
 from tunemill.stages.data.conversations.chat_template import choose_template
 from tunemill.stages.data.conversations.encoding import Encoder, Sample
 from tunemill.stages.data.conversations.example import BadRowError, Example, Format, Kit, RenderTokens
+from tunemill.stages.data.conversations.loaded import LoadedTokenizer, load_tokenizer
 from tunemill.stages.data.conversations.markers import advice
 from tunemill.stages.data.conversations.pieces import pieces
 from tunemill.stages.data.conversations.template_body import ASKED, renderer
@@ -95,14 +95,14 @@ def tokenized(
 class Words:
     """The tokenizer, what makes tokens of texts with it, and of conversations where mistral-common does."""
 
-    loaded: PreTrainedTokenizerBase
+    loaded: LoadedTokenizer
     encoder: Encoder
     render_tokens: RenderTokens | None
 
 
 def words_of(tokenizer: Tokenizer) -> Words:
     """The tokenizer of an artifact, with mistral-common's rules where it holds a tekken.json."""
-    loaded = AutoTokenizer.from_pretrained(tokenizer.path, local_files_only=True)
+    loaded = load_tokenizer(tokenizer)
     encoder = Encoder(loaded.backend_tokenizer, loaded.eos_token_id, plain=tokenizer.is_mistral)
     if not tokenizer.is_mistral:
         return Words(loaded, encoder, None)
@@ -230,12 +230,12 @@ def nothing_trained(name: str, config: TokenizedConfig, counts: Counts) -> str:
     return f"none of the {counts.untrained} rows of {name} has a token to train on: every output is empty"
 
 
-def show_examples(samples: Sequence[Sample], loaded: PreTrainedTokenizerBase, report: Report) -> None:
+def show_examples(samples: Sequence[Sample], loaded: LoadedTokenizer, report: Report) -> None:
     """The first rows, cut where role or training changes."""
     shown: list[Sequence[Scalar]] = []
     for number, sample in enumerate(samples, 1):
         for piece in pieces(sample.labels, [run.role for run in sample.runs], [r.end for r in sample.runs]):
-            text = str(loaded.decode(sample.ids[piece.start : piece.end]))
+            text = loaded.decode(sample.ids[piece.start : piece.end])
             if len(text) > SHOWN_CHARACTERS:
                 text = f"{text[:SHOWN_CHARACTERS]}…"
             shown.append((number, piece.role, "trained" if piece.trained else "masked", text))

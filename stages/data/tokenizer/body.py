@@ -17,8 +17,10 @@ from transformers import (
 
 from tunemill.stages.artifacts import Model, Tokenizer
 from tunemill.stages.data.conversations.chat_template import choose_template
+from tunemill.stages.data.conversations.loaded import of_transformers
 from tunemill.stages.data.conversations.markers import advice
 from tunemill.stages.data.tokenizer.config import SpecialTokens, TokenizerConfig, untrained
+from tunemill.stages.data.tokenizer.facts_body import write_facts
 from tunemill.stages.data.tokenizer.folder import fault_of_folder, fault_of_tekken, without_marks
 from tunemill.stages.data.tokenizer.renamed_tokens_body import with_renamed_tokens
 from tunemill.stages.errors import SettingError, SourceError
@@ -71,9 +73,10 @@ def _write(
         config.chat_template, config.chat_template_jinja, default_template(given)
     )
     if given.chat_template is not None:
-        check_template(given, template_name(config), report)
+        check_template(given, folder, template_name(config), report)
     given.save_pretrained(out.data, save_jinja_files=config.tokenizer_save_jinja_files is not False)
     forget_origin(out.data / "tokenizer_config.json")
+    write_facts(Tokenizer(out.data))
     report.summary(vocabulary=len(given), tokens_added=len(given) - before, tokens_named=added)
 
 
@@ -87,6 +90,7 @@ def write_tekken(folder: Path, target: Path, report: Report) -> None:
     given = tekken_tokenizer(folder, target)
     given.save_pretrained(target)
     forget_origin(target / "tokenizer_config.json")
+    write_facts(Tokenizer(target))
     report.summary(vocabulary=len(given), tokens_added=0, tokens_named=0)
 
 
@@ -216,7 +220,7 @@ def template_name(config: TokenizerConfig) -> str:
     return f"the chat template {config.chat_template}" if named else "the chat template"
 
 
-def check_template(given: PreTrainedTokenizerBase, name: str, report: Report) -> None:
+def check_template(given: PreTrainedTokenizerBase, folder: Path, name: str, report: Report) -> None:
     """Raises SettingError for a template that is not Jinja; says which of its markers are no tokens."""
     template = given.chat_template
     try:
@@ -225,7 +229,7 @@ def check_template(given: PreTrainedTokenizerBase, name: str, report: Report) ->
         )
     except TemplateSyntaxError as error:
         raise SettingError(f"the chat template is not Jinja: line {error.lineno}: {error.message}") from None
-    for advised in advice(given, template, name):
+    for advised in advice(of_transformers(given, folder), template, name):
         report.log(advised)
 
 

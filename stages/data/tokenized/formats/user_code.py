@@ -59,7 +59,7 @@ def user_code(config: TokenizedConfig, kit: Kit) -> Format:
     with UserFailures(f"type: {name}", files, SettingError):
         if called == LOADER or called.startswith(f"{LOADER}_"):
             extra = {"ds_cfg": cfg} if "ds_cfg" in parameters(function) else {}
-            made = function(kit.tokenizer, cfg, **extra)
+            made = function(kit.tokenizer.with_transformers(), cfg, **extra)
         else:
             made = function(cfg)
     if called == LOADER or called.startswith(f"{LOADER}_"):
@@ -95,7 +95,11 @@ def transform(config: TokenizedConfig, kit: Kit, made: Any) -> Format:
     """Rows that a map function makes; what it returns decides on their format, else what the row has besides."""
     name, files = f"type: {config.type}", config.type_code or []
     mapping = map_function(name, made)
-    extra = {"tokenizer": kit.tokenizer} if "tokenizer" in parameters(mapping.function) else {}
+    extra = (
+        {"tokenizer": kit.tokenizer.with_transformers()}
+        if "tokenizer" in parameters(mapping.function)
+        else {}
+    )
     known = shapes(config)
     formats: dict[Shape, Format] = {}
 

@@ -58,7 +58,7 @@ def read(bench, shape, row, keys):
         assert shape.goal == "steps" or bench.trained(sample), "there is something to learn"
         return bench.tokenizer.decode(sample.ids)
     config = PreferencesConfig(**GOALS[shape.goal].settings, **keys)
-    record = with_texts(make_reader(config, bench.tokenizer, Report(lambda _: None))(row))
+    record = with_texts(make_reader(config, bench.loaded, Report(lambda _: None))(row))
     if isinstance(record, Pair):
         return record.prompt + record.chosen + record.rejected
     return (
