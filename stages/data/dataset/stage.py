@@ -6,7 +6,7 @@ from tunemill.stages.declaration import Stage
 
 DATASET = Stage(
     name="dataset",
-    version=2,
+    version=3,
     config=DatasetConfig,
     inputs={},
     output=RawDataset,

@@ -55,7 +55,9 @@ class BadRows:
                 self._file = (self.folder / REJECTED).open("w", encoding="utf-8")
             # A dataset that is one file is the same dataset under another name.
             named = {} if place.file == self.name else {"file": place.file}
-            entry = {**named, place.unit: place.number, "reason": reason, "row": text}
+            # The row's own text is `row`.
+            counted = "number" if place.unit == "row" else place.unit
+            entry = {**named, counted: place.number, "reason": reason, "row": text}
             self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def add_good(self, count: int, first: Any = None) -> None:

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from tunemill.stages.data.sources.csv_files import csv_rows
 from tunemill.stages.data.sources.json_files import count_lines, is_array, json_array, json_lines
 from tunemill.stages.data.sources.rows import Row, RowFile
 from tunemill.stages.data.sources.table_files import (
@@ -13,7 +14,6 @@ from tunemill.stages.data.sources.table_files import (
     count_arrow,
     count_parquet,
     count_text,
-    csv_rows,
     parquet_rows,
     text_lines,
 )
@@ -23,6 +23,7 @@ from tunemill.stages.errors import SourceError
 T = TypeVar("T")
 Read = Callable[[int], Iterator[Row]]
 Count = Callable[[], int]
+LINES = ("csv", "tsv", "text")
 TITLES = {"json": "JSON", "csv": "CSV", "tsv": "TSV", "parquet": "Parquet", "arrow": "Arrow", "text": "text"}
 
 
@@ -32,7 +33,7 @@ def row_file(path: Path, ds_type: str, name: str, shown: str, place: str, scratc
     Raises SourceError, here or while the rows are read, when it is damaged or is no such file.
     """
     with_array = ds_type == "json" and _checked(place, ds_type, partial(is_array, path))
-    unit = "line" if ds_type == "text" or (ds_type == "json" and not with_array) else "row"
+    unit = "line" if ds_type in LINES or (ds_type == "json" and not with_array) else "row"
     read, count = _reader(path, ds_type, with_array, scratch)
 
     def guarded(skip: int) -> Iterator[Row]:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tunemill.resources.protocols import HUB_DATASETS
+from tunemill.stages.data.sources.arrow_values import BATCH_ROWS, check_columns, rows_of
 from tunemill.stages.data.sources.keys import SourceKeys
 from tunemill.stages.data.sources.names import hub_name
 from tunemill.stages.data.sources.rows import Row, RowFile, RowSource
+from tunemill.stages.data.sources.unpacking import UnreadableError
 from tunemill.stages.errors import SettingError, SourceError
-
-BATCH_ROWS = 1024
 
 
 def saved_folder(folder: Path, place: str, title: str) -> RowSource:
@@ -98,6 +98,10 @@ def _splits(title: str, tables: dict[str, Any]) -> dict[str, list[RowFile]]:
     found: dict[str, list[RowFile]] = {}
     for split, table in tables.items():
         shown = split if len(tables) > 1 else title
+        try:
+            check_columns(table.data.schema)
+        except UnreadableError as error:
+            raise SourceError(f"{shown}: {error}") from None
         undecoded = _undecoded(table)
         found[split] = [
             RowFile(split, shown, "row", partial(_table_rows, undecoded), partial(len, undecoded))
@@ -117,12 +121,11 @@ def _undecoded(table: Any) -> Any:
 
 def _table_rows(table: Any, skip: int) -> Iterator[Row]:
     """The rows of a memory-mapped table after the first `skip`."""
-    number = skip
-    for batch in table.select(range(skip, len(table))).iter(BATCH_ROWS):
-        names = list(batch)
-        for values in zip(*batch.values(), strict=True):
-            number += 1
-            yield Row(number, dict(zip(names, values, strict=True)))
+    before = skip
+    for part in table.select(range(skip, len(table))).with_format("arrow").iter(BATCH_ROWS):
+        for batch in part.to_batches():
+            yield from rows_of(batch, before, skip)
+            before += batch.num_rows
 
 
 def _short(error: BaseException) -> str:

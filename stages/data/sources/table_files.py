@@ -1,10 +1,6 @@
-"""Rows of CSV, text, Parquet and Arrow files, one at a time."""
+"""Rows of text, Parquet and Arrow files, one at a time."""
 
-import csv
-import io
-import json
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tunemill.stages.data.sources.arrow_values import BATCH_ROWS, check_columns, checked, rows_of
 from tunemill.stages.data.sources.rows import Row
-from tunemill.stages.data.sources.unpacking import UnreadableError, unpacked
+from tunemill.stages.data.sources.unpacking import unpacked
 
-BATCH_ROWS = 1024
 ARROW_FILE = b"ARROW1\x00\x00"
 
 
@@ -37,28 +33,6 @@ def count_text(path: Path) -> int:
         return sum(1 for _ in file)
 
 
-def csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
-    """Rows of a CSV file with a header; every value is a string."""
-    csv.field_size_limit(sys.maxsize)
-    with unpacked(path) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True, delimiter=delimiter)
-        try:
-            columns = next(reader, [])
-            repeated = {name for name in columns if columns.count(name) > 1}
-            if repeated:
-                raise UnreadableError(f"the header names {sorted(repeated)} more than once")
-            for number, values in enumerate((values for values in reader if values), 1):
-                if len(values) == len(columns):
-                    yield Row(number, dict(zip(columns, values, strict=True)))
-                else:
-                    problem = f"{len(values)} values, the header has {len(columns)} columns"
-                    yield Row(number, problem=problem, text=json.dumps(values, ensure_ascii=False))
-        except csv.Error as error:
-            raise UnreadableError(f"line {reader.line_num} is not CSV: {error}") from None
-        except UnicodeDecodeError as error:
-            raise UnreadableError(f"not UTF-8 after line {reader.line_num} ({error.reason})") from None
-
-
 def parquet_rows(path: Path, skip: int) -> Iterator[Row]:
     """The rows of a Parquet file after the first `skip`; row groups before them are not read."""
     with pq.ParquetFile(path, pre_buffer=False) as file:
@@ -69,8 +43,11 @@ def parquet_rows(path: Path, skip: int) -> Iterator[Row]:
                 break
             before += size
             groups += 1
+        check_columns(file.schema_arrow)
         rest = range(groups, file.num_row_groups)
-        yield from _rows(file.iter_batches(BATCH_ROWS, row_groups=list(rest)), before, skip)
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=list(rest)):
+            yield from rows_of(batch, before, skip)
+            before += batch.num_rows
 
 
 def count_parquet(path: Path) -> int:
@@ -81,7 +58,10 @@ def count_parquet(path: Path) -> int:
 
 def arrow_rows(path: Path, skip: int) -> Iterator[Row]:
     """The rows of an Arrow IPC file or stream after the first `skip`."""
-    yield from _rows(_arrow_batches(path), 0, skip)
+    before = 0
+    for batch in _arrow_batches(path):
+        yield from rows_of(batch, before, skip)
+        before += batch.num_rows
 
 
 def count_arrow(path: Path) -> int:
@@ -96,37 +76,10 @@ def _arrow_batches(path: Path) -> Iterator[Any]:
     with pa.OSFile(str(path), "rb") as source:
         if indexed:
             with pa.ipc.open_file(source) as reader:
+                check_columns(reader.schema)
                 for index in range(reader.num_record_batches):
-                    yield _checked(reader.get_batch(index))
+                    yield checked(reader.get_batch(index))
         else:
             with pa.ipc.open_stream(source) as stream:
-                yield from map(_checked, stream)
-
-
-def _checked(batch: Any) -> Any:
-    """Offsets that lead nowhere would end the process."""
-    batch.validate(full=True)
-    return batch
-
-
-def _rows(batches: Iterable[Any], before: int, skip: int) -> Iterator[Row]:
-    """Rows of Arrow batches, of which `before` rows have been left out; those up to `skip` are dropped."""
-    for batch in batches:
-        texts = [
-            name for name, kind in zip(batch.schema.names, batch.schema.types, strict=True) if _is_json(kind)
-        ]
-        for start in range(0, batch.num_rows, BATCH_ROWS):
-            piece = batch.slice(start, BATCH_ROWS)
-            if before + piece.num_rows <= skip:
-                before += piece.num_rows
-                continue
-            for value in piece.to_pylist(maps_as_pydicts="strict"):
-                before += 1
-                if before > skip:
-                    for name in texts:
-                        value[name] = None if value[name] is None else json.loads(value[name])
-                    yield Row(before, value)
-
-
-def _is_json(kind: Any) -> bool:
-    return isinstance(kind, pa.JsonType)
+                check_columns(stream.schema)
+                yield from map(checked, stream)

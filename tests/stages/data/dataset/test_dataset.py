@@ -90,7 +90,7 @@ def test_csv(tmp_path):
     source.write_text('question,answer\n"a, b","two\nlines"\n7,\n', encoding="utf-8")
     dataset, _ = snapshot(tmp_path, source)
     assert values(dataset) == [{"question": "a, b", "answer": "two\nlines"}, {"question": "7", "answer": ""}]
-    assert [row["line"] for row in read_arrow(dataset.rows)] == [1, 2]
+    assert [row["line"] for row in read_arrow(dataset.rows)] == [2, 4]
 
 
 def test_parquet(tmp_path):
@@ -159,7 +159,7 @@ def test_text_after_a_json_array(tmp_path):
 def test_csv_row_with_too_few_values(tmp_path):
     source = tmp_path / "rows.csv"
     source.write_text("a,b\n1,2\n3\n")
-    with pytest.raises(RowError, match=r"rows\.csv, row 2: 1 values, the header has 2 columns"):
+    with pytest.raises(RowError, match=r"rows\.csv:3: 1 values, the header has 2 columns"):
         snapshot(tmp_path, source)
 
 
