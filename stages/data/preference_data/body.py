@@ -31,10 +31,8 @@ def preference_data(
     """
     datasets = [read_preference_rows(item.rows, number) for number, item in enumerate(tokenized, 1)]
     names = dataset_names(config.datasets, len(datasets))
-    fitted = [fit(rows, config.sequence_len, strategy_of(config, datasets), names) for rows in datasets]
     everything = concatenated(datasets)
-    merged = in_training_order([item.rows for item in fitted], config)
-    truncated = sum(item.truncated for item in fitted)
+    merged, truncated = fitted_in_order(datasets, config, names)
     if len(merged) == 0:
         raise RowError(
             f"nothing is left to train on: all {len(everything)} rows are longer than sequence_len: "
@@ -62,6 +60,22 @@ def preference_data(
 def strategy_of(config: PreferenceDataConfig, datasets: Sequence[PreferenceRows]) -> Strategy:
     """What happens to rows that are too long."""
     return config.excess_length_strategy or ("truncate" if datasets[0].is_reward else "drop")
+
+
+def fitted_in_order(
+    datasets: list[PreferenceRows], config: PreferenceDataConfig, names: Sequence[str]
+) -> tuple[PreferenceRows, int]:
+    """All rows that fit, in training order, and how many of them were truncated.
+
+    As in Axolotl, each dataset is fitted before they are merged; those of a reward model after that.
+    """
+    strategy = strategy_of(config, datasets)
+    if datasets[0].is_reward:
+        ordered = fit(in_training_order(datasets, config), config.sequence_len, strategy, names)
+        return ordered.rows, ordered.truncated
+    fitted = [fit(rows, config.sequence_len, strategy, names) for rows in datasets]
+    merged = in_training_order([item.rows for item in fitted], config)
+    return merged, sum(item.truncated for item in fitted)
 
 
 def without_duplicates(rows: PreferenceRows, config: PreferenceDataConfig) -> PreferenceRows:

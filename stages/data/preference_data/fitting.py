@@ -36,9 +36,9 @@ def fit(rows: PreferenceRows, longest: int, strategy: Strategy, names: Sequence[
 
 def describe_long(rows: PreferenceRows, longest: int, names: Sequence[str]) -> str:
     """Which rows are too long for `excess_length_strategy: raise`, the first ten."""
+    order = np.lexsort((rows.source_row, rows.dataset))[:LISTED_ROWS]
     listed = "\n".join(
-        f"  {names[rows.dataset[i] - 1]}, row {rows.source_row[i]}: {rows.length[i]} tokens"
-        for i in range(min(len(rows), LISTED_ROWS))
+        f"  {names[rows.dataset[i] - 1]}, row {rows.source_row[i]}: {rows.length[i]} tokens" for i in order
     )
     more = f"\n  and {len(rows) - LISTED_ROWS} more" if len(rows) > LISTED_ROWS else ""
     what = "1 row is" if len(rows) == 1 else f"{len(rows)} rows are"

@@ -6,7 +6,7 @@ from tunemill.stages.declaration import Input, Stage
 
 PREFERENCE_DATA = Stage(
     name="preference_data",
-    version=1,
+    version=2,
     config=PreferenceDataConfig,
     inputs={"tokenized": Input(Preferences, many=True)},
     output=PreferenceData,

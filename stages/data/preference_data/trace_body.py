@@ -6,14 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from tunemill.stages.artifacts import PreferenceData, Preferences
-from tunemill.stages.data.preference_data.body import (
-    in_training_order,
-    split,
-    strategy_of,
-    without_duplicates,
-)
+from tunemill.stages.data.preference_data.body import fitted_in_order, split, without_duplicates
 from tunemill.stages.data.preference_data.config import PreferenceDataConfig
-from tunemill.stages.data.preference_data.fitting import fit
 from tunemill.stages.data.preference_data.rows import read_preference_rows
 from tunemill.stages.data.rows.tally import dataset_names
 from tunemill.stages.errors import RowOf
@@ -24,9 +18,8 @@ def trace(
 ) -> list[RowOf]:
     """Fits and merges the datasets as the stage did, each row with its number in its dataset."""
     datasets = [read_preference_rows(item.rows, number) for number, item in enumerate(tokenized, 1)]
-    names, strategy = dataset_names(config.datasets, len(datasets)), strategy_of(config, datasets)
+    names = dataset_names(config.datasets, len(datasets))
     numbered = [replace(item, source_row=np.arange(len(item))) for item in datasets]
-    fitted = [fit(item, config.sequence_len, strategy, names).rows for item in numbered]
-    merged = in_training_order(fitted, config)
+    merged, _ = fitted_in_order(numbered, config, names)
     trained, _ = split(without_duplicates(merged, config), config.val_set_size)
     return [RowOf("tokenized", int(trained.dataset[row]) - 1, int(trained.source_row[row])) for row in rows]

@@ -11,6 +11,7 @@ from tunemill.stages.data.rows.packing import Packs, one_each, pack, pack_in_seq
 from tunemill.stages.data.rows.packs import say_packing, write_packs
 from tunemill.stages.data.rows.tally import Tally, dataset_names, plot_lengths
 from tunemill.stages.data.rows.token_rows import (
+    Bools,
     TokenRows,
     concatenated,
     read_token_rows,
@@ -32,10 +33,11 @@ def training_data(
     tally = Tally(dataset_names(config.datasets, len(datasets)))
     tally.count("rows", concatenated(datasets))
     merged = in_pieces(datasets, config)
-    if len(merged) != sum(map(len, datasets)):
+    empty = concatenated([rows.take(is_empty_text(rows)) for rows in datasets])
+    if len(merged) != sum(map(len, datasets)) - len(empty):
         tally.count("pieces", merged)
     plot_lengths(merged.length, config.sequence_len, "sequence_len", report)
-    rows, held_out = choose(merged, config, tally)
+    rows, held_out = choose(merged, empty, config, tally)
     packs = in_packs(rows, config, report)
     write_token_rows(rows, out.data / "rows.arrow")
     write_packs(packs, out.data / "packs.arrow")
@@ -46,10 +48,17 @@ def training_data(
 
 
 def in_pieces(datasets: list[TokenRows], config: TrainingDataConfig) -> TokenRows:
-    """All rows in training order, those that ask for it in pieces of sequence_len."""
+    """All rows in training order, those that ask for it in pieces of sequence_len. An empty text has no piece."""
+    given = [rows.take(~is_empty_text(rows)) for rows in datasets]
     return in_training_order(
-        [rows.fitted(config.sequence_len, config.min_sample_len) for rows in datasets], config
+        [rows.fitted(config.sequence_len, config.min_sample_len) for rows in given], config
     )
+
+
+def is_empty_text(rows: TokenRows) -> Bools:
+    """Which rows are raw texts without a token."""
+    empty: Bools = rows.splits & (rows.length == 0)
+    return empty
 
 
 def in_training_order(datasets: list[TokenRows], config: TrainingDataConfig) -> TokenRows:
@@ -63,25 +72,27 @@ def in_training_order(datasets: list[TokenRows], config: TrainingDataConfig) -> 
     return merged
 
 
-def choose(merged: TokenRows, config: TrainingDataConfig, tally: Tally) -> tuple[TokenRows, TokenRows | None]:
+def choose(
+    merged: TokenRows, empty: TokenRows, config: TrainingDataConfig, tally: Tally
+) -> tuple[TokenRows, TokenRows | None]:
     """The rows to train on and the rows held out. Raises RowError when none is left to train on.
 
     Rows with nothing to train on go last, so that they change neither the shard nor which rows are held out:
-    there, Axolotl still has them.
+    there, Axolotl still has them. The `empty` texts are counted only: there, they have no row.
     """
     fitted = fit(merged, config.limits, tally.names)
     tally.count("too long", fitted.too_long)
-    tally.count("too short", fitted.too_short)
+    tally.count("too short", concatenated([empty, fitted.too_short]))
     tally.count("truncated", fitted.truncated)
     rows = fitted.rows
-    if config.dataset_shard_num is not None and config.dataset_shard_idx is not None:
-        chosen = in_shard(len(rows), config.dataset_shard_num, config.dataset_shard_idx)
-        tally.count("other shards", rows.take(~chosen))
-        rows = rows.take(chosen)
     if config.dataset_exact_deduplication:
         first = first_of_each(rows)
         tally.count("duplicates", rows.take(~first))
         rows = rows.take(first)
+    if config.dataset_shard_num is not None and config.dataset_shard_idx is not None:
+        chosen = in_shard(len(rows), config.dataset_shard_num, config.dataset_shard_idx)
+        tally.count("other shards", rows.take(~chosen))
+        rows = rows.take(chosen)
     tally.count("nothing to train on", rows.take(rows.trained == 0))
     if not rows.trained.any():
         raise RowError(describe_empty(tally, config))

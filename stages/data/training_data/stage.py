@@ -6,7 +6,7 @@ from tunemill.stages.declaration import Input, Stage
 
 TRAINING_DATA = Stage(
     name="training_data",
-    version=4,
+    version=5,
     config=TrainingDataConfig,
     inputs={"tokenized": Input(TokenizedDataset, many=True)},
     output=TrainingData,

@@ -7,7 +7,7 @@ import numpy as np
 
 from tunemill.stages.artifacts import TokenizedDataset, TrainingData
 from tunemill.stages.data.rows.tally import Tally, dataset_names
-from tunemill.stages.data.rows.token_rows import read_token_rows
+from tunemill.stages.data.rows.token_rows import concatenated, read_token_rows
 from tunemill.stages.data.training_data.body import choose, in_pieces
 from tunemill.stages.data.training_data.config import TrainingDataConfig
 from tunemill.stages.errors import RowOf
@@ -20,5 +20,5 @@ def trace(
     datasets = [read_token_rows(item.rows, number) for number, item in enumerate(tokenized, 1)]
     numbered = [replace(item, source_row=np.arange(len(item))) for item in datasets]
     tally = Tally(dataset_names(config.datasets, len(datasets)))
-    trained, _ = choose(in_pieces(numbered, config), config, tally)
+    trained, _ = choose(in_pieces(numbered, config), concatenated([]), config, tally)
     return [RowOf("tokenized", int(trained.dataset[row]) - 1, int(trained.source_row[row])) for row in rows]

@@ -186,6 +186,22 @@ def test_reward_rows(tmp_path):
     assert len(read_arrow(unique.rows)) == 3
 
 
+def test_reward_rows_are_shuffled_before_they_are_dropped(tmp_path):
+    """In Axolotl they are prepared like rows of tokens, not like pairs."""
+    given = [REWARDS * 3, REWARDS[1:] * 2]
+    keys = {"reward_model": True, "type": "bradley_terry.chat_template"}
+    made = [prepare(tmp_path / f"{n}", rows, **keys)[0] for n, rows in enumerate(given)]
+    tables = [
+        Dataset.from_list([{"ids": row["chosen_ids"]} for row in read_arrow(item.rows)]) for item in made
+    ]
+    data, _ = merge(tmp_path / "out", *made, excess_length_strategy="drop", sequence_len=20, val_set_size=2)
+    shuffled = concatenate_datasets(tables).shuffle(seed=42)["ids"][:]
+    expected = [ids for ids in shuffled if len(ids) <= 20]
+    assert len(expected) < len(shuffled)
+    assert export_table(data.rows)["chosen_ids"].to_pylist() == expected[:-2]
+    assert export_table(data.held_out)["chosen_ids"].to_pylist() == expected[-2:]
+
+
 def test_exported_texts(tmp_path):
     rows = pairs(2000)
     data, _ = merge(tmp_path, rows, shuffle_merged_datasets=False)
