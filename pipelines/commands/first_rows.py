@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tunemill.resources.local import refusal, shown
-from tunemill.stages.data.rows.raw_rows import without_nulls
+from tunemill.stages.data.rows.nulls import without_nulls
 from tunemill.stages.data.sources.files import damaged, row_file
 from tunemill.stages.data.sources.json_text import json_text
 from tunemill.stages.data.sources.names import EXTENSIONS, URL, type_of

@@ -1,6 +1,5 @@
 """A row's conversation as the chat template wants it, and what the row says about training on it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -15,9 +14,11 @@ from tunemill.stages.data.conversations.content_parts import (
     read_flag,
 )
 from tunemill.stages.data.conversations.example import BadRowError, Message, Part, RowValue
+from tunemill.stages.data.conversations.json_in_text import parsed
 from tunemill.stages.data.conversations.keys import REASONING, ConversationKeys
 from tunemill.stages.data.conversations.template_environment import names_read
 from tunemill.stages.data.conversations.thinking import split_thinking
+from tunemill.stages.data.rows.nulls import ARGUMENTS, PARAMETERS, without_nulls
 from tunemill.stages.errors import SettingError
 
 DEFAULT_ROLES = {
@@ -81,20 +82,23 @@ class MessageReader:
     def tools(self, row: RowValue) -> list[Any] | None:
         """The tools that the template describes; tools and their parameters may be stored as JSON text."""
         where = f"field {self.config.field_tools!r}"
-        tools = row.get(self.config.field_tools)
-        if isinstance(tools, str):
-            tools = parsed(tools, where)
-        if tools is None:
+        given = row.get(self.config.field_tools)
+        tools = without_nulls(read_json(given, where)) if isinstance(given, str) else given
+        if is_nothing(tools):
             return None
         if not isinstance(tools, list):
             raise BadRowError(f"{where} must be a list of tools: {tools!r:.60}")
-        return [self._tool(tool, f"{where}: tool {number}") for number, tool in enumerate(tools, 1)] or None
+        return [self._tool(tool, f"{where}: tool {number}") for number, tool in enumerate(tools, 1)]
 
     def _tool(self, tool: Any, where: str) -> Any:
-        tool = parsed(tool, where) if isinstance(tool, str) else tool
+        tool = without_nulls(read_json(tool, where)) if isinstance(tool, str) else tool
         if not isinstance(tool, dict):
             raise BadRowError(f"{where} is not an object: {tool!r:.60}")
-        return with_parsed(tool, "parameters", f"{where}: its parameters")
+        function = tool.get("function")
+        if not isinstance(function, dict) or not isinstance(function.get(PARAMETERS), str):
+            return tool
+        given = read_json(function[PARAMETERS], f"{where}: its parameters")
+        return {**tool, "function": {**function, PARAMETERS: {} if is_nothing(given) else given}}
 
     def _messages(self, row: RowValue) -> list[Any]:
         field = self.config.field_messages
@@ -102,7 +106,7 @@ class MessageReader:
         if messages is None:
             raise BadRowError(f"no field {field!r}; the row has {sorted(row)}")
         if isinstance(messages, str):
-            messages = parsed(messages, f"field {field!r}")
+            messages = without_nulls(parsed(messages, f"field {field!r}"))
         if not isinstance(messages, list) or not messages:
             raise BadRowError(f"field {field!r} must be a list of messages: {messages!r:.60}")
         return messages
@@ -125,7 +129,8 @@ class MessageReader:
             if field not in value and given is not None and field in self.names and field not in taken:
                 value[field] = given
         if "tool_calls" in value:
-            value["tool_calls"] = tool_calls(value["tool_calls"], where)
+            calls = tool_calls(value.pop("tool_calls"), where)
+            value |= {"tool_calls": calls} if calls else {}
         return self._finish(where, value, message)
 
     def _role(self, where: str, given: Any) -> str:
@@ -257,29 +262,39 @@ def slip(given: str, known: tuple[str, ...]) -> str | None:
     return near[0] if near else None
 
 
-def tool_calls(calls: Any, where: str) -> Any:
-    """Tool calls with their arguments parsed, where they are stored as text."""
-    if isinstance(calls, str):
-        calls = parsed(calls, f"{where}: 'tool_calls'")
+def tool_calls(given: Any, where: str) -> list[Any]:
+    """Tool calls, each with its arguments as an object; calls and arguments may be stored as JSON text.
+
+    Raises BadRowError.
+    """
+    calls = read_json(given, f"{where}: 'tool_calls'")
+    if is_nothing(calls):
+        return []
     if not isinstance(calls, list):
         raise BadRowError(f"{where}: 'tool_calls' is not a list of calls: {calls!r:.60}")
-    return [
-        with_parsed(call, "arguments", f"{where}: the arguments of tool call {number}")
-        for number, call in enumerate(calls, 1)
-    ]
+    if calls is not given:
+        calls = without_nulls(calls)
+    return [_call(call, where, number) for number, call in enumerate(calls, 1)]
 
 
-def with_parsed(item: Any, key: str, where: str) -> Any:
-    """`item` with `function.<key>` parsed, where that is JSON text."""
-    function = item.get("function") if isinstance(item, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get(key), str):
-        return item
-    return {**item, "function": {**function, key: parsed(function[key], where)}}
+def _call(given: Any, where: str, number: int) -> Any:
+    call = given
+    if isinstance(given, str):
+        call = without_nulls(parsed(given, f"{where}: tool call {number}"))
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        return call
+    arguments = read_json(function.get(ARGUMENTS), f"{where}: the arguments of tool call {number}")
+    return {**call, "function": {**function, ARGUMENTS: {} if is_nothing(arguments) else arguments}}
 
 
-def parsed(text: str, where: str) -> Any:
-    """JSON that is stored as text. Raises BadRowError."""
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise BadRowError(f"{where} should be JSON: {error}") from None
+def is_nothing(value: Any) -> bool:
+    """Whether a value of JSON stands for nothing at all."""
+    return value is None or value == []
+
+
+def read_json(value: Any, where: str) -> Any:
+    """A value that may be stored as JSON text; an empty text is None. Raises BadRowError."""
+    if not isinstance(value, str):
+        return value
+    return parsed(value, where) if value.strip() else None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunemill.stages.data.conversations.example import BadRowError, RowValue
-from tunemill.stages.data.rows.raw_rows import without_nulls
+from tunemill.stages.data.rows.nulls import without_nulls
 from tunemill.stages.errors import SettingError
 
 EVERY_COLUMN = "__all__"

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunemill.stages.data.conversations.example import BadRowError, Message, RowValue
+from tunemill.stages.data.conversations.json_in_text import parsed
 from tunemill.stages.data.conversations.keys import ConversationKeys
-from tunemill.stages.data.conversations.messages import MessageReader, TurnSource, message_reader, parsed
+from tunemill.stages.data.conversations.messages import MessageReader, TurnSource, message_reader
 from tunemill.stages.data.preferences.config import PreferencesConfig
+from tunemill.stages.data.rows.nulls import without_nulls
 
 MESSAGES, SYSTEM = "messages", "system"
 
@@ -78,7 +80,7 @@ def as_messages(row: RowValue, field: str) -> Any:
     value = row.get(field)
     if value is None:
         raise BadRowError(f"no field {field!r}; the row has {sorted(row)}")
-    return parsed(value, f"field {field!r}") if isinstance(value, str) else value
+    return without_nulls(parsed(value, f"field {field!r}")) if isinstance(value, str) else value
 
 
 def split_last(messages: Any, field: str) -> tuple[list[Any], Any]:

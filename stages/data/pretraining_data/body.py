@@ -19,8 +19,8 @@ from tunemill.stages.data.pretraining_data.sequences import Rows, Sequencer
 from tunemill.stages.data.pretraining_data.source_body import open_rows
 from tunemill.stages.data.rows.bad_rows import BadRows
 from tunemill.stages.data.rows.likeness import Reads, likeness
+from tunemill.stages.data.rows.nulls import without_nulls
 from tunemill.stages.data.rows.packs import PACK_SCHEMA, say_packing
-from tunemill.stages.data.rows.raw_rows import without_nulls
 from tunemill.stages.data.rows.shapes import shapes_of
 from tunemill.stages.data.rows.spelled import spelled
 from tunemill.stages.data.rows.token_rows import SCHEMA, Int32s, list_array, open_writer

@@ -4,17 +4,20 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from tunemill.stages.data.conversations.example import RowValue
+from tunemill.stages.data.rows.nulls import without_nulls
 from tunemill.stages.errors import RowPlace
 
 
 @dataclass(frozen=True)
 class RawRow:
-    """A row without its null fields, as text too, and its number in the dataset, from 1."""
+    """A row, as text too, and its number in the dataset, from 1.
+
+    `value` is without null fields, but within the arguments of calls and the parameters of tools.
+    """
 
     value: RowValue
     text: str
@@ -41,12 +44,3 @@ def raw_batches(path: Path, name: str) -> Iterator[list[RawRow]]:
             for position, (text, line, file) in enumerate(zip(*columns, strict=True), 1)
         ]
         number += batch.num_rows
-
-
-def without_nulls(value: Any) -> Any:
-    """A field that is null is a field that is not there, at every depth."""
-    if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [without_nulls(item) for item in value]
-    return value

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as kinds
 
+from tunemill.stages.data.sources.filled_nulls import without_filled
 from tunemill.stages.data.sources.json_text import loose_text
 from tunemill.stages.data.sources.rows import Row
 from tunemill.stages.data.sources.unpacking import UnreadableError
@@ -56,7 +57,8 @@ def rows_of(batch: Any, before: int, skip: int) -> Iterator[Row]:
     """The rows of a batch before which there are `before` rows in the file; those up to `skip` are left out."""
     careful = frozenset(field.name for field in batch.schema if _needs_care(field.type))
     for start in range(max(skip - before, 0), batch.num_rows, BATCH_ROWS):
-        yield from _piece(batch.slice(start, BATCH_ROWS), before + start, careful)
+        rows = _piece(batch.slice(start, BATCH_ROWS), before + start, careful)
+        yield from without_filled(rows, batch.schema)
 
 
 def _piece(piece: Any, number: int, careful: frozenset[str]) -> Iterator[Row]:
