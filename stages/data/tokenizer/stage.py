@@ -6,7 +6,7 @@ from tunemill.stages.declaration import Input, Stage
 
 TOKENIZER = Stage(
     name="tokenizer",
-    version=3,
+    version=4,
     config=TokenizerConfig,
     inputs={"upstream": Input(Model, optional=True), "tokenizer_files": Input(Tokenizer, optional=True)},
     output=Tokenizer,
