@@ -6,7 +6,7 @@ from tunemill.stages.declaration import Stage
 
 DATASET = Stage(
     name="dataset",
-    version=3,
+    version=4,
     config=DatasetConfig,
     inputs={},
     output=RawDataset,
