@@ -11,6 +11,7 @@ import pyarrow as pa
 from tunemill.stages.data.dataset.config import DatasetConfig
 from tunemill.stages.data.dataset.shards import Numbers, rows_of_shard, write_in_order
 from tunemill.stages.data.rows.bad_rows import BadRows
+from tunemill.stages.data.rows.columns import column
 from tunemill.stages.data.sources.json_text import json_text, loose_text
 from tunemill.stages.data.sources.rows import Row, RowSource
 from tunemill.stages.data.sources.selection import check_splits, default_parts, rows_of
@@ -110,8 +111,8 @@ class RowWriter:
     def add(self, text: str, number: int, file: str) -> bool:
         """Take a row. Returns whether a batch has been written."""
         row: tuple[str | int, ...] = (text, number, file)
-        for column, value in zip(self.columns, row, strict=True):
-            column.append(value)
+        for values, value in zip(self.columns, row, strict=True):
+            values.append(value)
         self.characters += len(text)
         full = len(self.columns[0]) >= BATCH_ROWS or self.characters >= BATCH_CHARACTERS
         if full:
@@ -120,7 +121,10 @@ class RowWriter:
 
     def _flush(self) -> None:
         if self.columns[0]:
-            self.writer.write_batch(pa.record_batch(list(self.columns), schema=self.schema))
+            columns = [
+                column(values, field.type) for values, field in zip(self.columns, self.schema, strict=True)
+            ]
+            self.writer.write_batch(pa.record_batch(columns, schema=self.schema))
         self.columns = ([], [], [])
         self.characters = 0
 

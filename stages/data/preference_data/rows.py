@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tunemill.stages.data.rows.columns import column, numbers_of
 from tunemill.stages.data.rows.token_rows import Bools, Int64s, open_writer
 
 ANSWERS = ("chosen", "rejected", "completion")
@@ -75,11 +76,11 @@ class PreferenceRows:
 def _value(chunk: pa.RecordBatch, name: str, place: int, limit: int) -> Any:
     scalar = chunk.column(name)[place]
     if name.endswith("_ids"):
-        return scalar.values.to_numpy()[:limit]
+        return numbers_of(scalar.values)[:limit]
     value = scalar.as_py()
     if limit == UNCUT or name not in ANSWERS:
         return value
-    return value[: cut_point(chunk.column(f"{name}_ends")[place].values.to_numpy(), limit)]
+    return value[: cut_point(numbers_of(chunk.column(f"{name}_ends")[place].values), limit)]
 
 
 def cut_point(ends: npt.NDArray[np.int32], limit: int) -> int | None:
@@ -104,10 +105,10 @@ def read_preference_rows(path: Path, dataset: int) -> PreferenceRows:
     counts = [chunk.num_rows for chunk in chunks]
     rows = sum(counts)
 
-    def column(name: str) -> Int64s:
+    def numbers(name: str) -> Int64s:
         if name not in reader.schema.names:
             return np.zeros(rows, np.int64)
-        parts = [chunk.column(name).to_numpy().astype(np.int64) for chunk in chunks]
+        parts = [numbers_of(chunk.column(name)).astype(np.int64) for chunk in chunks]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
     return PreferenceRows(
@@ -117,9 +118,9 @@ def read_preference_rows(path: Path, dataset: int) -> PreferenceRows:
         chunk=np.repeat(np.arange(len(chunks)), counts),
         place=np.concatenate([np.zeros(0, np.int64), *(np.arange(count) for count in counts)]),
         dataset=np.full(rows, dataset),
-        source_row=column("source_row"),
-        length=column("tokens"),
-        prompt_length=column("prompt_tokens"),
+        source_row=numbers("source_row"),
+        length=numbers("tokens"),
+        prompt_length=numbers("prompt_tokens"),
         limit=np.full(rows, UNCUT),
     )
 
@@ -140,9 +141,7 @@ def write_preference_rows(rows: PreferenceRows, path: Path) -> None:
     with open_writer(path, rows.columns) as writer:
         for batch in in_batches(len(rows)):
             columns = zip(*(rows.values(row) for row in batch), strict=True)
-            arrays = [
-                pa.array(values, field.type) for values, field in zip(columns, rows.columns, strict=True)
-            ]
+            arrays = [column(values, field.type) for values, field in zip(columns, rows.columns, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=rows.columns))
             rows.release()
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 from tunemill.stages.data.conversations.encoding import Encoder
 from tunemill.stages.data.preferences.records import Pair, Rated, Record, Reward, Whole
 from tunemill.stages.data.preferences.type_table import Kind
+from tunemill.stages.data.rows.columns import column
 from tunemill.stages.data.rows.token_rows import list_array
 
 NUMBERED = [("source_row", pa.int64()), ("tokens", pa.int32())]
@@ -65,8 +66,8 @@ def measure(records: Sequence[Record], numbers: Sequence[int], kind: Kind, encod
         rated = [r for r in records if isinstance(r, Rated)]
         answers = {"completion": [r.completion for r in rated]}
         columns, lengths = of_texts([r.prompt for r in rated], answers, encoder)
-        columns["label"] = pa.array([r.label for r in rated], pa.bool_())
-    columns["source_row"] = pa.array(numbers, pa.int64())
+        columns["label"] = column([r.label for r in rated], pa.bool_())
+    columns["source_row"] = column(numbers, pa.int64())
     schema = SCHEMAS[kind]
     return Measured(pa.record_batch([columns[name] for name in schema.names], schema=schema), lengths)
 
@@ -76,7 +77,7 @@ def of_conversations(records: Sequence[Reward], encoder: Encoder) -> tuple[Colum
     sides = {side: ids_of(records, side, encoder) for side in ("chosen", "rejected")}
     lengths = {side: [len(ids) for ids in rows] for side, rows in sides.items()}
     columns = {f"{side}_ids": list_array(rows) for side, rows in sides.items()}
-    return columns | {"tokens": pa.array(longest(lengths), pa.int32())}, lengths
+    return columns | {"tokens": column(longest(lengths), pa.int32())}, lengths
 
 
 def of_texts(
@@ -89,10 +90,10 @@ def of_texts(
     lengths = {side: [len(row) for row in rows] for side, rows in ends.items()}
     tokens = [prompt + answer for prompt, answer in zip(prompt_tokens, longest(lengths), strict=True)]
     columns = {
-        "prompt": pa.array(prompts, pa.string()),
-        "prompt_tokens": pa.array(prompt_tokens, pa.int32()),
-        "tokens": pa.array(tokens, pa.int32()),
-        **{side: pa.array(texts, pa.string()) for side, texts in answers.items()},
+        "prompt": column(prompts, pa.string()),
+        "prompt_tokens": column(prompt_tokens, pa.int32()),
+        "tokens": column(tokens, pa.int32()),
+        **{side: column(texts, pa.string()) for side, texts in answers.items()},
         **{f"{side}_ends": list_array(rows) for side, rows in ends.items()},
     }
     return columns, {"prompt": prompt_tokens, **lengths}

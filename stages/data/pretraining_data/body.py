@@ -18,6 +18,7 @@ from tunemill.stages.data.pretraining_data.config import PretrainingDataConfig
 from tunemill.stages.data.pretraining_data.sequences import Rows, Sequencer
 from tunemill.stages.data.pretraining_data.source_body import open_rows
 from tunemill.stages.data.rows.bad_rows import BadRows
+from tunemill.stages.data.rows.columns import list_column
 from tunemill.stages.data.rows.likeness import Reads, likeness
 from tunemill.stages.data.rows.nulls import without_nulls
 from tunemill.stages.data.rows.packs import PACK_SCHEMA, say_packing
@@ -166,11 +167,10 @@ def write(
             rows = [row for sequence in batch for row in sequence]
             column = list_array(rows)
             row_file.write_batch(pa.record_batch([column, column], schema=SCHEMA))
-            ends = np.cumsum([0, *(len(sequence) for sequence in batch)]).astype(np.int32)
-            numbers = pa.array(np.arange(counts.rows, counts.rows + len(rows), dtype=np.int32))
-            pack_file.write_batch(
-                pa.record_batch([pa.ListArray.from_arrays(pa.array(ends), numbers)], schema=PACK_SCHEMA)
-            )
+            lengths = np.array([len(sequence) for sequence in batch])
+            numbers = np.arange(counts.rows, counts.rows + len(rows))
+            packs = list_column(numbers, lengths, pa.int32())
+            pack_file.write_batch(pa.record_batch([packs], schema=PACK_SCHEMA))
             counts.sequences += len(batch)
             counts.rows += len(rows)
             counts.tokens += sum(map(len, rows))

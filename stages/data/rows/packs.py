@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from tunemill.stages.data.rows.columns import list_column
 from tunemill.stages.data.rows.packing import Packs
 from tunemill.stages.data.rows.token_rows import open_writer
 from tunemill.stages.report import Report
@@ -18,8 +19,7 @@ def write_packs(packs: Packs, path: Path) -> None:
     with open_writer(path, PACK_SCHEMA) as writer:
         for first in range(0, len(packs), PACK_BATCH):
             offsets = packs.offsets[first : first + PACK_BATCH + 1]
-            rows = pa.array(packs.rows[offsets[0] : offsets[-1]].astype(np.int32))
-            lists = pa.ListArray.from_arrays(pa.array((offsets - offsets[0]).astype(np.int32)), rows)
+            lists = list_column(packs.rows[offsets[0] : offsets[-1]], np.diff(offsets), pa.int32())
             writer.write_batch(pa.record_batch([lists], schema=PACK_SCHEMA))
 
 

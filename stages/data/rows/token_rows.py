@@ -4,13 +4,13 @@ import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tunemill.stages.data.rows.columns import column, numbers_of
 from tunemill.stages.data.rows.labels import IGNORED
 from tunemill.stages.data.rows.pieces import pieces
 
@@ -50,13 +50,7 @@ def open_writer(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatchFileWri
 
 def list_array(rows: Sequence[Sequence[int] | Int32s]) -> pa.ListArray:
     """A list column of int32. At most 2**31 values."""
-    lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    if rows and isinstance(rows[0], np.ndarray):
-        values = np.concatenate(rows)
-    else:
-        values = np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum()))
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, pa.int32()))
+    return column(rows, pa.list_(pa.int32()))
 
 
 @dataclass(frozen=True)
@@ -181,22 +175,22 @@ def read_token_rows(path: Path, dataset: int = 0) -> TokenRows:
 
 def _batch_rows(batch: pa.RecordBatch, dataset: int, long_rows: bytes | None) -> TokenRows:
     ids, labels = batch.column("input_ids"), batch.column("labels")
-    offsets = ids.offsets.to_numpy().astype(np.int64)
-    flat_labels = labels.values.to_numpy()
+    offsets = numbers_of(ids.offsets).astype(np.int64)
+    flat_labels = numbers_of(labels.values)
     rows = batch.num_rows
     names = batch.schema.names
     numbered, with_roles = "source_row" in names, set(ROLE_COLUMNS) <= set(names)
     roles, role_ends = (batch.column(name) if with_roles else None for name in ROLE_COLUMNS)
     return TokenRows(
         files=(),
-        chunks=(Chunk(ids.values.to_numpy(), flat_labels, offsets, roles, role_ends),),
+        chunks=(Chunk(numbers_of(ids.values), flat_labels, offsets, roles, role_ends),),
         chunk=np.zeros(rows, np.int64),
         place=np.arange(rows),
         start=offsets[:-1],
         length=np.diff(offsets),
         trained=count_trained(flat_labels, offsets),
         dataset=np.full(rows, dataset, np.int64),
-        source_row=batch.column("source_row").to_numpy() if numbered else np.zeros(rows, np.int64),
+        source_row=numbers_of(batch.column("source_row")) if numbered else np.zeros(rows, np.int64),
         splits=np.full(rows, long_rows == SPLIT),
         cuts=np.full(rows, long_rows == CUT),
     )
@@ -233,7 +227,7 @@ def write_token_rows(rows: TokenRows, path: Path, *, with_roles: bool = False) -
             columns = [list_array([rows.ids(r) for r in batch]), list_array([rows.labels(r) for r in batch])]
             if with_roles:
                 roles = [rows.roles(r) for r in batch]
-                columns.append(pa.array([[role for role, _ in row] for row in roles], pa.list_(pa.string())))
+                columns.append(column([[role for role, _ in row] for row in roles], pa.list_(pa.string())))
                 columns.append(list_array([[end for _, end in row] for row in roles]))
             writer.write_batch(pa.record_batch(columns, schema=schema))
             # Shuffled rows touch pages all over the files.

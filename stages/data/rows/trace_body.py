@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from tunemill.stages.artifacts import Artifact, Preferences, RawDataset, TokenizedDataset
+from tunemill.stages.data.rows.columns import column
 from tunemill.stages.errors import RowOf, RowPlace
 
 
@@ -31,5 +32,5 @@ def trace_to_source(config: Any, made: RawDataset, rows: Sequence[int]) -> list[
 def _read(path: Path, rows: Sequence[int], *columns: str) -> tuple[dict[bytes, bytes], list[list[Any]]]:
     """The file's metadata, and of some rows these columns."""
     with pa.ipc.open_file(pa.memory_map(str(path))) as reader:
-        table = reader.read_all().select(list(columns)).take(pa.array(rows, pa.int64()))
+        table = reader.read_all().select(list(columns)).take(column(rows, pa.int64()))
         return reader.schema.metadata or {}, [table[column].to_pylist() for column in columns]

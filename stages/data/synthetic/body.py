@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from tunemill.stages.artifacts import Tokenizer
 from tunemill.stages.data.conversations.loaded import load_tokenizer
+from tunemill.stages.data.rows.columns import column
 from tunemill.stages.data.rows.token_rows import (
     BATCH_ROWS,
     NUMBERED_SCHEMA,
@@ -62,8 +63,8 @@ def token_batch(ids: Int32s, before: int) -> pa.RecordBatch:
     columns = [
         list_array(list(ids)),
         list_array(list(ids)),
-        pa.array(range(before + 1, before + rows + 1), pa.int64()),
-        pa.array([[ROLE]] * rows, pa.list_(pa.string())),
+        column(range(before + 1, before + rows + 1), pa.int64()),
+        column([[ROLE]] * rows, pa.list_(pa.string())),
         list_array([[ids.shape[1]]] * rows),
     ]
     return pa.record_batch(columns, schema=NUMBERED_SCHEMA)

@@ -25,6 +25,7 @@ from tunemill.stages.data.conversations.pieces import pieces
 from tunemill.stages.data.conversations.template_body import ASKED, renderer
 from tunemill.stages.data.conversations.today import with_clock
 from tunemill.stages.data.rows.bad_rows import BadRows, none_left
+from tunemill.stages.data.rows.columns import column
 from tunemill.stages.data.rows.likeness import Keys, Reads, likeness, settings_to_try
 from tunemill.stages.data.rows.raw_rows import RawRow, raw_batches
 from tunemill.stages.data.rows.shapes import Row
@@ -213,8 +214,8 @@ def token_batch(samples: Sequence[Sample], rows: Sequence[RawRow]) -> pa.RecordB
     columns = [
         list_array([sample.ids for sample in samples]),
         list_array([sample.labels for sample in samples]),
-        pa.array([row.number for row in rows], pa.int64()),
-        pa.array([[run.role for run in sample.runs] for sample in samples], pa.list_(pa.string())),
+        column([row.number for row in rows], pa.int64()),
+        column([[run.role for run in sample.runs] for sample in samples], pa.list_(pa.string())),
         list_array([[run.end for run in sample.runs] for sample in samples]),
     ]
     return pa.record_batch(columns, schema=NUMBERED_SCHEMA)

@@ -17,6 +17,7 @@ HEAVY = {
     "datasets",
     "huggingface_hub",
     "matplotlib",
+    "pandas",
     "peft",
     "torch",
     "transformers",
@@ -60,7 +61,9 @@ def noting_imports(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("noting_imports")
-@pytest.mark.parametrize("kind", PIPELINES)
+@pytest.mark.parametrize(
+    "kind", ["conversations", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("pairs", "texts"))]
+)
 def test_a_node_of_data_imports_nothing_to_train_with(kind, tmp_path):
     project = make_project(tmp_path / "project", **PIPELINES[kind])
     for name, rows in (("pairs", PAIRS), ("texts", TEXTS)):
