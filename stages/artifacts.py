@@ -77,8 +77,9 @@ class Preferences(Artifact):
     `rows.arrow` (IPC file): `source_row` (int64, from 1), `tokens` (int32, what sequence_len limits), and either
     the texts `prompt`, `chosen`, `rejected`; or `prompt`, `completion`, `label` (bool); or the token ids
     `chosen_ids`, `rejected_ids` (lists of int32). With texts also `prompt_tokens` (int32), and for each answer
-    `<answer>_ends` (list of int32): the character that each of its tokens ends before. `rejected.jsonl` as in
-    TokenizedDataset.
+    `<answer>_ends` (list of int32): the character that each of its tokens ends before. Of any of these also
+    `<answer>_quiet` (int32, how many tokens of it say nothing yet) and, of two, `same_tokens` (int32, how many both
+    begin with). `rejected.jsonl` as in TokenizedDataset.
     """
 
     @property

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from tokenizers import Encoding
 from torch import Tensor
 
 from tunemill.kernels.functions.selective_log_softmax import selective_log_softmax
 from tunemill.stages.artifacts import Adapter, Model, PreferenceData
+from tunemill.stages.data.conversations.encoding import Encoder
 from tunemill.stages.data.rows.collate_body import Batch, Collator, Row
 from tunemill.stages.data.rows.labels import IGNORED
 from tunemill.stages.errors import SettingError
@@ -44,7 +46,7 @@ class PairReader:
 
     A BOS token goes before a prompt and an EOS token behind an answer where they are not there already, as TRL does
     it; what is then longer than `longest` tokens loses its end. `numbers` are those of the pairs in which something
-    is left of both answers.
+    is left of both answers, and not the same; `left_out` is how many others there are.
     """
 
     def __init__(self, rows: Path, tokenizer: Any, longest: int) -> None:
@@ -55,10 +57,12 @@ class PairReader:
         self.file = rows
         self._table = pa.ipc.open_file(pa.memory_map(str(rows))).read_all()
         self._tokenizer = tokenizer
+        self._encoder = Encoder(tokenizer.backend_tokenizer, tokenizer.eos_token_id)
         self._longest = longest
         pairs = [pair for first in range(0, len(self._table), TEXTS_AT_ONCE) for pair in self._sizes(first)]
         sizes = np.asarray(pairs, dtype=np.int64).reshape(len(pairs), 2)
         self.numbers = np.flatnonzero(sizes.min(axis=1, initial=np.iinfo(np.int64).max) > 0)
+        self.left_out = len(pairs) - len(self.numbers)
         self.longest_row = int(sizes[self.numbers].max(initial=0))
         """Tokens of the longest sequence of a pair."""
         self.lengths = sizes.sum(axis=1)[self.numbers]
@@ -70,8 +74,11 @@ class PairReader:
         return pair
 
     def _sizes(self, first: int) -> list[tuple[int, int]]:
-        """Tokens of either side of some pairs; 0 where nothing of the answer is left."""
-        return [(_size(pair.chosen), _size(pair.rejected)) for pair in self._pairs(first, TEXTS_AT_ONCE)]
+        """Tokens of either side of some pairs; 0 where nothing of the answer is left, or both are the same."""
+        return [
+            (0, 0) if _are_equal(pair) else (_size(pair.chosen), _size(pair.rejected))
+            for pair in self._pairs(first, TEXTS_AT_ONCE)
+        ]
 
     def _pairs(self, first: int, count: int) -> list[Pair]:
         rows = self._table.slice(first, count)
@@ -79,17 +86,14 @@ class PairReader:
         whole = {
             side: [p + a for p, a in zip(prompts, rows[side].to_pylist(), strict=True)] for side in SIDES
         }
-        ids = {name: self._encode(texts) for name, texts in {"prompt": prompts, **whole}.items()}
-        made = zip(ids["prompt"], *(ids[side] for side in SIDES), strict=True)
-        return [Pair(*(self._row(prompt, side) for side in sides)) for prompt, *sides in made]
+        encoded = [self._encoder.bare.encode_batch(whole[side], add_special_tokens=False) for side in SIDES]
+        made = zip(prompts, *encoded, strict=True)
+        return [Pair(*(self._row(len(prompt), side) for side in sides)) for prompt, *sides in made]
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        found: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return found
-
-    def _row(self, prompt: list[int], whole: list[int]) -> Row:
-        """A token that reaches from the prompt into the answer belongs to the answer."""
-        start = len(prompt) if whole[: len(prompt)] == prompt else len(prompt) - 1
+    def _row(self, prompt: int, encoding: Encoding) -> Row:
+        """A token that reaches from the prompt, of so many characters, into the answer belongs to the answer."""
+        whole = encoding.ids
+        start = sum(end <= prompt for _, end in encoding.offsets)
         bos, eos = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
         before = [bos] if bos is not None and whole[:1] != [bos] else []
         after = [] if whole[start:] and whole[-1] == eos else [eos]
@@ -97,6 +101,10 @@ class PairReader:
         labels = ids.copy()
         labels[: len(before) + start] = IGNORED
         return ids, labels
+
+
+def _are_equal(pair: Pair) -> bool:
+    return np.array_equal(pair.chosen[0], pair.rejected[0])
 
 
 def _size(row: Row) -> int:
@@ -179,6 +187,7 @@ def on_pairs(
         file = training_data.held_out if evaluation_data is None else evaluation_data.rows
         pairs = PairReader(training_data.rows, tokenizer, config.sequence_len)
         held_out = PairReader(file, tokenizer, config.sequence_len) if file.exists() else None
+        say_left_out(pairs, report)
         longest = {"training data": pairs.longest_row}
         if held_out is not None:
             longest["held-out pairs"] = held_out.longest_row
@@ -192,6 +201,16 @@ def on_pairs(
         train(config.going_on_from(stored_adapter), base_model, method, out, report)
 
     return body
+
+
+def say_left_out(pairs: PairReader, report: Report) -> None:
+    """How many pairs are not trained on, if there are any."""
+    if pairs.left_out:
+        report.summary(left_out_pairs=pairs.left_out)
+        report.log(
+            f"warning: {pairs.left_out} pairs are left out: with BOS and EOS, cut off after sequence_len, nothing is "
+            "left of an answer, or both are the same"
+        )
 
 
 def check_lengths(longest: Mapping[str, int], report: Report, model: Any, _collator: Any) -> None:

@@ -10,6 +10,7 @@ from support.rows import Events, read_arrow, run_stage
 from tunemill.stages.artifacts import Preferences, RawDataset, Tokenizer
 from tunemill.stages.data.preferences.config import PreferencesConfig
 from tunemill.stages.data.preferences.lengths import SCHEMAS
+from tunemill.stages.data.preferences.records import common_start
 from tunemill.stages.data.preferences.stage import PREFERENCES
 from tunemill.stages.data.rows.token_rows import open_writer
 
@@ -68,6 +69,9 @@ def write_pairs(folder: Path, pairs: list[tuple[str, str, str]], batch: int = 3)
                 "prompt_tokens": [len(p) for p in prompts],
                 "chosen_ends": [list(range(1, len(text) + 1)) for text in chosen],
                 "rejected_ends": [list(range(1, len(text) + 1)) for text in rejected],
+                "chosen_quiet": [0] * len(part),
+                "rejected_quiet": [0] * len(part),
+                "same_tokens": [len(common_start(*texts)) for texts in zip(chosen, rejected, strict=True)],
             }
             arrays = [pa.array(columns[name], schema.field(name).type) for name in schema.names]
             writer.write_batch(pa.record_batch(arrays, schema=schema))

@@ -7,7 +7,7 @@ import numpy as np
 
 from tunemill.stages.artifacts import Preferences
 from tunemill.stages.data.preference_data.config import PreferenceDataConfig
-from tunemill.stages.data.preference_data.fitting import fit
+from tunemill.stages.data.preference_data.fitting import Fitted, fit
 from tunemill.stages.data.preference_data.rows import (
     PreferenceRows,
     concatenated,
@@ -32,17 +32,9 @@ def preference_data(
     datasets = [read_preference_rows(item.rows, number) for number, item in enumerate(tokenized, 1)]
     names = dataset_names(config.datasets, len(datasets))
     everything = concatenated(datasets)
-    merged, truncated = fitted_in_order(datasets, config, names)
+    merged, fitted = fitted_in_order(datasets, config, names)
     if len(merged) == 0:
-        raise RowError(
-            f"nothing is left to train on: all {len(everything)} rows are longer than sequence_len: "
-            f"{config.sequence_len}"
-            + (
-                " and cannot be truncated: their prompts alone are"
-                if strategy_of(config, datasets) == "truncate"
-                else ""
-            )
-        )
+        raise RowError(describe_nothing(fitted, config.sequence_len, strategy_of(config, datasets)))
     unique = without_duplicates(merged, config)
     rows, held_out = split(unique, config.val_set_size)
     write_preference_rows(rows, out.data / "rows.arrow")
@@ -51,7 +43,13 @@ def preference_data(
         report.summary(held_out_rows=len(held_out))
     if config.dataset_exact_deduplication:
         report.summary(dropped_duplicates=len(merged) - len(unique))
-    report.summary(rows=len(rows), dropped_too_long=len(everything) - len(merged), truncated=truncated)
+    report.summary(
+        rows=len(rows),
+        dropped_too_long=sum(item.too_long for item in fitted),
+        dropped_equal_answers=sum(item.equal for item in fitted),
+        dropped_empty_answers=sum(item.empty for item in fitted),
+        truncated=sum(item.truncated for item in fitted),
+    )
     plot_lengths(everything.length, config.sequence_len, "sequence_len", report)
     steps = {"rows": everything, "fit": merged, "unique": unique, "held out": held_out, "kept": rows}
     show_rows({step: part for step, part in steps.items() if part is not None}, names, report)
@@ -64,18 +62,36 @@ def strategy_of(config: PreferenceDataConfig, datasets: Sequence[PreferenceRows]
 
 def fitted_in_order(
     datasets: list[PreferenceRows], config: PreferenceDataConfig, names: Sequence[str]
-) -> tuple[PreferenceRows, int]:
-    """All rows that fit, in training order, and how many of them were truncated.
+) -> tuple[PreferenceRows, list[Fitted]]:
+    """All rows to learn from, in training order, and what became of each part of the rows that was fitted by itself.
 
     As in Axolotl, each dataset is fitted before they are merged; those of a reward model after that.
     """
     strategy = strategy_of(config, datasets)
     if datasets[0].is_reward:
         ordered = fit(in_training_order(datasets, config), config.sequence_len, strategy, names)
-        return ordered.rows, ordered.truncated
+        return ordered.rows, [ordered]
     fitted = [fit(rows, config.sequence_len, strategy, names) for rows in datasets]
     merged = in_training_order([item.rows for item in fitted], config)
-    return merged, sum(item.truncated for item in fitted)
+    return merged, fitted
+
+
+def describe_nothing(fitted: Sequence[Fitted], longest: int, strategy: Strategy) -> str:
+    """Why nothing is left to train on, with the counts."""
+    long, equal, empty = (
+        sum(item.too_long for item in fitted),
+        sum(item.equal for item in fitted),
+        sum(item.empty for item in fitted),
+    )
+    said = "nothing is left to train on: "
+    if not equal and not empty:
+        more = " and cannot be truncated: their prompts alone are" if strategy == "truncate" else ""
+        return f"{said}all {long} rows are longer than sequence_len: {longest}{more}"
+    return (
+        f"{said}of {long + equal + empty} rows {equal} have equal answers and {empty} an answer that says nothing, as "
+        f"far as they fit into sequence_len: {longest}, and {long} are longer. Answers must differ within that length: "
+        "mend the rows, or raise sequence_len"
+    )
 
 
 def without_duplicates(rows: PreferenceRows, config: PreferenceDataConfig) -> PreferenceRows:

@@ -1,4 +1,7 @@
-"""Preference rows to lengths that are allowed: dropped, their answers cut off, or refused."""
+"""Preference rows to lengths that are allowed: dropped, their answers cut off, or refused.
+
+What teaches nothing then is left out: equal answers, and answers that say nothing.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,24 +17,40 @@ LISTED_ROWS = 10
 
 @dataclass(frozen=True)
 class Fitted:
-    """The rows that fit, and how many of them only because an answer was cut off."""
+    """The rows to learn from, and how many of them only fit because an answer was cut off.
+
+    `too_long` rows do not fit. Of those that do, `empty` ones have an answer that says nothing, and `equal` ones
+    answers that do not differ, as far as they fit.
+    """
 
     rows: PreferenceRows
     truncated: int
+    too_long: int
+    empty: int
+    equal: int
 
 
 def fit(rows: PreferenceRows, longest: int, strategy: Strategy, names: Sequence[str]) -> Fitted:
-    """Rows of at most `longest` tokens. Raises RowError, naming dataset and row, where long ones are forbidden.
+    """Rows of at most `longest` tokens that teach something. Only answers are cut off: no prompt is.
 
-    Only answers are cut off: a row whose prompt leaves no room for one is dropped.
+    Raises RowError, naming dataset and row, where long ones are forbidden.
     """
     long = rows.length > longest
     if strategy == "raise" and long.any():
         raise RowError(describe_long(rows.take(long), longest, names))
-    if strategy == "drop":
-        return Fitted(rows.take(~long), 0)
-    fits = ~long | (rows.prompt_length < longest)
-    return Fitted(rows.cut_to(longest).take(fits), int(np.count_nonzero(long & fits)))
+    # A prompt may leave no room for an answer.
+    fits = ~long if strategy == "drop" else ~long | (rows.prompt_length < longest)
+    kept = rows.cut_to(longest).take(fits)
+    empty = kept.empty
+    equal = kept.equal & ~empty
+    teaches = ~empty & ~equal
+    return Fitted(
+        kept.take(teaches),
+        truncated=int(np.count_nonzero(long[fits] & teaches)),
+        too_long=int(np.count_nonzero(~fits)),
+        empty=int(np.count_nonzero(empty)),
+        equal=int(np.count_nonzero(equal)),
+    )
 
 
 def describe_long(rows: PreferenceRows, longest: int, names: Sequence[str]) -> str:

@@ -15,8 +15,25 @@ from tunemill.stages.data.rows.token_rows import Bools, Int64s, open_writer
 
 ANSWERS = ("chosen", "rejected", "completion")
 # Columns that only prepared datasets have.
-MEASURES = ("source_row", "tokens", "prompt_tokens", "chosen_ends", "rejected_ends", "completion_ends")
-ROW_ARRAYS = ("chunk", "place", "dataset", "source_row", "length", "prompt_length", "limit")
+MEASURES = (
+    "source_row",
+    "tokens",
+    "prompt_tokens",
+    "same_tokens",
+    *(f"{answer}_{measure}" for answer in ANSWERS for measure in ("ends", "quiet")),
+)
+ROW_ARRAYS = (
+    "chunk",
+    "place",
+    "dataset",
+    "source_row",
+    "length",
+    "prompt_length",
+    "limit",
+    "answers",
+    "quiet",
+    "same",
+)
 BATCH_ROWS = 1024
 UNCUT = np.iinfo(np.int64).max
 
@@ -26,8 +43,9 @@ class PreferenceRows:
     """Rows of one or several prepared datasets. `files` are the mapped files, `chunks` their batches.
 
     The arrays have one element per row: which chunk, where in it, the number of the dataset and of the row in it
-    (both from 1), tokens of the prompt with the longer answer, of the prompt alone (0 where there is none), and
-    how many tokens an answer may have.
+    (both from 1), tokens of the prompt with the longer answer, of the prompt alone (0 where there is none),
+    how many tokens an answer may have, and how many both answers begin with (0 where there is one answer). `answers`
+    and `quiet` have a column for each answer: its tokens, and how many it may have and still say nothing.
     """
 
     files: tuple[mmap.mmap, ...]
@@ -40,6 +58,9 @@ class PreferenceRows:
     length: Int64s
     prompt_length: Int64s
     limit: Int64s
+    answers: Int64s
+    quiet: Int64s
+    same: Int64s
 
     def __len__(self) -> int:
         return len(self.length)
@@ -66,6 +87,31 @@ class PreferenceRows:
     def cut_to(self, longest: int) -> "PreferenceRows":
         """Rows whose answers end where prompt and answer have `longest` tokens. No prompt may be as long."""
         return replace(self, limit=longest - self.prompt_length)
+
+    @property
+    def empty(self) -> Bools:
+        """Where nothing is said by an answer, as far as it may go."""
+        return np.asarray((self._kept <= self.quiet).any(axis=1))
+
+    @property
+    def equal(self) -> Bools:
+        """Where two answers are the same, as far as they may go: the same tokens, or cut off to the same text."""
+        kept = self._kept
+        if kept.shape[1] < 2:
+            return np.zeros(len(self), np.bool_)
+        found: Bools = (kept[:, 0] == kept[:, 1]) & (kept[:, 0] <= self.same)
+        if not self.is_reward:
+            # Of a character that is cut in half nothing is left, whichever of its bytes differ.
+            places = [self.columns.names.index(name) for name in ANSWERS[:2]]
+            for row in np.flatnonzero((kept < self.answers).any(axis=1) & ~found).tolist():
+                values = self.values(row)
+                found[row] = values[places[0]] == values[places[1]]
+        return found
+
+    @property
+    def _kept(self) -> Int64s:
+        """Tokens of each answer, as far as it may go."""
+        return np.minimum(self.answers, self.limit[:, None])
 
     def values(self, row: int) -> list[Any]:
         """What the row holds, in the order of `columns`; token ids as an array."""
@@ -111,6 +157,12 @@ def read_preference_rows(path: Path, dataset: int) -> PreferenceRows:
         parts = [numbers_of(chunk.column(name)).astype(np.int64) for chunk in chunks]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
+    sides = [name for name in ANSWERS if f"{name}_quiet" in reader.schema.names]
+    lists = [f"{name}_ids" if f"{name}_ids" in reader.schema.names else f"{name}_ends" for name in sides]
+    lengths = [
+        np.concatenate([np.zeros(0, np.int64), *(_lengths(chunk.column(name)) for chunk in chunks)])
+        for name in lists
+    ]
     return PreferenceRows(
         (mapped,),
         chunks,
@@ -122,7 +174,16 @@ def read_preference_rows(path: Path, dataset: int) -> PreferenceRows:
         length=numbers("tokens"),
         prompt_length=numbers("prompt_tokens"),
         limit=np.full(rows, UNCUT),
+        answers=np.stack(lengths, axis=1),
+        quiet=np.stack([numbers(f"{name}_quiet") for name in sides], axis=1),
+        same=numbers("same_tokens"),
     )
+
+
+def _lengths(lists: pa.ListArray) -> Int64s:
+    """How many items each list has."""
+    lengths: Int64s = np.diff(numbers_of(lists.offsets)).astype(np.int64)
+    return lengths
 
 
 def concatenated(parts: Sequence[PreferenceRows]) -> PreferenceRows:

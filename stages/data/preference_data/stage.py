@@ -6,7 +6,7 @@ from tunemill.stages.declaration import Input, Stage
 
 PREFERENCE_DATA = Stage(
     name="preference_data",
-    version=2,
+    version=3,
     config=PreferenceDataConfig,
     inputs={"tokenized": Input(Preferences, many=True)},
     output=PreferenceData,

@@ -1,7 +1,7 @@
 """The body of the preferences stage: read rows, tokenize them a batch at a time to measure them, write and count."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
@@ -18,9 +18,10 @@ from tunemill.stages.data.conversations.template_body import renderer
 from tunemill.stages.data.conversations.today import with_clock
 from tunemill.stages.data.preferences.config import PreferencesConfig
 from tunemill.stages.data.preferences.lengths import SCHEMAS, Measured, measure
-from tunemill.stages.data.preferences.records import Kit, Pair, Reader, Record, Reward
+from tunemill.stages.data.preferences.quiet import quiet_text
+from tunemill.stages.data.preferences.records import Kit, Reader, Record, Reward, ready_text
 from tunemill.stages.data.preferences.statistics import Counts, say
-from tunemill.stages.data.preferences.type_table import USER_CODE, Kind
+from tunemill.stages.data.preferences.type_table import USER_CODE
 from tunemill.stages.data.rows.bad_rows import BadRows, none_left
 from tunemill.stages.data.rows.likeness import Keys, Reads, likeness, settings_to_try
 from tunemill.stages.data.rows.raw_rows import RawRow, raw_batches
@@ -51,7 +52,9 @@ def preferences(
     counts = Counts()
     with open_writer(out.data / "rows.arrow", SCHEMAS[config.kind]) as writer:
         read_batches = (read_batch(batch, read, bad) for batch in raw_batches(dataset.rows, name))
-        for records, measured in measured_batches(read_batches, config.kind, encoder, bad):
+        quiet = quiet_text(loaded.special_tokens_map)
+        measured_rows = partial(measure, kind=config.kind, encoder=encoder, quiet=quiet)
+        for records, measured in measured_batches(read_batches, measured_rows, bad):
             counts.add(records, measured)
             writer.write_batch(measured.batch)
             report.progress(counts.rows, None, "rows")
@@ -81,7 +84,9 @@ def make_reader(config: PreferencesConfig, loaded: LoadedTokenizer, report: Repo
 
 
 def measured_batches(
-    batches: Iterator[tuple[list[int], list[Record]]], kind: Kind, encoder: Encoder, bad: BadRows
+    batches: Iterator[tuple[list[int], list[Record]]],
+    measured_rows: Callable[[list[Record], list[int]], Measured],
+    bad: BadRows,
 ) -> Iterator[tuple[list[Record], Measured]]:
     """Batches with their tokens; none any more once a bad row stops the stage, but all are read.
 
@@ -94,7 +99,7 @@ def measured_batches(
                 yield pending[0], pending[1].result()
             pending = None
             if records and not bad.stops:
-                pending = records, pool.submit(measure, records, numbers, kind, encoder)
+                pending = records, pool.submit(measured_rows, records, numbers)
         if pending:
             yield pending[0], pending[1].result()
 
@@ -134,14 +139,7 @@ def reading(
 
 
 def with_texts(record: Record) -> Record:
-    """The record. Raises BadRowError where a text of it is empty."""
-    if isinstance(record, Reward):
-        texts = {"chosen": record.chosen.text, "rejected": record.rejected.text}
-    elif isinstance(record, Pair):
-        texts = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected}
-    else:
-        texts = {"prompt": record.prompt, "completion": record.completion}
-    for part, text in texts.items():
-        if not text:
-            raise BadRowError(f"its {part} is empty")
+    """The record. Raises BadRowError where its prompt is empty; empty answers are left out once they are cut."""
+    if not isinstance(record, Reward):
+        ready_text("prompt", record.prompt)
     return record

@@ -6,21 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunemill.stages.data.conversations.example import BadRowError, Message, RowValue
-from tunemill.stages.data.conversations.json_in_text import parsed
 from tunemill.stages.data.conversations.keys import ConversationKeys
 from tunemill.stages.data.conversations.messages import MessageReader, TurnSource, message_reader
+from tunemill.stages.data.conversations.prompts import GIVEN
 from tunemill.stages.data.preferences.config import PreferencesConfig
-from tunemill.stages.data.rows.nulls import without_nulls
 
 MESSAGES, SYSTEM = "messages", "system"
 
 
 @dataclass(frozen=True)
 class ConversationReader:
-    """How messages are read: those before an answer, where a system message may be filled in, and answers."""
+    """How messages are read: those before an answer, where a system message may be filled in, and all as they are.
+
+    `answering` are the roles that answer.
+    """
 
     before: MessageReader
     answers: MessageReader
+    answering: frozenset[str]
 
     def history(self, messages: Sequence[Any], system: str | None, field: str) -> list[Message]:
         """What is to be answered. `system` is the first message where the messages have none of their own."""
@@ -30,10 +33,10 @@ class ConversationReader:
         with in_field(field):
             return [turn.value for turn in self.before.turns(row)]
 
-    def answer(self, message: Any, field: str) -> TurnSource:
-        """An answer. `field` is where it comes from."""
+    def read(self, messages: Sequence[Any], field: str) -> list[TurnSource]:
+        """Messages one by one, none left out or filled in. `field` is where they come from."""
         with in_field(field):
-            return self.answers.turns({MESSAGES: [message]})[0]
+            return self.answers.turns({MESSAGES: list(messages)})
 
     def message(self, role: str, content: str) -> Message:
         """A message in the data's own words."""
@@ -61,8 +64,11 @@ def conversation_reader(config: PreferencesConfig, template: str = "") -> Conver
         drop_system_message=config.drop_system_message,
         default_system_message=config.default_system_message,
     )
+    named = set(config.roles or ()) - set(GIVEN)
     return ConversationReader(
-        message_reader(before, template), message_reader(ConversationKeys(**common), template)
+        message_reader(before, template),
+        message_reader(ConversationKeys(**common), template),
+        frozenset({"assistant", *named}),
     )
 
 
@@ -73,23 +79,6 @@ def in_field(field: str) -> Iterator[None]:
         yield
     except BadRowError as error:
         raise BadRowError(f"field {field!r}: {error}") from None
-
-
-def as_messages(row: RowValue, field: str) -> Any:
-    """A list of messages, which may be stored as JSON text."""
-    value = row.get(field)
-    if value is None:
-        raise BadRowError(f"no field {field!r}; the row has {sorted(row)}")
-    return without_nulls(parsed(value, f"field {field!r}")) if isinstance(value, str) else value
-
-
-def split_last(messages: Any, field: str) -> tuple[list[Any], Any]:
-    """The messages before the last, and the last. Raises BadRowError where these are not two."""
-    if not isinstance(messages, list) or len(messages) < 2:
-        raise BadRowError(
-            f"field {field!r} must be a conversation, at least a question and its answer: {messages!r:.60}"
-        )
-    return messages[:-1], messages[-1]
 
 
 def own_system(config: PreferencesConfig, row: RowValue, unset: str | None) -> str | None:

@@ -8,33 +8,39 @@ from tunemill.stages.data.conversations.loaded import LoadedTokenizer
 
 
 @dataclass(frozen=True)
+class Said:
+    """Characters `start` to `end` of an answer's text: what it says. The others are the wording's: an end of turn."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Pair:
-    """A prompt, and two answers of which the first is better."""
+    """A prompt, and two answers of which the first is better. `said`: of either answer; of all of it where unset."""
 
     prompt: str
     chosen: str
     rejected: str
+    said: tuple[Said, Said] | None = None
 
 
 @dataclass(frozen=True)
 class Rated:
-    """A prompt, an answer, and whether the answer is good."""
+    """A prompt, an answer, and whether the answer is good. `said`: of the answer; of all of it where unset."""
 
     prompt: str
     completion: str
     label: bool
+    said: Said | None = None
 
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole conversation. `prompt` is what it begins with up to its last answer, where that matters.
-
-    Then the tokens of the prompt alone come first, and of the whole conversation's only those that are further
-    on: a token that reaches from the prompt into the answer is cut, as it would be behind a generated prompt.
-    """
+    """A whole conversation, and which of its characters its last answer says."""
 
     text: str
-    prompt: str = ""
+    said: Said
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,35 @@ class Kit:
     template: str | None
     render: Render
     render_opened: Render
+
+
+def said_in(text: str, content: str, start: int = 0) -> Said:
+    """Where a content stands in a text from `start` on; nowhere if it is blank.
+
+    White space before it does not count, that behind it as far as it came out. Where the content does not come out as
+    it is, all from `start` on counts.
+    """
+    core = content.strip()
+    if not core:
+        return Said(len(text), len(text))
+    found = text.find(core, start)
+    if found < 0:
+        return Said(start, len(text.rstrip()))
+    behind = content[len(content.rstrip()) :]
+    return Said(found, found + len(core) + len(common_start(behind, text[found + len(core) :])))
+
+
+def common_start(*texts: str) -> str:
+    """What all texts begin with."""
+    letters = enumerate(zip(*texts, strict=False))
+    return texts[0][: next((place for place, some in letters if len(set(some)) > 1), min(map(len, texts)))]
+
+
+def ready_text(part: str, text: str) -> str:
+    """A text that is written as it is. Raises BadRowError where it is empty."""
+    if not text:
+        raise BadRowError(f"its {part} is empty")
+    return text
 
 
 def label_field(row: RowValue, name: str) -> bool:

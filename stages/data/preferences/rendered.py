@@ -1,38 +1,30 @@
 """Formats whose prompts and answers are rendered by the chat template.
 
-An answer is what the template makes of it behind some question, from its first character on. So the template's
-end of turn belongs to it; what the template puts before an answer (such as an empty thinking block) does not,
-unless the answer itself holds more than a text.
+A prompt and an answer are one conversation, rendered whole and cut where the prompt ends (`cuts.py`). So what the
+template puts before an answer, as an empty thinking block, and its end of turn belong to the answer.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from jinja2 import TemplateError
 
 from tunemill.stages.data.conversations.example import BadRowError, Message, Render, RowValue, text_field
-from tunemill.stages.data.conversations.messages import TurnSource
 from tunemill.stages.data.preferences.config import PreferencesConfig
 from tunemill.stages.data.preferences.conversation import (
     ConversationReader,
-    as_messages,
     conversation_reader,
     given_system,
     own_system,
-    split_last,
 )
-from tunemill.stages.data.preferences.records import Kit, Pair, Reader, Reward, Whole
+from tunemill.stages.data.preferences.cuts import Cut, Cutter
+from tunemill.stages.data.preferences.dialogue import Dialogue, dialogue, messages_of
+from tunemill.stages.data.preferences.records import Kit, Pair, Reader, Reward, Said, Whole
 from tunemill.stages.errors import SettingError
-
-QUESTION: Message = {"role": "user", "content": "[[question]]"}
-PROBE = "[[answer]]"
 
 
 def default(config: PreferencesConfig, kit: Kit) -> Reader:
     """Rows of `messages` and two answers, each a message, a text or a conversation that ends with it."""
-    conversation = conversation_reader(config, needed_template(kit))
-    render, opened = refusing(config, kit.render), refusing(config, kit.render_opened)
-    answer = answer_cutter(kit)
+    conversation, cutter = _tools_of(config, kit)
 
     def read(row: RowValue) -> Pair:
         messages = row.get(config.field_messages)
@@ -42,58 +34,40 @@ def default(config: PreferencesConfig, kit: Kit) -> Reader:
             messages = [conversation.message("user", messages)]
         if not isinstance(messages, list) or not messages:
             raise BadRowError(f"field {config.field_messages!r} must be a list of messages: {messages!r:.60}")
-        history = conversation.history(messages, own_system(config, row, None), config.field_messages)
-        turns = [
-            one_answer(conversation, row, field) for field in (config.field_chosen, config.field_rejected)
-        ]
-        prompt = opened(history, conversation.tools(row))
-        return Pair(prompt, *(answer(turn, render) for turn in turns))
+        sides = {field: messages_of(conversation, row, field) for field in _answer_fields(config)}
+        found = dialogue(conversation, sides, messages=(config.field_messages, messages))
+        return _pair(cutter.cut(*_asked(conversation, found, own_system(config, row, None), row)))
 
     return read
 
 
 def argilla_chat(config: PreferencesConfig, kit: Kit) -> Reader:
-    """Rows of two conversations; what is before the last message of the chosen one is the prompt."""
-    conversation = conversation_reader(config, needed_template(kit))
-    render, opened = refusing(config, kit.render), refusing(config, kit.render_opened)
-    answer = answer_cutter(kit)
+    """Rows of two conversations, the same but for their last messages; what is before those is the prompt."""
+    conversation, cutter = _tools_of(config, kit)
 
     def read(row: RowValue) -> Pair:
-        earlier, chosen = split_last(as_messages(row, config.field_chosen), config.field_chosen)
-        _, rejected = split_last(as_messages(row, config.field_rejected), config.field_rejected)
-        history = conversation.history(earlier, own_system(config, row, None), config.field_chosen)
-        turns = [
-            conversation.answer(chosen, config.field_chosen),
-            conversation.answer(rejected, config.field_rejected),
-        ]
-        prompt = opened(history, conversation.tools(row))
-        return Pair(prompt, *(answer(turn, render) for turn in turns))
+        found = dialogue(conversation, _conversations(conversation, config, row))
+        return _pair(cutter.cut(*_asked(conversation, found, own_system(config, row, None), row)))
 
     return read
 
 
 def argilla(config: PreferencesConfig, kit: Kit) -> Reader:
-    """As `argilla_chat`, for ORPO: an answer is all that the template adds to the prompt, to its last character.
+    """As `argilla_chat`, for ORPO: answers keep what the template puts behind their end of turn.
 
-    A `prompt` of a row is its question, where there is only one.
+    A `prompt` of a row that is a text is its question; answers that come alone need one.
     """
-    conversation = conversation_reader(config, needed_template(kit))
-    render, opened = refusing(config, kit.render), refusing(config, kit.render_opened)
+    conversation, cutter = _tools_of(config, kit)
 
     def read(row: RowValue) -> Pair:
-        earlier, chosen = split_last(as_messages(row, config.field_chosen), config.field_chosen)
-        _, rejected = split_last(as_messages(row, config.field_rejected), config.field_rejected)
-        if len(earlier) == 1 and isinstance(row.get("prompt"), str):
-            earlier = [conversation.message("user", row["prompt"])]
-        history = conversation.history(earlier, own_system(config, row, "system"), config.field_chosen)
-        tools = conversation.tools(row)
-        prompt = opened(history, tools)
-        turns = [
-            conversation.answer(chosen, config.field_chosen),
-            conversation.answer(rejected, config.field_rejected),
-        ]
-        wholes = [render([*history, turn.value], tools) for turn in turns]
-        return Pair(prompt, *(whole[common_length(prompt, whole) :] for whole in wholes))
+        prompt = row.get("prompt")
+        found = dialogue(
+            conversation,
+            _conversations(conversation, config, row),
+            question=("prompt", prompt) if isinstance(prompt, str) else None,
+        )
+        cut = cutter.cut(*_asked(conversation, found, own_system(config, row, "system"), row))
+        return _pair(cut, whole=True)
 
     return read
 
@@ -103,27 +77,61 @@ def reward(config: PreferencesConfig, kit: Kit) -> Reader:
 
     An empty system text is a system message without text, as in conversations to train on.
     """
-    conversation = conversation_reader(config, needed_template(kit))
-    render, opened = refusing(config, kit.render), refusing(config, kit.render_opened)
+    conversation, cutter = _tools_of(config, kit)
 
     def read(row: RowValue) -> Reward:
-        system, tools = given_system(config, row, "system"), conversation.tools(row)
-        wholes = []
-        for field in (config.field_chosen, config.field_rejected):
-            if isinstance(row.get(field), list):
-                earlier, last = split_last(row[field], field)
-            else:
-                earlier = [conversation.message("user", text_field(row, "input", required=True))]
-                last = conversation.message("assistant", text_field(row, field, required=True))
-            history = conversation.history(earlier, system, field)
-            text, prompt = (
-                render([*history, conversation.answer(last, field).value], tools),
-                opened(history, tools),
-            )
-            wholes.append(Whole(text, prompt if text.startswith(prompt) else ""))
+        fields = _answer_fields(config)
+        for field in fields:
+            if not isinstance(row.get(field), list | dict):
+                text_field(row, field, required=True)
+        sides = {field: messages_of(conversation, row, field) for field in fields}
+        alone = any(len(side) == 1 for side in sides.values())
+        asks = alone or isinstance(row.get("input"), str)
+        question = ("input", text_field(row, "input", required=True)) if asks else None
+        found = dialogue(conversation, sides, question=question)
+        cut = cutter.cut(*_asked(conversation, found, given_system(config, row, "system"), row))
+        start = len(cut.prompt)
+        wholes = [
+            Whole(cut.prompt + text, Said(start + said.start, start + said.end))
+            for text, said in zip(cut.answers, cut.said, strict=True)
+        ]
         return Reward(wholes[0], wholes[1], bos=False)
 
     return read
+
+
+def _tools_of(config: PreferencesConfig, kit: Kit) -> tuple[ConversationReader, Cutter]:
+    """How the messages of rows are read, and what renders them."""
+    conversation = conversation_reader(config, needed_template(kit))
+    return conversation, Cutter(refusing(config, kit.render), refusing(config, kit.render_opened))
+
+
+def _answer_fields(config: PreferencesConfig) -> tuple[str, str]:
+    return config.field_chosen, config.field_rejected
+
+
+def _conversations(
+    conversation: ConversationReader, config: PreferencesConfig, row: RowValue
+) -> dict[str, list[Any]]:
+    """The messages of both answers, which may be stored as JSON text."""
+    return {field: messages_of(conversation, row, field, as_json=True) for field in _answer_fields(config)}
+
+
+def _asked(
+    conversation: ConversationReader, found: Dialogue, system: str | None, row: RowValue
+) -> tuple[list[Message], Any, list[Any] | None]:
+    """What is to be answered, the answers, and the tools that the template describes."""
+    history = conversation.history(found.history, system, found.field)
+    return history, found.answers, conversation.tools(row)
+
+
+def _pair(cut: Cut, whole: bool = False) -> Pair:
+    """A pair. Unless `whole`, white space behind what is said and its end of turn is left out, as in Axolotl."""
+    chosen, rejected = (
+        text if whole else text[: max(said.end, len(text.rstrip()))]
+        for text, said in zip(cut.answers, cut.said, strict=True)
+    )
+    return Pair(cut.prompt, chosen, rejected, (cut.said[0], cut.said[1]))
 
 
 def needed_template(kit: Kit) -> str:
@@ -148,48 +156,3 @@ def refusing(config: PreferencesConfig, render: Render) -> Render:
             raise BadRowError(f"{name} refuses the row: {error}") from None
 
     return guarded
-
-
-def one_answer(conversation: ConversationReader, row: RowValue, field: str) -> TurnSource:
-    """The answer in a field: a message, a text, or the last message of a list."""
-    value = row.get(field)
-    if value is None or value == []:
-        raise BadRowError(f"no answer in field {field!r}; the row has {sorted(row)}")
-    if isinstance(value, str):
-        value = conversation.message("assistant", value)
-    return conversation.answer(value[-1] if isinstance(value, list) else value, field)
-
-
-def answer_cutter(kit: Kit) -> Callable[[TurnSource, Render], str]:
-    """A function from an answer and the renderer to the answer's own part of the text, with its end of turn."""
-    opened, head = openings(kit)
-
-    def cut(turn: TurnSource, render: Render) -> str:
-        text = render([QUESTION, turn.value], None)
-        if turn.plain and head is not None and text.startswith(head):
-            return text[len(head) :].rstrip()
-        start = common_length(opened, text)
-        if turn.plain:
-            start = max(start, text.find(turn.value["content"].strip(), start))
-        return text[start:].rstrip()
-
-    return cut
-
-
-def openings(kit: Kit) -> tuple[str, str | None]:
-    """What stands before any answer to QUESTION: for a model to go on from, and in a rendered conversation."""
-    try:
-        opened = kit.render_opened([QUESTION], None)
-        probed = kit.render([QUESTION, {"role": "assistant", "content": PROBE}], None)
-    except (TemplateError, TypeError):
-        # It will refuse the rows too, and then there is one to name.
-        return "", None
-    start = probed.find(PROBE)
-    return opened, probed[:start] if start >= 0 else None
-
-
-def common_length(one: str, other: str) -> int:
-    """How many characters two texts have in common, from the start."""
-    if other.startswith(one):
-        return len(one)
-    return next(i for i, (a, b) in enumerate(zip(one, other + "\0", strict=False)) if a != b)

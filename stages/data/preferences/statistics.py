@@ -20,7 +20,8 @@ class Counts:
     """What has been written so far; `lengths` counts rows by their tokens, for each part of a row."""
 
     rows: int = 0
-    same_answers: int = 0
+    equal: int = 0
+    empty: int = 0
     good: int = 0
     lengths: dict[str, Counter[int]] = field(default_factory=dict)
     examples: list[Record] = field(default_factory=list)
@@ -28,7 +29,8 @@ class Counts:
     def add(self, records: Sequence[Record], measured: Measured) -> None:
         """Count a batch."""
         self.rows += len(records)
-        self.same_answers += sum(not isinstance(r, Rated) and r.chosen == r.rejected for r in records)
+        self.equal += measured.equal
+        self.empty += measured.empty
         self.good += sum(isinstance(r, Rated) and r.label for r in records)
         for part, lengths in measured.lengths.items():
             self.lengths.setdefault(part, Counter()).update(lengths)
@@ -44,12 +46,18 @@ def say(counts: Counts, report: Report) -> None:
         if counts.good in (0, counts.rows):
             report.log("warning: every answer has the same label, so there is nothing to tell apart")
     else:
-        report.summary(rows_with_equal_answers=counts.same_answers)
-        if counts.same_answers:
+        report.summary(rows_with_equal_answers=counts.equal)
+        if counts.equal:
             report.log(
-                f"warning: {counts.same_answers} rows have the same text as chosen and as rejected answer; they "
-                "are kept, and teach nothing"
+                f"warning: {counts.equal} rows have the same text as chosen and as rejected answer; they teach "
+                "nothing, and are left out when the rows are put together"
             )
+    report.summary(rows_with_empty_answers=counts.empty)
+    if counts.empty:
+        report.log(
+            f"warning: {counts.empty} rows have an answer that says nothing; they are left out when the rows are put "
+            "together"
+        )
     show_examples(counts.examples, report)
     for part, lengths in counts.lengths.items():
         show_lengths(f"Lengths of {part}", lengths, report)

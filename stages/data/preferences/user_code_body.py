@@ -5,7 +5,15 @@ from tunemill.stages.data.conversations.user_config import UserConfig
 from tunemill.stages.data.conversations.user_functions import map_function, row_of
 from tunemill.stages.data.conversations.user_modules import UserFailures, load_function, parameters
 from tunemill.stages.data.preferences.config import PreferencesConfig
-from tunemill.stages.data.preferences.records import Kit, Pair, Rated, Reader, Record, label_field
+from tunemill.stages.data.preferences.records import (
+    Kit,
+    Pair,
+    Rated,
+    Reader,
+    Record,
+    label_field,
+    ready_text,
+)
 from tunemill.stages.errors import SettingError
 
 
@@ -33,14 +41,11 @@ def transformed(config: PreferencesConfig, kit: Kit) -> Reader:
             returned = mapping.function(dict(row), **extra)
         made_row = kept | row_of(f"type: {name}", returned)
         try:
+            keys = ("prompt", "chosen", "rejected") if config.kind == "pair" else ("prompt", "completion")
+            texts = [ready_text(key, text_field(made_row, key, required=True)) for key in keys]
             if config.kind == "pair":
-                return Pair(
-                    *(text_field(made_row, key, required=True) for key in ("prompt", "chosen", "rejected"))
-                )
-            prompt, completion = (
-                text_field(made_row, key, required=True) for key in ("prompt", "completion")
-            )
-            return Rated(prompt, completion, label_field(made_row, "label"))
+                return Pair(texts[0], texts[1], texts[2])
+            return Rated(texts[0], texts[1], label_field(made_row, "label"))
         except BadRowError as error:
             raise BadRowError(f"what type: {name} made of it: {error}") from None
 

@@ -2,7 +2,15 @@
 
 from tunemill.stages.data.conversations.example import RowValue, text_field
 from tunemill.stages.data.preferences.config import FormatStrings, PreferencesConfig
-from tunemill.stages.data.preferences.records import Kit, Pair, Rated, Reader, label_field
+from tunemill.stages.data.preferences.records import (
+    Kit,
+    Pair,
+    Rated,
+    Reader,
+    label_field,
+    ready_text,
+    said_in,
+)
 
 
 def pair(config: PreferencesConfig, _kit: Kit) -> Reader:
@@ -12,11 +20,10 @@ def pair(config: PreferencesConfig, _kit: Kit) -> Reader:
     def read(row: RowValue) -> Pair:
         chosen = text_field(row, formats.field_chosen, required=True)
         rejected = text_field(row, formats.field_rejected, required=True)
-        return Pair(
-            prompt_of(formats, row),
-            formats.chosen_format.format(chosen=chosen),
-            formats.rejected_format.format(rejected=rejected),
-        )
+        better = ready_text("chosen", formats.chosen_format.format(chosen=chosen))
+        worse = ready_text("rejected", formats.rejected_format.format(rejected=rejected))
+        said = said_in(better, chosen), said_in(worse, rejected)
+        return Pair(prompt_of(formats, row), better, worse, said)
 
     return read
 
@@ -27,8 +34,9 @@ def rated(config: PreferencesConfig, _kit: Kit) -> Reader:
 
     def read(row: RowValue) -> Rated:
         completion = text_field(row, formats.field_completion, required=True)
-        text = formats.completion_format.format(completion=completion)
-        return Rated(prompt_of(formats, row), text, label_field(row, formats.field_label))
+        text = ready_text("completion", formats.completion_format.format(completion=completion))
+        label = label_field(row, formats.field_label)
+        return Rated(prompt_of(formats, row), text, label, said_in(text, completion))
 
     return read
 

@@ -7,13 +7,24 @@ from typing import Any
 from tunemill.stages.data.conversations.example import BadRowError, Message, RowValue, text_field
 from tunemill.stages.data.preferences.config import PreferencesConfig
 from tunemill.stages.data.preferences.conversation import (
-    as_messages,
+    ConversationReader,
     conversation_reader,
     own_system,
-    split_last,
     text_of,
 )
-from tunemill.stages.data.preferences.records import Kit, Pair, Rated, Reader, Reward, Whole, label_field
+from tunemill.stages.data.preferences.dialogue import Dialogue, dialogue, messages_of
+from tunemill.stages.data.preferences.records import (
+    Kit,
+    Pair,
+    Rated,
+    Reader,
+    Reward,
+    Said,
+    Whole,
+    label_field,
+    ready_text,
+    said_in,
+)
 
 # Where `chatml.argilla` and its like look for a prompt, in this order, and for the answers besides their own fields.
 PROMPT_FIELDS = ("prompt", "input", "question", "instruction")
@@ -33,8 +44,20 @@ class Wording:
         texts = [f"{self.open.format(role=t['role'])}{text_of(t)}{self.close}{self.between}" for t in turns]
         return "".join(texts) + self.open.format(role="assistant")
 
-    def answer(self, text: str) -> str:
-        return f"{text}{self.close}"
+    def answer(self, text: str) -> tuple[str, Said]:
+        """An answer with its end of turn, and what of it is said."""
+        written = f"{text}{self.close}"
+        return written, said_in(written, text)
+
+    def pair(self, turns: Sequence[Message], chosen: str, rejected: str) -> Pair:
+        """A pair of answers to the turns."""
+        (better, said_better), (worse, said_worse) = self.answer(chosen), self.answer(rejected)
+        return Pair(self.prompt(turns), better, worse, (said_better, said_worse))
+
+    def rated(self, turns: Sequence[Message], completion: str, label: bool) -> Rated:
+        """A judged answer to the turns."""
+        written, said = self.answer(completion)
+        return Rated(self.prompt(turns), written, label, said)
 
 
 WORDINGS = {
@@ -49,25 +72,18 @@ def pair(config: PreferencesConfig, _kit: Kit, wording: str, prompt: str) -> Rea
     conversation = conversation_reader(config)
 
     def read(row: RowValue) -> Pair:
-        chosen, rejected = (row.get(answer_name(row, config, side)) for side in RESPONSE_FIELDS)
-        if not isinstance(chosen, list) and not isinstance(rejected, list):
-            texts = [
-                text_field(row, answer_name(row, config, side), required=True) for side in RESPONSE_FIELDS
-            ]
-            history = one_turn(config, row, prompt_field(row, prompt))
-        else:
-            earlier, last = split_last(chosen, config.field_chosen)
-            _, other = split_last(rejected, config.field_rejected)
-            texts = [
-                text_of(conversation.answer(last, config.field_chosen).value),
-                text_of(conversation.answer(other, config.field_rejected).value),
-            ]
-            history = one_turn(config, row, prompt_field(row, prompt))
-            if len(earlier) > 1:
-                history = conversation.history(
-                    earlier, own_system(config, row, "system"), config.field_chosen
-                )
-        return Pair(words.prompt(history), words.answer(texts[0]), words.answer(texts[1]))
+        fields = [answer_name(row, config, side) for side in RESPONSE_FIELDS]
+        if not any(isinstance(row.get(field), list) for field in fields):
+            chosen, rejected = (text_field(row, field, required=True) for field in fields)
+            return words.pair(one_turn(config, row, prompt_field(row, prompt)), chosen, rejected)
+        asked = prompt_field(row, prompt)
+        found = dialogue(
+            conversation,
+            {field: messages_of(conversation, row, field) for field in fields},
+            question=(asked, text_field(row, asked, required=True)) if asked in row else None,
+        )
+        history, texts = spoken(conversation, found, own_system(config, row, "system"))
+        return words.pair(history, texts[0], texts[1])
 
     return read
 
@@ -79,24 +95,22 @@ def rated(config: PreferencesConfig, _kit: Kit, wording: str, prompt: str) -> Re
     def read(row: RowValue) -> Rated:
         history = one_turn(config, row, prompt)
         completion = text_field(row, "completion", required=True)
-        return Rated(words.prompt(history), words.answer(completion), label_field(row, "label"))
+        return words.rated(history, completion, label_field(row, "label"))
 
     return read
 
 
 def pair_chat(config: PreferencesConfig, _kit: Kit, wording: str) -> Reader:
-    """Rows whose `chosen` and `rejected` are whole conversations; their last messages are the answers."""
+    """Rows whose `chosen` and `rejected` are whole conversations that differ in their last messages, the answers."""
     words = WORDINGS[wording]
     conversation = conversation_reader(config)
 
     def read(row: RowValue) -> Pair:
-        earlier, last = split_last(as_messages(row, config.field_chosen), config.field_chosen)
-        _, other = split_last(as_messages(row, config.field_rejected), config.field_rejected)
-        history = conversation.history(earlier, own_system(config, row, None), config.field_chosen)
-        chosen = conversation.answer(last, config.field_chosen)
-        rejected = conversation.answer(other, config.field_rejected)
-        answers = (words.answer(text_of(turn.value)) for turn in (chosen, rejected))
-        return Pair(words.prompt(history), *answers)
+        fields = (config.field_chosen, config.field_rejected)
+        sides = {field: messages_of(conversation, row, field, as_json=True) for field in fields}
+        found = dialogue(conversation, sides)
+        history, texts = spoken(conversation, found, own_system(config, row, None))
+        return words.pair(history, texts[0], texts[1])
 
     return read
 
@@ -107,10 +121,10 @@ def rated_chat(config: PreferencesConfig, _kit: Kit, wording: str) -> Reader:
     conversation = conversation_reader(config)
 
     def read(row: RowValue) -> Rated:
-        earlier, last = split_last(as_messages(row, "completion"), "completion")
-        history = conversation.history(earlier, own_system(config, row, None), "completion")
-        answer = text_of(conversation.answer(last, "completion").value)
-        return Rated(words.prompt(history), words.answer(answer), label_field(row, "label"))
+        side = {"completion": messages_of(conversation, row, "completion", as_json=True)}
+        found = dialogue(conversation, side)
+        history, (answer,) = spoken(conversation, found, own_system(config, row, None))
+        return words.rated(history, answer, label_field(row, "label"))
 
     return read
 
@@ -121,9 +135,11 @@ def reward(config: PreferencesConfig, _kit: Kit, wording: str) -> Reader:
 
     def read(row: RowValue) -> Reward:
         prompt = words.prompt(one_turn(config, row, "input"))
-        chosen = text_field(row, config.field_chosen, required=True)
-        rejected = text_field(row, config.field_rejected, required=True)
-        return Reward(Whole(prompt + words.answer(chosen)), Whole(prompt + words.answer(rejected)), bos=True)
+        wholes = []
+        for field in (config.field_chosen, config.field_rejected):
+            written, said = words.answer(text_field(row, field, required=True))
+            wholes.append(Whole(prompt + written, Said(len(prompt) + said.start, len(prompt) + said.end)))
+        return Reward(wholes[0], wholes[1], bos=True)
 
     return read
 
@@ -139,9 +155,8 @@ def nectar(_config: PreferencesConfig, _kit: Kit) -> Reader:
         prompt = (
             f"<|system|>\n</s>\n<|user|>\n{text_field(row, 'prompt', required=True)}</s>\n<|assistant|>\n"
         )
-        return Pair(
-            prompt, text_field(best, "answer", required=True), text_field(second, "answer", required=True)
-        )
+        better, worse = (text_field(item, "answer", required=True) for item in (best, second))
+        return Pair(prompt, better, worse)
 
     return read
 
@@ -151,7 +166,9 @@ def pair_as_it_is(config: PreferencesConfig, _kit: Kit) -> Reader:
 
     def read(row: RowValue) -> Pair:
         fields = ("prompt", config.field_chosen, config.field_rejected)
-        return Pair(*(text_field(row, field, required=True) for field in fields))
+        texts = [text_field(row, field, required=True) for field in fields]
+        prompt, chosen, rejected = map(ready_text, ("prompt", "chosen", "rejected"), texts)
+        return Pair(prompt, chosen, rejected)
 
     return read
 
@@ -161,9 +178,23 @@ def rated_as_it_is(_config: PreferencesConfig, _kit: Kit) -> Reader:
 
     def read(row: RowValue) -> Rated:
         prompt, completion = (text_field(row, field, required=True) for field in ("prompt", "completion"))
-        return Rated(prompt, completion, label_field(row, "label"))
+        return Rated(prompt, ready_text("completion", completion), label_field(row, "label"))
 
     return read
+
+
+def spoken(
+    conversation: ConversationReader, found: Dialogue, system: str | None
+) -> tuple[list[Message], list[str]]:
+    """What is to be answered, and the texts of the answers. Raises BadRowError where messages are more than texts."""
+    for message in found.history:
+        if isinstance(message, dict) and message.get("tool_calls"):
+            raise BadRowError(
+                f"field {found.field!r}: a message calls tools, which this wording cannot say; use a type of "
+                "chat_template"
+            )
+    history = conversation.history(found.history, system, found.field)
+    return history, [text_of(turn.value) for turn in found.answers]
 
 
 def prompt_field(row: RowValue, name: str) -> str:

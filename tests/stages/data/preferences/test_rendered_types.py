@@ -63,8 +63,8 @@ def test_whole_conversations(tmp_path):
 
 def test_orpo_reads_a_prompt_and_a_system_text(tmp_path):
     rows = [
-        {"chosen": [QUESTION, SO], "rejected": [QUESTION, NO], "prompt": "Who?", "system": "Be brief."},
-        {"chosen": [QUESTION, SO], "rejected": [QUESTION, NO], "system": ""},
+        {"chosen": [SO], "rejected": [NO], "prompt": "Who?", "system": "Be brief."},
+        {"chosen": [QUESTION, SO], "rejected": [QUESTION, NO], "prompt": "Why?", "system": ""},
     ]
     made, _ = prepare(tmp_path, rows, rl="orpo", type="chat_template.argilla")
     system = "<|im_start|>system\nBe brief.<|im_end|>\n"
@@ -84,7 +84,7 @@ def test_a_template_without_an_end_of_turn(tmp_path):
     bare = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     row = {"messages": [QUESTION], "chosen": say("assistant", "So. "), "rejected": NO}
     made, _ = prepare(tmp_path, [row], type="chat_template.default", chat_template_jinja=bare)
-    assert texts(made) == [("user: Why?\n", "So.", "No.")]
+    assert texts(made) == [("user: Why?\n", "assistant: So. ", "assistant: No.")]
 
 
 def test_what_a_template_puts_before_an_answer(tmp_path):
@@ -95,8 +95,11 @@ def test_what_a_template_puts_before_an_answer(tmp_path):
     keys = {"chat_template_jinja": THINKING}
     made, _ = prepare(tmp_path / "plain", rows, type="chat_template.default", **keys)
     prompt = "<user>Why?</>\n<assistant>"
-    assert texts(made) == [(prompt, "So.</>", "think</>"), (prompt, "<think>hm</think>So.</>", "No.</>")]
-    # ORPO's answers are all that comes behind the prompt.
+    assert texts(made) == [
+        (prompt, "<think></think>So.</>", "<think></think>think</>"),
+        (prompt, "<think>hm</think>So.</>", "<think></think>No.</>"),
+    ]
+    # ORPO's answers also keep the line break behind them.
     row = {"chosen": [QUESTION, SO], "rejected": [QUESTION, NO]}
     made, _ = prepare(tmp_path / "orpo", [row], rl="orpo", type="chat_template.argilla", **keys)
     assert texts(made) == [(prompt, "<think></think>So.</>\n", "<think></think>No.</>\n")]
@@ -112,7 +115,7 @@ def test_tools_and_tool_calls(tmp_path):
     keys = {"chat_template_jinja": THINKING, "field_tools": "functions"}
     made, _ = prepare(tmp_path, [row], type="chat_template.default", **keys)
     prompt = "(tools look)<user>Why?</>\n<assistant>"
-    assert texts(made) == [(prompt, "<think></think>(call 5)</>", "No.</>")]
+    assert texts(made) == [(prompt, "<think></think>(call 5)</>", "<think></think>No.</>")]
 
 
 def test_fields_mappings_and_roles(tmp_path):
