@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tunemill.pipelines.config.document import Document, problem_at
+from tunemill.pipelines.config.entry_keys import is_known
 from tunemill.pipelines.config.graph_config import ENTRY_LISTS
 from tunemill.pipelines.config.idle_keys import is_idle
 from tunemill.pipelines.config.key_paths import KeyPath
@@ -95,7 +96,7 @@ def _no_mappings(document: Document) -> Iterator[Problem]:
 
 def _asks_for_nothing(key: str, place: KeyPath, value: Any) -> bool:
     """A key of Axolotl that is switched off, or that has a note or an error of its own."""
-    if value is None and _is_axolotls(place):
+    if is_known(place) or (value is None and _is_axolotls(place)):
         return True
     if len(place) == 1 and (key in REMOVED or is_idle(key, value)):
         return True

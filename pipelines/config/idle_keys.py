@@ -16,6 +16,7 @@ TO_NVFP4 = (
 ALWAYS = {
     "axolotl_config_path": "it is the place of this file",
     "bench_split": "Axolotl does not read it either",
+    "dataset_keep_in_memory": "rows are memory-mapped, so the system keeps in memory what fits",
     "debug": "`tunemill preprocess --debug` shows rows token by token",
     "device": SET_BY_LAUNCHER,
     "dion_rank_fraction": "Axolotl does not read it either",
@@ -40,6 +41,7 @@ ALWAYS = {
     "max_prompt_len": "Axolotl does not read it either",
     "nvfp4_merge_aware": TO_NVFP4,
     "nvfp4_merge_aware_start_step": TO_NVFP4,
+    "num_dataset_shards_to_save": "prepared rows are the same in any number of files, and here in one that is mapped",
     "preprocess_iterable": "Axolotl does not read it either",
     "spectrum_model_name": "spectrum_top_fraction looks at the weights of the model that is trained",
     "strict": "an override of a key that is not in the file is always taken, and checked like the file",

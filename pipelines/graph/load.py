@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tunemill.pipelines.config.check import own_keys, unknown_keys
 from tunemill.pipelines.config.document import Document, problem_at, read_document
+from tunemill.pipelines.config.entry_keys import entry_keys
 from tunemill.pipelines.config.graph_config import GraphConfig
 from tunemill.pipelines.config.idle_keys import idle_keys
 from tunemill.pipelines.config.key_paths import KeyPath
@@ -40,6 +41,7 @@ def load_pipeline(
     problems += unknown_keys(document)
     problems += own_keys(document)
     problems += idle_keys(document)
+    problems += entry_keys(document)
     pipeline, more = build(document, look_at)
     problems = once([*problems, *more])
     if pipeline is None or document.problems or not all(problem.is_note for problem in problems):

@@ -54,12 +54,6 @@ class TrainingDataConfig(StageConfig):
     sample_packing_mp_start_method: Runtime[Literal["fork", "spawn", "forkserver"] | None] = Field(
         None, description="how Axolotl starts processes that pack: here packing is done in one, in no time"
     )
-    num_dataset_shards_to_save: Runtime[PositiveInt | None] = Field(
-        None, description="files of the prepared data: the rows stay the same, here in one memory-mapped file"
-    )
-    dataset_keep_in_memory: Runtime[bool] = Field(
-        False, description="hold the rows in memory: they are memory-mapped, so the system keeps what fits"
-    )
     skip_prepare_dataset: bool = Field(
         False, description="hand rows to training as they are, which images need: not supported"
     )
