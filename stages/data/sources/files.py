@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from tunemill.stages.data.sources.csv_files import csv_rows
-from tunemill.stages.data.sources.json_files import count_lines, is_array, json_array, json_lines
+from tunemill.stages.data.sources.json_layout import Layout, layout_of
+from tunemill.stages.data.sources.json_lines import count_lines, json_lines
+from tunemill.stages.data.sources.json_stream import json_array, json_objects
 from tunemill.stages.data.sources.rows import Row, RowFile
 from tunemill.stages.data.sources.table_files import (
     arrow_rows,
@@ -32,9 +34,9 @@ def row_file(path: Path, ds_type: str, name: str, shown: str, place: str, scratc
 
     Raises SourceError, here or while the rows are read, when it is damaged or is no such file.
     """
-    with_array = ds_type == "json" and _checked(place, ds_type, partial(is_array, path))
-    unit = "line" if ds_type in LINES or (ds_type == "json" and not with_array) else "row"
-    read, count = _reader(path, ds_type, with_array, scratch)
+    layout = _checked(place, ds_type, partial(layout_of, path)) if ds_type == "json" else None
+    unit = "line" if ds_type in LINES or layout == "lines" else "row"
+    read, count = _reader(path, ds_type, layout, scratch)
 
     def guarded(skip: int) -> Iterator[Row]:
         try:
@@ -53,13 +55,13 @@ def damaged(place: str, ds_type: str, error: Exception) -> SourceError:
     return SourceError(f"{place}: not a file of {TITLES[ds_type]} rows, or a damaged one: {reason}")
 
 
-def _reader(path: Path, ds_type: str, with_array: bool, scratch: Path) -> tuple[Read, Count]:
+def _reader(path: Path, ds_type: str, layout: Layout | None, scratch: Path) -> tuple[Read, Count]:
     if ds_type == "text":
         return partial(text_lines, path), partial(count_text, path)
-    if ds_type == "json" and not with_array:
+    if layout == "lines":
         return partial(json_lines, path), partial(count_lines, path)
-    if ds_type == "json":
-        return _reread(partial(json_array, path))
+    if layout is not None:
+        return _reread(partial(json_array if layout == "array" else json_objects, path))
     if ds_type in ("csv", "tsv"):
         return _reread(partial(csv_rows, path, "," if ds_type == "csv" else "\t"))
     plain = cache(partial(unpacked_copy, path, scratch))
