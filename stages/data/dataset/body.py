@@ -84,7 +84,7 @@ def write_rows(
             try:
                 text = text_of(row)
             except ValueError as error:
-                given = row.text or loose_text(row.value)
+                given = loose_text(row.value) if row.problem is None else row.text
                 bad.add(RowPlace(file.shown, unit, number), str(error), given)
                 continue
             bad.add_good(1)

@@ -8,6 +8,7 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import IO, Any, TextIO
 
+from tunemill.stages.data.rows.shapes import MESSAGE_FIELDS
 from tunemill.stages.data.sources.json_values import DECODER, check_kept, problem
 from tunemill.stages.data.sources.rows import Row
 from tunemill.stages.data.sources.unpacking import READ_SIZE, unpacked
@@ -89,16 +90,33 @@ def json_array(path: Path) -> Iterator[Row]:
 
 
 def json_objects(path: Path) -> Iterator[Row]:
-    """Objects with nothing but white space between them, each over any number of lines."""
+    """Objects with nothing but white space between them, each over any number of lines.
+
+    A single one that does nothing but hold an array of objects is no row: those are.
+    """
     with unpacked(path) as binary:
         window = TextWindow(binary)
-        number = 0
-        while window.next(BETWEEN_VALUES):
+        number, goes_on = 0, True
+        while goes_on and window.next(BETWEEN_VALUES):
             number += 1
             row, goes_on = _row(window, number, in_array=False)
+            field = _wrapping(row.value) if number == 1 else None
+            if field is not None and not window.next(BETWEEN_VALUES):
+                reason = (
+                    f"the whole file is one object, whose field {field!r} holds an array of objects; rows are one JSON "
+                    "object a line, or one JSON array of objects: keep the array alone"
+                )
+                row = Row(number, problem=reason, text=json.dumps(row.value, ensure_ascii=False))
             yield row
-            if not goes_on:
-                return
+
+
+def _wrapping(value: Any) -> str | None:
+    """The only field of an object, if it is an array of objects that are no messages."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return None
+    ((name, items),) = value.items()
+    are_objects = isinstance(items, list) and items and all(isinstance(item, dict) for item in items)
+    return name if are_objects and name not in MESSAGE_FIELDS else None
 
 
 def _row(window: TextWindow, number: int, *, in_array: bool) -> tuple[Row, bool]:

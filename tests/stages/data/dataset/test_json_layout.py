@@ -98,6 +98,19 @@ def test_an_object_of_many_lines_that_is_cut_off(tmp_path):
             run_stage(DATASET, DatasetConfig(path=str(source)), tmp_path / str(number))
 
 
+def test_one_object_around_all_rows_is_no_row(tmp_path):
+    source = tmp_path / "rows.json"
+    source.write_text(json.dumps({"data": [{"a": 1}, {"a": 2}]}, indent=1))
+    with pytest.raises(
+        RowError, match=r"whose field 'data' holds an array of objects; rows are one JSON object a"
+    ):
+        run_stage(DATASET, DatasetConfig(path=str(source)), tmp_path / "none")
+    for number, row in enumerate(({"messages": [{"a": 1}]}, {"data": [1]}, {"data": [{"a": 1}], "b": 2})):
+        assert look(tmp_path, json.dumps(row, indent=1), f"{number}.json")[0] == [(row, 1)]
+    two = '{\n"data":[{}]}\n{\n"data":[{}]}'
+    assert look(tmp_path, two)[0] == [({"data": [{}]}, 1), ({"data": [{}]}, 2)]
+
+
 def test_byte_order_marks_of_files_behind_each_other(tmp_path):
     assert look(tmp_path, '\ufeff{"a":1}\n\ufeff{"b":2}\n\ufeff\n{"c":3}\n')[:2] == (
         [({"a": 1}, 1), ({"b": 2}, 2), ({"c": 3}, 4)],
