@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 
 def load_words(folder: Path, **settings: Any) -> PreTrainedTokenizerBase:
@@ -12,6 +12,9 @@ def load_words(folder: Path, **settings: Any) -> PreTrainedTokenizerBase:
     Beside a tekken.json `AutoTokenizer` takes mistral-common's where that is installed. It has the same ids, and
     neither characters of tokens nor added tokens.
     """
+    # Torch comes with it.
+    from transformers import AutoTokenizer
+
     loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         folder, local_files_only=True, mistral_format=False, **settings
     )

@@ -10,7 +10,6 @@ from jinja2 import TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import (
     AddedToken,
-    AutoConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
@@ -22,6 +21,7 @@ from tunemill.stages.data.conversations.markers import advice
 from tunemill.stages.data.tokenizer.config import SpecialTokens, TokenizerConfig, untrained
 from tunemill.stages.data.tokenizer.facts_body import write_facts
 from tunemill.stages.data.tokenizer.folder import fault_of_folder, fault_of_tekken, without_marks
+from tunemill.stages.data.tokenizer.named_class_body import load_named
 from tunemill.stages.data.tokenizer.renamed_tokens_body import with_renamed_tokens
 from tunemill.stages.errors import SettingError, SourceError
 from tunemill.stages.models.tokenizer_ids_body import FIXED_TEXT
@@ -56,7 +56,7 @@ def _write(
     if config.tokenizer_use_mistral_common:
         write_tekken(folder, out.data, report)
         return
-    given = load_tokenizer(folder, config_beside(config, upstream), config.tokenizer_legacy)
+    given = load_tokenizer(folder, model_beside(config, upstream), config.tokenizer_legacy)
     say_differences(given, folder, report)
     check_class(config.tokenizer_type, given, folder)
     with TemporaryDirectory() as scratch:
@@ -123,14 +123,23 @@ def check_class(wanted: str | None, given: PreTrainedTokenizerBase, folder: Path
         )
 
 
-def config_beside(config: TokenizerConfig, upstream: Model | Tokenizer | None) -> Any:
-    """The config of the model in whose folder the tokenizer will lie; None where it has none that can be read.
+def model_beside(config: TokenizerConfig, upstream: Model | Tokenizer | None) -> Path | None:
+    """The folder of the model beside which the tokenizer will lie, where one is known."""
+    if upstream is not None:
+        return upstream.path
+    return None if config.base_model is None else Path(config.base_model)
+
+
+def config_of(folder: Path | None) -> Any:
+    """The config of a model; None where there is none that can be read.
 
     `AutoTokenizer` takes the class from it, and some classes have a pre-tokenizer of their own.
     """
-    if upstream is None and config.base_model is None:
+    if folder is None:
         return None
-    folder = upstream.path if upstream is not None else Path(str(config.base_model))
+    # Torch comes with it.
+    from transformers import AutoConfig
+
     try:
         found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError):
@@ -142,7 +151,7 @@ def config_beside(config: TokenizerConfig, upstream: Model | Tokenizer | None) -
 
 def say_differences(given: PreTrainedTokenizerBase, folder: Path, report: Report) -> None:
     """Say so where the model's class of tokenizer gives other ids than the tokenizer.json."""
-    if not (folder / "tokenizer.json").is_file():
+    if type(given) is PreTrainedTokenizerFast or not (folder / "tokenizer.json").is_file():
         return
     plain = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     one, other = (words.encode(FIXED_TEXT, add_special_tokens=False) for words in (given, plain))
@@ -154,15 +163,17 @@ def say_differences(given: PreTrainedTokenizerBase, folder: Path, report: Report
         )
 
 
-def load_tokenizer(folder: Path, beside: Any = None, legacy: bool | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer as it will be read beside a model with the config `beside`.
+def load_tokenizer(folder: Path, model: Path | None, legacy: bool | None) -> PreTrainedTokenizerBase:
+    """The tokenizer as it will be read beside the config of the folder `model`.
 
     Raises SourceError when the folder is missing or holds no tokenizer backed by `tokenizers`."""
     if reason := fault_of_folder(folder):
         raise SourceError(reason)
     try:
         more = {} if legacy is None else {"legacy": legacy}
-        loaded = load_words(folder, config=beside, trust_remote_code=False, **more)
+        loaded = load_named(folder, model, **more)
+        if loaded is None:
+            loaded = load_words(folder, config=config_of(model), trust_remote_code=False, **more)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise SourceError(f"{folder} holds no tokenizer that transformers can load: {reason}") from error

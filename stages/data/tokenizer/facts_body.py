@@ -6,6 +6,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 
 from tunemill.stages.artifacts import Tokenizer
 from tunemill.stages.data.conversations.loaded import SPECIAL_TOKENS, TEMPLATE
+from tunemill.stages.data.tokenizer.named_class_body import load_named
 from tunemill.stages.models.words_body import load_words
 
 
@@ -14,7 +15,7 @@ def write_facts(tokenizer: Tokenizer) -> None:
 
     Nothing is tried on texts: both are written out whole, from the normalizer to the decoder, and must be the same.
     """
-    given = load_words(tokenizer.path)
+    given = load_named(tokenizer.path, None) or load_words(tokenizer.path)
     plain = BackendTokenizer.from_file(str(tokenizer.path / "tokenizer.json"))
     same = json.loads(given.backend_tokenizer.to_str()) == json.loads(plain.to_str())
     if not same or not isinstance(given.chat_template, str | None):
