@@ -352,12 +352,14 @@ class Stage:
     whose minor versions enter the key, because they shape the result; the config may name more.
     `kinds` are tags that Dagster shows.
 
-    `prepares_data`: `preprocess` runs it, and shows `nothing` of it, its `figures`, or beside them its rows token by
-    token (`tokens`). `export` is a `module:function` that puts a batch of its `rows.arrow` into the columns of
-    Axolotl's prepared datasets. `idle_without` says why nothing is asked of the stage in a pipeline that lacks it: its
-    keys are then noted, where those of other stages are refused. `tracked`: its steps go to the trackers that the YAML
-    asks for. `resumes_from` finds, in what an interrupted attempt
-    has left in its folder of checkpoints, the one that the body goes on from; a stage without it begins anew.
+    `prepares_data`: `preprocess` runs it, and shows `nothing` of it, or its `figures`. `shows` is a `module:function`
+    that gives its first rows as pieces of tokens, for a person to look at. It is called with the data folder, the
+    tokenizer of the pipeline (the stage has a tokenizer among its inputs) and how many. `export` is a
+    `module:function` that puts a batch of its `rows.arrow` into the columns of Axolotl's prepared datasets.
+    `idle_without` says why nothing is asked of the stage in a pipeline that lacks it: its keys are then noted, where
+    those of other stages are refused. `tracked`: its steps go to the trackers that the YAML asks for. `resumes_from`
+    finds, in what an interrupted attempt has left in its folder of checkpoints, the one that the body goes on from; a
+    stage without it begins anew.
 
     `traces` is a `module:function` that says where rows of the artifact come from. It is called as `function(config,
     made, rows, **inputs)` with the artifact and numbers of rows in it, from 0, and gives for each a `RowOf` an input,
@@ -375,7 +377,8 @@ class Stage:
     device: Literal["cpu", "gpu"] = "cpu"
     kinds: tuple[str, ...] = ()
     prepares_data: bool = False
-    shown_as: Literal["nothing", "figures", "tokens"] = "figures"
+    shown_as: Literal["nothing", "figures"] = "figures"
+    shows: str | None = None
     export: str | None = None
     idle_without: str | None = None
     tracked: bool = False

@@ -45,13 +45,20 @@ def add_to(commands: Any, text: str) -> None:
     )
     parser.add_argument("--verbose", action="store_true", help="list what was cached too")
     parser.add_argument(
-        "--debug", action="store_true", help="show rows of each dataset token by token, trained and masked"
+        "--debug",
+        action="store_true",
+        help="show rows of each dataset token by token: trained, scored or masked",
     )
     parser.add_argument(
         "--debug-num-examples",
         type=int,
         metavar="N",
         help=f"show N rows of each dataset (default: {DEBUG_EXAMPLES}); implies --debug",
+    )
+    parser.add_argument(
+        "--debug-text-only",
+        action="store_true",
+        help="show the texts of these rows as they are, not their tokens; implies --debug",
     )
 
 
@@ -87,15 +94,26 @@ def _published(finished: Sequence[Finished], node: str) -> Any:
 def _examples(
     options: argparse.Namespace, pipeline: Pipeline, finished: Sequence[Finished]
 ) -> list[ShownRow]:
-    if not options.debug and options.debug_num_examples is None:
+    if not _debugs(options):
         return []
     count = DEBUG_EXAMPLES if options.debug_num_examples is None else options.debug_num_examples
     shown: list[ShownRow] = []
     for node in pipeline.nodes:
-        if node.stage.shown_as == "tokens":
-            tokenizer = _published(finished, _upstream(node, Tokenizer))
-            shown += shown_rows(node.about or node.name, _published(finished, node.name), tokenizer, count)
+        if node.stage.shows is not None:
+            shown += shown_rows(
+                node.about or node.name,
+                _published(finished, node.name),
+                _published(finished, _upstream(node, Tokenizer)),
+                node.stage.shows,
+                count,
+                text_only=options.debug_text_only,
+            )
     return shown
+
+
+def _debugs(options: argparse.Namespace) -> bool:
+    """Whether rows are shown."""
+    return options.debug or options.debug_text_only or options.debug_num_examples is not None
 
 
 def _upstream(node: Node, artifact: type[Artifact]) -> str:
@@ -137,8 +155,7 @@ def _print(
     console = stdout()
     show_run(finished, verbose=options.verbose)
     for item in finished:
-        show_examples = options.debug or options.debug_num_examples is not None
-        _print_data(console, item, pipeline.node(item.node).stage, show_examples=show_examples)
+        _print_data(console, item, pipeline.node(item.node).stage, show_examples=_debugs(options))
     for row in examples:
         console.print()
         console.print(row.text(), soft_wrap=True)

@@ -108,7 +108,7 @@ def data_tables(
     """
     if item.published is None or stage.shown_as == "nothing":
         return
-    show_examples = show_examples and stage.shown_as != "tokens"
+    show_examples = show_examples and stage.shows is None
     manifest = item.published.manifest
     figures = [(name, value) for name, value in manifest["metrics"].items() if value is not None]
     yield item.node, listing(["figure", "value"], figures)

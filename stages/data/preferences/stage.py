@@ -15,5 +15,6 @@ PREFERENCES = Stage(
     description="One dataset's rows as a prompt with a chosen and a rejected answer, or with a judged one.",
     libraries=("jinja2", "tokenizers", "transformers"),
     prepares_data=True,
+    shows="tunemill.stages.data.preferences.shown_body:preference_rows",
     traces="tunemill.stages.data.rows.trace_body:trace_to_dataset",
 )

@@ -15,5 +15,6 @@ PRETRAINING_DATA = Stage(
     description="Texts read from a source as far as max_steps needs them, tokenized and put into sequences.",
     libraries=("numpy", "tokenizers", "transformers"),
     prepares_data=True,
+    shows="tunemill.stages.data.rows.shown_body:sequences",
     export="tunemill.stages.data.rows.export_body:export_batch",
 )

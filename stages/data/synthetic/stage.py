@@ -15,4 +15,5 @@ SYNTHETIC = Stage(
     description="Rows of random tokens, for benchmarks and tests.",
     libraries=("numpy", "transformers"),
     prepares_data=True,
+    shows="tunemill.stages.data.rows.shown_body:tokenized_rows",
 )

@@ -16,5 +16,5 @@ TOKENIZED = Stage(
     libraries=("jinja2", "tokenizers", "transformers"),
     prepares_data=True,
     traces="tunemill.stages.data.rows.trace_body:trace_to_dataset",
-    shown_as="tokens",
+    shows="tunemill.stages.data.rows.shown_body:tokenized_rows",
 )
