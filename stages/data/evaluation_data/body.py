@@ -5,8 +5,15 @@ from tunemill.stages.data.evaluation_data.config import EvaluationDataConfig
 from tunemill.stages.data.evaluation_data.overlap import trained_on
 from tunemill.stages.data.rows.duplicates import first_of_each
 from tunemill.stages.data.rows.fitting import fit
+from tunemill.stages.data.rows.quality import Figure, figures_of_rows, say_quality
 from tunemill.stages.data.rows.tally import Tally, dataset_names, plot_lengths
-from tunemill.stages.data.rows.token_rows import TokenRows, concatenated, read_token_rows, write_token_rows
+from tunemill.stages.data.rows.token_rows import (
+    Bools,
+    TokenRows,
+    concatenated,
+    read_token_rows,
+    write_token_rows,
+)
 from tunemill.stages.errors import RowError, SettingError
 from tunemill.stages.report import Report, Workspace
 
@@ -30,11 +37,14 @@ def evaluation_data(
     if len(rows) != len(gathered):
         tally.count("pieces", rows)
     plot_lengths(rows.length, config.limits.longest, config.limits.key, report)
-    rows = choose(rows, gathered, config, training_data, tally)
+    rows, seen = choose(rows, gathered, config, training_data, tally)
     if len(rows) == 0:
         raise RowError(describe_empty(tally, config))
     write_token_rows(rows, out.data / "rows.arrow", with_roles=True)
     say(tally, config, report)
+    found = quality(rows, seen, config)
+    if any(figure.count for figure in found):
+        say_quality(found, report)
 
 
 def gather(
@@ -55,10 +65,10 @@ def choose(
     config: EvaluationDataConfig,
     training_data: TrainingData | None,
     tally: Tally,
-) -> TokenRows:
-    """The rows that fit, have something to score, and occur neither twice nor in the training data.
+) -> tuple[TokenRows, Bools | None]:
+    """The rows that fit and have something to score; with deduplication, once each, and none that is trained on.
 
-    `rows` are those of `whole`, or pieces of them.
+    `rows` are those of `whole`, or pieces of them. Beside them, which are trained on; None where that is not known.
     """
     fitted = fit(rows, config.limits, tally.names)
     tally.count("too long", fitted.too_long)
@@ -71,14 +81,24 @@ def choose(
         first = first_of_each(rows)
         tally.count("duplicates", rows.take(~first))
         rows = rows.take(first)
-        if training_data is not None:
-            others = read_token_rows(training_data.rows)
-            limits = config.limits
-            seen = trained_on(rows, whole, others, limits.longest, config.sequence_len, limits.shortest)
-            tally.count("trained on", rows.take(seen))
-            rows = rows.take(~seen)
+    seen = None
+    if training_data is not None:
+        others = read_token_rows(training_data.rows)
+        limits = config.limits
+        seen = trained_on(rows, whole, others, limits.longest, config.sequence_len, limits.shortest)
+    if config.dataset_exact_deduplication and seen is not None:
+        tally.count("trained on", rows.take(seen))
+        rows, seen = rows.take(~seen), seen[~seen]
     tally.keep(rows)
-    return rows
+    return rows, seen
+
+
+def quality(rows: TokenRows, seen: Bools | None, config: EvaluationDataConfig) -> list[Figure]:
+    """What there is to say of the quality of the rows to evaluate on."""
+    found = figures_of_rows(rows, config.dataset_exact_deduplication)
+    if seen is not None:
+        found.append(Figure("rows that are trained on too", int(seen.sum()), len(rows), "rows_trained_on"))
+    return found
 
 
 def describe_empty(tally: Tally, config: EvaluationDataConfig) -> str:

@@ -1,6 +1,6 @@
 """Rows that occur twice: of those with the same tokens and labels the first is kept; and rows among others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import blake2b
 
@@ -8,6 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tunemill.stages.data.rows.token_rows import Bools, Int32s, TokenRows
+
+# Rows that are looked at between two releases of their pages.
+RELEASE_EVERY = 1 << 14
 
 
 def first_of_each(rows: TokenRows) -> Bools:
@@ -34,7 +37,8 @@ def first_of_equal(hashes: npt.NDArray[np.uint64], equal: Callable[[int, int], b
 
 def occurs_in(rows: TokenRows, others: TokenRows) -> Bools:
     """Where a row has the tokens of one of the others, whatever their labels."""
-    hashes = np.fromiter((_hash_of(others.ids(row)) for row in range(len(others))), np.uint64, len(others))
+    digests = (_hash_of(others.ids(row)) for row in _all_of(others))
+    hashes = np.fromiter(digests, np.uint64, len(others))
     order = np.argsort(hashes, kind="stable")
     hashes = hashes[order]
     found = np.zeros(len(rows), np.bool_)
@@ -51,12 +55,21 @@ def cut_at(length: int, rows: TokenRows) -> TokenRows:
     return replace(rows, length=np.minimum(rows.length, length))
 
 
+def _all_of(rows: TokenRows) -> Iterator[int]:
+    """The number of each row, and now and then the pages of those before it go out of memory."""
+    for row in range(len(rows)):
+        if row % RELEASE_EVERY == 0:
+            rows.release()
+        yield row
+    rows.release()
+
+
 def _hash_of(ids: Int32s) -> int:
     return int.from_bytes(blake2b(ids.tobytes(), digest_size=8).digest(), "little")
 
 
 def _hashes(rows: TokenRows) -> npt.NDArray[np.uint64]:
-    digests = (_hash(rows, row) for row in range(len(rows)))
+    digests = (_hash(rows, row) for row in _all_of(rows))
     return np.fromiter(digests, np.uint64, len(rows))
 
 

@@ -27,6 +27,7 @@ from tunemill.stages.data.conversations.today import with_clock
 from tunemill.stages.data.rows.bad_rows import BadRows, none_left
 from tunemill.stages.data.rows.columns import column
 from tunemill.stages.data.rows.likeness import Keys, Reads, likeness, settings_to_try
+from tunemill.stages.data.rows.quality import say_quality
 from tunemill.stages.data.rows.raw_rows import RawRow, raw_batches
 from tunemill.stages.data.rows.shapes import Row
 from tunemill.stages.data.rows.token_rows import (
@@ -38,8 +39,9 @@ from tunemill.stages.data.rows.token_rows import (
     open_writer,
 )
 from tunemill.stages.data.tokenized.config import TokenizedConfig
+from tunemill.stages.data.tokenized.coverage import Coverage
 from tunemill.stages.data.tokenized.format_table import maker
-from tunemill.stages.data.tokenized.statistics import Counts, say
+from tunemill.stages.data.tokenized.statistics import Counts, figures, say
 from tunemill.stages.errors import RowError, SettingError
 from tunemill.stages.report import Report, Scalar, Workspace
 
@@ -64,7 +66,7 @@ def tokenized(
     chosen = make_format(config, words, report)
     name = Path(config.path).name if config.path else "the dataset"
     bad = BadRows(name, config.bad_rows, out.data)
-    counts = Counts()
+    counts, coverage = Counts(), Coverage(words.loaded.backend_tokenizer)
     examples: list[Sample] = []
     long_rows = SPLIT if chosen.splits else CUT if chosen.cuts else None
     metadata = None if long_rows is None else {LONG_ROWS: long_rows}
@@ -77,7 +79,9 @@ def tokenized(
             for example, sample in zip(batch.examples, samples, strict=True):
                 counts.add(example, sample)
             if samples:
-                writer.write_batch(token_batch(samples, batch.rows))
+                written = token_batch(samples, batch.rows)
+                coverage.add(written.column("input_ids").values.to_numpy())
+                writer.write_batch(written)
                 examples += islice(samples, SHOWN_EXAMPLES - len(examples))
             report.progress(counts.rows, None, "rows")
     reads = Reads(("tokens",), lambda keys, rows: reading(keys, rows, config, words))
@@ -89,6 +93,7 @@ def tokenized(
     if counts.untrained == counts.rows:
         raise RowError(nothing_trained(name, config, counts))
     say(counts, report)
+    say_quality([*figures(counts), *coverage.figures()], report)
     show_examples(examples, words.loaded, report)
 
 

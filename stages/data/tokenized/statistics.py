@@ -9,9 +9,12 @@ import numpy as np
 from tunemill.stages.data.conversations.encoding import Sample
 from tunemill.stages.data.conversations.example import Conversation, Example
 from tunemill.stages.data.rows.labels import IGNORED
+from tunemill.stages.data.rows.quality import Figure
 from tunemill.stages.report import Report, Scalar
 
 HISTOGRAM_BARS = 40
+# A row is unusually long when it is longer than the third quartile by so many times the distance of the quartiles.
+FAR_OUT = 3.0
 
 
 @dataclass
@@ -46,6 +49,21 @@ class Counts:
             labels = sample.labels[run.start : run.end]
             self.role_tokens[run.role] += len(labels)
             self.role_trained[run.role] += len(labels) - labels.count(IGNORED)
+
+
+def figures(counts: Counts) -> list[Figure]:
+    """What there is to say of the quality of rows, by their counts."""
+    lengths = np.array(sorted(counts.lengths))
+    rows = np.array([counts.lengths[length] for length in lengths.tolist()])
+    first, third = (
+        int(lengths[np.searchsorted(np.cumsum(rows), counts.rows * part)]) for part in (0.25, 0.75)
+    )
+    border = third + FAR_OUT * (third - first)
+    far = int(rows[lengths > border].sum())
+    return [
+        Figure("tokens that are trained on", counts.trained_tokens, counts.tokens),
+        Figure(f"rows far longer than most (over {border:g} tokens)", far, counts.rows, "rows_far_longer"),
+    ]
 
 
 def say(counts: Counts, report: Report) -> None:

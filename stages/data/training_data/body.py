@@ -9,6 +9,7 @@ from tunemill.stages.data.rows.fitting import fit
 from tunemill.stages.data.rows.order import shuffled
 from tunemill.stages.data.rows.packing import Packs, one_each, pack, pack_in_sequence
 from tunemill.stages.data.rows.packs import say_packing, write_packs
+from tunemill.stages.data.rows.quality import figures_of_rows, say_quality
 from tunemill.stages.data.rows.tally import Tally, dataset_names, plot_lengths
 from tunemill.stages.data.rows.token_rows import (
     Bools,
@@ -38,6 +39,7 @@ def training_data(
         tally.count("pieces", merged)
     plot_lengths(merged.length, config.sequence_len, "sequence_len", report)
     rows, held_out = choose(merged, empty, config, tally)
+    say_quality(figures_of_rows(rows, config.dataset_exact_deduplication), report)
     packs = in_packs(rows, config, report)
     write_token_rows(rows, out.data / "rows.arrow")
     write_packs(packs, out.data / "packs.arrow")

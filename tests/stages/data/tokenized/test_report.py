@@ -111,3 +111,16 @@ def test_the_day_is_written_and_said_where_a_template_asks_for_it(tokenize):
     named = {"chat_template_kwargs": {"strftime_now": "2020-01-31"}, "today": "2026-11-21"}
     _, events = tokenize([CHAT], chat_template="jinja", chat_template_jinja=template, **named)
     assert "template_date" not in events.summary
+
+
+def test_the_quality_of_rows(tokenize):
+    long = {"messages": [CHAT["messages"][0], {"role": "assistant", "content": "Paris é. " * 50}]}
+    dataset, events = tokenize([CHAT] * 9 + [long])
+    (table,) = (table for table in events.of_type("table") if table["title"] == "Quality")
+    found = {line[0].split(" (")[0]: tuple(line[1:3]) for line in table["rows"]}
+    ids = [token for row in read_arrow(dataset.rows) for token in row["input_ids"]]
+    assert found["tokens that are trained on"] == (events.summary["trained_tokens"], len(ids))
+    assert found["rows far longer than most"] == (1, 10) and events.summary["rows_far_longer"] == 1
+    assert found["tokens that are one byte of a character"] == (100, len(ids))
+    assert events.summary["byte_tokens"] == 100
+    assert found["tokens of the vocabulary that occur"][0] == len(set(ids))
