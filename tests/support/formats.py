@@ -9,7 +9,8 @@ from transformers import AutoTokenizer
 from tunemill.stages.data.conversations.encoding import Encoder, Sample
 from tunemill.stages.data.conversations.example import Format, Kit
 from tunemill.stages.data.conversations.loaded import of_transformers
-from tunemill.stages.data.conversations.template_body import ASKED, renderer
+from tunemill.stages.data.conversations.template_body import ASKED, renderer, seen
+from tunemill.stages.data.conversations.tracing import tracer
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.format_table import maker
 
@@ -35,6 +36,7 @@ class FormatBench:
             eos_token=self.tokenizer.eos_token,
             ids_of=self.encoder.ids_of,
             tokenizer=self.loaded,
+            trace=template and tracer(template, seen(self.loaded, {})),
         )
         module, name = maker(config.type).split(":")
         made = getattr(import_module(module), name)(config, kit)

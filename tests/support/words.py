@@ -9,7 +9,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from tunemill.stages.data.conversations.encoding import Encoder, Sample
 from tunemill.stages.data.conversations.example import Conversation, Kit
-from tunemill.stages.data.conversations.template_body import ASKED, renderer
+from tunemill.stages.data.conversations.template_body import ASKED, renderer, seen
+from tunemill.stages.data.conversations.tracing import tracer
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.formats.chat_template import chat_template
 
@@ -34,6 +35,7 @@ def read_words(row: dict[str, Any], template: str = TURNS, **settings: Any) -> t
         eos_token=EOS,
         ids_of=ids_of,
         tokenizer=None,
+        trace=tracer(template, seen(words, {})),
     )
     made = chat_template(config, kit)
     conversation = made.read(row)

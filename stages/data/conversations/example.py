@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tunemill.stages.data.conversations.tracing import Tracer
+
 RowValue = dict[str, Any]
 Message = dict[str, Any]
 Render = Callable[[list[Message], list[Any] | None], str]
@@ -52,7 +54,8 @@ class Ranges:
     parts: tuple[Part, ...]
 
 
-@dataclass(frozen=True)
+# Not frozen: one is made for every message, and a frozen one takes four times as long.
+@dataclass(slots=True)
 class Turn:
     """Characters `start` to `end` of a rendered conversation, which came from one message; none where it is empty.
 
@@ -160,6 +163,7 @@ class Kit:
     `render_opened` renders a conversation with the opening of an answer behind it. `tokenizer` is for its vocabulary,
     and gives a user's own code the one of `transformers`. `render_tokens` renders conversations in place of the
     template, where mistral-common does, and `offsets_of` tells the ids of a text and the characters of each.
+    `trace` tells what the template makes of conversations whatever their texts; without it each is rendered.
     """
 
     template: str | None
@@ -170,6 +174,7 @@ class Kit:
     tokenizer: Any
     render_tokens: RenderTokens | None = None
     offsets_of: Callable[[str], tuple[list[int], list[tuple[int, int]]]] | None = None
+    trace: Tracer | None = None
 
 
 @dataclass(frozen=True)

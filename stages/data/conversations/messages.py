@@ -1,6 +1,6 @@
 """A row's conversation as the chat template wants it, and what the row says about training on it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -79,6 +79,16 @@ class MessageReader:
             raise BadRowError("nothing is left of the conversation without its system message")
         return turns
 
+    def plain_turns(self, roles: Sequence[str], texts: Sequence[str]) -> list[TurnSource]:
+        """Messages that are a role, by the template's name of it, and a text."""
+        return [
+            TurnSource({"role": role, "content": text}, True, self._trains(role), {})
+            for role, text in zip(roles, texts, strict=True)
+        ]
+
+    def _trains(self, role: str) -> bool:
+        return self.config.train_on_inputs or role in self.trained_roles
+
     def tools(self, row: RowValue) -> list[Any] | None:
         """The tools that the template describes; tools and their parameters may be stored as JSON text."""
         where = f"field {self.config.field_tools!r}"
@@ -150,8 +160,7 @@ class MessageReader:
 
     def _finish(self, where: str, value: Message, message: Mapping[str, Any]) -> TurnSource:
         flag, offsets = self._flags(where, message)
-        of_role = self.config.train_on_inputs or value["role"] in self.trained_roles
-        trained = flag if flag is not None else of_role
+        trained = flag if flag is not None else self._trains(value["role"])
         whole = value.get("content")
         if self.config.split_thinking and value["role"] == "assistant" and isinstance(whole, str):
             self._split(value, whole)

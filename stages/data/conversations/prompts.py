@@ -114,7 +114,7 @@ def _start(
         return place.start
     # The template has written the messages before it in another way since: only the opening can be looked for.
     opening = prompt[common_prefix(prompt, closed) :]
-    found = text.rfind(opening, before, place.start + len(opening)) if opening else -1
+    found = text.rfind(opening, before, place.start + len(opening) - 1) if opening else -1
     return place.start if found < 0 else min(found + len(opening), place.end)
 
 

@@ -8,12 +8,10 @@ from jinja2 import TemplateError, Undefined
 
 from tunemill.stages.data.conversations.example import Message, Render
 from tunemill.stages.data.conversations.loaded import LoadedTokenizer
-from tunemill.stages.data.conversations.template_environment import compiled
+from tunemill.stages.data.conversations.template_environment import MISTAKES, compiled
 from tunemill.stages.data.conversations.today import CLOCK
 from tunemill.stages.errors import SettingError
 
-# What a template's own mistakes raise: a text added to a number, a role that is in no list.
-MISTAKES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
 # What asks a template for the opening of an answer behind the conversation.
 ASKED = "add_generation_prompt"
 # What a template finds even where nobody gives it.
@@ -26,17 +24,8 @@ def renderer(tokenizer: LoadedTokenizer, template: str | None, variables: dict[s
     Templates see no clock but the one in `variables`: the text would depend on the day. Raises SettingError where
     that one is no date, where `variables` has the messages, and for a template that is not Jinja.
     """
-    if "messages" in variables:
-        raise SettingError(
-            "chat_template_kwargs.messages: the messages come from the dataset; remove the key"
-        )
+    given = seen(tokenizer, variables)
     made = None if template is None else compiled(template)
-    given = {
-        **DEFAULTS,
-        **tokenizer.special_tokens_map,
-        **variables,
-        CLOCK: clock(variables.get(CLOCK)),
-    }
     usual_tools = given.pop("tools", None)
 
     def render(messages: list[Message], tools: list[Any] | None) -> str:
@@ -47,6 +36,20 @@ def renderer(tokenizer: LoadedTokenizer, template: str | None, variables: dict[s
             raise TemplateError(str(error)) from error
 
     return render
+
+
+def seen(tokenizer: LoadedTokenizer, variables: dict[str, Any]) -> dict[str, Any]:
+    """All that a template sees beside messages and tools. Raises SettingError as `renderer` does."""
+    if "messages" in variables:
+        raise SettingError(
+            "chat_template_kwargs.messages: the messages come from the dataset; remove the key"
+        )
+    return {
+        **DEFAULTS,
+        **tokenizer.special_tokens_map,
+        **variables,
+        CLOCK: clock(variables.get(CLOCK)),
+    }
 
 
 def clock(day: Any) -> Undefined | Callable[[str], str]:

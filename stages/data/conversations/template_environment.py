@@ -12,6 +12,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tunemill.stages.errors import SettingError
 
+# What a template's own mistakes raise: a text added to a number, a role that is in no list.
+MISTAKES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
 DICT_ATTRIBUTES = frozenset(dir(dict))
 
 
@@ -59,11 +61,9 @@ def raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-def environment() -> ChatEnvironment:
+def environment(kind: type[ChatEnvironment] = ChatEnvironment) -> ChatEnvironment:
     """A new environment with what chat templates may use."""
-    made = ChatEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, LoopControlExtension]
-    )
+    made = kind(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, LoopControlExtension])
     made.filters["tojson"] = to_json
     made.globals["raise_exception"] = raise_exception
     return made

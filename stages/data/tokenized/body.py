@@ -22,8 +22,9 @@ from tunemill.stages.data.conversations.example import BadRowError, Example, For
 from tunemill.stages.data.conversations.loaded import LoadedTokenizer, load_tokenizer
 from tunemill.stages.data.conversations.markers import advice
 from tunemill.stages.data.conversations.pieces import pieces
-from tunemill.stages.data.conversations.template_body import ASKED, renderer
+from tunemill.stages.data.conversations.template_body import ASKED, renderer, seen
 from tunemill.stages.data.conversations.today import with_clock
+from tunemill.stages.data.conversations.tracing import tracer
 from tunemill.stages.data.rows.bad_rows import BadRows, none_left
 from tunemill.stages.data.rows.columns import column
 from tunemill.stages.data.rows.likeness import Keys, Reads, likeness, settings_to_try
@@ -150,6 +151,7 @@ def make_format(config: TokenizedConfig, words: Words, report: Report) -> Format
         tokenizer=loaded,
         render_tokens=words.render_tokens,
         offsets_of=words.encoder.offsets_of,
+        trace=None if template is None else tracer(template, seen(loaded, variables)),
     )
     module, name = maker(config.type).split(":")
     made = getattr(import_module(module), name)(config, kit)

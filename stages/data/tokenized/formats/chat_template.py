@@ -1,5 +1,8 @@
 """`type: chat_template`: conversations, rendered by the chat template."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from jinja2 import TemplateError
 
 from tunemill.stages.data.conversations.boundaries import Place, Wanted, locate
@@ -16,7 +19,9 @@ from tunemill.stages.data.conversations.example import (
     Turn,
 )
 from tunemill.stages.data.conversations.messages import TurnSource, message_reader
+from tunemill.stages.data.conversations.plain_rows import plain_reader
 from tunemill.stages.data.conversations.prompts import GIVEN, answer_starts, prompts_of
+from tunemill.stages.data.conversations.skeletons import Skeletons
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.formats.ends import ends_of, single_id
 from tunemill.stages.data.tokenized.formats.mistral_chat import mistral_chat
@@ -47,10 +52,8 @@ def chat_template(config: TokenizedConfig, kit: Kit) -> Format:
         names = texts if source.details else texts[:1]
         return Wanted(plain=False, texts=names, exact=every or source.trained)
 
-    def read(row: RowValue) -> Example:
-        sources = reader.turns(row)
+    def conversation(sources: Sequence[TurnSource], tools: list[Any] | None) -> Conversation:
         values = [source.value for source in sources]
-        tools = reader.tools(row)
         try:
             wants = [wanted(source) for source in sources]
             text, places = locate(values, wants, tools, kit.render)
@@ -69,7 +72,22 @@ def chat_template(config: TokenizedConfig, kit: Kit) -> Format:
         )
         return Conversation(text, turns, left_out)
 
-    return Format(read, ends=ends)
+    def read(row: RowValue) -> Example:
+        return conversation(reader.turns(row), reader.tools(row))
+
+    if kit.trace is None:
+        return Format(read, ends=ends)
+    plain = plain_reader(reader)
+    skeletons = Skeletons(
+        kit.trace, lambda roles, texts: conversation(reader.plain_turns(roles, texts), None), prompts.opens
+    )
+
+    def read_fast(row: RowValue) -> Example:
+        found = plain(row)
+        made = None if found is None else skeletons.conversation(*found)
+        return read(row) if made is None else made
+
+    return Format(read_fast, ends=ends)
 
 
 def is_answer(source: TurnSource) -> bool:

@@ -12,7 +12,8 @@ from tokenizers.pre_tokenizers import Split
 from tunemill.stages.data.conversations.chat_template import NAMES, template_text
 from tunemill.stages.data.conversations.encoding import Encoder
 from tunemill.stages.data.conversations.example import BadRowError, Kit
-from tunemill.stages.data.conversations.template_body import ASKED, renderer
+from tunemill.stages.data.conversations.template_body import ASKED, renderer, seen
+from tunemill.stages.data.conversations.tracing import tracer
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.formats.chat_template import chat_template
 
@@ -140,7 +141,8 @@ def prepared(template, conversation, end, variables=None, **settings):
     def ids_of(text):
         return [vocabulary.setdefault(piece, len(vocabulary)) for piece in re.findall(PIECE, text)]
 
-    kit = Kit(template, render, opened, "</s>", ids_of, None)
+    trace = tracer(template, seen(WORDS, variables))
+    kit = Kit(template, render, opened, "</s>", ids_of, None, trace=trace)
     made = chat_template(TokenizedConfig(type="chat_template", eot_tokens=list(end), **settings), kit)
     read = made.read(conversation)
     ids_of(read.text)
