@@ -1,12 +1,12 @@
 """What the Dagster UI shows of a materialization: figures, tables, plots and the data behind it."""
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
+from tunemill.pipelines.assets.plot_svg import plot_svg
 from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, lineage_in
 from tunemill.pipelines.graph.lineage_names import named_by_graph
 from tunemill.pipelines.graph.nodes import Node, Pipeline
@@ -28,9 +28,7 @@ def materialization_metadata(pipeline: Pipeline, node: Node, result: Result) -> 
     for table in manifest["tables"]:
         metadata[table["title"]] = dg.MetadataValue.md(markdown_table(table["columns"], table["rows"]))
     for plot in manifest["plots"]:
-        metadata[plot["title"]] = dg.MetadataValue.md(
-            f"![{plot['title']}](data:image/png;base64,{plot_png(plot)})"
-        )
+        metadata[plot["title"]] = dg.MetadataValue.md(picture(plot))
     return metadata | {
         "datasets": dg.MetadataValue.md(_datasets_table(lineage)),
         "config": dg.MetadataValue.json(dict(manifest["config"])),
@@ -63,22 +61,12 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str
     return "\n".join([line(columns), line(["---"] * len(columns)), *(line(row) for row in rows)])
 
 
-def plot_png(plot: Mapping[str, Any]) -> str:
-    """A plot event as a base64 PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
-    if plot["bars"]:
-        width = min((b - a for a, b in zip(plot["x"], plot["x"][1:], strict=False)), default=1.0)
-        axes.bar(plot["x"], plot["y"], width=width * 0.9)
-    else:
-        axes.plot(plot["x"], plot["y"])
-    axes.set(title=plot["title"], xlabel=plot["x_label"], ylabel=plot["y_label"])
-    axes.grid(alpha=0.3)
-    image = io.BytesIO()
-    figure.savefig(image, format="png")
-    return base64.b64encode(image.getvalue()).decode()
+def picture(plot: Mapping[str, Any]) -> str:
+    """A plot event as a picture in Markdown."""
+    # Brackets would end the words that stand for the picture.
+    words = str(plot["title"]).replace("[", "(").replace("]", ")")
+    encoded = base64.b64encode(plot_svg(plot).encode()).decode()
+    return f"![{words}](data:image/svg+xml;base64,{encoded})"
 
 
 def _datasets_table(lineage: Mapping[str, Any]) -> str:
