@@ -6,7 +6,9 @@ With `hub_errors.py` one of the two files of `resources/` that stages may import
 """
 
 import re
+from glob import escape
 from importlib import import_module
+from typing import Any
 from urllib.parse import unquote_plus
 
 LINEAGE_FILE = "tunemill_lineage.json"
@@ -128,6 +130,25 @@ def _lets_in(name: str, others: list[str]) -> bool:
 def protocol_of(url: str) -> str:
     """`s3` of `s3://bucket/file`."""
     return url.partition("://")[0].lower()
+
+
+def folder_and_pattern(files: Any, path: str) -> tuple[str, str | None]:
+    """The folder that a remote path begins with, and the path as a pattern below it; None where it is no pattern.
+
+    `files` is a file system of fsspec. What is there under its own name is meant by that, whatever its characters
+    could stand for: it is escaped in the pattern.
+    """
+    folder: list[str] = []
+    pattern: list[str] = []
+    for part in path.split("/"):
+        stands_for_more = WILDCARDS.search(part) and not files.exists("/".join([*folder, part]))
+        if pattern or stands_for_more:
+            pattern.append(part)
+        else:
+            folder.append(part)
+    if not pattern:
+        return path, None
+    return "/".join(folder), "/".join([*(escape(part) for part in folder), *pattern])
 
 
 def failures_of(protocol: str) -> tuple[type[Exception], ...]:

@@ -17,8 +17,8 @@ from tunemill.resources.protocols import (
     HUB_DATASETS,
     HUB_FILES,
     HUB_MODELS,
-    WILDCARDS,
     failures_of,
+    folder_and_pattern,
     package_hint,
     protocol_of,
     without_credentials,
@@ -153,9 +153,9 @@ def _objects(url: str, protocol: str, files: Any, path: str) -> dict[str, str]:
     if protocol in ("http", "https"):
         # A server may mark everything that a path answers alike, whatever it is asked for.
         return _object(protocol, files, files.info(path), without_credentials(url).partition("?")[2])
-    if WILDCARDS.search(path):
-        listing = files.glob(path, detail=True)
-        base = "/".join(path.split("/")[: _first_wildcard(path)])
+    base, pattern = folder_and_pattern(files, path)
+    if pattern is not None:
+        listing = files.glob(pattern, detail=True)
     else:
         info = files.info(path)
         if info["type"] == "file":
@@ -192,7 +192,3 @@ def _object(protocol: str, files: Any, info: Mapping[str, Any], query: str = "")
     }
     asked = {"query": query} if query else {}
     return {"kind": "object", "checksum": hash_document(document | asked)}
-
-
-def _first_wildcard(path: str) -> int:
-    return next(number for number, part in enumerate(path.split("/")) if WILDCARDS.search(part))

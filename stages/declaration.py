@@ -287,6 +287,13 @@ class StageConfig(Settings):
         """
         return iter(())
 
+    def left_out(self) -> Iterator[Idle]:
+        """Local files that are not read because of their names, where nobody has said so: a note.
+
+        Looks at no more than `faults`.
+        """
+        return iter(())
+
     def needs_gpu(self) -> Iterator[Idle]:
         """The settings that only a machine with a GPU can honour, and why."""
         return iter(())

@@ -22,11 +22,12 @@ Kind = Literal[
     "ambiguous",
     "elsewhere",
     "code",
+    "files",
 ]
 # These stop nobody: a setting that asks for nothing here, a key that was read under another name, a value that other
-# readers of YAML take for something else, what this machine lacks or does otherwise than another, and code that will
-# run.
-NOTES: frozenset[Kind] = frozenset({"idle", "renamed", "ambiguous", "elsewhere", "code"})
+# readers of YAML take for something else, what this machine lacks or does otherwise than another, code that will run,
+# and files that are left out.
+NOTES: frozenset[Kind] = frozenset({"idle", "renamed", "ambiguous", "elsewhere", "code", "files"})
 
 
 LONGEST_GIVEN = 200

@@ -42,6 +42,8 @@ def looked_at(node: Node, document: Document) -> Iterator[Problem]:
         problem = problem_at(node.places[fault.key], document, "value", fault.reason)
         if problem.path not in at_fault:
             yield problem
+    for item in node.config.left_out():
+        yield problem_at(node.places[item.key], document, "files", item.reason)
 
 
 def missing_source(node: Node, field: str, document: Document, reason: str) -> Problem:

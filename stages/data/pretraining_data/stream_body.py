@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from glob import escape
 from typing import Any
 
 import pyarrow as pa
@@ -24,11 +25,13 @@ def remote_rows(config: PretrainingDataConfig) -> RowSource:
     disable_progress_bars()
     on_hub = kind_of(config.path) == "hub"
     title = hub_name(config.path) if on_hub else last_part(config.path)
-    options: dict[str, Any] = {"data_files": config.files} if config.files else {}
+    # Patterns of local files have been spelled out.
+    files = [escape(name) if kind_of(name) == "local" and not on_hub else name for name in config.files]
+    options: dict[str, Any] = {"data_files": files} if files else {}
     if on_hub:
         options |= {"name": config.name, "revision": config.revision, "token": config.hf_use_auth_token}
     elif config.path not in BUILDERS:
-        options["data_files"] = config.files or config.path
+        options["data_files"] = files or config.path
     try:
         splits = load_dataset(title if on_hub else _builder(config, options), streaming=True, **options)
     except StopIteration:
@@ -39,7 +42,7 @@ def remote_rows(config: PretrainingDataConfig) -> RowSource:
         ) from None
     except FAILURES as error:
         raise SourceError(f"{title}: cannot be streamed: {error}") from None
-    files = {
+    found = {
         str(name): [
             RowFile(
                 str(name), title, "row", partial(_rows, rows, title), partial(_uncounted, title, config.split)
@@ -47,7 +50,7 @@ def remote_rows(config: PretrainingDataConfig) -> RowSource:
         ]
         for name, rows in splits.items()
     }
-    return RowSource(title, "stream", files)
+    return RowSource(title, "stream", found)
 
 
 def _builder(config: PretrainingDataConfig, options: dict[str, Any]) -> str:

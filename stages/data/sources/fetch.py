@@ -6,8 +6,8 @@ from typing import Any
 
 import fsspec
 
-from tunemill.resources.protocols import failures_of, package_hint, protocol_of
-from tunemill.stages.data.sources.names import has_wildcards, is_web, last_part
+from tunemill.resources.protocols import failures_of, folder_and_pattern, package_hint, protocol_of
+from tunemill.stages.data.sources.names import is_web, last_part
 from tunemill.stages.errors import SourceError
 from tunemill.stages.report import Report
 
@@ -33,12 +33,12 @@ def fetch(url: str, folder: Path, report: Report) -> Path:
 
 
 def _copy(url: str, files: Any, path: str, folder: Path, report: Report) -> Path:
-    base = path.rstrip("/")
+    base, pattern = (path, None) if is_web(url) else folder_and_pattern(files, path)
+    base = base.rstrip("/")
     if is_web(url):
         names = [path]
-    elif has_wildcards(url):
-        names = sorted(name for name in files.glob(path) if files.isfile(name))
-        base = fixed_part(path)
+    elif pattern is not None:
+        names = sorted(name for name in files.glob(pattern) if files.isfile(name))
     elif files.isfile(path):
         names = [path]
     else:
@@ -74,13 +74,6 @@ def _inside(url: str, name: str) -> str:
             f"{url}: holds {name[:200]!r}, which can be no file; rename it there, or name single objects"
         )
     return name
-
-
-def fixed_part(pattern: str) -> str:
-    """The folders of a pattern of names before its first wildcard."""
-    parts = pattern.split("/")
-    fixed = next(number for number, part in enumerate(parts) if has_wildcards(part))
-    return "/".join(parts[:fixed])
 
 
 def _file_system(url: str) -> tuple[Any, str]:

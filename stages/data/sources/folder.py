@@ -1,24 +1,45 @@
-"""A local folder of data files: which files make up which split, by the naming rules of the datasets library."""
+"""A local folder of data files: which files make up which split."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tunemill.stages.data.sources.files import row_file
 from tunemill.stages.data.sources.names import last_part, type_of
 from tunemill.stages.data.sources.rows import RowFile
+from tunemill.stages.data.sources.splits_by_name import Splits, data_files, names_below, splits_of
 from tunemill.stages.errors import SourceError
 
 
-def files_of_folder(folder: Path, ds_type: str | None, place: str, scratch: Path) -> dict[str, list[RowFile]]:
-    """Split -> its files, sorted. Where no name speaks of train, validation or test all files are `train`.
+def splits_of_folder(folder: Path, ds_type: str | None, place: str) -> Splits:
+    """The data files of a folder by splits, as their names say; `place` is what errors call the folder.
+
+    Raises SourceError where it cannot be listed, or a file's name speaks of what can be no split.
+    """
+    try:
+        return splits_of(data_files(names_below(folder), ds_type))
+    except OSError as error:
+        raise SourceError(f"path: {place} cannot be listed: {error.strerror}") from None
+
+
+def all_of_folder(folder: Path, ds_type: str | None, place: str) -> Splits:
+    """All data files of a folder as the split `train`, whatever their names say."""
+    found = splits_of_folder(folder, ds_type, place)
+    names = sorted({name for split in found.files.values() for name in split} | set(found.left_out))
+    return Splits({"train": dict.fromkeys(names, "")} if names else {})
+
+
+def row_files(
+    folder: Path, splits: Mapping[str, Mapping[str, str]], ds_type: str | None, place: str, scratch: Path
+) -> dict[str, list[RowFile]]:
+    """The files of each split as rows.
 
     `place` is what errors call the folder, `scratch` is for unpacked copies.
 
     Raises SourceError where there is no data file, or there are several kinds of them.
     """
-    found = {split: _data_files(names, ds_type) for split, names in _by_split(folder, place).items()}
-    found = {split: names for split, names in found.items() if names}
-    kinds = {type_of(name) or ds_type for names in found.values() for name in names}
-    if not found:
+    names = [name for files in splits.values() for name in files]
+    kinds = {type_of(name) or ds_type for name in names}
+    if not names:
         wanted = f" of {ds_type} rows" if ds_type else ", such as .jsonl, .csv, .parquet, .arrow or .txt"
         raise SourceError(f"path: {place} holds no data files{wanted}")
     if len(kinds) > 1:
@@ -28,7 +49,7 @@ def files_of_folder(folder: Path, ds_type: str | None, place: str, scratch: Path
         )
     kind = kinds.pop()
     assert kind is not None, "files without a kind have been left out"
-    single = sum(len(names) for names in found.values()) == 1
+    single = len(names) == 1
     return {
         split: [
             row_file(
@@ -39,34 +60,7 @@ def files_of_folder(folder: Path, ds_type: str | None, place: str, scratch: Path
                 f"{place}/{name}",
                 scratch,
             )
-            for name in names
+            for name in files
         ]
-        for split, names in found.items()
-    }
-
-
-def _data_files(names: list[str], ds_type: str | None) -> list[str]:
-    """The names that hold rows: those of the kind that is asked for, else those of any kind.
-
-    Where a kind is asked for and no extension speaks of any, all files are taken to be of it.
-    """
-    if ds_type is None:
-        return [name for name in names if type_of(name) is not None]
-    typed = [name for name in names if type_of(name) == ds_type]
-    silent = all(type_of(name) is None for name in names)
-    return names if silent else typed
-
-
-def _by_split(folder: Path, place: str) -> dict[str, list[str]]:
-    """Split -> names of files in the folder."""
-    from datasets.data_files import DataFilesDict, get_data_patterns
-
-    try:
-        patterns = get_data_patterns(str(folder))
-        found = DataFilesDict.from_patterns(patterns, base_path=str(folder))
-    except FileNotFoundError:
-        raise SourceError(f"path: {place} holds no data files") from None
-    return {
-        str(split): sorted({Path(name).relative_to(folder).as_posix() for name in names})
-        for split, names in found.items()
+        for split, files in splits.items()
     }

@@ -7,9 +7,19 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from tunemill.stages.data.sources.looks import faults_of_source
-from tunemill.stages.data.sources.names import BUILDERS, has_wildcards, kind_of, labels, matches, type_of
+from tunemill.stages.data.sources.looks import faults_of_source, splits_of_source
+from tunemill.stages.data.sources.names import (
+    BUILDERS,
+    has_wildcards,
+    kind_of,
+    labels,
+    last_part,
+    matches,
+    type_of,
+)
+from tunemill.stages.data.sources.selection import default_split
 from tunemill.stages.data.sources.split import Part, parse_split
+from tunemill.stages.data.sources.splits_by_name import surprise
 from tunemill.stages.declaration import (
     ConflictError,
     DataSource,
@@ -17,6 +27,7 @@ from tunemill.stages.declaration import (
     EntryMark,
     Fault,
     GraphMark,
+    Idle,
     Runtime,
     SourceMark,
     StageConfig,
@@ -203,6 +214,19 @@ class SourceKeys(StageConfig):
         yield from super().faults()
         for key, reason in faults_of_source(self.path, self.files, self.ds_type):
             yield Fault(key, reason)
+
+    def left_out(self) -> Iterator[Idle]:
+        """Files of a local folder that are not read, where their names do not plainly say why."""
+        splits = None if self.files or self.name else splits_of_source(self.path, self.ds_type)
+        if splits is not None and (note := surprise(splits, self.read_splits(splits.files))):
+            yield Idle("path", f"{last_part(self.path)}: {note}")
+
+    def read_splits(self, names: Collection[str]) -> frozenset[str]:
+        """Those of the splits of a source that rows are taken of."""
+        if self.parts:
+            return frozenset(part.name for part in self.parts)
+        name = default_split(names, held_out=self.held_out)
+        return frozenset() if name is None else frozenset({name})
 
     def semantic(self) -> dict[str, Any]:
         """As in the base class, with the names of several files: they stand in the result.

@@ -4,12 +4,15 @@ The library is imported where it is needed: reading a plain file goes without it
 """
 
 import dataclasses
+import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tunemill.resources.protocols import HUB_DATASETS
+from tunemill.resources.protocols import HUB_DATASETS, WILDCARDS
 from tunemill.stages.data.sources.arrow_values import BATCH_ROWS, check_columns, rows_of
 from tunemill.stages.data.sources.keys import SourceKeys
 from tunemill.stages.data.sources.names import hub_name
@@ -22,6 +25,11 @@ def saved_folder(folder: Path, place: str, title: str) -> RowSource:
     """What `save_to_disk` wrote: one dataset, or one for each split. Raises SourceError where it is damaged."""
     from datasets import Dataset, load_from_disk
 
+    if "::" in str(folder):
+        raise SourceError(
+            f"path: {place} was written by save_to_disk, and the datasets library takes :: for the inside of an "
+            "archive; rename the folder"
+        )
     try:
         found = load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -32,8 +40,27 @@ def saved_folder(folder: Path, place: str, title: str) -> RowSource:
 
 def folder_with_card(folder: Path, config: SourceKeys, title: str, scratch: Path) -> RowSource:
     """A folder of files, arranged by its dataset card or by `name`."""
-    tables = _load(str(folder), config, scratch, title=title)
+    with _plainly_named(folder) as place:
+        tables = _load(str(place), config, scratch, title=title)
     return RowSource(title, "folder with a dataset card", _splits(title, tables))
+
+
+@contextmanager
+def _plainly_named(folder: Path) -> Iterator[Path]:
+    """The folder by a name that the library takes for no pattern, and for no path inside of an archive (`::`).
+
+    Where it has none there are links to its files: the library follows one to the folder itself.
+    """
+    if not WILDCARDS.search(str(folder)) and "::" not in str(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="tunemill-") as parent:
+        for around, _, names in os.walk(folder):
+            inside = Path(parent) / Path(around).relative_to(folder)
+            inside.mkdir(exist_ok=True)
+            for name in names:
+                (inside / name).symlink_to(Path(around) / name)
+        yield Path(parent)
 
 
 def hub_dataset(config: SourceKeys, scratch: Path) -> RowSource:

@@ -3,10 +3,13 @@
 import os
 import re
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 from tunemill.stages.data.sources.names import kind_of, last_part, type_of
+from tunemill.stages.data.sources.splits_by_name import Splits, data_files, names_below, splits_of
+from tunemill.stages.data.sources.zips import MAGIC as ZIP
+from tunemill.stages.data.sources.zips import fault_of_zip
+from tunemill.stages.errors import SourceError
 
 CARD = "README.md"
 SAVED = ("state.json", "dataset_dict.json")
@@ -15,7 +18,7 @@ MOST_ENTRIES = 20_000
 TYPES = "json, csv, tsv, parquet, arrow or text"
 # The first bytes of files that say themselves what they are.
 PARQUET = b"PAR1"
-PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")
+PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", *ZIP)
 
 
 def is_saved(folder: Path) -> bool:
@@ -56,6 +59,8 @@ def fault_of_file(path: Path, ds_type: str | None, *, is_alone: bool) -> str | N
         return f"{path}: {error.strerror}"
     if size == 0 and is_alone:
         return f"{path} is empty; it has no rows"
+    if start.startswith(ZIP) and (reason := fault_of_zip(path)) is not None:
+        return f"{path}: {reason}"
     if ds_type == "parquet" and not start.startswith((PARQUET, *PACKED)):
         return f"{path} is no Parquet file: it does not begin with {PARQUET.decode()}; set ds_type to what it holds"
     return None
@@ -66,7 +71,7 @@ def fault_of_folder(folder: Path, ds_type: str | None) -> str | None:
     try:
         if is_saved(folder) or has_card_with_configs(folder):
             return None
-        names = list(islice(_names(folder), MOST_ENTRIES))
+        names = names_below(folder, MOST_ENTRIES)
     except OSError as error:
         return f"{folder}: {error.strerror}"
     if len(names) >= MOST_ENTRIES:
@@ -79,6 +84,10 @@ def fault_of_folder(folder: Path, ds_type: str | None) -> str | None:
             f"{folder} holds no data files, such as .jsonl, .csv, .parquet, .arrow or .txt (it holds "
             f"{', '.join(others)}); name another folder, or set ds_type: {TYPES}"
         )
+    try:
+        splits_of(data_files(names, ds_type))
+    except SourceError as error:
+        return str(error)
     return None
 
 
@@ -98,8 +107,16 @@ def faults_of_source(path: str, files: list[str], ds_type: str | None) -> Iterat
             yield ("data_files" if files else "path"), fault
 
 
-def _names(folder: Path) -> Iterator[str]:
-    """Every file below a folder that is not hidden."""
-    for _, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (name for name in names if not name.startswith(".") and name != CARD)
+def splits_of_source(path: str, ds_type: str | None) -> Splits | None:
+    """The files of a local folder by splits; None for what is none, is too large, or has its own way to say it."""
+    folder = Path(path)
+    if kind_of(path) != "local" or not folder.is_absolute() or not os.path.isdir(path):  # noqa: PTH112
+        return None
+    try:
+        if is_saved(folder) or has_card_with_configs(folder):
+            return None
+        names = names_below(folder, MOST_ENTRIES)
+        return splits_of(data_files(names, ds_type)) if len(names) < MOST_ENTRIES else None
+    except (OSError, SourceError):
+        # That is said of it as a fault.
+        return None

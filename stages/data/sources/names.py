@@ -29,6 +29,13 @@ EXTENSIONS = {
 }
 # Not looked at to unpack a file (its first bytes tell), only to see the extension before them.
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+# Files that the datasets library never takes for data.
+BESIDE_DATA = frozenset({
+    "README.md", "config.json", "dataset_info.json", "dataset_infos.json", "dummy_data.zip", "dataset_dict.json",
+})  # fmt: skip
+# What systems leave in folders and archives. A `._name` holds what macOS knows of the file `name`.
+LITTER = frozenset({".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini"})
+MAC_FOLDER, MAC_SHADOW = "__MACOSX", "._"
 # What a pattern may lead through.
 MOST_ENTRIES = 50_000
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -76,6 +83,22 @@ def type_of(name: str) -> str | None:
     return EXTENSIONS.get(path.suffix)
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file (or, ending in a slash, a folder) is what macOS or Windows leave beside those that are meant."""
+    *folders, file = name.split("/")
+    return MAC_FOLDER in folders or file.startswith(MAC_SHADOW) or file.lower() in LITTER
+
+
+def is_left_alone(name: str) -> bool:
+    """Whether a file (or, ending in a slash, a folder) is none of data: hidden, of a tool's, or litter.
+
+    Folders of tools begin with two underscores, as `__pycache__`.
+    """
+    *folders, file = name.split("/")
+    hidden = any(part.startswith(".") and part not in (".", "..") for part in (*folders, file))
+    return hidden or any(folder.startswith("__") for folder in folders) or is_litter(name)
+
+
 def labels(names: list[str]) -> list[str]:
     """Names for several files by which they can be told apart: as few of the last parts as are needed.
 
@@ -95,7 +118,8 @@ def labels(names: list[str]) -> list[str]:
 def matches(pattern: str) -> list[str]:
     """What a pattern of absolute paths names and is no folder, sorted; the pattern itself where there is nothing.
 
-    `**` stands for any folders, at the end for every file below. Raises ValueError for a pattern that leads through
+    `**` stands for any folders, at the end for every file below. A part that is the name of something there is that
+    name, whatever it could stand for; litter is named by no pattern. Raises ValueError for a pattern that leads through
     too many files to look at.
     """
     if not Path(pattern).is_absolute() or not WILDCARDS.search(pattern) or os.path.lexists(pattern):
@@ -105,15 +129,16 @@ def matches(pattern: str) -> list[str]:
     pending = [(os.sep, Path(pattern).parts[1:])]
     while pending:
         folder, (part, *rest) = pending.pop()
-        if part == "**":
-            pending += [(folder, tuple(rest))] if rest else []
-        elif not WILDCARDS.search(part):
-            place = os.path.join(folder, part)
+        place = os.path.join(folder, part)
+        is_there = os.path.lexists(place)
+        if is_there or not WILDCARDS.search(part):
             if rest:
                 pending.append((place, tuple(rest)))
-            elif os.path.lexists(place) and not os.path.isdir(place):
+            elif is_there and not os.path.isdir(place):
                 found.add(place)
             continue
+        if part == "**" and rest:
+            pending.append((folder, tuple(rest)))
         for entry in _entries(folder):
             if next(entries) > MOST_ENTRIES:
                 raise ValueError(
@@ -139,10 +164,10 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def _entries(folder: str) -> Iterator["os.DirEntry[str]"]:
-    """What a folder holds; nothing where it cannot be listed."""
+    """What a folder holds but litter; nothing where it cannot be listed."""
     try:
         with os.scandir(folder) as listing:
-            yield from listing
+            yield from (entry for entry in listing if entry.name != MAC_FOLDER and not is_litter(entry.name))
     except (OSError, ValueError):
         # It is not there, or too long for a path; reading it will say so.
         return

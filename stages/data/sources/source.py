@@ -7,7 +7,7 @@ from pathlib import Path
 from tunemill.resources.protocols import protocol_of
 from tunemill.stages.data.sources.fetch import fetch
 from tunemill.stages.data.sources.files import row_file
-from tunemill.stages.data.sources.folder import files_of_folder
+from tunemill.stages.data.sources.folder import all_of_folder, row_files, splits_of_folder
 from tunemill.stages.data.sources.keys import SourceKeys
 from tunemill.stages.data.sources.library import (
     folder_with_card,
@@ -17,6 +17,7 @@ from tunemill.stages.data.sources.library import (
 from tunemill.stages.data.sources.looks import has_card_with_configs, is_saved, unread_extension
 from tunemill.stages.data.sources.names import kind_of, labels, last_part
 from tunemill.stages.data.sources.rows import RowFile, RowSource
+from tunemill.stages.data.sources.splits_by_name import told
 from tunemill.stages.errors import SettingError, SourceError
 from tunemill.stages.report import Report
 
@@ -32,11 +33,11 @@ def open_source(config: SourceKeys, scratch: Path, report: Report) -> RowSource:
         return _listed_files(config, config.files, scratch, report)
     if kind_of(config.path) == "url":
         path = fetch(config.path, scratch / "fetched", report)
-        return replace(_local(path, config, config.path, scratch), kind=protocol_of(config.path))
-    return _local(Path(config.path), config, config.path, scratch)
+        return replace(_local(path, config, config.path, scratch, report), kind=protocol_of(config.path))
+    return _local(Path(config.path), config, config.path, scratch, report)
 
 
-def _local(path: Path, config: SourceKeys, place: str, scratch: Path) -> RowSource:
+def _local(path: Path, config: SourceKeys, place: str, scratch: Path, report: Report) -> RowSource:
     """The file or folder at `path`; `place` is what the config calls it."""
     title = last_part(place)
     if path.is_file():
@@ -50,7 +51,11 @@ def _local(path: Path, config: SourceKeys, place: str, scratch: Path) -> RowSour
         return saved_folder(path, place, title)
     if config.name is not None or has_card_with_configs(path):
         return folder_with_card(path, config, title, scratch / "library")
-    return RowSource(title, "folder", files_of_folder(path, config.ds_type, place, scratch / "unpacked"))
+    splits = splits_of_folder(path, config.ds_type, place)
+    files = row_files(path, splits.files, config.ds_type, place, scratch / "unpacked")
+    if note := told(splits, config.read_splits(splits.files)):
+        report.log(f"{title}: {note}")
+    return RowSource(title, "folder", files)
 
 
 def _refuse_name(config: SourceKeys, reason: str) -> None:
@@ -70,8 +75,9 @@ def _listed_files(config: SourceKeys, names: list[str], scratch: Path, report: R
         elif not path.is_dir():
             raise missing(path)
         else:
-            inner = files_of_folder(path, config.ds_type, name, scratch / "unpacked")
-            for file in (file for part in inner.values() for file in part):
+            # Who lists files means all of them, whatever split their names speak of.
+            inner = all_of_folder(path, config.ds_type, name).files
+            for file in row_files(path, inner, config.ds_type, name, scratch / "unpacked")["train"]:
                 inside = "/".join(part for part in (label, file.name) if part)
                 files.append(replace(file, name=inside, shown=inside or file.shown))
     title = last_part(names[0]) if len(names) == 1 else f"{len(names)} data_files"

@@ -5,7 +5,6 @@ import gzip
 import io
 import lzma
 import shutil
-import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,19 +14,19 @@ from typing import IO, Any, cast
 
 import pyarrow as pa
 
+from tunemill.stages.data.sources import zips
+from tunemill.stages.data.sources.zips import only_member
+
 READ_SIZE = 1 << 20
 MAGIC = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bz2",
     b"\xfd7zXZ\x00": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
-    b"PK\x03\x04": "zip",
+    **dict.fromkeys(zips.MAGIC, "zip"),
 }
 # After `BZh` and a digit comes the first block, or the end of an empty file.
 BZ2_BLOCKS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
-
-ENCRYPTED = 1
-ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
 
 class UnreadableError(ValueError):
@@ -41,7 +40,7 @@ DAMAGES = (
     EOFError,
     zlib.error,
     lzma.LZMAError,
-    zipfile.BadZipFile,
+    *zips.DAMAGES,
     pa.ArrowException,
 )
 
@@ -64,8 +63,12 @@ def unpacked(path: Path) -> Iterator[IO[bytes]]:
         with path.open("rb", buffering=READ_SIZE) as file:
             yield file
     elif packing == "zip":
-        with zipfile.ZipFile(path) as archive, archive.open(_only_member(archive)) as member:
-            yield io.BufferedReader(cast("io.RawIOBase", member), READ_SIZE)
+        with zipfile.ZipFile(path) as archive:
+            found = only_member(archive)
+            if isinstance(found, str):
+                raise UnreadableError(found)
+            with archive.open(found) as member:
+                yield io.BufferedReader(cast("io.RawIOBase", member), READ_SIZE)
     elif packing == "zstd":
         with pa.CompressedInputStream(pa.OSFile(str(path), "rb"), "zstd") as stream:
             yield io.BufferedReader(cast("io.RawIOBase", stream), READ_SIZE)
@@ -84,21 +87,3 @@ def unpacked_copy(path: Path, scratch: Path) -> Path:
     with unpacked(path) as source, target.open("wb") as copy:
         shutil.copyfileobj(source, copy, READ_SIZE)
     return target
-
-
-def _only_member(archive: zipfile.ZipFile) -> str:
-    """The name of the one file in a zip. Raises UnreadableError where there are more, or it cannot be read."""
-    members = [item for item in archive.infolist() if not item.is_dir()]
-    if len(members) != 1:
-        raise UnreadableError(f"a zip of {len(members)} files; unpack it and name its folder")
-    member = members[0]
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG):
-        raise UnreadableError("a zip of a link or another special file; pack the file itself")
-    if member.flag_bits & ENCRYPTED:
-        raise UnreadableError("a zip with a password; unpack it and name the file")
-    if member.compress_type not in ZIP_METHODS:
-        raise UnreadableError(
-            "a zip with a compression that cannot be read here; unpack it and name the file"
-        )
-    return member.filename
