@@ -2,27 +2,25 @@
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
-import pyarrow as pa
 
 from tunemill.stages.data.dataset.config import DatasetConfig
+from tunemill.stages.data.dataset.row_writer import RowWriter
 from tunemill.stages.data.dataset.shards import Numbers, rows_of_shard, write_in_order
 from tunemill.stages.data.rows.bad_rows import BadRows
-from tunemill.stages.data.rows.columns import column
-from tunemill.stages.data.sources.json_text import json_text, loose_text
-from tunemill.stages.data.sources.rows import Row, RowSource
-from tunemill.stages.data.sources.selection import check_splits, default_parts, rows_of
+from tunemill.stages.data.sources.blocks import blocks_of_ranges
+from tunemill.stages.data.sources.rows import Block, RowSource
+from tunemill.stages.data.sources.selection import check_splits, default_parts
 from tunemill.stages.data.sources.source import open_source
 from tunemill.stages.data.sources.split import Range, choose_ranges, count_rows
 from tunemill.stages.errors import RowError, RowPlace
 from tunemill.stages.report import Report, Workspace
 
-COLUMNS = [("row", pa.string()), ("line", pa.int64()), ("file", pa.string())]
-BATCH_ROWS = 1024
-BATCH_CHARACTERS = 1 << 24
 LISTED_FILES = 50
 
 
@@ -76,72 +74,41 @@ def write_rows(
     counts: Counter[str] = Counter({file.shown: 0 for file in files.values()})
     wanted = None if only is None else np.isin(np.arange(int(only.max(initial=-1)) + 1), only)
     numbers: list[int] = []
-    with RowWriter(target, unit) as writer:
-        for index, (file, position, row) in enumerate(rows_of(source, ranges)):
-            if wanted is not None and (index >= len(wanted) or not wanted[index]):
-                continue
-            number = row.number if file.unit == unit else position
-            try:
-                text = text_of(row)
-            except ValueError as error:
-                given = loose_text(row.value) if row.problem is None else row.text
-                bad.add(RowPlace(file.shown, unit, number), str(error), given)
-                continue
-            bad.add_good(1)
-            if bad.stops:
-                continue
-            counts[file.shown] += 1
-            if only is not None:
-                numbers.append(index)
-            if writer.add(text, number, "" if nameless else file.name):
-                report.progress(counts.total(), None, "rows")
+    before = 0
+    with RowWriter(target, unit, lambda count: report.progress(count, None, "rows")) as writer:
+        for file, first, block in blocks_of_ranges(source, ranges):
+            rows = block.rows
+            places = block.numbers if file.unit == unit else range(first, first + len(rows))
+            kept: Sequence[int] = range(len(rows))
+            if wanted is not None:
+                kept = np.flatnonzero(wanted[before : before + len(rows)]).tolist()
+            if not block.is_whole:
+                kept = _good(block, kept, places, file.shown, unit, bad)
+            if len(kept) < len(rows):
+                rows, places = [rows[index] for index in kept], [places[index] for index in kept]
+            bad.add_good(len(kept))
+            if not bad.stops:
+                counts[file.shown] += len(kept)
+                if only is not None:
+                    numbers += [before + index for index in kept]
+                writer.add(cast("Sequence[bytes]", rows), places, "" if nameless else file.name)
+            before += len(block.rows)
     return counts, np.array(numbers, dtype=np.int64)
 
 
-class RowWriter:
-    """Writes rows to an Arrow file in batches. `unit` says what the rows' numbers count."""
-
-    def __init__(self, target: Path, unit: str) -> None:
-        self.schema = pa.schema(COLUMNS, metadata={"unit": unit})
-        self.columns: tuple[list[str | int], ...] = ([], [], [])
-        self.characters = 0
-        self.sink = pa.OSFile(str(target), "wb")
-        self.writer = pa.ipc.new_file(self.sink, self.schema)
-
-    def add(self, text: str, number: int, file: str) -> bool:
-        """Take a row. Returns whether a batch has been written."""
-        row: tuple[str | int, ...] = (text, number, file)
-        for values, value in zip(self.columns, row, strict=True):
-            values.append(value)
-        self.characters += len(text)
-        full = len(self.columns[0]) >= BATCH_ROWS or self.characters >= BATCH_CHARACTERS
-        if full:
-            self._flush()
-        return full
-
-    def _flush(self) -> None:
-        if self.columns[0]:
-            columns = [
-                column(values, field.type) for values, field in zip(self.columns, self.schema, strict=True)
-            ]
-            self.writer.write_batch(pa.record_batch(columns, schema=self.schema))
-        self.columns = ([], [], [])
-        self.characters = 0
-
-    def __enter__(self) -> "RowWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        self.writer.close()
-        self.sink.close()
-
-
-def text_of(row: Row) -> str:
-    """The row as JSON text. Raises ValueError where it cannot be one."""
-    if row.problem is not None:
-        raise ValueError(row.problem)
-    return json_text(row.value)
+def _good(
+    block: Block, kept: Sequence[int], places: Sequence[int], file: str, unit: str, bad: BadRows
+) -> list[int]:
+    """Which of the rows `kept` of a block can be used; the others are bad rows."""
+    good = []
+    for index in kept:
+        row = block.rows[index]
+        if isinstance(row, bytes):
+            good.append(index)
+        else:
+            assert row.problem is not None, "a row without a problem has a text"
+            bad.add(RowPlace(file, unit, places[index]), row.problem, row.text)
+    return good
 
 
 def nothing(config: DatasetConfig, source: RowSource, rejected: int) -> str:

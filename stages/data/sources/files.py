@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tunemill.stages.data.sources.csv_files import csv_rows
+from tunemill.stages.data.sources.json_blocks import json_line_blocks
 from tunemill.stages.data.sources.json_layout import Layout, layout_of
 from tunemill.stages.data.sources.json_lines import count_lines, json_lines
 from tunemill.stages.data.sources.json_stream import json_array, json_objects
@@ -38,13 +39,15 @@ def row_file(path: Path, ds_type: str, name: str, shown: str, place: str, scratc
     unit = "line" if ds_type in LINES or layout == "lines" else "row"
     read, count = _reader(path, ds_type, layout, scratch)
 
-    def guarded(skip: int) -> Iterator[Row]:
+    def guarded(read: Callable[[int], Iterator[T]], skip: int) -> Iterator[T]:
         try:
             yield from read(skip)
         except DAMAGES as error:
             raise damaged(place, ds_type, error) from None
 
-    return RowFile(name, shown, unit, guarded, cache(partial(_checked, place, ds_type, count)))
+    blocks = partial(guarded, partial(json_line_blocks, path)) if layout == "lines" else None
+    counted = cache(partial(_checked, place, ds_type, count))
+    return RowFile(name, shown, unit, partial(guarded, read), counted, blocks)
 
 
 def damaged(place: str, ds_type: str, error: Exception) -> SourceError:

@@ -27,6 +27,11 @@ def plain(line: bytes) -> bytes:
     return line.removeprefix(BOM).strip()
 
 
+def is_blank(line: bytes) -> bool:
+    """Whether `plain` leaves nothing of a line."""
+    return line.isspace() or (line.startswith(BOM) and not plain(line))
+
+
 def row_of_line(number: int, text: bytes) -> Row:
     """The row on a line that is not blank."""
     try:
@@ -41,4 +46,4 @@ def row_of_line(number: int, text: bytes) -> Row:
 def count_lines(path: Path) -> int:
     """How many lines are not blank."""
     with unpacked(path) as file:
-        return sum(1 for line in file if plain(line))
+        return sum(1 for line in file if not is_blank(line))

@@ -1,0 +1,108 @@
+"""Writes rows as Arrow batches, each while the rows of the next one are read."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+COLUMNS = [("row", pa.string()), ("line", pa.int64()), ("file", pa.string())]
+BATCH_ROWS = 1024
+BATCH_CHARACTERS = 1 << 24
+
+
+class RowWriter:
+    """Writes rows to an Arrow file. `unit` says what their numbers count; `tell` is told how many are written.
+
+    A batch has 1024 rows, or as many as it takes to have 2^24 characters.
+    """
+
+    def __init__(self, target: Path, unit: str, tell: Callable[[int], None]) -> None:
+        self.written = 0
+        self._schema = pa.schema(COLUMNS, metadata={"unit": unit})
+        self._tell = tell
+        self._texts: list[bytes] = []
+        self._numbers: list[int] = []
+        self._files: list[bytes] = []
+        # Bytes are as many as characters or more, so characters are only counted where the bytes are too many.
+        self._size, self._counts_characters = 0, False
+        self._sink = pa.OSFile(str(target), "wb")
+        self._writer = pa.ipc.new_file(self._sink, self._schema)
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._writing: Future[None] | None = None
+
+    def add(self, texts: Sequence[bytes], numbers: Sequence[int], file: str) -> None:
+        """Take rows: their texts in UTF-8, their numbers, and the file that all of them are from."""
+        start = 0
+        while start < len(texts):
+            part = texts[start : start + BATCH_ROWS - len(self._texts)]
+            part = part[: self._fitting(part)]
+            self._texts += part
+            self._numbers += numbers[start : start + len(part)]
+            self._files += [file.encode()] * len(part)
+            start += len(part)
+            if len(self._texts) == BATCH_ROWS or self._size >= BATCH_CHARACTERS:
+                self._flush()
+                self._tell(self.written)
+
+    def _fitting(self, texts: Sequence[bytes]) -> int:
+        """How many of the texts fill the batch, or all."""
+        if not self._counts_characters:
+            size = self._size + sum(map(len, texts))
+            if size < BATCH_CHARACTERS:
+                self._size = size
+                return len(texts)
+            self._size, self._counts_characters = sum(map(_characters, self._texts)), True
+        for count, text in enumerate(texts, 1):
+            self._size += _characters(text)
+            if self._size >= BATCH_CHARACTERS:
+                return count
+        return len(texts)
+
+    def _flush(self) -> None:
+        if not self._texts:
+            return
+        numbers = pa.py_buffer(np.array(self._numbers, np.int64))
+        columns = [
+            string_array(self._texts),
+            pa.Array.from_buffers(pa.int64(), len(self._numbers), [None, numbers]),
+            string_array(self._files),
+        ]
+        batch = pa.record_batch(columns, schema=self._schema)
+        self._wait()
+        self._writing = self._thread.submit(self._writer.write_batch, batch)
+        self.written += len(self._texts)
+        self._texts, self._numbers, self._files = [], [], []
+        self._size, self._counts_characters = 0, False
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+    def __enter__(self) -> "RowWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._flush()
+            self._wait()
+        finally:
+            self._thread.shutdown()
+            self._writer.close()
+            self._sink.close()
+
+
+def string_array(texts: Sequence[bytes]) -> pa.StringArray:
+    """Texts in UTF-8 as an array of strings. (What makes arrays of lists imports pandas, for 50 MiB.)"""
+    ends = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=ends[1:])
+    assert ends[-1] < 1 << 31, "an array of strings has less than 2 GiB"
+    return pa.StringArray.from_buffers(
+        len(texts), pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(texts))
+    )
+
+
+def _characters(text: bytes) -> int:
+    return len(text) if text.isascii() else len(text.decode())
