@@ -71,4 +71,4 @@ def _said(text: str, turn: TurnSource) -> Said:
     more = any(value for name, value in turn.value.items() if name not in ("role", "content"))
     if more or not isinstance(content, str):
         return Said(0, len(text.rstrip()))
-    return said_in(text, content)
+    return said_in(text, content, ends=True)

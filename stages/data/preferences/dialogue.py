@@ -138,8 +138,8 @@ def _check_repeated(side: _Side, field: str, asked: Sequence[Message]) -> None:
             f"field {side.field!r} begins with a system message that field {field!r} does not have"
         )
     raise BadRowError(
-        f"field {side.field!r} has {len(before)} messages before its last one, and they are not those of field "
-        f"{field!r}: an answer is one message, behind the conversation that it answers or alone"
+        f"field {side.field!r} has {counted(len(before))} before its last one, which field {field!r} does not end "
+        "with: an answer is one message, behind the conversation that it answers or alone"
     )
 
 
@@ -171,6 +171,10 @@ def _difference(one: _Side, other: _Side) -> str:
         )
     left = [len(side.turns) - place for side in (one, other)]
     return (
-        f"behind the {place} messages that they have in common, field {one.field!r} has {left[0]} messages and field "
-        f"{other.field!r} {left[1]}: an answer is one message"
+        f"behind the {counted(place)} that they have in common, field {one.field!r} has {counted(left[0])} and field "
+        f"{other.field!r} {counted(left[1])}: an answer is one message"
     )
+
+
+def counted(messages: int) -> str:
+    return "1 message" if messages == 1 else f"{messages} messages"

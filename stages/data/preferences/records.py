@@ -66,20 +66,25 @@ class Kit:
     render_opened: Render
 
 
-def said_in(text: str, content: str, start: int = 0) -> Said:
-    """Where a content stands in a text from `start` on; nowhere if it is blank.
+def said_in(text: str, content: str, *, ends: bool) -> Said:
+    """Where a content stands in a text; nowhere if it is blank.
 
     White space before it does not count, that behind it as far as it came out. Where the content does not come out as
-    it is, all from `start` on counts.
+    it is, all counts. With `ends` what the text has behind the content is an end of turn: a content that is nothing
+    else says nothing.
     """
-    core = content.strip()
+    core, nothing = content.strip(), Said(len(text), len(text))
+    found = text.find(core)
     if not core:
-        return Said(len(text), len(text))
-    found = text.find(core, start)
+        return nothing
     if found < 0:
-        return Said(start, len(text.rstrip()))
-    behind = content[len(content.rstrip()) :]
-    return Said(found, found + len(core) + len(common_start(behind, text[found + len(core) :])))
+        return Said(0, len(text.rstrip()))
+    behind = text[found + len(core) :]
+    end = behind.strip()
+    if ends and end and not core.replace(end, "").strip():
+        return nothing
+    own = content[len(content.rstrip()) :]
+    return Said(found, found + len(core) + len(common_start(own, behind)))
 
 
 def common_start(*texts: str) -> str:

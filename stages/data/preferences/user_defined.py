@@ -22,7 +22,7 @@ def pair(config: PreferencesConfig, _kit: Kit) -> Reader:
         rejected = text_field(row, formats.field_rejected, required=True)
         better = ready_text("chosen", formats.chosen_format.format(chosen=chosen))
         worse = ready_text("rejected", formats.rejected_format.format(rejected=rejected))
-        said = said_in(better, chosen), said_in(worse, rejected)
+        said = said_in(better, chosen, ends=False), said_in(worse, rejected, ends=False)
         return Pair(prompt_of(formats, row), better, worse, said)
 
     return read
@@ -36,7 +36,7 @@ def rated(config: PreferencesConfig, _kit: Kit) -> Reader:
         completion = text_field(row, formats.field_completion, required=True)
         text = ready_text("completion", formats.completion_format.format(completion=completion))
         label = label_field(row, formats.field_label)
-        return Rated(prompt_of(formats, row), text, label, said_in(text, completion))
+        return Rated(prompt_of(formats, row), text, label, said_in(text, completion, ends=False))
 
     return read
 

@@ -47,7 +47,7 @@ class Wording:
     def answer(self, text: str) -> tuple[str, Said]:
         """An answer with its end of turn, and what of it is said."""
         written = f"{text}{self.close}"
-        return written, said_in(written, text)
+        return written, said_in(written, text, ends=True)
 
     def pair(self, turns: Sequence[Message], chosen: str, rejected: str) -> Pair:
         """A pair of answers to the turns."""

@@ -40,11 +40,16 @@ def likeness(config: StageConfig, rows: Sequence[Row], all_bad: bool, reads: Rea
         shapes = shapes_of(some, guesses=all_bad)
         if reads.first:
             shapes.sort(key=lambda shape: shape.goal not in reads.goals)
+        is_known = False
         for shape in shapes:
             keys: Keys | None = shape.keys_for(some)
             is_own = shape.goal in reads.goals
             if keys is not None and is_own:
+                is_known = True
                 keys = reads.tried(keys, some) if differs(config, keys) else None
+            elif is_known and reads.first:
+                # They are what the stage reads, and something else is wrong with them.
+                keys = None
             if keys is not None:
                 is_many = len(some) > 1
                 named = (

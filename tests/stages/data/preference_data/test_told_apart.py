@@ -161,3 +161,17 @@ def test_other_special_tokens_are_answers(tmp_path):
     rows = [{"prompt": "Q", "chosen": "<|reserved_special_token_0|>", "rejected": "<|start_header_id|>"}]
     _, figures, _ = put_together(tmp_path, rows, "llama3")
     assert figures == (1, 0, 0, 0)
+
+
+def test_the_end_of_turn_of_a_template_of_ones_own_says_nothing(tmp_path):
+    own = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}[over]\n{% endfor %}"
+    row = {"messages": "Q", "chosen": "yes", "rejected": "no"}
+    rows = [
+        row,
+        {**row, "rejected": "[over]\n"},
+        {**row, "rejected": "[over][over]"},
+        {**row, "rejected": "over"},
+    ]
+    keys = {"type": "chat_template.default", "chat_template_jinja": own}
+    _, figures, _ = put_together(tmp_path, rows, keys=keys)
+    assert figures[:3] == (2, 0, 2)

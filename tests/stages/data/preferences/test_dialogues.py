@@ -33,17 +33,17 @@ BAD = {
     "different earlier answers": (
         [WHY, SO, WHO, SO],
         [WHY, NO, WHO, NO],
-        "behind the 1 messages that they have in common, field 'chosen' has 3 messages and field 'rejected' 3",
+        "behind the 1 message that they have in common, field 'chosen' has 3 messages and field 'rejected' 3 m",
     ),
     "two turns of the assistant": (
         [WHY, SO, HM],
         [WHY, NO],
-        "field 'chosen' has 2 messages and field 'rejected' 1",
+        "field 'chosen' has 2 messages and field 'rejected' 1 m",
     ),
     "turns of which one is left": (
         [WHY, SO],
         [WHY, NO, WHO, HM],
-        "field 'chosen' has 1 messages and field 'rejected' 3",
+        "field 'chosen' has 1 message and field 'rejected' 3 m",
     ),
     "an end of the user": (
         [WHY, SO, WHO],
@@ -132,7 +132,11 @@ def test_answers_that_repeat_the_messages_or_do_not(chosen, rejected, tmp_path):
 @pytest.mark.parametrize(
     ("messages", "chosen", "reason"),
     [
-        ([WHY], [WHO, SO], "field 'chosen' has 1 messages before its last one, and they are not those of"),
+        (
+            [WHY],
+            [WHO, SO],
+            "field 'chosen' has 1 message before its last one, which field 'messages' does not end with",
+        ),
         ([WHY], [SO, WHO, HM], "field 'chosen' has 2 messages before its last one"),
         ([WHY], [WHY, SO, HM], "field 'chosen' has 2 messages before its last one"),
         (
@@ -141,7 +145,7 @@ def test_answers_that_repeat_the_messages_or_do_not(chosen, rejected, tmp_path):
             "field 'chosen' begins with a system message that field 'messages' does not",
         ),
         ([WHY], WHO, "field 'chosen' ends with a message of the role 'user'"),
-        ("Why?", [WHO, SO], "they are not those of field 'messages'"),
+        ("Why?", [WHO, SO], "which field 'messages' does not end with"),
         ([WHY], [WHY], "field 'chosen' ends with a message of the role 'user'"),
     ],
 )

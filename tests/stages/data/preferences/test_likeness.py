@@ -56,3 +56,15 @@ def test_a_damaged_row_is_not_taken_for_another_kind(tmp_path):
     rows = [{"prompt": text, "chosen": "b", "rejected": "c"} for text in ("a", "")]
     with pytest.raises(RowError, match=r"the dataset:2: its prompt is empty\n`pipeline: {bad_rows: skip}`"):
         prepare(tmp_path, rows, rl="orpo")
+
+
+@pytest.mark.parametrize("name", ["chat_template.argilla_chat", "chatml.argilla_chat", "chatml.ultra"])
+def test_pairs_with_another_fault_are_not_taken_for_others(name, tmp_path):
+    def turns(question, answer):
+        return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+    rows = [{"chosen": turns("Why?", "So."), "rejected": turns("Who?", "No.")}]
+    with pytest.raises(RowError) as caught:
+        prepare(tmp_path, rows, type=name)
+    assert "answer different conversations" in str(caught.value)
+    assert "reward" not in str(caught.value) and "look" not in str(caught.value)
