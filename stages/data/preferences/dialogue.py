@@ -177,4 +177,5 @@ def _difference(one: _Side, other: _Side) -> str:
 
 
 def counted(messages: int) -> str:
+    """A number of messages, in words."""
     return "1 message" if messages == 1 else f"{messages} messages"
