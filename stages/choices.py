@@ -33,12 +33,13 @@ def rule(given: str, accepted: Sequence[str]) -> str:
 def nearest(given: str, accepted: Sequence[str], count: int = 1) -> list[str]:
     """The accepted values that are close to what was given; case and dashes do not count.
 
-    Those that go on where it ends come first, then the closest.
+    The same one comes first, then those that go on where it ends, then the closest.
     """
     plain = {_plain(value): value for value in accepted}
     near = difflib.get_close_matches(_plain(given), list(plain), n=count, cutoff=CLOSE_ENOUGH)
     begun = [name for name in plain if len(given) >= SHORTEST_START and name.startswith(f"{_plain(given)}_")]
-    return [plain[name] for name in dict.fromkeys([*begun, *near])][:count]
+    same = [_plain(given)] if _plain(given) in plain else []
+    return [plain[name] for name in dict.fromkeys([*same, *begun, *near])][:count]
 
 
 def _plain(text: str) -> str:

@@ -280,12 +280,16 @@ def problems_of(
     """Pydantic's errors as problems at their places in the YAML: one for each value."""
     found: list[Problem] = []
     of_values: dict[KeyPath, list[ErrorDetails]] = {}
+    # Where a value is of one kind and wrong in itself, it does not matter that it is not of another kind.
+    explained: set[KeyPath] = set()
     for item in items:
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, ConflictError):
             compared = [places[key] for key in cause.keys]
             place = next((place for place in compared if _has(document.data, place)), compared[0])
             of_value = len(cause.keys) == 1
+            if of_value:
+                explained.add(place)
             found.append(
                 problem_at(place, document, "conflict", str(cause), cause.suggestion, of_value=of_value)
             )
@@ -304,6 +308,8 @@ def problems_of(
         else:
             of_values.setdefault(place, []).append(item)
     for place, several in of_values.items():
+        if place in explained:
+            continue
         words = words_of(several)
         found.append(problem_at(place, document, "value", words.message, words.suggestion))
     return found

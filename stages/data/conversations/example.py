@@ -196,7 +196,8 @@ def text_field(row: RowValue, name: str, *, required: bool) -> str:
     value = row.get(name)
     if value is None:
         if required:
-            raise BadRowError(f"no field {name!r}; the row has {sorted(row)}")
+            given = "it is null" if name in row else f"the row has {sorted(row)}"
+            raise BadRowError(f"no field {name!r}; {given}")
         return ""
     if isinstance(value, bool | list | dict):
         raise BadRowError(f"field {name!r} is not text but {value!r:.60}")

@@ -121,6 +121,11 @@ def describe_empty(tally: Tally, config: TrainingDataConfig) -> str:
         f"sequence_len: {config.sequence_len}, {tally.total('too short')} are shorter than min_sample_len: "
         f"{config.min_sample_len}, and {tally.total('nothing to train on')} have nothing to train on"
     )
+    if elsewhere := tally.total("other shards"):
+        counts += (
+            f"; {elsewhere} are in other shards than dataset_shard_idx: {config.dataset_shard_idx} of "
+            f"{config.dataset_shard_num}"
+        )
     truncated = tally.total("truncated")
     return f"{counts} ({truncated} were truncated)" if truncated else counts
 

@@ -218,8 +218,16 @@ def test_all_that_is_wrong_is_said_at_once_in_the_order_of_the_file(tmp_path, ca
     assert len(re.findall(r"learning_rate: ", said)) == len(re.findall(r"learning_rate: \.nan", said))
 
 
+def test_a_mapping_that_is_wrong_in_itself_is_not_also_said_to_be_no_text(project):
+    with pytest.raises(ConfigError) as caught:
+        load_pipeline(project.yaml, ["datasets[0].type={format: '{instruction} {foo}'}"])
+    assert "is not a format string that uses {instruction} and {input} only" in str(caught.value)
+    assert "must be text" not in str(caught.value)
+
+
 def test_what_is_near_is_found_whatever_its_case_and_dashes():
     assert nearest("Flash-Attention 2", ["sdpa", "flash_attention_2"]) == ["flash_attention_2"]
+    assert nearest("Alpaca", ["alpaca_chat", "alpaca"]) == ["alpaca"]
     assert nearest("xyz", ["sdpa", "eager"]) == []
     many = [f"value_{number}" for number in range(40)]
     assert "which `tunemill schema` lists" in str(ChoiceError("valu_3", many)) and "value_3" in str(

@@ -220,6 +220,8 @@ def test_bad_rows_stop_or_are_set_aside(prepare, tokens):
         RowError, match=r"(?s)2 rows of texts1.jsonl.*texts1.jsonl:2: no field 'text'.*jsonl:4: field"
     ):
         prepare(rows)
+    with pytest.raises(RowError, match="jsonl:2: no field 'text'; it is null"):
+        prepare([TEXTS[0], {"text": None}])
     data, events = prepare(rows, bad_rows="skip", shuffle_merged_datasets=False)
     assert flat(sequences(data)) == [tokens(TEXTS[0]), tokens(TEXTS[1])]
     assert (events.summary["rejected"], events.summary["empty_texts"]) == (2, 1)

@@ -173,6 +173,11 @@ def test_a_shard_is_that_of_the_datasets_library(prepare, index):
     assert names(read_arrow(data.rows)) == list(expected)
 
 
+def test_a_shard_without_rows_says_so(prepare):
+    with pytest.raises(RowError, match="; 2 are in other shards than dataset_shard_idx: 2 of 3"):
+        prepare(counted([3, 3]), dataset_shard_num=3, dataset_shard_idx=2)
+
+
 def test_the_table_says_where_rows_went(prepare):
     one = [*counted([9, 3, 1, 4]), UNTRAINED, counted([3], start=1)[0]]
     _, events = prepare(
