@@ -19,7 +19,7 @@ from tunemill.stages.artifacts import Adapter, Model, PreferenceData
 from tunemill.stages.data.conversations.encoding import Encoder
 from tunemill.stages.data.rows.collate_body import Batch, Collator, Row
 from tunemill.stages.data.rows.labels import IGNORED
-from tunemill.stages.errors import SettingError
+from tunemill.stages.errors import RowError, SettingError
 from tunemill.stages.models.positions_body import check_positions
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Workspace
@@ -187,9 +187,11 @@ def on_pairs(
         file = training_data.held_out if evaluation_data is None else evaluation_data.rows
         pairs = PairReader(training_data.rows, tokenizer, config.sequence_len)
         held_out = PairReader(file, tokenizer, config.sequence_len) if file.exists() else None
-        say_left_out(pairs, report)
+        say_left_out("pairs", pairs, report)
         longest = {"training data": pairs.longest_row}
         if held_out is not None:
+            say_left_out("held_out_pairs", held_out, report)
+            check_held_out(held_out)
             longest["held-out pairs"] = held_out.longest_row
         method = Method(
             examples=PairExamples(pairs, config.seed, config.curriculum_sampling),
@@ -203,13 +205,22 @@ def on_pairs(
     return body
 
 
-def say_left_out(pairs: PairReader, report: Report) -> None:
-    """How many pairs are not trained on, if there are any."""
+def say_left_out(which: str, pairs: PairReader, report: Report) -> None:
+    """How many of these pairs are not read, if there are any."""
     if pairs.left_out:
-        report.summary(left_out_pairs=pairs.left_out)
+        report.summary(**{f"left_out_{which}": pairs.left_out})
         report.log(
-            f"warning: {pairs.left_out} pairs are left out: with BOS and EOS, cut off after sequence_len, nothing is "
-            "left of an answer, or both are the same"
+            f"warning: {pairs.left_out} {which.replace('_', ' ')} are left out: with BOS and EOS, cut off after "
+            "sequence_len, nothing is left of an answer, or both are the same"
+        )
+
+
+def check_held_out(pairs: PairReader) -> None:
+    """Refuse held-out pairs of which none is left: their loss would be no number."""
+    if not len(pairs.numbers):
+        raise RowError(
+            f"none of the {pairs.left_out} held-out pairs is left to score: with BOS and EOS, cut off after "
+            "sequence_len, nothing is left of an answer, or both are the same. Raise sequence_len, or hold out others"
         )
 
 

@@ -8,7 +8,16 @@ from support.pairs import preference_data
 from support.tiny_tokenizer import make_tokenizer
 from transformers import AutoTokenizer
 
-from tunemill.stages.training.pairs_body import Pair, PairExamples, PairReader, collate_pairs
+from tunemill.stages.errors import RowError
+from tunemill.stages.report import Report
+from tunemill.stages.training.pairs_body import (
+    Pair,
+    PairExamples,
+    PairReader,
+    check_held_out,
+    collate_pairs,
+    say_left_out,
+)
 
 
 def pairs_of(folder: Path, rows: list[tuple[str, str, str]], tokenizer: str | None = None, longest: int = 64):
@@ -105,3 +114,14 @@ def test_no_token_of_the_prompt_alone_is_trained(tokenizer: str, prompt: str, tm
         assert said.strip().endswith(answer.strip())
         # Without its first token something of the answer is missing: no token before it is trained.
         assert len(loaded.decode(trained[1:], skip_special_tokens=True)) < len(answer)
+
+
+def test_held_out_pairs_of_which_none_is_left_are_refused(tmp_path: Path) -> None:
+    _, reader, _ = pairs_of(tmp_path, [("ab", "c", "c")])
+    with pytest.raises(RowError, match="none of the 1 held-out pairs is left to score"):
+        check_held_out(reader)
+    _, reader, _ = pairs_of(tmp_path / "good", [("ab", "c", "d")])
+    check_held_out(reader)
+    events: list[dict[str, object]] = []
+    say_left_out("held_out_pairs", reader, Report(events.append))
+    assert events == []
