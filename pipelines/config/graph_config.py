@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.resources.local import local_path
 from tunemill.resources.protocols import ADOPTED, HUB_MODELS
+from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
 from tunemill.stages.declaration import ConflictError, HubMark, Idle, StageConfig, YamlMark, not_yet
 from tunemill.stages.models.prompts import LLAMA_ADAPTER
 from tunemill.stages.models.quantization import NOT_STORED
@@ -111,6 +112,7 @@ class GraphConfig(StageConfig):
     evaluate: Annotated[list[Evaluated] | None, YamlMark("pipeline.evaluate")] = Field(
         None, description="which models to evaluate; without it all that there are"
     )
+    data_report: DataReport = Field("cheap", description=DESCRIPTION)
 
     @field_validator("base_model")
     @classmethod
@@ -207,6 +209,11 @@ class GraphConfig(StageConfig):
     def idle(self) -> Iterator[Idle]:
         """A revision of what has none, and a type to train for that no model is stored in."""
         yield from super().idle()
+        if self.data_report == "full" and (self.learns_preferences or self.pretraining_dataset):
+            yield Idle(
+                "data_report",
+                "there are no such figures of pairs and judged answers, nor of texts that are read as far as needed",
+            )
         if self.qat is not None and not self.quantizes:
             yield Idle(
                 "qat",

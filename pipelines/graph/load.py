@@ -66,14 +66,15 @@ def default_name(document: Document) -> str:
 
 def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | None, list[Problem]]:
     """The graph of a document with its notes; or None and every problem that stands in its way."""
-    graph = validate(GraphConfig, cut(GraphConfig, document), document)
+    piece = cut(GraphConfig, document)
+    graph = validate(GraphConfig, piece, document)
     if isinstance(graph, list):
         return None, [*graph, *_of_guess(document, graph, look_at)]
     assert isinstance(graph, GraphConfig)
     nodes, problems = nodes_of(places(graph), document, look_at)
     trackers, more = trackers_of(document)
     problems += more
-    problems += idle_problems(graph, {}, document)
+    problems += idle_problems(graph, piece.places, document)
     problems += problems_of_keys(graph, document)
     problems += refused_places(graph, document)
     name = graph.name or default_name(document)

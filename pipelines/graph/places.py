@@ -148,7 +148,8 @@ def held_out_places(graph: GraphConfig, tokenized: tuple[str, ...]) -> list[Plac
     if tokenized and graph.learns_preferences:
         return [Place("evaluation_data", PREFERENCE_DATA, {"tokenized": tokenized})]
     if tokenized:
-        inputs = {"tokenized": tokenized, **(training_data if graph.dataset_exact_deduplication else {})}
+        compares = graph.dataset_exact_deduplication or graph.data_report == "full"
+        inputs = {"tokenized": tokenized, **(training_data if compares else {})}
         return [Place("evaluation_data", EVALUATION_DATA, inputs)]
     if graph.held_out and not graph.learns_preferences:
         return [Place("evaluation_data", EVALUATION_DATA, training_data)]

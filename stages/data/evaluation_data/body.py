@@ -5,6 +5,7 @@ from tunemill.stages.data.evaluation_data.config import EvaluationDataConfig
 from tunemill.stages.data.evaluation_data.overlap import trained_on
 from tunemill.stages.data.rows.duplicates import first_of_each
 from tunemill.stages.data.rows.fitting import fit
+from tunemill.stages.data.rows.near_duplicates import Sketches, nearly_among
 from tunemill.stages.data.rows.quality import Figure, figures_of_rows, say_quality
 from tunemill.stages.data.rows.tally import Tally, dataset_names, plot_lengths
 from tunemill.stages.data.rows.token_rows import (
@@ -37,12 +38,13 @@ def evaluation_data(
     if len(rows) != len(gathered):
         tally.count("pieces", rows)
     plot_lengths(rows.length, config.limits.longest, config.limits.key, report)
-    rows, seen = choose(rows, gathered, config, training_data, tally)
+    trained = None if training_data is None else read_token_rows(training_data.rows)
+    rows, seen = choose(rows, gathered, config, trained, tally)
     if len(rows) == 0:
         raise RowError(describe_empty(tally, config))
     write_token_rows(rows, out.data / "rows.arrow", with_roles=True)
     say(tally, config, report)
-    found = quality(rows, seen, config)
+    found = quality(rows, seen, trained, config)
     if any(figure.count for figure in found):
         say_quality(found, report)
 
@@ -63,7 +65,7 @@ def choose(
     rows: TokenRows,
     whole: TokenRows,
     config: EvaluationDataConfig,
-    training_data: TrainingData | None,
+    trained: TokenRows | None,
     tally: Tally,
 ) -> tuple[TokenRows, Bools | None]:
     """The rows that fit and have something to score; with deduplication, once each, and none that is trained on.
@@ -82,10 +84,9 @@ def choose(
         tally.count("duplicates", rows.take(~first))
         rows = rows.take(first)
     seen = None
-    if training_data is not None:
-        others = read_token_rows(training_data.rows)
+    if trained is not None:
         limits = config.limits
-        seen = trained_on(rows, whole, others, limits.longest, config.sequence_len, limits.shortest)
+        seen = trained_on(rows, whole, trained, limits.longest, config.sequence_len, limits.shortest)
     if config.dataset_exact_deduplication and seen is not None:
         tally.count("trained on", rows.take(seen))
         rows, seen = rows.take(~seen), seen[~seen]
@@ -93,9 +94,16 @@ def choose(
     return rows, seen
 
 
-def quality(rows: TokenRows, seen: Bools | None, config: EvaluationDataConfig) -> list[Figure]:
+def quality(
+    rows: TokenRows, seen: Bools | None, trained: TokenRows | None, config: EvaluationDataConfig
+) -> list[Figure]:
     """What there is to say of the quality of the rows to evaluate on."""
     found = figures_of_rows(rows, config.dataset_exact_deduplication)
+    if trained is not None and config.data_report == "full":
+        near = int(nearly_among(*Sketches(rows, trained).parts).sum())
+        found.append(
+            Figure("rows nearly like one that is trained on", near, len(rows), "rows_nearly_trained_on")
+        )
     if seen is not None:
         found.append(Figure("rows that are trained on too", int(seen.sum()), len(rows), "rows_trained_on"))
     return found

@@ -5,6 +5,7 @@ from typing import Any, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from tunemill.stages.data.rows.limits import Limits, Strategy
+from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
 from tunemill.stages.declaration import ConflictError, Runtime, StageConfig
 
 
@@ -23,6 +24,8 @@ class EvaluationDataConfig(StageConfig):
     dataset_exact_deduplication: bool = Field(
         False, description="leave out rows that occur twice, or that are trained on"
     )
+
+    data_report: DataReport = Field("cheap", description=DESCRIPTION)
 
     @property
     def limits(self) -> Limits:

@@ -42,6 +42,7 @@ from tunemill.stages.data.rows.token_rows import (
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.coverage import Coverage
 from tunemill.stages.data.tokenized.format_table import maker
+from tunemill.stages.data.tokenized.scripts import Scripts
 from tunemill.stages.data.tokenized.statistics import Counts, figures, say
 from tunemill.stages.errors import RowError, SettingError
 from tunemill.stages.report import Report, Scalar, Workspace
@@ -68,6 +69,7 @@ def tokenized(
     name = Path(config.path).name if config.path else "the dataset"
     bad = BadRows(name, config.bad_rows, out.data)
     counts, coverage = Counts(), Coverage(words.loaded.backend_tokenizer)
+    scripts = Scripts(words.loaded.backend_tokenizer) if config.data_report == "full" else None
     examples: list[Sample] = []
     long_rows = SPLIT if chosen.splits else CUT if chosen.cuts else None
     metadata = None if long_rows is None else {LONG_ROWS: long_rows}
@@ -83,6 +85,8 @@ def tokenized(
                 written = token_batch(samples, batch.rows)
                 coverage.add(written.column("input_ids").values.to_numpy())
                 writer.write_batch(written)
+                if scripts is not None:
+                    scripts.add(samples)
                 examples += islice(samples, SHOWN_EXAMPLES - len(examples))
             report.progress(counts.rows, None, "rows")
     reads = Reads(("tokens",), lambda keys, rows: reading(keys, rows, config, words))
@@ -94,7 +98,9 @@ def tokenized(
     if counts.untrained == counts.rows:
         raise RowError(nothing_trained(name, config, counts))
     say(counts, report)
-    say_quality([*figures(counts), *coverage.figures()], report)
+    say_quality([*figures(counts), *coverage.figures(), *([scripts.figure()] if scripts else [])], report)
+    if scripts is not None:
+        scripts.say(report)
     show_examples(examples, words.loaded, report)
 
 

@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from tunemill.stages.data.conversations.chat_template import TemplateName, check_template_keys
 from tunemill.stages.data.conversations.format_strings import check_format_strings
 from tunemill.stages.data.conversations.keys import MISTRAL_COMMON, MISTRAL_KEY, ConversationKeys
+from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
 from tunemill.stages.data.tokenized.format_table import FAMILIES, FORMATS, plain_name, unknown
 from tunemill.stages.declaration import (
     CodeMark,
@@ -103,6 +104,8 @@ class TokenizedConfig(ConversationKeys):
     bad_rows: Annotated[Literal["stop", "skip"], YamlMark("pipeline.bad_rows")] = Field(
         "stop", description="what happens after bad rows: stop listing them, or set them aside and go on"
     )
+
+    data_report: DataReport = Field("cheap", description=DESCRIPTION)
 
     field: Entry[str | None] = Field(None, description="completion: field of the text; unset means text")
     conversation: Entry[Literal["instruct", "chat", "chatml", "phi"] | None] = Field(

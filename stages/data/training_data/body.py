@@ -1,15 +1,18 @@
 """The body of the training_data stage: merge, shuffle, fit to the sequence length, split, pack."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from tunemill.stages.artifacts import TokenizedDataset
 from tunemill.stages.data.rows.duplicates import first_of_each
 from tunemill.stages.data.rows.fitting import fit
+from tunemill.stages.data.rows.near_duplicates import near_figure
 from tunemill.stages.data.rows.order import shuffled
 from tunemill.stages.data.rows.packing import Packs, one_each, pack, pack_in_sequence
 from tunemill.stages.data.rows.packs import say_packing, write_packs
-from tunemill.stages.data.rows.quality import figures_of_rows, say_quality
+from tunemill.stages.data.rows.quality import Figure, figures_of_rows, say_quality
 from tunemill.stages.data.rows.tally import Tally, dataset_names, plot_lengths
 from tunemill.stages.data.rows.token_rows import (
     Bools,
@@ -39,7 +42,7 @@ def training_data(
         tally.count("pieces", merged)
     plot_lengths(merged.length, config.sequence_len, "sequence_len", report)
     rows, held_out = choose(merged, empty, config, tally)
-    say_quality(figures_of_rows(rows, config.dataset_exact_deduplication), report)
+    say_quality(figures(rows, config, tally.names, report), report)
     packs = in_packs(rows, config, report)
     write_token_rows(rows, out.data / "rows.arrow")
     write_packs(packs, out.data / "packs.arrow")
@@ -105,6 +108,16 @@ def choose(
         tally.count("held out", held_out)
     tally.keep(train)
     return train, held_out
+
+
+def figures(
+    rows: TokenRows, config: TrainingDataConfig, names: Sequence[str], report: Report
+) -> list[Figure]:
+    """What there is to say of the quality of the rows that are trained on."""
+    found = figures_of_rows(rows, config.dataset_exact_deduplication)
+    if config.data_report == "full":
+        found.append(near_figure(rows, names, report))
+    return found
 
 
 def in_shard(rows: int, count: int, index: int) -> npt.NDArray[np.bool_]:

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from tunemill.stages.data.rows.limits import PACKING_KEYS, Limits, Strategy
+from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
 from tunemill.stages.declaration import ConflictError, Idle, Runtime, StageConfig
 
 
@@ -37,6 +38,8 @@ class TrainingDataConfig(StageConfig):
     )
     seed: NonNegativeInt = Field(42, description="order of rows, of packs and of the rows in a pack")
     curriculum_sampling: bool = Field(False, description="keep the rows in the order of the data")
+
+    data_report: DataReport = Field("cheap", description=DESCRIPTION)
 
     sample_packing: bool = Field(False, description="several rows per sequence, kept apart by position ids")
     sample_packing_bin_size: PositiveInt | None = Field(

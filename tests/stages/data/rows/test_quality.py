@@ -91,3 +91,48 @@ def test_held_out_rows_that_are_trained_on(tmp_path, prepare):
     assert events.summary["rows_trained_on"] == 1 and events.summary["rows"] == 2
     _, events = held_out("other", dataset_exact_deduplication=True)
     assert events.summary["dropped_duplicates"] == 1 and "rows_trained_on" not in events.summary
+
+
+def near(count, change, start):
+    """Rows of 40 tokens in pairs, the second with `change` tokens of its own at its end."""
+    rows = []
+    for number in range(count):
+        ids = list(range(start + number * 100, start + number * 100 + 40))
+        other = [*ids[: 40 - change], *range(start + number * 100 + 50, start + number * 100 + 50 + change)]
+        rows += [(ids, ids), (other, other)]
+    return rows
+
+
+def test_rows_that_are_nearly_alike(prepare):
+    rows = [*near(30, 2, 10_000), *near(30, 25, 50_000), *counted([3, 3])]
+    _, events = prepare(rows, data_report="full")
+    count, of, _ = quality(events)["rows nearly like another one"]
+    assert 27 <= count <= 30 and of == len(rows)
+    (table,) = (event for event in events.of_type("table") if event["title"] == "Rows that are nearly alike")
+    assert len(table["rows"]) == 20
+    assert all(row % 2 == 0 and like == row - 1 for _, row, _, like in table["rows"])
+    _, events = prepare(rows, "cheap")
+    assert "rows nearly like another one" not in quality(events)
+    assert not [event for event in events.of_type("table") if "alike" in event["title"]]
+
+
+def test_what_all_rows_share_does_not_make_them_alike(prepare):
+    system = list(range(200))
+    rows = [
+        ([*system, *own], [*system, *own])
+        for own in ([1000 + i * 20 + j for j in range(20)] for i in range(60))
+    ]
+    _, events = prepare(rows, data_report="full")
+    assert quality(events)["rows nearly like another one"][0] == 0
+
+
+def test_held_out_rows_that_are_nearly_like_those_that_are_trained_on(tmp_path, prepare):
+    pairs = near(20, 2, 10_000)
+    data, _ = prepare(pairs[::2])
+    given = [write_tokenized(tmp_path / "test", [*pairs[1::2], *counted([9])])]
+    config = EvaluationDataConfig(data_report="full")
+    _, events = run_stage(EVALUATION_DATA, config, tmp_path / "out", tokenized=given, training_data=data)
+    count, of, _ = quality(events)["rows nearly like one that is trained on"]
+    assert 17 <= count <= 20 and of == 21
+    assert events.summary["rows_nearly_trained_on"] == count
+    assert quality(events)["rows that are trained on too"][0] == 0
