@@ -51,7 +51,7 @@ def add_to(commands: Any, text: str) -> None:
     )
     parser.add_argument(
         "--debug-num-examples",
-        type=int,
+        type=_count,
         metavar="N",
         help=f"show N rows of each dataset (default: {DEBUG_EXAMPLES}); implies --debug",
     )
@@ -78,6 +78,12 @@ def preprocess(options: argparse.Namespace) -> int:
     else:
         _print(options, pipeline, finished, examples, exported)
     return 1 if failed else 0
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows; give 0 or more")
+    return int(text)
 
 
 def _export(pipeline: Pipeline, finished: Sequence[Finished], target: Path) -> int:

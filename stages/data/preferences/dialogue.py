@@ -129,7 +129,11 @@ def _kept(
 
 
 def _check_repeated(side: _Side, field: str, asked: Sequence[Message]) -> None:
-    """What stands before an answer may repeat what is asked, or its end, and say nothing else."""
+    """What stands before an answer may repeat what is asked, or its end, and say nothing else; nor may that answer."""
+    if asked and asked[-1] == comparable(side.turns[-1]):
+        raise BadRowError(
+            f"field {field!r} ends with the answer of field {side.field!r}; it must end with what is to be answered"
+        )
     before = side.before
     if not before or before == list(asked[-len(before) :]):
         return

@@ -49,18 +49,22 @@ def say(counts: Counts, report: Report) -> None:
         report.summary(rows_with_equal_answers=counts.equal)
         if counts.equal:
             report.log(
-                f"warning: {counts.equal} rows have the same text as chosen and as rejected answer; they teach "
-                "nothing, and are left out when the rows are put together"
+                f"warning: {rows_have(counts.equal)} the same text as chosen and as rejected answer, which teaches "
+                "nothing: left out when the rows are put together"
             )
     report.summary(rows_with_empty_answers=counts.empty)
     if counts.empty:
         report.log(
-            f"warning: {counts.empty} rows have an answer that says nothing; they are left out when the rows are put "
-            "together"
+            f"warning: {rows_have(counts.empty)} an answer that says nothing: left out when the rows are put together"
         )
     show_examples(counts.examples, report)
     for part, lengths in counts.lengths.items():
         show_lengths(f"Lengths of {part}", lengths, report)
+
+
+def rows_have(count: int) -> str:
+    """So many rows, as the beginning of a sentence."""
+    return "1 row has" if count == 1 else f"{count} rows have"
 
 
 def show_examples(records: Sequence[Record], report: Report) -> None:

@@ -135,3 +135,10 @@ def test_texts_alone(kind, shown):
 def test_without_debug_no_row_is_shown(shown):
     assert json.loads(shown("pairs", "--json"))["examples"] == []
     assert "row 1:" not in shown("pairs")
+
+
+@pytest.mark.parametrize("count", ["-1", "many", "1.5"])
+def test_a_number_of_rows_is_a_number(count, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["preprocess", str(tmp_path / "p.yml"), f"--debug-num-examples={count}"])
+    assert "is no number of rows; give 0 or more" in capsys.readouterr().err

@@ -146,6 +146,9 @@ def test_answers_that_repeat_the_messages_or_do_not(chosen, rejected, tmp_path):
         ),
         ([WHY], WHO, "field 'chosen' ends with a message of the role 'user'"),
         ("Why?", [WHO, SO], "which field 'messages' does not end with"),
+        ([WHY, SO], SO, "field 'messages' ends with the answer of field 'chosen'"),
+        ([WHY, SO], [WHY, SO], "field 'messages' ends with the answer of field 'chosen'"),
+        ([WHY, SO], [WHY, HM], "field 'chosen' has 1 message before its last one"),
         ([WHY], [WHY], "field 'chosen' ends with a message of the role 'user'"),
     ],
 )
