@@ -17,7 +17,16 @@ from tunemill.stages.data.sources.rows import Row, RowFile, RowSource
 from tunemill.stages.errors import SettingError, SourceError
 
 # What the library raises for what it cannot find or read.
-FAILURES = (DatasetsError, OSError, ValueError, HTTPError, RuntimeError, pa.ArrowException)
+FAILURES = (
+    DatasetsError,
+    OSError,
+    ValueError,
+    HTTPError,
+    RuntimeError,
+    pa.ArrowException,
+    ArithmeticError,
+    LookupError,
+)
 
 
 def remote_rows(config: PretrainingDataConfig) -> RowSource:
@@ -66,11 +75,13 @@ def _builder(config: PretrainingDataConfig, options: dict[str, Any]) -> str:
 
 
 def _rows(stream: Any, title: str, skip: int) -> Iterator[Row]:
+    number = skip
     try:
-        for number, value in enumerate(stream.skip(skip), skip + 1):
+        for value in stream.skip(skip):
+            number += 1
             yield Row(number, value)
     except FAILURES as error:
-        raise SourceError(f"{title}: cannot be read on: {error}") from None
+        raise SourceError(f"{title}: cannot be read on behind row {number}: {error}") from None
 
 
 def _uncounted(title: str, split: str | None) -> int:

@@ -1,6 +1,8 @@
 """Texts read lazily, tokenized and put into sequences, as far as max_steps needs them."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 from support.rows import files_of, read_arrow, run_stage, write_lines
@@ -212,6 +214,23 @@ def test_a_url_is_streamed(prepare, tokens, tmp_path):
         prepare(f"file://{path}", split="train[50%:]")
     with pytest.raises(SourceError, match=r"nowhere.jsonl: cannot be streamed"):
         prepare(f"file://{tmp_path}/nowhere.jsonl")
+
+
+def test_a_stream_with_a_date_that_python_does_not_have(prepare, tmp_path):
+    """The library cannot go on behind such a row, which it is read by."""
+    when = pa.array([0, 10**18], pa.int64()).view(pa.timestamp("us"))
+    pq.write_table(pa.table({"text": TEXTS[:2], "when": when}), tmp_path / "far.parquet")
+    with pytest.raises(SourceError, match=r"far\.parquet: cannot be (streamed|read on behind row \d+): "):
+        prepare(f"file://{tmp_path}/far.parquet")
+
+
+def test_a_local_file_with_an_odd_name_beside_a_stream(prepare, tokens, tmp_path):
+    write_lines(tmp_path / "far.jsonl", [{"text": TEXTS[0]}])
+    (tmp_path / "runs [v2]").mkdir()
+    near = write_lines(tmp_path / "runs [v2]" / "near.jsonl", [{"text": TEXTS[1]}])
+    files = [f"file://{tmp_path}/far.jsonl", str(near)]
+    data, _ = prepare("json", data_files=files, shuffle_merged_datasets=False)
+    assert flat(sequences(data)) == [tokens(text) for text in TEXTS[:2]]
 
 
 def test_bad_rows_stop_or_are_set_aside(prepare, tokens):
