@@ -20,8 +20,8 @@ ROOMS = ("config", "graph", "run", "assets", "commands")
 STAGE_ROOMS = {file_of(stage.body.split(":")[0]).parent: stage.name for stage in STAGES}
 # What several stages share, by chapter.
 SHARED_ROOMS = (
-    "data/rows", "data/conversations", "data/sources", "models", "training", "training/keys", "training/adapters",
-    "training/kernels", "training/optimizers", "training/schedules",
+    "data/rows", "data/engines", "data/conversations", "data/sources", "models", "training", "training/keys",
+    "training/adapters", "training/kernels", "training/optimizers", "training/schedules",
 )  # fmt: skip
 # The graph's table, and the keys that decide which nodes there are.
 KNOW_NAMES = ("pipelines/graph/places.py", "pipelines/config/graph_config.py")

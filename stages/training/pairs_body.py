@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tunemill.kernels.functions.selective_log_softmax import selective_log_softmax
 from tunemill.stages.artifacts import Adapter, Model, PreferenceData
-from tunemill.stages.data.conversations.encoding import Encoder
+from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.data.rows.collate_body import Batch, Collator, Row
 from tunemill.stages.data.rows.labels import IGNORED
 from tunemill.stages.errors import RowError, SettingError
@@ -57,7 +57,7 @@ class PairReader:
         self.file = rows
         self._table = pa.ipc.open_file(pa.memory_map(str(rows))).read_all()
         self._tokenizer = tokenizer
-        self._encoder = Encoder(tokenizer.backend_tokenizer, tokenizer.eos_token_id)
+        self._reference = Reference(tokenizer.backend_tokenizer)
         self._longest = longest
         pairs = [pair for first in range(0, len(self._table), TEXTS_AT_ONCE) for pair in self._sizes(first)]
         sizes = np.asarray(pairs, dtype=np.int64).reshape(len(pairs), 2)
@@ -86,7 +86,7 @@ class PairReader:
         whole = {
             side: [p + a for p, a in zip(prompts, rows[side].to_pylist(), strict=True)] for side in SIDES
         }
-        encoded = [self._encoder.bare.encode_batch(whole[side], add_special_tokens=False) for side in SIDES]
+        encoded = [self._reference.bare.encode_batch(whole[side], add_special_tokens=False) for side in SIDES]
         made = zip(prompts, *encoded, strict=True)
         return [Pair(*(self._row(len(prompt), side) for side in sides)) for prompt, *sides in made]
 

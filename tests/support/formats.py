@@ -6,11 +6,13 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from tunemill.stages.data.conversations.encoding import Encoder, Sample
+from tunemill.stages.data.conversations.encoding import Encoder
 from tunemill.stages.data.conversations.example import Format, Kit
 from tunemill.stages.data.conversations.loaded import of_transformers
+from tunemill.stages.data.conversations.samples import Sample
 from tunemill.stages.data.conversations.template_body import ASKED, renderer, seen
 from tunemill.stages.data.conversations.tracing import tracer
+from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.format_table import maker
 
@@ -23,7 +25,7 @@ class FormatBench:
     def __init__(self, tokenizer: str) -> None:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(TOKENIZERS / tokenizer, local_files_only=True)
         self.loaded = of_transformers(self.tokenizer, TOKENIZERS / tokenizer)
-        self.encoder = Encoder(self.tokenizer.backend_tokenizer, self.tokenizer.eos_token_id)
+        self.encoder = Encoder(Reference(self.tokenizer.backend_tokenizer), self.tokenizer.eos_token_id)
 
     def format(self, **settings: Any) -> Format:
         """The format that the settings of one dataset ask for."""
@@ -46,7 +48,7 @@ class FormatBench:
     def samples(self, rows: list[Any], **settings: Any) -> list[Sample]:
         """What the rows become."""
         chosen = self.format(**settings)
-        return self.encoder.encode([chosen.read(row) for row in rows], chosen.ends)
+        return list(self.encoder.encode([chosen.read(row) for row in rows], chosen.ends))
 
     def ids(self, text: str, *, bos: bool = False) -> list[int]:
         """Token ids by the tokenizer of `transformers` itself."""

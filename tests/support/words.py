@@ -7,10 +7,12 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from tunemill.stages.data.conversations.encoding import Encoder, Sample
+from tunemill.stages.data.conversations.encoding import Encoder
 from tunemill.stages.data.conversations.example import Conversation, Kit
+from tunemill.stages.data.conversations.samples import Sample
 from tunemill.stages.data.conversations.template_body import ASKED, renderer, seen
 from tunemill.stages.data.conversations.tracing import tracer
+from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.formats.chat_template import chat_template
 
@@ -43,7 +45,7 @@ def read_words(row: dict[str, Any], template: str = TURNS, **settings: Any) -> t
     ids_of(conversation.text)
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106
     tokenizer.pre_tokenizer = WhitespaceSplit()
-    (sample,) = Encoder(tokenizer, vocabulary[EOS]).encode([conversation], made.ends)
+    (sample,) = Encoder(Reference(tokenizer), vocabulary[EOS]).encode([conversation], made.ends)
     return conversation, sample
 
 

@@ -1,10 +1,9 @@
 """Examples to token ids and labels, a batch at a time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
 
-from tokenizers import Tokenizer
-from tokenizers.processors import TemplateProcessing
+import numpy as np
 
 from tunemill.stages.data.conversations.example import (
     Conversation,
@@ -15,145 +14,169 @@ from tunemill.stages.data.conversations.example import (
     TokenConversation,
     Tokens,
 )
-from tunemill.stages.data.conversations.masks import Run, label, label_tokens
+from tunemill.stages.data.conversations.masks import label, label_tokens
+from tunemill.stages.data.conversations.samples import Run, Sample, Samples, merged, of_rows
+from tunemill.stages.data.engines.encoded import Engine, offsets_of_lengths
+from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.data.rows.labels import IGNORED
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Token ids and labels of one row, and which role each run of tokens belongs to."""
-
-    ids: list[int]
-    labels: list[int]
-    runs: list[Run]
-
-    @property
-    def trained_tokens(self) -> int:
-        return len(self.labels) - self.labels.count(IGNORED)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Tokens of a segment, of which the first `masked` are not trained on."""
-
-    ids: list[int]
-    masked: int
+from tunemill.stages.data.rows.token_rows import Int32s
 
 
 class Encoder:
-    """A tokenizer twice: `full` puts BOS and what else belongs around a text, `bare` nothing.
+    """Makes tokens of examples with an engine. `reference` is the same tokenizer, for single texts."""
 
-    Neither truncates nor pads. The offsets of `bare` cover white space: some tokenizers' post-processors
-    would trim them. `plain`: what looks like a special token is text, as in mistral-common.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, eos_id: int | None, plain: bool = False) -> None:
-        self.full = Tokenizer.from_str(tokenizer.to_str())
-        self.bare = Tokenizer.from_str(tokenizer.to_str())
-        for copy in (self.full, self.bare):
-            copy.no_truncation()
-            copy.no_padding()
-            copy.encode_special_tokens = plain
-        self.bare.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
-        self.opening, closing = around(self.full, self.bare)
+    def __init__(self, reference: Reference, eos_id: int | None, engine: Engine | None = None) -> None:
+        self.reference = reference
+        self.engine = engine or reference
+        self.opening = np.array(reference.opening, np.int32)
         """What the tokenizer puts before a text: BOS, where it has one."""
-        self.end = closing if eos_id is None else [eos_id]
+        self.end = np.array(reference.closing if eos_id is None else [eos_id], np.int32)
         """What ends a text: EOS, whatever else the tokenizer would put there."""
+
+    def using(self, engine: Engine) -> "Encoder":
+        """The same with another engine."""
+        made = copy(self)
+        made.engine = engine
+        return made
 
     def ids_of(self, text: str) -> list[int]:
         """Token ids of a text without BOS and EOS."""
-        return list(self.bare.encode(text, add_special_tokens=False).ids)
+        return list(self.reference.bare.encode(text, add_special_tokens=False).ids)
 
     def offsets_of(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The same ids, and the characters of each: its first, and the one after its last."""
-        found = self.bare.encode(text, add_special_tokens=False)
+        found = self.reference.bare.encode(text, add_special_tokens=False)
         return list(found.ids), list(found.offsets)
 
-    def encode(self, examples: Sequence[Example], ends: Ends | None) -> list[Sample]:
+    def encode(self, examples: Sequence[Example], ends: Ends | None) -> Samples:
         """One sample per example; `ends` is needed where there are conversations."""
-        conversations = [example for example in examples if isinstance(example, Conversation)]
-        encoded = iter(self.bare.encode_batch([c.text for c in conversations], add_special_tokens=False))
-        pieces = iter(self._encode_segments([s for example in examples for s in _segments(example)]))
-        samples = []
-        for example in examples:
-            if isinstance(example, Conversation):
-                assert ends is not None
-                samples.append(Sample(*label(next(encoded), example, ends)))
-            elif isinstance(example, TokenConversation):
-                assert ends is not None
-                samples.append(Sample(example.ids, *label_tokens(example, ends)))
-            elif isinstance(example, Tokens):
-                samples.append(Sample(example.ids, example.labels, [Run("tokens", 0, len(example.ids))]))
-            else:
-                segments = _segments(example)
-                sample = _joined(segments, [next(pieces) for _ in segments], self.opening)
-                if isinstance(example, Limited):
-                    sample = _cut(sample, len(example.first), example.limit)
-                samples.append(sample)
-        return samples
+        conversations: list[int] = []
+        segmented: list[int] = []
+        tokenized: list[int] = []
+        for index, example in enumerate(examples):
+            kinds = {Conversation: conversations, TokenConversation: tokenized, Tokens: tokenized}
+            kinds.get(type(example), segmented).append(index)
+        parts: list[tuple[list[int], Samples]] = []
+        if conversations:
+            assert ends is not None
+            chosen = [e for e in examples if isinstance(e, Conversation)]
+            spanned = self.engine.spans([conversation.text for conversation in chosen])
+            parts.append((conversations, label(spanned, chosen, ends)))
+        if segmented:
+            parts.append((segmented, self._of_segments([examples[index] for index in segmented])))
+        if tokenized or not parts:
+            parts.append((tokenized, of_rows([_sample_of(examples[index], ends) for index in tokenized])))
+        return merged(parts, len(examples))
 
-    def _encode_segments(self, segments: list[Segment]) -> list[Piece]:
-        """Tokens of each segment with its end; an empty text has none, not even an end."""
+    def _of_segments(self, examples: Sequence[Example]) -> Samples:
+        rows = [_segments(example) for example in examples]
+        pieces = iter(self._pieces([segment for row in rows for segment in row]))
+        joined = _joined([[(segment, *next(pieces)) for segment in row] for row in rows], self.opening)
+        if not any(isinstance(example, Limited) for example in examples):
+            return joined
+        cut = [
+            _cut(sample, len(example.first), example.limit) if isinstance(example, Limited) else sample
+            for example, sample in zip(examples, joined, strict=True)
+        ]
+        return of_rows(cut)
+
+    def _pieces(self, segments: list[Segment]) -> list[tuple[Int32s, int]]:
+        """Tokens of each segment with its end, and how many of them are not trained on.
+
+        An empty text has none, not even an end.
+        """
         beginnings = sorted({segment.masked for segment in segments} - {""})
-        texts = [*(segment.text for segment in segments), *beginnings]
-        encoded = [item.ids for item in self.bare.encode_batch_fast(texts, add_special_tokens=False)]
+        encoded = list(self.engine.ids([*(segment.text for segment in segments), *beginnings]))
         lengths = {text: len(ids) for text, ids in zip(beginnings, encoded[len(segments) :], strict=True)}
         return [
-            Piece(self._with_end(ids, segment.eos) if segment.text else [], lengths.get(segment.masked, 0))
+            (self._with_end(ids, segment.eos) if segment.text else NO_TOKENS, lengths.get(segment.masked, 0))
             for segment, ids in zip(segments, encoded, strict=False)
         ]
 
-    def _with_end(self, ids: list[int], count: int) -> list[int]:
-        if not self.end or not count:
+    def _with_end(self, ids: Int32s, count: int) -> Int32s:
+        size = len(self.end)
+        if not size or not count:
             return ids
-        return [*ids, *self.end * (count - (ids[-len(self.end) :] == self.end))]
+        there = len(ids) >= size and bool((ids[-size:] == self.end).all())
+        return np.concatenate([ids, *[self.end] * (count - there)])
 
 
-def around(full: Tokenizer, bare: Tokenizer) -> tuple[list[int], list[int]]:
-    """The tokens that a tokenizer's post-processor puts before a text, and those behind it."""
-    for text in ("a", *full.get_vocab()):
-        length = len(bare.encode(text, add_special_tokens=False))
-        if length:
-            found = full.encode(text, add_special_tokens=True)
-            first = found.sequence_ids.index(0)
-            return found.ids[:first], found.ids[first + length :]
-    return [], []
+NO_TOKENS = np.empty(0, np.int32)
+
+
+def _sample_of(example: Example, ends: Ends | None) -> Sample:
+    """The sample of an example that is tokens already."""
+    if isinstance(example, TokenConversation):
+        assert ends is not None
+        return Sample(example.ids, *label_tokens(example, ends))
+    assert isinstance(example, Tokens)
+    return Sample(example.ids, example.labels, [Run("tokens", 0, len(example.ids))])
 
 
 def _segments(example: Example) -> tuple[Segment, ...]:
-    """The segments that an example is made of, none where it is something else."""
+    """The segments that an example is made of."""
     if isinstance(example, Limited):
         return example.segments
-    return example if isinstance(example, tuple) else ()
+    assert isinstance(example, tuple)
+    return example
 
 
-def _joined(segments: Sequence[Segment], pieces: Sequence[Piece], opening: list[int]) -> Sample:
-    """The segments' tokens one after the other, `opening` before each that asks for BOS and does not bring it along.
+def _joined(rows: Sequence[Sequence[tuple[Segment, Int32s, int]]], opening: Int32s) -> Samples:
+    """Rows of the segments' tokens, `opening` before each that asks for BOS and does not bring it along.
 
-    Where such a segment has no tokens, BOS goes before the next one that has some.
+    Where such a segment has no tokens, BOS goes before the next one that has some. Of each segment there are its
+    tokens and how many of them are not trained on.
     """
-    ids: list[int] = []
-    labels: list[int] = []
-    runs: list[Run] = []
-    # What a segment without tokens left to the next one: BOS, not trained on.
-    left: list[int] = []
-    for segment, piece in zip(segments, pieces, strict=True):
-        bos = opening if segment.bos else []
-        missing = (left or bos) if piece.ids and piece.ids[: len(opening)] != opening else []
-        tokens = [*segment.before, *missing, *piece.ids]
-        masked = len(segment.before) + piece.masked
-        if missing and (left or piece.masked):
-            masked += len(missing)
-        if not segment.trained:
-            masked = len(tokens)
-        left = [] if piece.ids else left or bos
-        runs.append(Run(segment.role, len(ids), len(ids) + len(tokens)))
-        ids.extend(tokens)
-        labels.extend([IGNORED] * min(masked, len(tokens)))
-        labels.extend(tokens[masked:])
-        if segment.last_label is not None and tokens:
-            labels[-1] = segment.last_label
-    return Sample(ids, labels, runs)
+    parts: list[Int32s] = []
+    # Of each part in turn, how many of its tokens are masked, and how many of them are trained on.
+    counts: list[int] = []
+    names: dict[str, int] = {}
+    roles: list[int] = []
+    run_ends: list[int] = []
+    last_labels: list[tuple[int, int]] = []
+    lengths: list[int] = []
+    total = 0
+    for row in rows:
+        length = 0
+        # What a segment without tokens left to the next one: BOS, not trained on.
+        left = False
+        for segment, ids, masked in row:
+            bos = segment.bos or left
+            own = len(ids)
+            missing = bos and own and not np.array_equal(ids[: len(opening)], opening)
+            before = len(segment.before)
+            if before:
+                parts.append(np.array(segment.before, np.int32))
+            if missing:
+                parts.append(opening)
+                own += len(opening)
+            parts.append(ids)
+            size = before + own
+            untrained = before + masked + (len(opening) if missing and (left or masked) else 0)
+            untrained = min(untrained, size) if segment.trained else size
+            counts += (untrained, size - untrained)
+            left = bos and not len(ids)
+            length += size
+            roles.append(names.setdefault(segment.role, len(names)))
+            run_ends.append(length)
+            if segment.last_label is not None and size:
+                last_labels.append((total + length - 1, segment.last_label))
+        lengths.append(length)
+        total += length
+    ids = np.concatenate(parts) if parts else NO_TOKENS
+    trained = np.repeat(np.tile([False, True], len(counts) // 2), counts)
+    labels = np.where(trained, ids, np.int32(IGNORED))
+    for place, value in last_labels:
+        labels[place] = value
+    return Samples(
+        ids,
+        labels,
+        offsets_of_lengths(lengths),
+        tuple(names),
+        np.array(roles, np.int64),
+        np.array(run_ends, np.int64),
+        offsets_of_lengths([len(row) for row in rows]),
+    )
 
 
 def _cut(sample: Sample, first: int, limit: int) -> Sample:

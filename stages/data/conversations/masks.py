@@ -4,163 +4,254 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tokenizers import Encoding
+import numpy as np
+import numpy.typing as npt
 
 from tunemill.stages.data.conversations.example import (
     Conversation,
     Ends,
     Ranges,
     TokenConversation,
+    TokenTurn,
     Turn,
 )
+from tunemill.stages.data.conversations.samples import Run, Samples
+from tunemill.stages.data.engines.encoded import Spanned, offsets_of_lengths
 from tunemill.stages.data.rows.labels import IGNORED
+from tunemill.stages.data.rows.token_rows import Int64s
 
 # An end token this many tokens behind a turn still belongs to it: templates put white space between.
 END_DISTANCE = 3
 # The role of text that the template adds of itself.
 TEMPLATE_ROLE = "template"
 
-
-@dataclass(frozen=True)
-class Run:
-    """Tokens `start` to `end` of a row, which belong to one role."""
-
-    role: str
-    start: int
-    end: int
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class PlacedTurn:
-    """A turn's tokens, and where its end-of-turn and end-of-sequence tokens are, -1 where it has none."""
+class PlacedTurns:
+    """Turns of a batch, in order: the row of each, its tokens `first` to `end`, and its end-of-turn and end-of-sequence
+    tokens, -1 where it has none.
 
-    turn: Turn
-    first: int
-    end: int
-    eot: int
-    eos: int
+    Tokens are counted from the beginning of the batch. `whole`: all of what a turn says is trained on, not parts of it.
+    """
+
+    row: Int64s
+    first: Int64s
+    end: Int64s
+    eot: Int64s
+    eos: Int64s
+    trained: Bools
+    whole: Bools
 
     @property
-    def closed(self) -> int:
-        """The token after the turn and its end tokens."""
-        return max(self.end, self.eot + 1, self.eos + 1)
+    def closed(self) -> Int64s:
+        """The token after each turn and its end tokens."""
+        behind: Int64s = np.maximum(self.eot, self.eos) + 1
+        return np.maximum(self.end, behind)
 
 
-def label(
-    encoding: Encoding, conversation: Conversation, ends: Ends
-) -> tuple[list[int], list[int], list[Run]]:
-    """Token ids and labels of a conversation, and the runs of tokens by role, which cover all of them."""
-    ids = encoding.ids
-    placed = place(encoding, ids, conversation, ends)
-    labels = [IGNORED] * len(ids)
-    for item in placed:
-        if item.turn.trained and item.turn.details:
-            for index in detailed_tokens(encoding, item):
-                labels[index] = ids[index]
-        elif item.turn.trained:
-            labels[item.first : item.end] = ids[item.first : item.end]
+def label(spanned: Spanned, conversations: Sequence[Conversation], ends: Ends) -> Samples:
+    """Labels of conversations, and the runs of tokens by role, which cover all of them."""
+    turns = [turn for conversation in conversations for turn in conversation.turns]
+    characters = _Characters(spanned, [len(conversation.text) for conversation in conversations])
+    ending = _Ending(spanned.ids, spanned.offsets, ends)
+    placed = place(turns, conversations, characters, ending)
+    size = len(spanned.ids)
+    trained = _ranges(placed.first, placed.end, placed.trained & placed.whole, size)
+    for index in np.flatnonzero(placed.trained & ~placed.whole).tolist():
+        for ranges in turns[index].details:
+            trained[_detailed(ranges, int(placed.row[index]), characters)] = True
     closing = trained_ends(placed, ends)
-    for index in [*closing, *between(placed, closing, ids, ends)]:
-        labels[index] = ids[index]
-    return ids, labels, role_runs(ids, placed, ends)
+    trained |= (
+        _ranges(placed.end, last_ends(placed, closing, size), placed.trained & placed.whole, size)
+        & ~ending.any
+    )
+    trained[closing] = True
+    labels = np.where(trained, spanned.ids, np.int32(IGNORED))
+    names = list(dict.fromkeys([TEMPLATE_ROLE, *(turn.role for turn in turns)]))
+    codes = {name: code for code, name in enumerate(names)}
+    role = np.array([codes[turn.role] for turn in turns], np.int64)
+    runs = role_runs(role, placed, ending)
+    return Samples(spanned.ids, labels, spanned.offsets, names, *runs)
+
+
+class _Characters:
+    """Where the characters of a batch's texts are in its tokens.
+
+    A character that belongs to no token, because the tokenizer's normalizer dropped it, is where the next one is.
+    """
+
+    def __init__(self, spanned: Spanned, sizes: Sequence[int]) -> None:
+        # One place more for each text: where it ends is before the next one begins.
+        self.bases = offsets_of_lengths([size + 1 for size in sizes])
+        before = np.repeat(self.bases[:-1], np.diff(spanned.offsets))
+        self.starts = np.maximum.accumulate(before + spanned.starts)
+        self.ends = np.maximum.accumulate(before + spanned.ends)
+
+    def tokens(self, row: Int64s, start: Int64s, end: Int64s) -> tuple[Int64s, Int64s]:
+        """First token that reaches beyond character `start`, and first token that begins at `end` or later."""
+        base = self.bases[row]
+        first = np.searchsorted(self.ends, base + start, "right")
+        return first, np.searchsorted(self.starts, base + end, "left")
+
+
+class _Ending:
+    """Which tokens of a batch end a turn or a sequence."""
+
+    def __init__(self, ids: npt.NDArray[np.int32], offsets: Int64s, ends: Ends) -> None:
+        self.offsets = offsets
+        self.eot, self.eos = (np.isin(ids, sorted(wanted)) for wanted in (ends.eot_ids, ends.eos_ids))
+        self.any: Bools = self.eot | self.eos
+
+    def behind(self, found: Bools, row: Int64s, end: Int64s) -> Int64s:
+        """The first of the `found` tokens behind each turn, at most END_DISTANCE tokens away, or -1."""
+        closing = np.full(len(end), -1, np.int64)
+        for distance in range(END_DISTANCE, -1, -1):
+            there = np.flatnonzero(end + distance < self.offsets[row + 1])
+            there = there[found[end[there] + distance]]
+            closing[there] = end[there] + distance
+        return closing
+
+
+def place(
+    turns: Sequence[Turn], conversations: Sequence[Conversation], characters: _Characters, ending: _Ending
+) -> PlacedTurns:
+    """The turns' tokens, in the turns' order. A token that is only partly inside of a turn counts as inside."""
+    row = np.repeat(np.arange(len(conversations)), [len(c.turns) for c in conversations])
+    bounds = np.array([(turn.start, turn.end) for turn in turns], np.int64).reshape(-1, 2)
+    first, end = characters.tokens(row, bounds[:, 0], bounds[:, 1])
+    end = np.where(bounds[:, 0] < bounds[:, 1], end, first)
+    return PlacedTurns(
+        row,
+        first,
+        end,
+        ending.behind(ending.eot, row, end),
+        ending.behind(ending.eos, row, end),
+        np.array([turn.trained for turn in turns], np.bool_),
+        np.array([not turn.details for turn in turns], np.bool_),
+    )
 
 
 def label_tokens(conversation: TokenConversation, ends: Ends) -> tuple[list[int], list[Run]]:
     """Labels of a conversation that is tokens already, and its runs. Each turn has its end tokens in itself."""
     ids = conversation.ids
     labels = [IGNORED] * len(ids)
-    placed: list[PlacedTurn] = []
     runs: list[Run] = []
     for turn in conversation.turns:
-        own = ids[: turn.close]
-        eot, eos = (_end_token(own, turn.end, wanted) for wanted in (ends.eot_ids, ends.eos_ids))
-        placed.append(PlacedTurn(Turn(turn.role, 0, 0, turn.trained), turn.first, turn.end, eot, eos))
         if turn.trained:
             for index in range(turn.first, turn.end) if turn.details is None else turn.details:
                 labels[index] = ids[index]
         _extend(runs, turn.role, turn.close)
-    for index in trained_ends(placed, ends):
+    for index in trained_ends(_placed_in(conversation.turns, ids, ends), ends).tolist():
         labels[index] = ids[index]
     return labels, runs
 
 
-def place(encoding: Encoding, ids: list[int], conversation: Conversation, ends: Ends) -> list[PlacedTurn]:
-    """The turns' tokens, in the turns' order. A token that is only partly inside of a turn counts as inside."""
-    found = []
-    for turn in conversation.turns:
-        first, end = _token_bounds(encoding, turn.start, turn.end, len(conversation.text))
-        end = end if turn.start < turn.end else first
-        eot, eos = (_end_token(ids, end, wanted) for wanted in (ends.eot_ids, ends.eos_ids))
-        found.append(PlacedTurn(turn, first, end, eot, eos))
-    return found
+def _placed_in(turns: Sequence[TokenTurn], ids: list[int], ends: Ends) -> PlacedTurns:
+    closing = [
+        [_end_token(ids[: turn.close], turn.end, wanted) for turn in turns]
+        for wanted in (ends.eot_ids, ends.eos_ids)
+    ]
+    bounds = np.array([(turn.first, turn.end) for turn in turns], np.int64).reshape(-1, 2)
+    eot, eos = (np.array(column, np.int64) for column in closing)
+    trained = np.array([turn.trained for turn in turns], np.bool_)
+    return PlacedTurns(np.zeros(len(turns), np.int64), bounds[:, 0], bounds[:, 1], eot, eos, trained, trained)
 
 
-def detailed_tokens(encoding: Encoding, item: PlacedTurn) -> Sequence[int]:
+def _detailed(ranges: Ranges, row: int, characters: _Characters) -> Int64s:
     """The tokens in the trained parts of a turn that has such."""
-    found: list[int] = []
-    for ranges in item.turn.details:
-        first, end = _token_bounds(encoding, ranges.start, ranges.end, encoding.offsets[-1][1])
-        found.extend(first + index for index in tokens_of_parts(ranges, encoding.offsets[first:end]))
+    base = int(characters.bases[row])
+    (first,), (end,) = characters.tokens(*(np.array([value]) for value in (row, ranges.start, ranges.end)))
+    offsets = [(start - base, start - base) for start in characters.starts[first:end].tolist()]
+    found: Int64s = np.array(tokens_of_parts(ranges, offsets), np.int64) + first
     return found
 
 
-def trained_ends(placed: Sequence[PlacedTurn], ends: Ends) -> list[int]:
+def trained_ends(placed: PlacedTurns, ends: Ends) -> Int64s:
     """The end tokens that are trained on. An empty turn has none."""
     every = "all" in (ends.train_on_eos, ends.train_on_eot)
-    full = [item for item in placed if item.first < item.end and (item.turn.trained or every)]
-    found: list[int] = []
-    for rule, indices in (
-        (ends.train_on_eot, [(item.eot, item.turn.trained) for item in full if item.eot >= 0]),
-        (ends.train_on_eos, [(item.eos, item.turn.trained) for item in full if item.eos >= 0]),
-    ):
+    full = (placed.first < placed.end) & (placed.trained | every)
+    found: list[Int64s] = [np.empty(0, np.int64)]
+    for rule, closing in ((ends.train_on_eot, placed.eot), (ends.train_on_eos, placed.eos)):
+        chosen = np.flatnonzero(full & (closing >= 0))
         if rule == "last":
-            found += [index for index, _ in indices[-1:]]
-        elif rule != "none":
-            found += [index for index, trained in indices if trained or rule == "all"]
-    return found
+            rows = placed.row[chosen]
+            chosen = chosen[np.diff(rows, append=-1) != 0]
+        elif rule == "none":
+            continue
+        elif rule != "all":
+            chosen = chosen[placed.trained[chosen]]
+        found.append(closing[chosen])
+    return np.concatenate(found)
 
 
-def between(
-    placed: Sequence[PlacedTurn], closing: Sequence[int], ids: Sequence[int], ends: Ends
-) -> list[int]:
-    """The tokens from what a trained turn says to its trained end: a model has to write them on the way.
+def last_ends(placed: PlacedTurns, closing: Int64s, size: int) -> Int64s:
+    """Of each turn the last of its end tokens that is trained on, or its end.
 
-    End tokens among them follow the rules for those.
+    What stands before it a model has to write on the way, but for end tokens, which follow the rules for those.
     """
-    trained = set(closing)
-    found: list[int] = []
-    for item in placed:
-        last = max((index for index in (item.eot, item.eos) if index in trained), default=item.end)
-        if item.turn.trained and not item.turn.details and item.end < last:
-            others = (
-                i for i in range(item.end, last) if ids[i] not in ends.eot_ids and ids[i] not in ends.eos_ids
-            )
-            found.extend(others)
-    return found
+    trained = np.zeros(size, np.bool_)
+    trained[closing] = True
+    last = placed.end
+    for found in (placed.eot, placed.eos):
+        last = np.maximum(last, np.where(trained[found] & (found >= 0), found, -1))
+    return last
 
 
-def role_runs(ids: Sequence[int], placed: Sequence[PlacedTurn], ends: Ends) -> list[Run]:
-    """Runs of tokens that cover the row. What opens a turn belongs to its role, and so do the tokens that end it.
+def role_runs(role: Int64s, placed: PlacedTurns, ending: _Ending) -> tuple[Int64s, Int64s, Int64s]:
+    """Runs of tokens that cover the rows: the role of each, where it ends in its row, and where each row's runs begin.
 
-    What the template adds of itself is told by its own end tokens: it lies before the last of them in a gap.
+    `role` are the turns' roles; 0 is the template's. What opens a turn belongs to its role, and so do the tokens that
+    end it. What the template adds of itself is told by its own end tokens: it lies before the last of them in a gap.
     """
-    runs: list[Run] = []
-    position = 0
-    for item in sorted(placed, key=_first):
-        opening = position
-        for index in range(item.first - 1, position - 1, -1):
-            if ids[index] in ends.eot_ids or ids[index] in ends.eos_ids:
-                opening = index + 1
-                break
-        _extend(runs, TEMPLATE_ROLE, opening)
-        position = max(position, item.closed)
-        _extend(runs, item.turn.role, position)
-    _extend(runs, runs[-1].role if runs else TEMPLATE_ROLE, len(ids))
-    return runs
+    order = np.lexsort((placed.first, placed.row))
+    row, first, role = placed.row[order], placed.first[order], role[order]
+    begin, stop = ending.offsets[:-1], ending.offsets[1:]
+    reached = np.maximum.accumulate(np.maximum(placed.closed[order], begin[row]))
+    position = np.concatenate([begin[:1], reached[:-1]])[: len(row)]
+    position = np.maximum(position, begin[row])
+    numbers = np.arange(len(ending.eot))
+    last_end = np.maximum.accumulate(np.where(ending.any, numbers, -1))
+    before = np.where(first > 0, last_end[first - 1], -1) if len(first) else first
+    opening = np.where(before >= position, before + 1, position)
+    # Of each turn the template's text before it and its own, and of each row what is left at its end.
+    turns_before = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(begin)))])
+    places = 2 * np.arange(len(row)) + row
+    closing = 2 * turns_before[1:] + np.arange(len(begin))
+    ends, roles, rows = (np.zeros(2 * len(row) + len(begin), np.int64) for _ in range(3))
+    ends[places], ends[places + 1], ends[closing] = opening, reached, stop
+    roles[places + 1] = role
+    rows[places] = rows[places + 1] = row
+    rows[closing] = np.arange(len(begin))
+    return _cleared(ends, roles, rows, closing, begin)
 
 
-def _first(item: PlacedTurn) -> int:
-    return item.first
+def _cleared(
+    ends: Int64s, roles: Int64s, rows: Int64s, closing: Int64s, begin: Int64s
+) -> tuple[Int64s, Int64s, Int64s]:
+    """Runs without the empty ones, neighbours of one role joined. Those at `closing` go on with the one before."""
+    opens = np.diff(rows, prepend=-1) != 0
+    starts = np.where(opens, begin[rows], np.concatenate([[0], ends[:-1]]))
+    full = ends > starts
+    numbers = np.arange(len(ends))
+    own = full.copy()
+    own[closing] = False
+    latest = np.maximum.accumulate(np.where(own, numbers, -1))[closing]
+    known = (latest >= 0) & (rows[latest] == rows[closing])
+    roles[closing] = np.where(known, roles[latest], 0)
+    ends, roles, rows = ends[full], roles[full], rows[full]
+    last = (np.diff(roles, append=-1) != 0) | (np.diff(rows, append=-1) != 0)
+    ends, roles, rows = ends[last], roles[last], rows[last]
+    return roles, ends - begin[rows], offsets_of_lengths(np.bincount(rows, minlength=len(begin)))
+
+
+def _ranges(first: Int64s, end: Int64s, chosen: Bools, size: int) -> Bools:
+    """Which of `size` tokens lie in one of the chosen ranges."""
+    first, end = first[chosen], np.maximum(first, end)[chosen]
+    steps = np.bincount(first, minlength=size + 1) - np.bincount(end, minlength=size + 1)
+    inside: Bools = np.cumsum(steps[:size]) > 0
+    return inside
 
 
 def _extend(runs: list[Run], role: str, end: int) -> None:
@@ -170,22 +261,6 @@ def _extend(runs: list[Run], role: str, end: int) -> None:
         runs[-1] = Run(role, runs[-1].start, end)
     elif end > start:
         runs.append(Run(role, start, end))
-
-
-def _token_bounds(encoding: Encoding, start: int, end: int, characters: int) -> tuple[int, int]:
-    """First token that reaches beyond character `start`, and first token that begins at `end` or later."""
-    first = encoding.char_to_token(start) if start < characters else len(encoding)
-    last = encoding.char_to_token(end) if end < characters else len(encoding)
-    if first is None or last is None:
-        return _bounds_from_offsets(encoding.offsets, start, end)
-    covered = encoding.token_to_chars(last) if last < len(encoding) else None
-    return first, last + 1 if covered and covered[0] < end else last
-
-
-def _bounds_from_offsets(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
-    """The same where a character belongs to no token, because the tokenizer's normalizer dropped it."""
-    first = bisect_right(offsets, start, key=lambda offset: offset[1])
-    return first, bisect_left(offsets, end, key=lambda offset: offset[0])
 
 
 def tokens_of_parts(ranges: Ranges, offsets: Sequence[tuple[int, int]]) -> list[int]:

@@ -16,6 +16,10 @@ from tunemill.stages.data.conversations.example import BadRowError
 from tunemill.stages.data.conversations.loaded import LoadedTokenizer, load_tokenizer
 from tunemill.stages.data.conversations.template_body import renderer
 from tunemill.stages.data.conversations.today import with_clock
+from tunemill.stages.data.engines.encoded import Engine
+from tunemill.stages.data.engines.own_texts import own_texts
+from tunemill.stages.data.engines.proof import with_engine
+from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.data.preferences.config import PreferencesConfig
 from tunemill.stages.data.preferences.lengths import SCHEMAS, Measured, measure
 from tunemill.stages.data.preferences.quiet import quiet_text
@@ -45,19 +49,24 @@ def preferences(
         # The tokenizer's thread pool reads this, and nothing else, when it starts.
         os.environ["RAYON_NUM_THREADS"] = str(config.dataset_num_proc)
     loaded = load_tokenizer(tokenizer)
-    encoder = Encoder(loaded.backend_tokenizer, loaded.eos_token_id)
+    reference = Reference(loaded.backend_tokenizer)
+    encoder = Encoder(reference, loaded.eos_token_id)
     read = make_reader(config, loaded, report)
     name = Path(config.path).name if config.path else "the dataset"
-    bad = BadRows(name, config.bad_rows, out.data)
-    counts = Counts()
-    with open_writer(out.data / "rows.arrow", SCHEMAS[config.kind]) as writer:
-        read_batches = (read_batch(batch, read, bad) for batch in raw_batches(dataset.rows, name))
-        quiet = quiet_text(loaded.special_tokens_map)
-        measured_rows = partial(measure, kind=config.kind, encoder=encoder, quiet=quiet)
-        for records, measured in measured_batches(read_batches, measured_rows, bad):
-            counts.add(records, measured)
-            writer.write_batch(measured.batch)
-            report.progress(counts.rows, None, "rows")
+    quiet = quiet_text(loaded.special_tokens_map)
+
+    def write(engine: Engine) -> tuple[BadRows, Counts]:
+        bad, counts = BadRows(name, config.bad_rows, out.data), Counts()
+        measured_rows = partial(measure, kind=config.kind, encoder=encoder.using(engine), quiet=quiet)
+        with open_writer(out.data / "rows.arrow", SCHEMAS[config.kind]) as writer:
+            read_batches = (read_batch(batch, read, bad) for batch in raw_batches(dataset.rows, name))
+            for records, measured in measured_batches(read_batches, measured_rows, bad):
+                counts.add(records, measured)
+                writer.write_batch(measured.batch)
+                report.progress(counts.rows, None, "rows")
+        return bad, counts
+
+    bad, counts = with_engine(config.tokenizer_engine, reference, own_texts(dataset.rows), report, write)
     reads = Reads(
         (config.kind,),
         lambda keys, rows: reading(keys, rows, config, loaded),

@@ -8,6 +8,7 @@ from tunemill.stages.choices import nearest
 from tunemill.stages.data.conversations.chat_template import TemplateName, check_template_keys
 from tunemill.stages.data.conversations.format_strings import check_format_strings
 from tunemill.stages.data.conversations.keys import MISTRAL_KEY
+from tunemill.stages.data.engines.keys import EngineKeys
 from tunemill.stages.data.preferences.type_table import (
     ORPO_ONLY,
     TYPES,
@@ -23,7 +24,6 @@ from tunemill.stages.declaration import (
     GraphMark,
     Runtime,
     Settings,
-    StageConfig,
     TextOrFile,
     YamlMark,
 )
@@ -83,7 +83,7 @@ class FormatStrings(Settings):
         return self
 
 
-class PreferencesConfig(StageConfig):
+class PreferencesConfig(EngineKeys):
     """How the rows of one dataset become pairs of answers, judged answers or pairs of whole conversations."""
 
     path: Runtime[Entry[str | None]] = Field(

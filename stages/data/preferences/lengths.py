@@ -128,8 +128,7 @@ def of_texts(
     prompts: Sequence[str], answers: dict[str, list[str]], sides: dict[str, list[Tokens]], encoder: Encoder
 ) -> tuple[Columns, Lengths]:
     """The texts, where the answers' tokens end, and how many tokens there are."""
-    encodings = encoder.bare.encode_batch_fast(prompts, add_special_tokens=False)
-    prompt_tokens = [len(encoding) for encoding in encodings]
+    prompt_tokens = np.diff(encoder.engine.ids(prompts).offsets).tolist()
     lengths = {side: [len(tokens.ids) for tokens in rows] for side, rows in sides.items()}
     tokens = [prompt + answer for prompt, answer in zip(prompt_tokens, longest(lengths), strict=True)]
     columns = {
@@ -154,12 +153,11 @@ def tokens_of_texts(
     texts: Sequence[str], said: Sequence[Said | None], encoder: Encoder, quiet: re.Pattern[str]
 ) -> list[Tokens]:
     """Answers as tokens, each by itself; `said` is what is said of each, None for all of it."""
-    encodings = encoder.bare.encode_batch(list(texts), add_special_tokens=False)
+    spanned = encoder.engine.spans(texts)
     found = []
-    for text, part, encoding in zip(texts, said, encodings, strict=True):
-        ends = np.array([end for _, end in encoding.offsets], np.int32)
+    for text, part, ids, ends in zip(texts, said, spanned, spanned.by_text(spanned.ends), strict=True):
         silent = quiet_tokens(ends, quiet_characters(text, part, quiet), len(text))
-        found.append(Tokens(np.array(encoding.ids, np.int32), ends, silent))
+        found.append(Tokens(ids, ends, silent))
     return found
 
 
@@ -171,11 +169,11 @@ def tokens_of_wholes(
     found = tokens_of_texts([w.text for w in wholes], [w.said for w in wholes], encoder, quiet)
     if not records or not records[0].bos:
         return found
-    encodings = encoder.full.encode_batch_fast([w.text for w in wholes], add_special_tokens=True)
-    around = len(encoder.full.encode("", add_special_tokens=True).ids)
+    opening, closing = encoder.opening, np.array(encoder.reference.closing, np.int32)
+    around = len(opening) + len(closing)
     return [
-        Tokens(np.array(encoding.ids, np.int32), tokens.ends, tokens.quiet + around)
-        for encoding, tokens in zip(encodings, found, strict=True)
+        Tokens(np.concatenate([opening, tokens.ids, closing]), tokens.ends, tokens.quiet + around)
+        for tokens in found
     ]
 
 

@@ -7,12 +7,13 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tunemill.stages.data.conversations.encoding import Encoder
+from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.data.rows.shown import ShownRow, ShownTokens, first_rows, shown_tokens
 
 
 def preference_rows(data: Path, words: Tokenizer, count: int) -> Iterator[ShownRow]:
     """Pairs, judged answers or pairs of conversations, before they are cut to the sequence length."""
-    encoder = Encoder(words, None)
+    encoder = Encoder(Reference(words), None)
     for row in first_rows(data / "rows.arrow", count):
         pieces = _conversations(row) if "chosen_ids" in row else _texts(row, encoder)
         yield ShownRow(row["source_row"], pieces)

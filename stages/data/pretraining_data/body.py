@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice, pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,10 @@ from tunemill.stages.artifacts import Tokenizer
 from tunemill.stages.data.conversations.encoding import Encoder
 from tunemill.stages.data.conversations.example import BadRowError, Segment, text_field
 from tunemill.stages.data.conversations.loaded import load_tokenizer
+from tunemill.stages.data.engines.encoded import Engine
+from tunemill.stages.data.engines.own_texts import texts_in
+from tunemill.stages.data.engines.proof import with_engine
+from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.data.pretraining_data.config import PretrainingDataConfig
 from tunemill.stages.data.pretraining_data.sequences import Rows, Sequencer
 from tunemill.stages.data.pretraining_data.source_body import open_rows
@@ -31,6 +35,7 @@ from tunemill.stages.errors import RowError, RowPlace, SettingError
 from tunemill.stages.report import Report, Workspace
 
 ENCODED_TEXTS = 128
+PROVEN_WITH = 32
 WRITTEN_SEQUENCES = 256
 ELSEWHERE = "under `datasets:` in place of `pretraining_dataset:`"
 
@@ -55,18 +60,29 @@ def pretraining_data(
     for a source that cannot be read.
     """
     loaded = load_tokenizer(tokenizer)
-    if loaded.eos_token_id is None:
+    eos_id = loaded.eos_token_id
+    if eos_id is None:
         raise SettingError(
             "pretraining_dataset: the tokenizer has no EOS token to end texts with; set special_tokens: eos_token"
         )
     scratch = out.checkpoints / "source"
     shutil.rmtree(scratch, ignore_errors=True)
     title, rows = open_rows(config, scratch, report)
-    bad, counts = BadRows(title, config.bad_rows, out.data), Counts()
-    sequencer = Sequencer(config, loaded.eos_token_id)
-    encoder = Encoder(loaded.backend_tokenizer, loaded.eos_token_id, plain=tokenizer.is_mistral)
-    texts = tokenized_texts(config, rows, encoder, bad, counts)
-    write(all_sequences(config, texts, sequencer), config, counts, out, report)
+    first = list(islice(rows, PROVEN_WITH))
+    # With another engine the source is read anew.
+    sources = chain([chain(first, rows)], (open_rows(config, scratch, report)[1] for _ in repeat(None)))
+    reference = Reference(loaded.backend_tokenizer, plain=tokenizer.is_mistral)
+    encoder = Encoder(reference, eos_id)
+
+    def write_with(engine: Engine) -> tuple[BadRows, Counts, Sequencer]:
+        bad, counts = BadRows(title, config.bad_rows, out.data), Counts()
+        sequencer = Sequencer(config, eos_id)
+        texts = tokenized_texts(config, next(sources), encoder.using(engine), bad, counts)
+        write(all_sequences(config, texts, sequencer), config, counts, out, report)
+        return bad, counts, sequencer
+
+    own = [text for _, _, row in first for text in texts_in(row.value)]
+    bad, counts, sequencer = with_engine(config.tokenizer_engine, reference, own, report, write_with)
     alike = partial(likeness, config, reads=Reads((), lambda _keys, _rows: None, without=ELSEWHERE))
     bad.finish(report, lambda rows, all_bad: texts_elsewhere(config, rows) or alike(rows, all_bad))
     if counts.sequences == 0:
@@ -99,8 +115,9 @@ def tokenized_texts(
         written = [text for text in texts if text]
         counts.empty += len(texts) - len(written)
         examples = [(Segment("text", text, trained=True, bos=True, eos=True),) for text in written]
-        for sample in encoder.encode(examples, None):
-            yield np.array(sample.ids, np.int32)
+        samples = encoder.encode(examples, None)
+        for first, end in pairwise(samples.offsets.tolist()):
+            yield samples.ids[first:end]
 
 
 def texts_elsewhere(config: PretrainingDataConfig, rows: Sequence[Mapping[str, Any]]) -> str | None:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
+from tunemill.stages.data.engines.keys import EngineKeys
 from tunemill.stages.data.rows.limits import PACKING_KEYS
 from tunemill.stages.data.sources.keys import SourceKeys
 from tunemill.stages.declaration import ConflictError, Entry, Idle, Runtime
@@ -20,7 +21,7 @@ WHOLE_DATASET_KEYS = {
 }
 
 
-class PretrainingDataConfig(SourceKeys):
+class PretrainingDataConfig(SourceKeys, EngineKeys):
     """Where texts come from, how many are needed, and how they are put into sequences."""
 
     entry_lists: ClassVar[tuple[str, ...]] = ("pretraining_dataset",)

@@ -1,8 +1,9 @@
 """Reading the rows of a RawDataset, a batch at a time."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,17 +31,42 @@ def raw_batches(path: Path, name: str) -> Iterator[list[RawRow]]:
 
     `name` is what the dataset is called in messages, where its rows do not say which file they come from.
     """
+    return map(reader_of_batches(path, name), batch_numbers(path))
+
+
+@dataclass(frozen=True)
+class BatchNumber:
+    """The number of a stored batch, and how many rows there are before it."""
+
+    index: int
+    before: int
+
+
+def batch_numbers(path: Path) -> list[BatchNumber]:
+    """The batches of a dataset. Nothing is read of them but how long they are."""
+    with pa.memory_map(str(path)) as mapped:
+        reader = pa.ipc.open_file(mapped)
+        lengths = [reader.get_batch(index).num_rows for index in range(reader.num_record_batches)]
+    return [BatchNumber(index, before) for index, before in enumerate(accumulate(lengths[:-1], initial=0))]
+
+
+def reader_of_batches(path: Path, name: str) -> Callable[[BatchNumber], list[RawRow]]:
+    """Reads a batch of `batch_numbers`."""
     # Read and not mapped: every row is needed once, and mapped pages would stay in memory.
     reader = pa.ipc.open_file(pa.OSFile(str(path)))
     unit = (reader.schema.metadata or {}).get(b"unit", b"line").decode()
-    number = 0
-    for index in range(reader.num_record_batches):
-        batch = reader.get_batch(index)
+
+    def read(number: BatchNumber) -> list[RawRow]:
+        batch = reader.get_batch(number.index)
         columns = (batch.column(column).to_pylist() for column in ("row", "line", "file"))
-        yield [
+        return [
             RawRow(
-                without_nulls(json.loads(text)), text, number + position, RowPlace(file or name, unit, line)
+                without_nulls(json.loads(text)),
+                text,
+                number.before + position,
+                RowPlace(file or name, unit, line),
             )
             for position, (text, line, file) in enumerate(zip(*columns, strict=True), 1)
         ]
-        number += batch.num_rows
+
+    return read

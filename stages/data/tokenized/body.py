@@ -1,56 +1,49 @@
-"""The body of the tokenized stage: read rows, encode them a batch at a time, write and count."""
+"""The body of the tokenized stage: rows to tokens a batch at a time, in several processes where it is worth it."""
 
-import gc
-import os
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from importlib import import_module
-from itertools import islice
 from pathlib import Path
 
-import pyarrow as pa
 from pydantic import ValidationError
 
 from tunemill.stages.artifacts import RawDataset, Tokenizer
-from tunemill.stages.data.conversations.chat_template import choose_template
-from tunemill.stages.data.conversations.encoding import Encoder, Sample
-from tunemill.stages.data.conversations.example import BadRowError, Example, Format, Kit, RenderTokens
-from tunemill.stages.data.conversations.loaded import LoadedTokenizer, load_tokenizer
-from tunemill.stages.data.conversations.markers import advice
+from tunemill.stages.data.conversations.example import BadRowError, Format
+from tunemill.stages.data.conversations.loaded import LoadedTokenizer
 from tunemill.stages.data.conversations.pieces import pieces
-from tunemill.stages.data.conversations.template_body import ASKED, renderer, seen
-from tunemill.stages.data.conversations.today import with_clock
-from tunemill.stages.data.conversations.tracing import tracer
+from tunemill.stages.data.conversations.samples import Sample
+from tunemill.stages.data.engines.encoded import Engine
+from tunemill.stages.data.engines.own_texts import own_texts
+from tunemill.stages.data.engines.proof import with_engine
 from tunemill.stages.data.rows.bad_rows import BadRows, none_left
-from tunemill.stages.data.rows.columns import column
+from tunemill.stages.data.rows.columns import numbers_of
 from tunemill.stages.data.rows.likeness import Keys, Reads, likeness, settings_to_try
 from tunemill.stages.data.rows.quality import say_quality
-from tunemill.stages.data.rows.raw_rows import RawRow, raw_batches
+from tunemill.stages.data.rows.raw_rows import batch_numbers
 from tunemill.stages.data.rows.shapes import Row
-from tunemill.stages.data.rows.token_rows import (
-    CUT,
-    LONG_ROWS,
-    NUMBERED_SCHEMA,
-    SPLIT,
-    list_array,
-    open_writer,
-)
+from tunemill.stages.data.rows.token_rows import CUT, LONG_ROWS, NUMBERED_SCHEMA, SPLIT, open_writer
+from tunemill.stages.data.rows.workers import in_workers, workers_for
+from tunemill.stages.data.tokenized.batches import SHOWN_EXAMPLES, Done, batch_maker, batches_with
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.coverage import Coverage
-from tunemill.stages.data.tokenized.format_table import maker
 from tunemill.stages.data.tokenized.scripts import Scripts
 from tunemill.stages.data.tokenized.statistics import Counts, figures, say
+from tunemill.stages.data.tokenized.words import Words, make_format, words_of
 from tunemill.stages.errors import RowError, SettingError
 from tunemill.stages.report import Report, Scalar, Workspace
 
-BATCHES_AHEAD = 2
-GARBAGE_THRESHOLD = 1_000_000
-SHOWN_EXAMPLES = 3
 SHOWN_CHARACTERS = 300
+
+
+@dataclass
+class Written:
+    """What has been written, and what was not."""
+
+    bad: BadRows
+    coverage: Coverage
+    scripts: Scripts | None
+    counts: Counts = field(default_factory=Counts)
+    examples: list[Sample] = field(default_factory=list)
 
 
 def tokenized(
@@ -60,35 +53,29 @@ def tokenized(
 
     Raises RowError for bad rows, after looking at all of them, and when no row trains anything.
     """
-    if config.dataset_num_proc is not None:
-        # The tokenizer's thread pool reads this, and nothing else, when it starts.
-        os.environ["RAYON_NUM_THREADS"] = str(config.dataset_num_proc)
     words = words_of(tokenizer)
-    encoder = words.encoder
     chosen = make_format(config, words, report)
     name = Path(config.path).name if config.path else "the dataset"
-    bad = BadRows(name, config.bad_rows, out.data)
-    counts, coverage = Counts(), Coverage(words.loaded.backend_tokenizer)
-    scripts = Scripts(words.loaded.backend_tokenizer) if config.data_report == "full" else None
-    examples: list[Sample] = []
-    long_rows = SPLIT if chosen.splits else CUT if chosen.cuts else None
-    metadata = None if long_rows is None else {LONG_ROWS: long_rows}
-    with (
-        rare_garbage_collection(),
-        open_writer(out.data / "rows.arrow", NUMBERED_SCHEMA.with_metadata(metadata)) as writer,
-    ):
-        for batch in encoded_batches(raw_batches(dataset.rows, name), chosen, encoder, bad):
-            samples = batch.samples.result()
-            for example, sample in zip(batch.examples, samples, strict=True):
-                counts.add(example, sample)
-            if samples:
-                written = token_batch(samples, batch.rows)
-                coverage.add(written.column("input_ids").values.to_numpy())
-                writer.write_batch(written)
-                if scripts is not None:
-                    scripts.add(samples)
-                examples += islice(samples, SHOWN_EXAMPLES - len(examples))
-            report.progress(counts.rows, None, "rows")
+
+    def write(engine: Engine) -> Written:
+        # A function of the user's own may remember rows.
+        count = 1 if config.is_code else workers_for(len(numbers), config.dataset_num_proc)
+        if count == 1:
+            made = batches_with(dataset.rows, name, chosen, words.encoder.using(engine))
+            batches: Iterable[Done] = map(made, numbers)
+        else:
+            arguments = (config, dataset.rows, name, tokenizer, engine.name)
+            batches = in_workers(numbers, batch_maker, arguments, count)
+        bad = BadRows(name, config.bad_rows, out.data)
+        backend = words.loaded.backend_tokenizer
+        scripts = Scripts(backend) if config.data_report == "full" else None
+        return write_rows(batches, chosen, Written(bad, Coverage(backend), scripts), report)
+
+    numbers = batch_numbers(dataset.rows)
+    written = with_engine(
+        config.tokenizer_engine, words.encoder.reference, own_texts(dataset.rows), report, write
+    )
+    bad, counts = written.bad, written.counts
     reads = Reads(("tokens",), lambda keys, rows: reading(keys, rows, config, words))
     # Who has a function of their own knows what it reads.
     alike = None if config.is_code else partial(likeness, config, reads=reads)
@@ -98,115 +85,34 @@ def tokenized(
     if counts.untrained == counts.rows:
         raise RowError(nothing_trained(name, config, counts))
     say(counts, report)
-    say_quality([*figures(counts), *coverage.figures(), *([scripts.figure()] if scripts else [])], report)
+    scripts = written.scripts
+    say_quality(
+        [*figures(counts), *written.coverage.figures(), *([scripts.figure()] if scripts else [])], report
+    )
     if scripts is not None:
         scripts.say(report)
-    show_examples(examples, words.loaded, report)
+    show_examples(written.examples, words.loaded, report)
 
 
-@dataclass(frozen=True)
-class Words:
-    """The tokenizer, what makes tokens of texts with it, and of conversations where mistral-common does."""
-
-    loaded: LoadedTokenizer
-    encoder: Encoder
-    render_tokens: RenderTokens | None
-
-
-def words_of(tokenizer: Tokenizer) -> Words:
-    """The tokenizer of an artifact, with mistral-common's rules where it holds a tekken.json."""
-    loaded = load_tokenizer(tokenizer)
-    encoder = Encoder(loaded.backend_tokenizer, loaded.eos_token_id, plain=tokenizer.is_mistral)
-    if not tokenizer.is_mistral:
-        return Words(loaded, encoder, None)
-    # An extra, which only such tokenizers need.
-    from tunemill.stages.data.conversations.mistral_body import MistralRules
-
-    return Words(loaded, encoder, MistralRules(tokenizer.tekken))
-
-
-@contextmanager
-def rare_garbage_collection() -> Iterator[None]:
-    """Look for cycles seldom: a batch is many small objects and no cycles, and looking costs a sixth of the time."""
-    usual = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(GARBAGE_THRESHOLD)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*usual)
-        gc.unfreeze()
-
-
-def make_format(config: TokenizedConfig, words: Words, report: Report) -> Format:
-    """Raises SettingError where the config does not fit the tokenizer."""
-    loaded = words.loaded
-    template = None
-    if words.render_tokens is None:
-        template = choose_template(config.chat_template, config.chat_template_jinja, loaded.chat_template)
-    variables = with_clock(config.chat_template_kwargs, config.today, template, report)
-    if config.chat_template is not None and template is not None:
-        for line in advice(loaded, template, f"the chat template {config.chat_template}"):
-            report.log(line)
-    kit = Kit(
-        template=template,
-        render=renderer(loaded, template, variables),
-        render_opened=renderer(loaded, template, {**variables, ASKED: True}),
-        eos_token=loaded.eos_token,
-        ids_of=words.encoder.ids_of,
-        tokenizer=loaded,
-        render_tokens=words.render_tokens,
-        offsets_of=words.encoder.offsets_of,
-        trace=None if template is None else tracer(template, seen(loaded, variables)),
-    )
-    module, name = maker(config.type).split(":")
-    made = getattr(import_module(module), name)(config, kit)
-    assert isinstance(made, Format)
-    return made
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Good rows, what the format makes of them, and their tokens, which may still be in the making."""
-
-    rows: list[RawRow]
-    examples: list[Example]
-    samples: Future[list[Sample]]
-
-
-def encoded_batches(
-    batches: Iterator[list[RawRow]], chosen: Format, encoder: Encoder, bad: BadRows
-) -> Iterator[Batch]:
-    """Batches of good rows; none any more once a bad row stops the stage, but all rows are read.
-
-    While two batches are encoded, outside of Python for the most part, the next one is read: where one of them is
-    being labelled, which is Python, the other one keeps the tokenizer's threads busy.
-    """
-    pending: deque[Batch] = deque()
-    with ThreadPoolExecutor(max_workers=BATCHES_AHEAD) as pool:
-        for batch in batches:
-            rows, examples = read_batch(batch, chosen, bad)
-            if bad.stops:
-                pending.clear()
-                continue
-            pending.append(Batch(rows, examples, pool.submit(encoder.encode, examples, chosen.ends)))
-            if len(pending) > BATCHES_AHEAD:
-                yield pending.popleft()
-        yield from pending
-
-
-def read_batch(batch: list[RawRow], chosen: Format, bad: BadRows) -> tuple[list[RawRow], list[Example]]:
-    """The good rows of a batch and what the format makes of them."""
-    rows: list[RawRow] = []
-    examples: list[Example] = []
-    for row in batch:
-        try:
-            examples.append(chosen.read(row.value))
-            rows.append(row)
-        except BadRowError as error:
-            bad.add(row.place, str(error), row.text, row.value)
-    bad.add_good(len(rows), rows[0].value if rows else None)
-    return rows, examples
+def write_rows(batches: Iterable[Done], chosen: Format, written: Written, report: Report) -> Written:
+    """Write the rows, as long as no bad row stops the stage; all of them are looked at."""
+    bad = written.bad
+    long_rows = SPLIT if chosen.splits else CUT if chosen.cuts else None
+    schema = NUMBERED_SCHEMA.with_metadata(None if long_rows is None else {LONG_ROWS: long_rows})
+    with open_writer(bad.folder / "rows.arrow", schema) as writer:
+        for done in batches:
+            for row in done.bad:
+                bad.add(row.place, row.reason, row.text, row.value)
+            bad.add_good(done.counts.rows, done.first)
+            if done.tokens is not None and not bad.stops:
+                written.coverage.add(numbers_of(done.tokens.column("input_ids").values))
+                if written.scripts is not None:
+                    written.scripts.add(done.tokens.column("labels").to_pylist())
+                writer.write_batch(done.tokens)
+                written.counts.update(done.counts)
+                written.examples += done.examples[: SHOWN_EXAMPLES - len(written.examples)]
+            report.progress(written.counts.rows, None, "rows")
+    return written
 
 
 def reading(keys: Keys, rows: Sequence[Row], config: TokenizedConfig, words: Words) -> Keys | None:
@@ -220,18 +126,6 @@ def reading(keys: Keys, rows: Sequence[Row], config: TokenizedConfig, words: Wor
             continue
         return tried
     return None
-
-
-def token_batch(samples: Sequence[Sample], rows: Sequence[RawRow]) -> pa.RecordBatch:
-    """Samples with their row numbers and roles as an Arrow batch."""
-    columns = [
-        list_array([sample.ids for sample in samples]),
-        list_array([sample.labels for sample in samples]),
-        column([row.number for row in rows], pa.int64()),
-        column([[run.role for run in sample.runs] for sample in samples], pa.list_(pa.string())),
-        list_array([[run.end for run in sample.runs] for sample in samples]),
-    ]
-    return pa.record_batch(columns, schema=NUMBERED_SCHEMA)
 
 
 def nothing_trained(name: str, config: TokenizedConfig, counts: Counts) -> str:

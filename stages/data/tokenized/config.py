@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from tunemill.stages.data.conversations.chat_template import TemplateName, check_template_keys
 from tunemill.stages.data.conversations.format_strings import check_format_strings
 from tunemill.stages.data.conversations.keys import MISTRAL_COMMON, MISTRAL_KEY, ConversationKeys
+from tunemill.stages.data.engines.keys import EngineKeys
 from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
 from tunemill.stages.data.tokenized.format_table import FAMILIES, FORMATS, plain_name, unknown
 from tunemill.stages.declaration import (
@@ -79,7 +80,7 @@ class UserDefinedType(Settings):
         return self
 
 
-class TokenizedConfig(ConversationKeys):
+class TokenizedConfig(ConversationKeys, EngineKeys):
     """How the rows of one dataset become token ids and labels."""
 
     path: Runtime[Entry[str | None]] = Field(
@@ -99,7 +100,7 @@ class TokenizedConfig(ConversationKeys):
         "and no part of the key, for then every new day would compute everything again",
     )
     dataset_num_proc: Runtime[PositiveInt | None] = Field(
-        None, description="threads that tokenize, unset one per core: changes the time, not the rows"
+        None, description="processes that tokenize, unset one per core: changes the time, not the rows"
     )
     bad_rows: Annotated[Literal["stop", "skip"], YamlMark("pipeline.bad_rows")] = Field(
         "stop", description="what happens after bad rows: stop listing them, or set them aside and go on"

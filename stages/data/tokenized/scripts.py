@@ -7,7 +7,6 @@ from functools import cache
 
 from tokenizers import Tokenizer
 
-from tunemill.stages.data.conversations.encoding import Sample
 from tunemill.stages.data.rows.labels import IGNORED
 from tunemill.stages.data.rows.quality import Figure
 from tunemill.stages.report import Report, Scalar
@@ -27,12 +26,9 @@ class Scripts:
         self.tokenizer = tokenizer
         self.rows: Counter[str] = Counter()
 
-    def add(self, samples: Sequence[Sample]) -> None:
-        """Count some rows."""
-        trained = [
-            [token for token, label in zip(sample.ids, sample.labels, strict=True) if label != IGNORED]
-            for sample in samples
-        ]
+    def add(self, labels: Sequence[Sequence[int]]) -> None:
+        """Count some rows by their labels."""
+        trained = [[label for label in row if label != IGNORED] for row in labels]
         for text in self.tokenizer.decode_batch(trained, skip_special_tokens=True):
             self.rows[script_of_text(text)] += 1
 

@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from tunemill.stages.data.conversations.encoding import Sample
 from tunemill.stages.data.conversations.example import Conversation, Example
-from tunemill.stages.data.rows.labels import IGNORED
+from tunemill.stages.data.conversations.samples import Samples
 from tunemill.stages.data.rows.quality import Figure
 from tunemill.stages.report import Report, Scalar
 
@@ -36,19 +35,28 @@ class Counts:
     def tokens(self) -> int:
         return sum(length * rows for length, rows in self.lengths.items())
 
-    def add(self, example: Example, sample: Sample) -> None:
-        """Count one row."""
-        if isinstance(example, Conversation):
-            self.messages_left_out += example.left_out
-        trained = sample.trained_tokens
-        self.rows += 1
-        self.untrained += trained == 0
-        self.trained_tokens += trained
-        self.lengths[len(sample.ids)] += 1
-        for run in sample.runs:
-            labels = sample.labels[run.start : run.end]
-            self.role_tokens[run.role] += len(labels)
-            self.role_trained[run.role] += len(labels) - labels.count(IGNORED)
+    def add(self, examples: Sequence[Example], samples: Samples) -> None:
+        """Count a batch of rows."""
+        self.messages_left_out += sum(e.left_out for e in examples if isinstance(e, Conversation))
+        before = samples.trained_before()
+        trained = np.diff(before[samples.offsets])
+        self.rows += len(samples)
+        self.untrained += int((trained == 0).sum())
+        self.trained_tokens += int(trained.sum())
+        self.lengths.update(samples.lengths().tolist())
+        starts, ends = samples.run_bounds()
+        for counter, counts in (
+            (self.role_tokens, ends - starts),
+            (self.role_trained, before[ends] - before[starts]),
+        ):
+            sums = np.bincount(samples.run_roles, weights=counts, minlength=len(samples.roles))
+            counter.update(dict(zip(samples.roles, sums.astype(np.int64).tolist(), strict=True)))
+
+    def update(self, other: "Counts") -> None:
+        """Count also what another one has."""
+        for one in fields(self):
+            mine, more = getattr(self, one.name), getattr(other, one.name)
+            setattr(self, one.name, mine + more)
 
 
 def figures(counts: Counts) -> list[Figure]:

@@ -7,6 +7,7 @@ from transformers import AutoTokenizer
 from tunemill.stages.data.conversations.chat_template import NAMES, template_text
 from tunemill.stages.data.conversations.encoding import Encoder
 from tunemill.stages.data.conversations.template_body import renderer
+from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.data.preferences.body import OPEN_ANSWER, make_reader
 from tunemill.stages.data.preferences.config import PreferencesConfig
 from tunemill.stages.data.preferences.lengths import measure
@@ -37,7 +38,7 @@ def read(loaded, row, **keys):
 
 
 def reward_texts(loaded, record):
-    encoder = Encoder(loaded.backend_tokenizer, loaded.eos_token_id)
+    encoder = Encoder(Reference(loaded.backend_tokenizer), loaded.eos_token_id)
     measured = measure([record], [1], "reward", encoder, quiet_text(loaded.special_tokens_map))
     (row,) = measured.batch.to_pylist()
     return [

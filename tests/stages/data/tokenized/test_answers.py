@@ -14,6 +14,7 @@ from tunemill.stages.data.conversations.encoding import Encoder
 from tunemill.stages.data.conversations.example import BadRowError, Kit
 from tunemill.stages.data.conversations.template_body import ASKED, renderer, seen
 from tunemill.stages.data.conversations.tracing import tracer
+from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.formats.chat_template import chat_template
 
@@ -148,7 +149,7 @@ def prepared(template, conversation, end, variables=None, **settings):
     ids_of(read.text)
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106
     tokenizer.pre_tokenizer = Split(Regex(PIECE), "isolated")
-    encoder = Encoder(tokenizer, vocabulary["</s>"])
+    encoder = Encoder(Reference(tokenizer), vocabulary["</s>"])
     (sample,) = encoder.encode([read], made.ends)
     ids, offsets = encoder.offsets_of(read.text)
     assert ids == sample.ids

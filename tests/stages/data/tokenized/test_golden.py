@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
-from support.rows import read_arrow, run_stage, write_lines
+from support.rows import files_of, read_arrow, run_stage, write_lines
 from transformers import AutoTokenizer
 
 from tunemill.stages.data.dataset.config import DatasetConfig
@@ -72,9 +72,14 @@ def test_golden(name, tmp_path):
         TOKENIZER, TokenizerConfig(base_model=base_model, **case["tokenizer"]), tmp_path / "t", upstream=None
     )
     dataset, _ = run_stage(DATASET, DatasetConfig(path=str(source), **case["dataset"]), tmp_path / "d")
-    tokenized, _ = run_stage(
+    tokenized, said = run_stage(
         TOKENIZED, TokenizedConfig(**case["tokenized"]), tmp_path / "r", dataset=dataset, tokenizer=tokenizer
     )
+    assert said.summary["engine"] == "gigatoken"
+    slow = TokenizedConfig(**case["tokenized"], tokenizer_engine="tokenizers")
+    alike, said = run_stage(TOKENIZED, slow, tmp_path / "s", dataset=dataset, tokenizer=tokenizer)
+    assert said.summary["engine"] == "tokenizers"
+    assert files_of(alike) == files_of(tokenized)
     config = TrainingDataConfig(shuffle_merged_datasets=False, **case["training_data"])
     prepared, _ = run_stage(TRAINING_DATA, config, tmp_path / "p", tokenized=[tokenized])
 

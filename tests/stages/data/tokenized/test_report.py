@@ -40,6 +40,7 @@ def test_the_report(tokenize):
     lengths = [len(row["input_ids"]) for row in rows]
     trained_tokens = sum(label != -100 for row in rows for label in row["labels"])
     assert events.summary == {
+        "engine": "gigatoken",
         "rows": 2,
         "rows_without_trained_tokens": 0,
         "tokens": sum(lengths),

@@ -16,6 +16,7 @@ from tunemill.stages.data.conversations.chat_template import NAMES, template_tex
 from tunemill.stages.data.conversations.encoding import Encoder
 from tunemill.stages.data.conversations.loaded import load_tokenizer
 from tunemill.stages.data.conversations.template_body import renderer
+from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.data.tokenizer.config import TokenizerConfig
 from tunemill.stages.data.tokenizer.facts_body import write_facts
 from tunemill.stages.data.tokenizer.stage import TOKENIZER
@@ -57,11 +58,11 @@ def artifact(request, tmp_path_factory):
 def test_both_make_the_same_of_texts(artifact):
     light, theirs = load_tokenizer(artifact), load_words(artifact.path)
     assert light.given is None
-    encoder = Encoder(light.backend_tokenizer, light.eos_token_id)
+    encoder = Encoder(Reference(light.backend_tokenizer), light.eos_token_id)
     for text in TEXTS:
         ids = theirs.encode(text, add_special_tokens=False)
         assert encoder.ids_of(text) == ids
-        assert encoder.full.encode(text).ids == theirs.encode(text)
+        assert light.backend_tokenizer.encode(text).ids == theirs.encode(text)
         assert light.decode(ids) == theirs.decode(ids, clean_up_tokenization_spaces=False)
 
 
@@ -114,7 +115,7 @@ def test_a_class_that_makes_something_else_of_the_files_is_asked(tmp_path):
     assert not (folder / TOKENIZER_FACTS).exists()
     loaded, theirs = load_tokenizer(Tokenizer(folder)), AutoTokenizer.from_pretrained(folder)
     assert loaded.given is not None and type(loaded.given).__name__ == "LlamaTokenizer"
-    ids = Encoder(loaded.backend_tokenizer, loaded.eos_token_id).ids_of(FIXED_TEXT)
+    ids = Encoder(Reference(loaded.backend_tokenizer), loaded.eos_token_id).ids_of(FIXED_TEXT)
     assert ids == theirs.encode(FIXED_TEXT, add_special_tokens=False)
     assert loaded.with_transformers() is loaded.given
 

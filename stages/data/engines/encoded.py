@@ -1,0 +1,71 @@
+"""Tokens of a batch of texts, and what makes them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+
+from tunemill.stages.data.rows.token_rows import Int32s, Int64s
+
+
+class DifferentError(Exception):
+    """A text of which an engine makes other tokens than the reference."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokens of a batch of texts, flat: text i has those from `offsets[i]` to `offsets[i + 1]`."""
+
+    ids: Int32s
+    offsets: Int64s
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __iter__(self) -> Iterator[Int32s]:
+        return self.by_text(self.ids)
+
+    def by_text(self, values: Int32s) -> Iterator[Int32s]:
+        """Values of all tokens, text by text."""
+        return (values[first:end] for first, end in pairwise(self.offsets.tolist()))
+
+
+@dataclass(frozen=True)
+class Spanned(Encoded):
+    """Of each token also the characters of its text that it came from: its first, and the one after its last.
+
+    A token of a part of a character has the whole of it.
+    """
+
+    starts: Int32s
+    ends: Int32s
+
+
+class Engine(Protocol):
+    """What turns texts into tokens. All engines turn the same text into the same ones."""
+
+    name: str
+
+    def ids(self, texts: Sequence[str]) -> Encoded:
+        """Tokens of texts without BOS, EOS and the like."""
+
+    def spans(self, texts: Sequence[str]) -> Spanned:
+        """The tokens of `ids`, with their characters."""
+
+
+def flat(rows: Sequence[Sequence[int] | Int32s]) -> Encoded:
+    """Tokens of texts, one sequence of ids a text, as a batch."""
+    offsets = offsets_of_lengths([len(row) for row in rows])
+    ids = np.empty(int(offsets[-1]), np.int32)
+    for row, first, end in zip(rows, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        ids[first:end] = row
+    return Encoded(ids, offsets)
+
+
+def offsets_of_lengths(lengths: Sequence[int] | Int64s) -> Int64s:
+    """Where each of the rows of these lengths begins in a flat array, and where the last one ends."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets

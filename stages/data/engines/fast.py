@@ -1,0 +1,179 @@
+"""The `gigatoken` library: ids without characters, which are counted from the tokens' bytes.
+
+A byte-level BPE neither adds nor drops a byte: its tokens' bytes one behind the other are the text's. One in the style
+of SentencePiece writes a space as a character of its own, and may put one before a text; both are counted. Where the
+bytes of a text's tokens are not as many as the text's, the reference says which characters they are.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from unicodedata import is_normalized
+
+import numpy as np
+import numpy.typing as npt
+from gigatoken import Tokenizer as Gigatoken
+
+from tunemill.stages.data.engines.encoded import DifferentError, Encoded, Spanned, offsets_of_lengths
+from tunemill.stages.data.engines.reference import Reference
+from tunemill.stages.data.rows.token_rows import Int64s
+
+SPACE = "▁"
+SHOWN_CHARACTERS = 60
+SPACE_BYTES = SPACE.encode()
+# What a tokenizer may do to a text before it is cut: normal form C changes no text that is in it already.
+COMPOSED = {"type": "NFC"}
+SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+PREFIX = {"type": "Prepend", "prepend": SPACE}
+METASPACE = {"type": "Metaspace", "replacement": SPACE, "split": False}
+# Ways to cut a text that drop nothing of it.
+WHOLE = ("ByteLevel", "Digits", "Split", "Punctuation")
+
+
+class UnfitError(Exception):
+    """Why a tokenizer is none of those that the fast engine knows."""
+
+
+class Fast:
+    """Tokens by gigatoken, with the same characters as the reference.
+
+    Raises UnfitError for a tokenizer whose characters cannot be counted, or that gigatoken does not know.
+    """
+
+    name = "gigatoken"
+
+    def __init__(self, reference: Reference) -> None:
+        text = reference.bare.to_str()
+        described = json.loads(text)
+        self.reference = reference
+        self.composed, self.spaced, self.prefixed = _rules(described)
+        try:
+            made = Gigatoken.from_json(text)
+        except (RuntimeError, ValueError) as error:
+            raise UnfitError(f"gigatoken does not know it: {str(error).splitlines()[0]}") from None
+        self._encode = made.backend.encode
+        self.widths, self.openings = _widths(made.vocab, self.spaced)
+        self.added = np.zeros(len(self.widths), np.bool_)
+        self.added[[token["id"] for token in described["added_tokens"]]] = True
+
+    def ids(self, texts: Sequence[str]) -> Encoded:
+        """Tokens of texts without BOS, EOS and the like."""
+        return _flat([self._encode(text) for text in texts])
+
+    def spans(self, texts: Sequence[str]) -> Spanned:
+        """The tokens of `ids`, with their characters."""
+        encoded = self.ids(texts)
+        raw = [text.encode() for text in texts]
+        sizes = np.fromiter(map(len, raw), np.int64, len(raw))
+        counts = np.diff(encoded.offsets)
+        widths, prefixes = self._widths_of(encoded, texts)
+        reached = offsets_of_lengths(widths)[encoded.offsets]
+        odd = (np.diff(reached) != sizes) | self._changed(texts)
+        widths[np.repeat(odd, counts)] = 0
+        # From here on all is counted from the beginning of the batch, as if it were one text.
+        bases = offsets_of_lengths(sizes)
+        moved = np.repeat(bases[:-1] - offsets_of_lengths(widths)[encoded.offsets[:-1]], counts)
+        ends = np.cumsum(widths) + moved
+        starts = ends - widths
+        if int(sizes.sum()) != sum(map(len, texts)):
+            character = _characters(b"".join(raw))
+            starts, ends = (
+                character[starts + 1] - 1,
+                np.where(widths, character[ends], character[starts + 1] - 1),
+            )
+            bases = character[bases]
+        if prefixes is not None:
+            ends[prefixes] = np.maximum(ends[prefixes], starts[prefixes] + 1)
+        before = np.repeat(bases[:-1], counts)
+        spanned = Spanned(
+            encoded.ids,
+            encoded.offsets,
+            (starts - before).astype(np.int32),
+            (ends - before).astype(np.int32),
+        )
+        for index in np.flatnonzero(odd).tolist():
+            self._ask(spanned, index, texts[index])
+        return spanned
+
+    def _ask(self, spanned: Spanned, index: int, text: str) -> None:
+        """Let the reference fill in the characters of one text's tokens."""
+        known = self.reference.spans([text])
+        row = slice(int(spanned.offsets[index]), int(spanned.offsets[index + 1]))
+        if not np.array_equal(spanned.ids[row], known.ids):
+            raise DifferentError(f"it makes other tokens of {text[:SHOWN_CHARACTERS]!r}")
+        spanned.starts[row], spanned.ends[row] = known.starts, known.ends
+
+    def _widths_of(self, encoded: Encoded, texts: Sequence[str]) -> tuple[Int64s, Int64s | None]:
+        """How many bytes of the text each token is, and which tokens begin with a space that the text does not have."""
+        widths = self.widths[encoded.ids]
+        if not self.prefixed:
+            return widths, None
+        first = np.zeros(len(widths), np.bool_)
+        if self.prefixed == "every":
+            first[1:] = self.added[encoded.ids[:-1]]
+        full = np.diff(encoded.offsets) > 0
+        if self.prefixed == "first":
+            full &= np.fromiter((not text.startswith(" ") for text in texts), np.bool_, len(texts))
+        first[encoded.offsets[:-1][full]] = True
+        prefixes = np.flatnonzero(first & ~self.added[encoded.ids] & self.openings[encoded.ids])
+        widths[prefixes] -= 1
+        return widths, prefixes
+
+    def _changed(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Texts that the tokenizer changes, or whose own characters look like its spaces."""
+        changed = np.zeros(len(texts), np.bool_)
+        for index, text in enumerate(texts):
+            if text.isascii():
+                continue
+            changed[index] = (self.composed and not is_normalized("NFC", text)) or (
+                self.spaced and SPACE in text
+            )
+        return changed
+
+
+def _flat(rows: Sequence[npt.NDArray[np.uint32]]) -> Encoded:
+    offsets = offsets_of_lengths([len(row) for row in rows])
+    ids = np.concatenate(rows).astype(np.int32) if rows else np.empty(0, np.int32)
+    return Encoded(ids, offsets)
+
+
+def _characters(raw: bytes) -> Int64s:
+    """Of each byte boundary of a text in UTF-8, how many characters begin before it."""
+    begins = (np.frombuffer(raw, np.uint8) & 0xC0) != 0x80
+    return offsets_of_lengths(begins)
+
+
+def _rules(described: dict[str, Any]) -> tuple[bool, bool, str | None]:
+    """Of a tokenizer.json: whether it brings texts into normal form C, whether it writes a space as SPACE, and before
+    what another one is put: the "first" part of a text, or "every" one between special tokens.
+
+    Raises UnfitError where something else is done to texts.
+    """
+    steps = _steps(described["normalizer"], "normalizers")
+    cuts = _steps(described["pre_tokenizer"], "pretokenizers")
+    composed = COMPOSED in steps
+    steps = [step for step in steps if step != COMPOSED]
+    if cuts and cuts[-1]["type"] == "ByteLevel" and not cuts[-1]["add_prefix_space"] and not steps:
+        if all(step["type"] in WHOLE for step in cuts):
+            return composed, False, None
+    elif cuts == [] and not composed and steps in ([SPACES], [PREFIX, SPACES]):
+        return False, True, "every" if PREFIX in steps else None
+    elif cuts in ([METASPACE | {"prepend_scheme": scheme}] for scheme in ("first", "never")) and not steps:
+        return composed, True, "first" if cuts[0]["prepend_scheme"] == "first" else None
+    raise UnfitError("what it does to a text before cutting it is none of the known ways")
+
+
+def _steps(described: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
+    if described is None:
+        return []
+    return described[name] if described["type"] == "Sequence" else [described]
+
+
+def _widths(vocabulary: dict[int, bytes], spaced: bool) -> tuple[Int64s, npt.NDArray[np.bool_]]:
+    """How many bytes of a text each token is, and whether it begins with SPACE."""
+    widths = np.zeros(max(vocabulary, default=-1) + 1, np.int64)
+    openings = np.zeros(len(widths), np.bool_)
+    for token, raw in vocabulary.items():
+        widths[token] = len(raw.replace(SPACE_BYTES, b" ")) if spaced else len(raw)
+        openings[token] = spaced and raw.startswith(SPACE_BYTES)
+    return widths, openings

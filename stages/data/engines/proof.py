@@ -1,0 +1,162 @@
+"""Whether the fast engine makes the same tokens as the reference: asked before it is used, and while it is."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from tunemill.stages.data.engines.battery import battery
+from tunemill.stages.data.engines.encoded import DifferentError, Encoded, Engine, Spanned
+from tunemill.stages.data.engines.fast import Fast, UnfitError
+from tunemill.stages.data.engines.reference import Reference
+from tunemill.stages.report import Report
+
+# While it is used, one text in so many goes through both engines.
+CHECKED_EVERY = 100
+SHOWN_CHARACTERS = 60
+MOST_SPECIAL_TOKENS = 64
+
+Made = TypeVar("Made", bound=Encoded)
+Done = TypeVar("Done")
+
+
+class Checked:
+    """The fast engine, of which one text in a hundred is compared with the reference.
+
+    Raises DifferentError where they differ, and where the fast one breaks down.
+    """
+
+    def __init__(self, fast: Fast, reference: Reference) -> None:
+        self.name = fast.name
+        self._fast = fast
+        self._reference = reference
+        self._texts = 0
+
+    def ids(self, texts: Sequence[str]) -> Encoded:
+        """Tokens of texts without BOS, EOS and the like."""
+        return self._checked(texts, self._fast.ids, self._reference.ids)
+
+    def spans(self, texts: Sequence[str]) -> Spanned:
+        """The tokens of `ids`, with their characters."""
+        return self._checked(texts, self._fast.spans, self._reference.spans)
+
+    def _checked(
+        self,
+        texts: Sequence[str],
+        fast: Callable[[Sequence[str]], Made],
+        reference: Callable[[Sequence[str]], Made],
+    ) -> Made:
+        with PanicIsDifference():
+            made = fast(texts)
+        chosen = range(-self._texts % CHECKED_EVERY, len(texts), CHECKED_EVERY)
+        self._texts += len(texts)
+        if chosen:
+            compare(made, chosen, reference([texts[index] for index in chosen]), texts)
+        return made
+
+
+def with_engine(
+    wanted: str,
+    reference: Reference,
+    own_texts: Sequence[str],
+    report: Report,
+    work: Callable[[Engine], Done],
+) -> Done:
+    """The work with the engine that is proven, once more with the reference where that turns out wrong.
+
+    `wanted`: "auto", or "tokenizers" for the reference alone.
+    """
+    if wanted == Reference.name:
+        report.summary(engine=wanted)
+        return work(reference)
+    engine, why = proven(reference, own_texts)
+    if engine is not None:
+        try:
+            done = work(engine)
+        except DifferentError as error:
+            why = str(error)
+            report.log(
+                f"{Fast.name} is not used any more, and all rows are tokenized again by tokenizers: {why}"
+            )
+        else:
+            report.summary(engine=Fast.name)
+            return done
+    report.summary(engine=Reference.name, engine_reason=why)
+    return work(reference)
+
+
+def proven(reference: Reference, own_texts: Sequence[str]) -> tuple[Engine | None, str | None]:
+    """The fast engine, where it is proven with the battery and with a dataset's own texts, or why it is not."""
+    if reference.bare.encode_special_tokens:
+        return None, "what looks like a special token is text here"
+    try:
+        with silent_standard_error(), PanicIsDifference():
+            fast = Fast(reference)
+            prove(fast, reference, [*battery(special_tokens(reference.bare)), *own_texts])
+    except (UnfitError, DifferentError) as error:
+        return None, str(error)
+    return Checked(fast, reference), None
+
+
+def engine_of(name: str, reference: Reference) -> Engine:
+    """The engine of that name, which is proven for the tokenizer of the reference."""
+    return Checked(Fast(reference), reference) if name == Fast.name else reference
+
+
+def special_tokens(tokenizer: Tokenizer) -> list[str]:
+    """Tokens that are found in a text before it is cut; of many the first and the last ones."""
+    found = [token.content for _, token in sorted(tokenizer.get_added_tokens_decoder().items())]
+    half = MOST_SPECIAL_TOKENS // 2
+    return found if len(found) <= MOST_SPECIAL_TOKENS else found[:half] + found[-half:]
+
+
+def prove(fast: Fast, reference: Reference, texts: Sequence[str]) -> None:
+    """Raises DifferentError for the first text of which they make other tokens, or tokens of other characters."""
+    compare(fast.spans(texts), range(len(texts)), reference.spans(texts), texts)
+
+
+def compare(made: Encoded, chosen: Sequence[int], expected: Encoded, texts: Sequence[str]) -> None:
+    """Raises DifferentError where the chosen ones of `made` are not as expected, one after the other."""
+    for place, index in enumerate(chosen):
+        one = slice(int(made.offsets[index]), int(made.offsets[index + 1]))
+        other = slice(int(expected.offsets[place]), int(expected.offsets[place + 1]))
+        same = np.array_equal(made.ids[one], expected.ids[other])
+        if same and isinstance(made, Spanned) and isinstance(expected, Spanned):
+            same = np.array_equal(made.starts[one], expected.starts[other]) and np.array_equal(
+                made.ends[one], expected.ends[other]
+            )
+        if not same:
+            raise DifferentError(f"it makes other tokens of {texts[index][:SHOWN_CHARACTERS]!r}")
+
+
+class PanicIsDifference:
+    """Around calls of the engine: a panic of its Rust code, which is no Exception, becomes a DifferentError.
+
+    The class of panics cannot be imported: every library that is written with PyO3 has one of its own.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
+        if kind is not None and kind.__name__ == "PanicException":
+            raise DifferentError(f"it breaks down: {error}") from None
+
+
+@contextmanager
+def silent_standard_error() -> Iterator[None]:
+    """Rust writes of a panic to standard error, past Python."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
