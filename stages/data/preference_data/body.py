@@ -1,12 +1,12 @@
 """The body of the preference_data stage: fit to the sequence length, merge, shuffle, split."""
 
 from collections.abc import Sequence
-from hashlib import blake2b
 
 import numpy as np
 
 from tunemill.stages.artifacts import Preferences
 from tunemill.stages.data.preference_data.config import PreferenceDataConfig
+from tunemill.stages.data.preference_data.duplicates import figures, first_of_each
 from tunemill.stages.data.preference_data.fitting import Fitted, fit
 from tunemill.stages.data.preference_data.rows import (
     PreferenceRows,
@@ -16,8 +16,8 @@ from tunemill.stages.data.preference_data.rows import (
 )
 from tunemill.stages.data.rows.limits import Strategy
 from tunemill.stages.data.rows.order import shuffled
+from tunemill.stages.data.rows.quality import say_quality
 from tunemill.stages.data.rows.tally import dataset_names, plot_lengths
-from tunemill.stages.data.rows.token_rows import Bools
 from tunemill.stages.errors import RowError
 from tunemill.stages.report import Report, Scalar, Workspace
 
@@ -37,6 +37,9 @@ def preference_data(
         raise RowError(describe_nothing(fitted, config.sequence_len, strategy_of(config, datasets)))
     unique = without_duplicates(merged, config)
     rows, held_out = split(unique, config.val_set_size)
+    found = figures(rows, held_out)
+    if any(figure.count for figure in found):
+        say_quality(found, report)
     write_preference_rows(rows, out.data / "rows.arrow")
     if held_out is not None:
         write_preference_rows(held_out, out.data / "held_out.arrow")
@@ -107,18 +110,6 @@ def in_training_order(datasets: list[PreferenceRows], config: PreferenceDataConf
     if config.shuffle_merged_datasets and not config.curriculum_sampling:
         merged = merged.take(shuffled(len(merged), config.seed))
     return merged
-
-
-def first_of_each(rows: PreferenceRows) -> Bools:
-    """Where a row is the first of those with its prompt and answers."""
-    seen: set[bytes] = set()
-    first = np.ones(len(rows), np.bool_)
-    for row in range(len(rows)):
-        values = [v.tolist() if isinstance(v, np.ndarray) else v for v in rows.values(row)]
-        digest = blake2b(repr(values).encode(), digest_size=16).digest()
-        first[row] = digest not in seen
-        seen.add(digest)
-    return first
 
 
 def split(rows: PreferenceRows, val_set_size: float) -> tuple[PreferenceRows, PreferenceRows | None]:

@@ -223,3 +223,19 @@ def test_rows_by_dataset(tmp_path):
     counts = {row[0]: dict(zip(table["columns"][1:], row[1:], strict=True)) for row in table["rows"]}
     assert (counts["a.jsonl"]["rows"], counts["a.jsonl"]["fit"]) == (5, 1)
     assert (counts["all"]["held out"], counts["all"]["kept"]) == (2, 4)
+
+
+def test_pairs_that_occur_again_are_counted(tmp_path):
+    rows = [*pairs(4), *pairs(1), ("00", "c", "other")]
+    _, events = merge(tmp_path / "one", rows, curriculum_sampling=True, val_set_size=2)
+    (table,) = (table for table in events.of_type("table") if table["title"] == "Quality")
+    # Held out are the second of `00`, and another pair of the same prompt.
+    assert table["rows"] == [
+        ["rows that occur again (prompt and answers)", 0, 4, 0.0],
+        ["held-out rows that are learnt from too", 1, 2, 0.5],
+    ]
+    assert events.summary["held_out_rows_learnt_from"] == 1 and "repeated_rows" not in events.summary
+    _, events = merge(tmp_path / "two", rows)
+    assert events.summary["repeated_rows"] == 1
+    _, events = merge(tmp_path / "three", rows, dataset_exact_deduplication=True)
+    assert "repeated_rows" not in events.summary and events.summary["dropped_duplicates"] == 1
