@@ -85,7 +85,7 @@ class _Characters:
     def __init__(self, spanned: Spanned, sizes: Sequence[int]) -> None:
         # One place more for each text: where it ends is before the next one begins.
         self.bases = offsets_of_lengths([size + 1 for size in sizes])
-        before = np.repeat(self.bases[:-1], np.diff(spanned.offsets))
+        before = np.repeat(self.bases[:-1].astype(np.int32), np.diff(spanned.offsets))
         self.starts = np.maximum.accumulate(before + spanned.starts)
         self.ends = np.maximum.accumulate(before + spanned.ends)
 
@@ -211,9 +211,8 @@ def role_runs(role: Int64s, placed: PlacedTurns, ending: _Ending) -> tuple[Int64
     reached = np.maximum.accumulate(np.maximum(placed.closed[order], begin[row]))
     position = np.concatenate([begin[:1], reached[:-1]])[: len(row)]
     position = np.maximum(position, begin[row])
-    numbers = np.arange(len(ending.eot))
-    last_end = np.maximum.accumulate(np.where(ending.any, numbers, -1))
-    before = np.where(first > 0, last_end[first - 1], -1) if len(first) else first
+    closing_tokens = np.concatenate([[-1], np.flatnonzero(ending.any)])
+    before = closing_tokens[np.searchsorted(closing_tokens, first) - 1]
     opening = np.where(before >= position, before + 1, position)
     # Of each turn the template's text before it and its own, and of each row what is left at its end.
     turns_before = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(begin)))])
@@ -249,8 +248,10 @@ def _cleared(
 def _ranges(first: Int64s, end: Int64s, chosen: Bools, size: int) -> Bools:
     """Which of `size` tokens lie in one of the chosen ranges."""
     first, end = first[chosen], np.maximum(first, end)[chosen]
-    steps = np.bincount(first, minlength=size + 1) - np.bincount(end, minlength=size + 1)
-    inside: Bools = np.cumsum(steps[:size]) > 0
+    steps = np.zeros(size + 1, np.int8)
+    np.add.at(steps, first, 1)
+    np.subtract.at(steps, end, 1)
+    inside: Bools = np.cumsum(steps[:size], dtype=np.int8) > 0
     return inside
 
 

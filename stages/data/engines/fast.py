@@ -16,7 +16,7 @@ from gigatoken import Tokenizer as Gigatoken
 
 from tunemill.stages.data.engines.encoded import DifferentError, Encoded, Spanned, offsets_of_lengths
 from tunemill.stages.data.engines.reference import Reference
-from tunemill.stages.data.rows.token_rows import Int64s
+from tunemill.stages.data.rows.token_rows import Int32s, Int64s
 
 SPACE = "▁"
 SHOWN_CHARACTERS = 60
@@ -64,33 +64,25 @@ class Fast:
         """The tokens of `ids`, with their characters."""
         encoded = self.ids(texts)
         raw = [text.encode() for text in texts]
-        sizes = np.fromiter(map(len, raw), np.int64, len(raw))
+        bases = offsets_of_lengths(list(map(len, raw)))
         counts = np.diff(encoded.offsets)
         widths, prefixes = self._widths_of(encoded, texts)
-        reached = offsets_of_lengths(widths)[encoded.offsets]
-        odd = (np.diff(reached) != sizes) | self._changed(texts)
-        widths[np.repeat(odd, counts)] = 0
-        # From here on all is counted from the beginning of the batch, as if it were one text.
-        bases = offsets_of_lengths(sizes)
-        moved = np.repeat(bases[:-1] - offsets_of_lengths(widths)[encoded.offsets[:-1]], counts)
-        ends = np.cumsum(widths) + moved
-        starts = ends - widths
-        if int(sizes.sum()) != sum(map(len, texts)):
-            character = _characters(b"".join(raw))
-            starts, ends = (
-                character[starts + 1] - 1,
-                np.where(widths, character[ends], character[starts + 1] - 1),
-            )
-            bases = character[bases]
+        # All is counted from the beginning of the batch, as if it were one text.
+        ends = np.cumsum(widths, dtype=np.int32)
+        reached = _reached(ends, encoded.offsets)
+        odd = (np.diff(reached) != np.diff(bases)) | self._changed(texts)
+        if odd.any():
+            widths[np.repeat(odd, counts)] = 0
+            ends = np.cumsum(widths, dtype=np.int32)
+            reached = _reached(ends, encoded.offsets)
+            ends += np.repeat((bases - reached)[:-1], counts).astype(np.int32)
+        ends -= np.repeat(bases[:-1].astype(np.int32), counts)
+        spanned = Spanned(encoded.ids, encoded.offsets, ends - widths, ends)
+        for index, (text, written) in enumerate(zip(texts, raw, strict=True)):
+            if len(text) != len(written):
+                _to_characters(spanned, index, written)
         if prefixes is not None:
-            ends[prefixes] = np.maximum(ends[prefixes], starts[prefixes] + 1)
-        before = np.repeat(bases[:-1], counts)
-        spanned = Spanned(
-            encoded.ids,
-            encoded.offsets,
-            (starts - before).astype(np.int32),
-            (ends - before).astype(np.int32),
-        )
+            ends[prefixes] = np.maximum(ends[prefixes], spanned.starts[prefixes] + 1)
         for index in np.flatnonzero(odd).tolist():
             self._ask(spanned, index, texts[index])
         return spanned
@@ -103,7 +95,7 @@ class Fast:
             raise DifferentError(f"it makes other tokens of {text[:SHOWN_CHARACTERS]!r}")
         spanned.starts[row], spanned.ends[row] = known.starts, known.ends
 
-    def _widths_of(self, encoded: Encoded, texts: Sequence[str]) -> tuple[Int64s, Int64s | None]:
+    def _widths_of(self, encoded: Encoded, texts: Sequence[str]) -> tuple[Int32s, Int64s | None]:
         """How many bytes of the text each token is, and which tokens begin with a space that the text does not have."""
         widths = self.widths[encoded.ids]
         if not self.prefixed:
@@ -137,10 +129,19 @@ def _flat(rows: Sequence[npt.NDArray[np.uint32]]) -> Encoded:
     return Encoded(ids, offsets)
 
 
-def _characters(raw: bytes) -> Int64s:
-    """Of each byte boundary of a text in UTF-8, how many characters begin before it."""
-    begins = (np.frombuffer(raw, np.uint8) & 0xC0) != 0x80
-    return offsets_of_lengths(begins)
+def _reached(ends: Int32s, offsets: Int64s) -> Int64s:
+    """Where each row begins, and the last one ends, by where tokens end."""
+    return np.where(offsets > 0, ends[offsets - 1], 0) if len(ends) else np.zeros(len(offsets), np.int64)
+
+
+def _to_characters(spanned: Spanned, index: int, written: bytes) -> None:
+    """Count a text's tokens in characters, not bytes. One that begins or ends within a character has all of it."""
+    row = slice(int(spanned.offsets[index]), int(spanned.offsets[index + 1]))
+    begins = (np.frombuffer(written, np.uint8) & 0xC0) != 0x80
+    # Of each byte boundary, how many characters begin before it; what begins behind the end is the end.
+    before = np.concatenate([[0], np.cumsum(begins), [begins.sum() + 1]])
+    spanned.starts[row] = before[spanned.starts[row] + 1] - 1
+    spanned.ends[row] = before[spanned.ends[row]]
 
 
 def _rules(described: dict[str, Any]) -> tuple[bool, bool, str | None]:
@@ -169,9 +170,9 @@ def _steps(described: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
     return described[name] if described["type"] == "Sequence" else [described]
 
 
-def _widths(vocabulary: dict[int, bytes], spaced: bool) -> tuple[Int64s, npt.NDArray[np.bool_]]:
+def _widths(vocabulary: dict[int, bytes], spaced: bool) -> tuple[Int32s, npt.NDArray[np.bool_]]:
     """How many bytes of a text each token is, and whether it begins with SPACE."""
-    widths = np.zeros(max(vocabulary, default=-1) + 1, np.int64)
+    widths = np.zeros(max(vocabulary, default=-1) + 1, np.int32)
     openings = np.zeros(len(widths), np.bool_)
     for token, raw in vocabulary.items():
         widths[token] = len(raw.replace(SPACE_BYTES, b" ")) if spaced else len(raw)

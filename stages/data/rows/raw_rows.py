@@ -61,7 +61,7 @@ def reader_of_batches(path: Path, name: str) -> Callable[[BatchNumber], list[Raw
         columns = (batch.column(column).to_pylist() for column in ("row", "line", "file"))
         return [
             RawRow(
-                without_nulls(json.loads(text)),
+                without_nulls(json.loads(text)) if "null" in text else json.loads(text),
                 text,
                 number.before + position,
                 RowPlace(file or name, unit, line),
