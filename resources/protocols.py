@@ -6,7 +6,6 @@ With `hub_errors.py` one of the two files of `resources/` that stages may import
 """
 
 import re
-from glob import escape
 from importlib import import_module
 from typing import Any
 from urllib.parse import unquote_plus
@@ -133,22 +132,33 @@ def protocol_of(url: str) -> str:
 
 
 def folder_and_pattern(files: Any, path: str) -> tuple[str, str | None]:
-    """The folder that a remote path begins with, and the path as a pattern below it; None where it is no pattern.
+    """The folder that a remote path begins with, and the pattern of names in it; None where it is no pattern.
 
     `files` is a file system of fsspec. What is there under its own name is meant by that, whatever its characters
-    could stand for: it is escaped in the pattern.
+    could stand for.
     """
-    folder: list[str] = []
-    pattern: list[str] = []
-    for part in path.split("/"):
-        stands_for_more = WILDCARDS.search(part) and not files.exists("/".join([*folder, part]))
-        if pattern or stands_for_more:
-            pattern.append(part)
-        else:
-            folder.append(part)
-    if not pattern:
-        return path, None
-    return "/".join(folder), "/".join([*(escape(part) for part in folder), *pattern])
+    parts = path.split("/")
+    for number, part in enumerate(parts):
+        if WILDCARDS.search(part) and not files.exists("/".join(parts[: number + 1])):
+            return "/".join(parts[:number]), "/".join(parts[number:])
+    return path, None
+
+
+def named_by(files: Any, folder: str, pattern: str) -> dict[str, dict[str, Any]]:
+    """The objects below a remote folder that a pattern names, each with what its store says of it.
+
+    fsspec's own `glob` knows no folders with odd names but as patterns, and looks for them in the folder around.
+    """
+    from fsspec.utils import glob_translate
+
+    wanted = re.compile(glob_translate(pattern))
+    depth = None if "**" in pattern else pattern.count("/") + 1
+    found = files.find(folder, maxdepth=depth, detail=True)
+    return {
+        name: info
+        for name, info in found.items()
+        if info["type"] == "file" and wanted.match(str(name).removeprefix(folder).strip("/"))
+    }
 
 
 def failures_of(protocol: str) -> tuple[type[Exception], ...]:

@@ -19,6 +19,7 @@ from tunemill.resources.protocols import (
     HUB_MODELS,
     failures_of,
     folder_and_pattern,
+    named_by,
     package_hint,
     protocol_of,
     without_credentials,
@@ -155,11 +156,13 @@ def _objects(url: str, protocol: str, files: Any, path: str) -> dict[str, str]:
         return _object(protocol, files, files.info(path), without_credentials(url).partition("?")[2])
     base, pattern = folder_and_pattern(files, path)
     if pattern is not None:
-        listing = files.glob(pattern, detail=True)
+        listing = named_by(files, base, pattern)
     else:
-        info = files.info(path)
-        if info["type"] == "file":
-            return _object(protocol, files, info)
+        # Not every package can say what a whole bucket is.
+        if "/" in path.strip("/") or files.isfile(path):
+            info = files.info(path)
+            if info["type"] == "file":
+                return _object(protocol, files, info)
         listing, base = files.find(path, detail=True), path.rstrip("/")
     marks: dict[str, str] = {}
     for name, info in listing.items():

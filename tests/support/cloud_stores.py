@@ -1,18 +1,23 @@
-"""Emulators of Google's and Azure's object stores, which are no packages of this project: skips where they are absent.
+"""Google's, Azure's and Oracle's object stores for packages that this project does not bring: else tests are skipped.
 
-`pip install gcsfs adlfs gcp-storage-emulator` and `npm install -g azurite` bring all that is needed.
+`pip install gcsfs adlfs ocifs gcp-storage-emulator` and `npm install -g azurite` bring all that is needed.
 """
 
+import hashlib
 import importlib.util
+import json
 import re
 import shutil
 import socket
 import subprocess
+import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
@@ -29,9 +34,10 @@ class CloudStore:
     scheme: str
     environment: dict[str, str]
     put: Callable[[str, bytes], None]
+    bucket: str = "rows"
 
     def url(self, name: str) -> str:
-        return f"{self.scheme}://rows/{name}"
+        return f"{self.scheme}://{self.bucket}/{name}"
 
 
 def need(*modules: str) -> None:
@@ -96,3 +102,101 @@ def azure_store(folder: Path) -> Iterator[CloudStore]:
             yield CloudStore("az", {"AZURE_STORAGE_CONNECTION_STRING": connection}, put)
         finally:
             process.terminate()
+
+
+class _OracleHandler(BaseHTTPRequestHandler):
+    """The few calls of Oracle's object storage that reading takes: a list, an object, and what is known of it."""
+
+    objects: dict[str, bytes]
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        url = urlsplit(self.path)
+        match = re.fullmatch(r"/n/tests/b/rows/o(?:/(.*))?", url.path)
+        if match is None:
+            self._send(404, {}, b'{"code":"BucketNotFound","message":"there is no such bucket"}')
+        elif match[1] is None:
+            self._send(200, {}, json.dumps(self._listing(dict(parse_qsl(url.query)))).encode())
+        elif (content := self.objects.get(unquote(match[1]))) is None:
+            self._send(404, {}, b'{"code":"ObjectNotFound","message":"there is no such object"}')
+        else:
+            first, last = 0, len(content)
+            if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+                first, last = int(asked[1]), min(int(asked[2] or last) + 1, last)
+            known = {
+                **_marks(content),
+                "last-modified": "Thu, 01 Jan 2026 00:00:00 GMT",
+                "accept-ranges": "bytes",
+                "version-id": "1",
+                "storage-tier": "Standard",
+            }
+            self._send(206 if asked else 200, known, content[first:last])
+
+    def _listing(self, query: dict[str, str]) -> dict[str, object]:
+        prefix, mark = query.get("prefix", ""), query.get("delimiter")
+        names = sorted(name for name in self.objects if name.startswith(prefix))
+        deep = [name for name in names if mark and mark in name[len(prefix) :]]
+        folders = {prefix + name[len(prefix) :].partition("/")[0] + "/" for name in deep}
+        found = [
+            {"name": name, "size": len(self.objects[name]), **_marks(self.objects[name])}
+            for name in names
+            if name not in deep
+        ]
+        return {"objects": found, "prefixes": sorted(folders)}
+
+    def _send(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header({"md5": "content-md5"}.get(name, name), value)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def _marks(content: bytes) -> dict[str, str]:
+    digest = hashlib.md5(content, usedforsecurity=False)
+    return {"etag": digest.hexdigest(), "md5": b64encode(digest.digest()).decode()}
+
+
+@contextmanager
+def oracle_store(folder: Path) -> Iterator[CloudStore]:
+    """Oracle's object storage as far as reading goes; `folder` is for a key and a config of their client."""
+    need("ocifs")
+    import fsspec
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    plain = serialization.NoEncryption()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    (folder / "key.pem").write_bytes(pem)
+    (folder / "config").write_text(
+        f"[DEFAULT]\nuser=ocid1.user.oc1..a\ntenancy=ocid1.tenancy.oc1..a\nregion=us-ashburn-1\n"
+        f"fingerprint={':'.join(['00'] * 16)}\nkey_file={folder / 'key.pem'}\n"
+    )
+    objects: dict[str, bytes] = {}
+    handler = type("Handler", (_OracleHandler,), {"objects": objects})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    # What FSSPEC_OCI in the environment would say to another process.
+    endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    environment = {"OCIFS_IAM_TYPE": "api_key", "OCIFS_CONFIG_LOCATION": str(folder / "config")}
+    fsspec.config.conf["oci"] = {"config_kwargs": {"service_endpoint": endpoint}}
+    try:
+        yield CloudStore("oci", environment, objects.__setitem__, "rows@tests")
+    finally:
+        del fsspec.config.conf["oci"]
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -6,7 +6,7 @@ from typing import Any
 
 import fsspec
 
-from tunemill.resources.protocols import failures_of, folder_and_pattern, package_hint, protocol_of
+from tunemill.resources.protocols import failures_of, folder_and_pattern, named_by, package_hint, protocol_of
 from tunemill.stages.data.sources.names import is_web, last_part
 from tunemill.stages.errors import SourceError
 from tunemill.stages.report import Report
@@ -38,7 +38,7 @@ def _copy(url: str, files: Any, path: str, folder: Path, report: Report) -> Path
     if is_web(url):
         names = [path]
     elif pattern is not None:
-        names = sorted(name for name in files.glob(pattern) if files.isfile(name))
+        names = sorted(named_by(files, base, pattern))
     elif files.isfile(path):
         names = [path]
     else:

@@ -1,11 +1,11 @@
-"""gs:// and az:// with the real packages, against emulators of the stores; skipped where those are not installed."""
+"""gs://, az:// and oci:// with the real packages, against emulators; skipped where those are not installed."""
 
 import gzip
 import json
 
 import fsspec
 import pytest
-from support.cloud_stores import azure_store, google_store
+from support.cloud_stores import azure_store, google_store, oracle_store
 from support.rows import read_arrow, run_stage
 
 from tunemill.resources.errors import StoreError
@@ -14,7 +14,7 @@ from tunemill.stages.data.dataset.config import DatasetConfig
 from tunemill.stages.data.dataset.stage import DATASET
 from tunemill.stages.errors import SourceError
 
-SCHEMES = {"gs": ("gs", "gcs"), "az": ("az", "abfs", "abfss")}
+SCHEMES = {"gs": ("gs", "gcs"), "az": ("az", "abfs", "abfss"), "oci": ("oci",)}
 
 
 def rows(*numbers):
@@ -23,9 +23,9 @@ def rows(*numbers):
 
 @pytest.fixture(scope="module", params=SCHEMES)
 def server(request, tmp_path_factory):
-    with (
-        google_store() if request.param == "gs" else azure_store(tmp_path_factory.mktemp("azurite")) as store
-    ):
+    folder = tmp_path_factory.mktemp("store")
+    opened = {"gs": google_store, "az": lambda: azure_store(folder), "oci": lambda: oracle_store(folder)}
+    with opened[request.param]() as store:
         yield store
 
 
@@ -80,6 +80,20 @@ def test_the_identity_is_that_of_the_contents(store):
     store.put("same/a.jsonl", rows(3))
     assert identify_remote(store.url("same/a.jsonl")) != object_before
     assert identify_remote(store.url("same")) != folder_before
+
+
+def test_a_pattern_at_the_top_of_a_bucket(tmp_path, store):
+    store.put("top-1.jsonl", rows(1))
+    store.put("top-2.jsonl", rows(2))
+    assert read(tmp_path, store.url("top-*.jsonl"))[0] == [("top-1.jsonl", 1), ("top-2.jsonl", 2)]
+    assert identify_remote(store.url("top-?.jsonl"))["kind"] == "objects"
+
+
+def test_a_whole_bucket(tmp_path, store):
+    store.put("whole.jsonl", rows(7))
+    url = store.url("").rstrip("/")
+    assert identify_remote(url)["kind"] == "objects"
+    assert ("whole.jsonl", 7) in read(tmp_path, url, ds_type="json")[0]
 
 
 def test_what_is_not_there(tmp_path, store):
