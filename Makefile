@@ -34,6 +34,7 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/second_run.py
 	$(BIN)/python benchmarks/commands.py
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/tokenizing.py
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \

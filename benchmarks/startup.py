@@ -23,6 +23,8 @@ from pathlib import Path
 
 import tokenizing
 
+from tunemill.resources.folders import remove_tree
+
 HERE = Path(__file__).resolve().parent.parent
 CHAT = """\
 base_model: tokenizer
@@ -92,12 +94,7 @@ def whole(checkout: Path, folder: Path) -> Figures:
 
 def run(command: list[str], checkout: Path, folder: Path) -> str:
     """What a command prints that starts from an empty store."""
-    state = folder / ".tunemill"
-    if state.exists():
-        for place in (state, *state.rglob("*")):
-            if place.is_dir():
-                place.chmod(0o755)
-        shutil.rmtree(state)
+    remove_tree(folder / ".tunemill")
     done = subprocess.run(
         command, cwd=folder, env=environment(checkout, folder), capture_output=True, text=True, check=False
     )
@@ -155,10 +152,8 @@ def main() -> None:
                         known = least[project, what]
                         known[checkout] = min(seconds, known.get(checkout, seconds))
         printed = table(least, checkouts, options.rounds)
-        # Artifacts are read-only.
-        for place in Path(name).rglob("*"):
-            if place.is_dir() and not place.is_symlink():
-                place.chmod(0o755)
+        for folder in Path(name).iterdir():
+            remove_tree(folder)
     print(printed)
     if options.out is not None:
         options.out.write_text(printed, encoding="utf-8")

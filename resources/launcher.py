@@ -74,8 +74,11 @@ def in_this_process(call: Call, sink: Sink) -> None:
         raise LaunchError(redacted(str(error), secrets), user=True) from None
 
 
-def in_child(call: Call, sink: Sink) -> None:
-    """Run the body in a child process with its own process group; stop the whole group on any exception."""
+def in_child(call: Call, sink: Sink, stop: threading.Event | None = None) -> None:
+    """Run the body in a child process with its own process group; stop the whole group on any exception.
+
+    `stop`, set by another thread, is as good as an exception.
+    """
     logs = Path(call.workspace["logs"])
     secrets = secrets_in(call.config, os.environ)
     document, request = asdict(call), logs / "request.json"
@@ -105,7 +108,7 @@ def in_child(call: Call, sink: Sink) -> None:
         try:
             _hand_over(json.dumps(document), child)
             _forward({events_read: Lines(lambda line: take(json.loads(line))),
-                      child.stdout.fileno(): Lines(write, keep_ends=True)}, child)  # fmt: skip
+                      child.stdout.fileno(): Lines(write, keep_ends=True)}, child, stop)  # fmt: skip
         finally:
             _stop_group(child)
     if child.returncode != 0:
@@ -164,12 +167,19 @@ class Lines:
         self._take(line.decode(errors="replace"))
 
 
-def _forward(pipes: Mapping[int, Lines], child: subprocess.Popen[bytes]) -> None:
-    """Pass on what comes through the pipes until the child has ended and they are empty."""
+def _forward(
+    pipes: Mapping[int, Lines], child: subprocess.Popen[bytes], stop: threading.Event | None
+) -> None:
+    """Pass on what comes through the pipes until the child has ended and they are empty.
+
+    Raises LaunchError where it is to stop before.
+    """
     with selectors.DefaultSelector() as selector:
         for pipe in pipes:
             selector.register(pipe, selectors.EVENT_READ)
         while selector.get_map():
+            if stop is not None and stop.is_set():
+                raise LaunchError("the stage's process was stopped with the run", user=True)
             ended = child.poll() is not None
             ready = selector.select(0 if ended else POLL_SECONDS)
             if ended and not ready:

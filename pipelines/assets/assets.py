@@ -53,10 +53,13 @@ def _asset(session: Session, node: Node, *, early: bool) -> dg.AssetsDefinition:
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         secrets = secrets_in(node.config.model_dump(mode="json"), os.environ)
 
-        def observe(event: dict[str, Any]) -> None:
-            session.observe(node.name, event)
+        def note(event: dict[str, Any]) -> None:
             if event["type"] in ("log", "step"):
                 context.log.info(event.get("message") or f"step {event['step']}: {event['metrics']}")
+
+        def observe(event: dict[str, Any]) -> None:
+            session.observe(node.name, event)
+            note(event)
 
         def say(message: str) -> None:
             observe({"type": "log", "message": message})
@@ -84,7 +87,11 @@ def _asset(session: Session, node: Node, *, early: bool) -> dg.AssetsDefinition:
                     if tracked is not None:
                         tracked.hear(event)
 
-                result = left_alone() or materialize(session, node, context.run.run_id, hear)
+                result = (
+                    left_alone()
+                    or session.ahead(node.name, note)
+                    or materialize(session, node, context.run.run_id, hear)
+                )
                 if tracked is not None:
                     tracked.end(result.published)
                 metadata = materialization_metadata(session.pipeline, node, result)

@@ -1,8 +1,9 @@
 """One Dagster run in this process, over a selection of a pipeline's nodes."""
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr
+from dataclasses import replace
 from typing import Any, TextIO, cast
 
 import dagster as dg
@@ -10,14 +11,10 @@ from sqlalchemy.exc import DBAPIError
 
 from tunemill.pipelines.assets.assets import asset_key, build_assets
 from tunemill.pipelines.assets.instance import open_instance
-from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.plan import Planned
 from tunemill.pipelines.run.finished import Finished, State
 from tunemill.pipelines.run.materialize import Session
-from tunemill.pipelines.run.observer import Observer
-from tunemill.resources.launcher import Launcher
 from tunemill.resources.storage_errors import DATABASES_SAY, one_storage_error
-from tunemill.resources.store import Store
 
 # Dagster's own console lines would drown ours; they are all in the instance.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -43,16 +40,9 @@ class WithoutLostEvents:
         return getattr(self._stream, name)
 
 
-def materialize_nodes(
-    pipeline: Pipeline,
-    store: Store,
-    plan: Sequence[Planned],
-    nodes: Sequence[str],
-    observe: Observer,
-    refresh: Collection[str],
-    launch: Launcher,
-) -> list[Finished]:
+def materialize_nodes(session: Session, plan: Sequence[Planned], nodes: Sequence[str]) -> list[Finished]:
     """Materialize the nodes and say what became of every node of the plan."""
+    pipeline, store, observe = session.pipeline, session.store, session.observe
     failures: dict[str, str] = {}
 
     def watch(node: str, event: dict[str, Any]) -> None:
@@ -60,7 +50,7 @@ def materialize_nodes(
             failures[node] = event["message"]
         observe(node, event)
 
-    session = Session(pipeline, store, launch, watch, refresh, asked_for=nodes)
+    session = replace(session, observe=watch)
     # Dagster's own database may meet the full disk first.
     with (
         one_storage_error(store.root, DBAPIError),

@@ -8,9 +8,11 @@ from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.plan import Planned, make_plan
+from tunemill.pipelines.run.ahead import started_ahead
 from tunemill.pipelines.run.finished import Finished, State
 from tunemill.pipelines.run.links import link_result
-from tunemill.pipelines.run.observer import Observer, unobserved
+from tunemill.pipelines.run.materialize import Session
+from tunemill.pipelines.run.observer import Observer, one_at_a_time, unobserved
 from tunemill.resources.launcher import Launcher, in_child
 from tunemill.resources.origins import write_origin
 from tunemill.resources.store import Store
@@ -37,10 +39,12 @@ def run_pipeline(
         with suppress(OSError):
             write_origin(store.root, pipeline.name, pipeline.document.path.absolute())
         return [_in_place(pipeline, item) for item in plan]
-    # Dagster takes a second to import; a run with nothing to do is over by then.
-    from tunemill.pipelines.assets.dagster_run import materialize_nodes
+    session = Session(pipeline, store, launch, one_at_a_time(observe), refresh, asked_for=to_do)
+    with started_ahead(session, to_do) as session:
+        # Dagster takes a second to import; a run with nothing to do is over by then.
+        from tunemill.pipelines.assets.dagster_run import materialize_nodes
 
-    return materialize_nodes(pipeline, store, plan, to_do, observe, refresh, launch)
+        return materialize_nodes(session, plan, to_do)
 
 
 def refuse_untracked(pipeline: Pipeline, plan: Sequence[Planned]) -> None:

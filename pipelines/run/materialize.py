@@ -80,12 +80,21 @@ class Result:
         return "computed" if self.computed else "cached"
 
 
+Hear = Callable[[dict[str, Any]], None]
+
+
+def not_ahead(_name: str, _hear: Hear) -> Result | None:
+    """Nothing was started before its turn."""
+    return None
+
+
 @dataclass
 class Session:
     """What the assets of one pipeline share: the store, the launcher, who watches, what this process did.
 
     `results` is keyed by run and node, so that every node of a run reads the artifacts of the same run. `asked_for` are
-    nodes to bring up to date although only pinned nodes would need them.
+    nodes to bring up to date although only pinned nodes would need them. `ahead` gives what became of a node that was
+    started before its turn, None where it was not.
     """
 
     pipeline: Pipeline
@@ -95,6 +104,7 @@ class Session:
     refresh: Collection[str] = ()
     asked_for: Collection[str] = ()
     results: dict[tuple[str, str], Result] = field(default_factory=dict)
+    ahead: Callable[[str, Hear], Result | None] = not_ahead
 
 
 def materialize(
