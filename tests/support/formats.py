@@ -38,7 +38,7 @@ class FormatBench:
             eos_token=self.tokenizer.eos_token,
             ids_of=self.encoder.ids_of,
             tokenizer=self.loaded,
-            trace=template and tracer(template, seen(self.loaded, {})),
+            trace=template and tracer(template, seen(self.loaded, {}), config.template_thinking_key),
         )
         module, name = maker(config.type).split(":")
         made = getattr(import_module(module), name)(config, kit)

@@ -37,7 +37,7 @@ def read_words(row: dict[str, Any], template: str = TURNS, **settings: Any) -> t
         eos_token=EOS,
         ids_of=ids_of,
         tokenizer=None,
-        trace=tracer(template, seen(words, {})),
+        trace=tracer(template, seen(words, {}), config.template_thinking_key),
     )
     made = chat_template(config, kit)
     conversation = made.read(row)

@@ -18,6 +18,7 @@ from tunemill.stages.data.conversations.json_in_text import parsed
 from tunemill.stages.data.conversations.keys import REASONING, ConversationKeys
 from tunemill.stages.data.conversations.template_environment import names_read
 from tunemill.stages.data.conversations.thinking import split_thinking
+from tunemill.stages.data.conversations.tracing import Speaker, Thinks
 from tunemill.stages.data.rows.nulls import ARGUMENTS, PARAMETERS, without_nulls
 from tunemill.stages.errors import SettingError
 
@@ -79,12 +80,17 @@ class MessageReader:
             raise BadRowError("nothing is left of the conversation without its system message")
         return turns
 
-    def plain_turns(self, roles: Sequence[str], texts: Sequence[str]) -> list[TurnSource]:
-        """Messages that are a role, by the template's name of it, and a text."""
-        return [
-            TurnSource({"role": role, "content": text}, True, self._trains(role), {})
-            for role, text in zip(roles, texts, strict=True)
-        ]
+    def plain_turns(self, speakers: Sequence[Speaker], texts: Sequence[str]) -> list[TurnSource]:
+        """Messages that are a role, by the template's name of it, a content and perhaps a reasoning."""
+        rest = iter(texts)
+        turns = []
+        for speaker in speakers:
+            thinks = isinstance(speaker, Thinks)
+            role = speaker.role if isinstance(speaker, Thinks) else speaker
+            value = {"role": role, "content": next(rest)}
+            value |= {self.config.template_thinking_key: next(rest)} if thinks else {}
+            turns.append(TurnSource(value, not thinks, self._trains(role), {}))
+        return turns
 
     def _trains(self, role: str) -> bool:
         return self.config.train_on_inputs or role in self.trained_roles

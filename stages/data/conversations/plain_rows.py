@@ -1,4 +1,4 @@
-"""Rows whose messages are a role and a text, read fast. What is odd is left to the reader of messages."""
+"""Rows whose messages are a role and texts, read fast. What is odd is left to the reader of messages."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 from tunemill.stages.data.conversations.example import RowValue
 from tunemill.stages.data.conversations.messages import MessageReader
 from tunemill.stages.data.conversations.thinking import split_thinking
+from tunemill.stages.data.conversations.tracing import Speaker, Thinks
 
-# The roles, as the template calls them, and the texts of messages.
-PlainRow = tuple[tuple[str, ...], list[str]]
+# Who speaks, by the template's names of roles, and the texts: of each message its content, and its reasoning if any.
+PlainRow = tuple[tuple[Speaker, ...], list[str]]
 
 
 def plain_reader(reader: MessageReader) -> Callable[[RowValue], PlainRow | None]:
@@ -31,22 +32,23 @@ def plain_reader(reader: MessageReader) -> Callable[[RowValue], PlainRow | None]
             if system is not None and not has_text(system):
                 return None
         with_system(reader, row.get(config.field_system), roles, texts)
-        if not roles or (config.split_thinking and any(map(has_thought, roles, texts))):
-            return None
-        return tuple(roles), texts
+        return (tuple(roles), texts) if roles else None
 
     return read
 
 
-def plain_messages(reader: MessageReader) -> Callable[[list[Any]], tuple[list[str], list[str]] | None]:
+def plain_messages(reader: MessageReader) -> Callable[[list[Any]], tuple[list[Speaker], list[str]] | None]:
     """A function from messages to their roles and texts; None where one of them may have or say more than that."""
-    config, names = reader.config, reader.role_names
+    config, names, splits = reader.config, reader.role_names, reader.config.split_thinking
     role_field, text_field = reader.mappings["role"], reader.mappings["content"]
     told = (config.message_field_training, config.message_field_training_detail)
     read = {*reader.names, *reader.mappings.values(), *filter(None, told)} - {role_field, text_field}
+    shown = config.template_thinking_key in reader.names
+    thought_field = reader.mappings[config.template_thinking_key] if shown else None
 
-    def plain(messages: list[Any]) -> tuple[list[str], list[str]] | None:
-        roles, texts = [], []
+    def plain(messages: list[Any]) -> tuple[list[Speaker], list[str]] | None:
+        roles: list[Speaker] = []
+        texts: list[str] = []
         for message in messages:
             if type(message) is not dict:
                 return None
@@ -59,16 +61,28 @@ def plain_messages(reader: MessageReader) -> Callable[[list[Any]], tuple[list[st
                 or text.isspace()
             ):
                 return None
-            if len(message) > 2 and any(message.get(name) is not None for name in message.keys() & read):
+            role = names[role]
+            if splits and role == "assistant" and split_thinking(text) is not None:
                 return None
-            roles.append(names[role])
             texts.append(text)
+            more = (
+                [name for name in message.keys() & read if message[name] is not None]
+                if len(message) > 2
+                else []
+            )
+            if more:
+                if more != [thought_field] or role == "system" or not has_text(message[thought_field]):
+                    return None
+                texts.append(message[thought_field])
+                role = Thinks(role)
+            roles.append(role)
         return roles, texts
 
-    return plain if role_field != text_field else lambda _: None
+    one = len({role_field, text_field, thought_field}) == 3
+    return plain if one else lambda _: None
 
 
-def with_system(reader: MessageReader, system: str | None, roles: list[str], texts: list[str]) -> None:
+def with_system(reader: MessageReader, system: str | None, roles: list[Speaker], texts: list[str]) -> None:
     """Put in and take out the system message, in place, as the reader of messages does."""
     default = reader.config.default_system_message
     if system is not None and roles[:1] != ["system"]:
@@ -84,8 +98,3 @@ def with_system(reader: MessageReader, system: str | None, roles: list[str], tex
 def has_text(value: Any) -> bool:
     """Whether it is a text that is more than white space."""
     return type(value) is str and bool(value) and not value.isspace()
-
-
-def has_thought(role: str, text: str) -> bool:
-    """Whether `split_thinking` takes a text apart."""
-    return role == "assistant" and split_thinking(text) is not None

@@ -1,19 +1,19 @@
 """Conversations put together without rendering them: what a template writes around contents is found once per shape.
 
-A shape is the roles of a conversation whose messages are a role and a text. Where the template's trace says that the
-contents change nothing but themselves, one conversation of a shape tells where turns begin and end in all of them.
+A shape is the roles of a conversation whose messages are a role, a text and perhaps a reasoning. Where the template's
+trace says that texts change nothing but themselves, one conversation of a shape tells where turns begin and end in all.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
-from tunemill.stages.data.conversations.boundaries import common_prefix
+from tunemill.stages.data.conversations.boundaries import PLACEHOLDERS, common_prefix
 from tunemill.stages.data.conversations.example import BadRowError, Conversation, Turn
 from tunemill.stages.data.conversations.prompts import GIVEN
-from tunemill.stages.data.conversations.tracing import Guard, Hole, Parts, Tracer
+from tunemill.stages.data.conversations.tracing import Guard, Hole, Parts, Speaker, Thinks, Trace, Tracer
 
-Shape = tuple[str, ...]
+Shape = tuple[Speaker, ...]
 # Longer conversations hardly share a shape, and a file has so many shapes at most that are worth it.
 LONGEST, MOST = 32, 512
 RELATIONS: dict[str, Callable[[str, str], bool]] = {
@@ -32,7 +32,7 @@ Spot = tuple[int, int]
 Outline = tuple[str, int, int, int, int, bool]
 
 
-# The content of a message, or what a function makes of it.
+# The number of a text, and what makes of it what comes out, if anything does.
 Filling = tuple[int, Callable[[str], str] | None]
 
 
@@ -51,14 +51,14 @@ class Skeleton:
 
     def filled(self, contents: Sequence[str]) -> Conversation | None:
         """The conversation with these contents, none of which is only white space; None where a guard says no."""
-        for (message, filling), relation, text in self.guards:
-            content = contents[message]
+        for (number, filling), relation, text in self.guards:
+            content = contents[number]
             if relation(content if filling is None else filling(content), text):
                 return None
         pieces = self.pieces.copy()
         pieces[1::2] = [
-            contents[message] if filling is None else filling(contents[message])
-            for message, filling in self.fillings
+            contents[number] if filling is None else filling(contents[number])
+            for number, filling in self.fillings
         ]
         borders = list(accumulate(map(len, pieces), initial=0))
         turns = [
@@ -80,63 +80,114 @@ class Skeletons:
     opens: bool
     known: dict[Shape, Skeleton | None] = field(default_factory=dict)
 
-    def conversation(self, roles: Shape, contents: list[str]) -> Conversation | None:
+    def conversation(self, shape: Shape, texts: list[str]) -> Conversation | None:
         """The conversation of these messages; None where it has to be rendered."""
-        if roles not in self.known:
-            if len(roles) > LONGEST or len(self.known) >= MOST:
+        if shape not in self.known:
+            if len(shape) > LONGEST or len(self.known) >= MOST:
                 return None
-            self.known[roles] = self._made(roles)
-        skeleton = self.known[roles]
-        return None if skeleton is None else skeleton.filled(contents)
+            self.known[shape] = self._made(shape)
+        skeleton = self.known[shape]
+        return None if skeleton is None else skeleton.filled(texts)
 
-    def _made(self, roles: Shape) -> Skeleton | None:
-        traced = self.trace(roles, False)
+    def _made(self, shape: Shape) -> Skeleton | None:
+        traced = self.trace(shape, False)
         if traced is None:
             return None
         pieces, holes = separated(traced.parts)
-        contents = [f"\ue000{number}\ue001" for number in range(len(roles))]
+        texts = [f"\ue000{number}\ue001" for number in range(2 * len(shape))]
         try:
-            sample = self.whole(roles, contents)
+            sample = self.whole(shape, texts)
         except BadRowError:
             return None
         filled = pieces.copy()
-        filled[1::2] = [contents[hole.message] for hole in holes]
-        # The template itself has the last word, and a content that stands in two places has no one place.
-        if "".join(filled) != sample.text or len({hole.message for hole in holes}) < len(holes):
+        filled[1::2] = [texts[hole.text] for hole in holes]
+        # The template itself has the last word, and a text that stands in two places has no one place.
+        if "".join(filled) != sample.text or len({hole.text for hole in holes}) < len(holes):
             return None
         borders = list(accumulate(map(len, filled), initial=0))
         turns = tuple(found for turn in sample.turns if (found := outline(turn, borders)) is not None)
-        more = self._prompt_guards(roles, traced.parts)
-        if more is None or len(turns) < len(sample.turns):
+        more = self._prompt_guards(shape, traced.parts)
+        ends = self._end_guards(shape, traced, turns)
+        if more is None or ends is None or len(turns) < len(sample.turns):
             return None
         guards = tuple(
-            ((guard.hole.message, guard.hole.filling), RELATIONS[guard.relation], guard.text)
-            for guard in dict.fromkeys((*traced.guards, *more))
+            ((guard.hole.text, guard.hole.filling), RELATIONS[guard.relation], guard.text)
+            for guard in dict.fromkeys((*traced.guards, *more, *ends))
         )
-        fillings = tuple((hole.message, hole.filling) for hole in holes)
+        fillings = tuple((hole.text, hole.filling) for hole in holes)
         return Skeleton(pieces, fillings, guards, turns, sample.left_out)
 
-    def _prompt_guards(self, roles: Shape, text: Parts) -> list[Guard] | None:
-        """What contents must not do, so that answers begin where they do in the sample; None where that is unknown."""
+    def _prompt_guards(self, shape: Shape, text: Parts) -> list[Guard] | None:
+        """What texts must not do, so that answers begin where they do in the sample; None where that is unknown."""
         guards: list[Guard] = []
-        for number, role in enumerate(roles):
-            if role in GIVEN:
+        for index, number in enumerate(numbers(shape)):
+            speaker = shape[index]
+            if speaker in GIVEN:
                 continue
-            prompt = self.trace(roles[:number], True)
+            prompt = self.trace(shape[:index], True)
             if prompt is None:
                 return None
             met = meeting(prompt.parts, text)
-            if met is None:
+            if met is None or (isinstance(speaker, Thinks) and not (met.whole and self.opens)):
                 return None
             guards += [*prompt.guards, *met.guards]
             if met.whole or not self.opens:
                 continue
-            closed = self.trace(roles[:number], False)
+            closed = self.trace(shape[:index], False)
             own = opening_guards(number, prompt.parts, text, closed.parts if closed else None)
             if own is None or closed is None:
                 return None
             guards += [*closed.guards, *own]
         return guards
+
+    def _end_guards(self, shape: Shape, traced: Trace, turns: Sequence[Outline]) -> list[Guard] | None:
+        """What texts must not do, so that messages with a reasoning end with their content; None where they do not.
+
+        Such a message is found by comparing it with one without a reasoning: the template must go on behind it alike.
+        """
+        guards: list[Guard] = []
+        places = {part.text: place for place, part in enumerate(separated(traced.parts)[1])}
+        for index, number in enumerate(numbers(shape)):
+            speaker = shape[index]
+            if not isinstance(speaker, Thinks):
+                continue
+            other = self.trace((*shape[:index], speaker.role, *shape[index + 1 :]), False)
+            ended = any(
+                (trained, last, end) == (True, 2 * places.get(number, -1) + 2, 0)
+                for *_, last, end, trained in turns
+            )
+            if other is None or speaker.role in GIVEN or not ended:
+                return None
+            if behind(number, other.parts) != behind(number, traced.parts):
+                return None
+            # The other one's texts have other numbers behind that of its content, which is a placeholder.
+            for guard in other.guards:
+                if guard.hole.text == number and any(
+                    RELATIONS[guard.relation](text, guard.text) for text in PLACEHOLDERS
+                ):
+                    return None
+                if guard.hole.text != number:
+                    moved = guard.hole.text + (guard.hole.text > number)
+                    guards.append(replace(guard, hole=replace(guard.hole, text=moved)))
+        return guards
+
+
+def numbers(shape: Shape) -> list[int]:
+    """Of each message the number of its content among the texts of the conversation."""
+    return (
+        list(accumulate((1 + isinstance(speaker, Thinks) for speaker in shape[:-1]), initial=0))
+        if shape
+        else []
+    )
+
+
+def behind(number: int, parts: Parts) -> str | None:
+    """The template's text behind a hole; None where there is no such hole."""
+    place = next((i for i, part in enumerate(parts) if isinstance(part, Hole) and part.text == number), None)
+    if place is None:
+        return None
+    following = parts[place + 1] if place + 1 < len(parts) else ""
+    return following if isinstance(following, str) else ""
 
 
 @dataclass(frozen=True)
@@ -175,9 +226,7 @@ def opening_guards(number: int, prompt: Parts, text: Parts, closed: Parts | None
     if met is None or met.guards or any(isinstance(part, Hole) for part in met.rest):
         return None
     opening = "".join(part for part in met.rest if isinstance(part, str))
-    place = next(
-        (i for i, part in enumerate(text) if isinstance(part, Hole) and part.message == number), None
-    )
+    place = next((i for i, part in enumerate(text) if isinstance(part, Hole) and part.text == number), None)
     if place is None:
         return []
     hole, before = text[place], text[place - 1] if place else ""

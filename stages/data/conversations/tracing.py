@@ -9,7 +9,8 @@ conversation of these roles whose contents give the noted answers.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Any, NoReturn
+from itertools import count
+from typing import Any, NamedTuple, NoReturn
 
 from jinja2 import TemplateError, Undefined, nodes
 from jinja2.nodes import EvalContext
@@ -26,9 +27,9 @@ class LookedAtError(Exception):
 
 @dataclass(frozen=True)
 class Hole:
-    """The content of message number `message` with these characters off its ends, one set after the other."""
+    """Text number `text` of a conversation with these characters off its ends, one set after the other."""
 
-    message: int
+    text: int
     left: tuple[str | None, ...] = ()
     right: tuple[str | None, ...] = ()
 
@@ -70,7 +71,15 @@ class Trace:
     guards: tuple[Guard, ...]
 
 
-Tracer = Callable[[Sequence[str], bool], Trace | None]
+class Thinks(NamedTuple):
+    """Who says a message that has a reasoning too."""
+
+    role: str
+
+
+# Who says a message: by the role alone, one that is nothing but a content.
+Speaker = str | Thinks
+Tracer = Callable[[Sequence[Speaker], bool], Trace | None]
 
 
 class Content(str):
@@ -299,10 +308,11 @@ class TracingEnvironment(ChatEnvironment):
         return super().call(context, called, *values, **named)
 
 
-def tracer(template: str, given: Mapping[str, Any]) -> Tracer:
-    """A function from roles, and whether an answer is to be opened, to a trace.
+def tracer(template: str, given: Mapping[str, Any], thinking: str) -> Tracer:
+    """A function from those who speak, and whether an answer is to be opened, to a trace.
 
-    None where there is none: the template refuses the conversation, or looks at a content.
+    A message's texts are its content and then its reasoning, which the template calls `thinking`. None where there is
+    no trace: the template refuses the conversation, or looks at a text.
     """
     made = environment(TracingEnvironment)
     made.finalize = Written
@@ -311,12 +321,16 @@ def tracer(template: str, given: Mapping[str, Any]) -> Tracer:
     try:
         compiled = made.from_string(_Memberships().visit(made.parse(template)))
     except LookedAtError:
-        return lambda _roles, _opened: None
+        return lambda _speakers, _opened: None
 
-    def trace(roles: Sequence[str], opened: bool) -> Trace | None:
+    def trace(speakers: Sequence[Speaker], opened: bool) -> Trace | None:
         guards: list[Guard] = []
+        texts = (Content((Hole(number),), guards) for number in count())
         messages = [
-            {"role": role, "content": Content((Hole(number),), guards)} for number, role in enumerate(roles)
+            {"role": speaker, "content": next(texts)}
+            if isinstance(speaker, str)
+            else {"role": speaker.role, "content": next(texts), thinking: next(texts)}
+            for speaker in speakers
         ]
         asked = {"add_generation_prompt": True} if opened else {}
         try:

@@ -59,7 +59,9 @@ def make_format(config: TokenizedConfig, words: Words, report: Report) -> Format
         tokenizer=loaded,
         render_tokens=words.render_tokens,
         offsets_of=words.encoder.offsets_of,
-        trace=None if template is None else tracer(template, seen(loaded, variables)),
+        trace=None
+        if template is None
+        else tracer(template, seen(loaded, variables), config.template_thinking_key),
     )
     module, name = maker(config.type).split(":")
     made = getattr(import_module(module), name)(config, kit)

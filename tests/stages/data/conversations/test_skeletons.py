@@ -58,7 +58,7 @@ class Both:
             return render(messages, tools)
 
         config = TokenizedConfig(type="chat_template", **options)
-        trace = tracer(template, seen(WORDS, variables))
+        trace = tracer(template, seen(WORDS, variables), "reasoning_content")
         fast = Kit(template, counted, opened, "</s>", lambda _: [1], None, trace=trace)
         slow = Kit(template, render, opened, "</s>", lambda _: [1], None)
         self.formats = [chat_template(config, kit) for kit in (fast, slow)]
@@ -269,3 +269,71 @@ def test_there_are_so_many_shapes_that_are_kept():
         before = both.rendered
         both.same(row)
         assert (both.rendered == before) is fast
+
+
+ROW = "{% for m in messages %}<{{ m.role }}>"
+END = "</s>\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+REASONED = {
+    "before": ROW + "{% if m.reasoning_content %}<t>\n{{ m.reasoning_content }}\n</t>{% endif %}{{ m.content }}" + END,
+    "behind": ROW + "{{ m.content }}{% if m.reasoning_content %}<t>{{ m.reasoning_content }}</t>{% endif %}" + END,
+    "always": ROW + "<t>\n{{ (m.reasoning_content or '').strip('\n') }}\n</t>\n{{ m.content.lstrip('\n') }}" + END,
+    "last": ROW + "{% if loop.last %}<t>{{ m.reasoning_content | trim }}</t>{% endif %}{{ m.content | trim }}" + END,
+    "ended": ROW + "{% if m.reasoning_content %}<t>{{ m.reasoning_content }}</t>{% endif %}{{ m.content }}"
+    "{{ '!' if m.reasoning_content else '?!' }}" + END,
+    "like": ROW + "{% if m.reasoning_content %}<t>{{ m.reasoning_content }}{% else %}<t></t>{% endif %}{{ m.content }}"
+    + END,
+    "opened": ROW + "{% if m.reasoning_content %}<t>{{ m.reasoning_content }}</t>{% endif %}{{ m.content }}"
+    + END.replace("<assistant>", "<assistant><t>"),
+    "unasked": ROW + "{% if m.reasoning_content %}<t>{{ m.reasoning_content }}</t>{% endif %}{{ m.content }}</s>"
+    "{% endfor %}",
+    "looks": ROW + "{{ 'x' if m.reasoning_content == 'a' else m.reasoning_content }}{{ m.content }}" + END,
+    "upper": ROW + "{{ m.reasoning_content | upper }}{{ m.content }}" + END,
+}  # fmt: skip
+THINKING = ["qwen3", "qwen3_5", "exaone4", "gemma4"]
+WHO = [
+    [("user", False), ("assistant", True)],
+    [("system", False), ("user", False), ("assistant", True), ("user", False), ("assistant", True)],
+    [("user", False), ("assistant", True), ("user", False), ("assistant", False)],
+    [("user", False), ("assistant", True), ("assistant", True), ("user", True)],
+    [("user", False), ("assistant", True), ("tool", False), ("assistant", True)],
+]
+TEXTS = [
+    *CONTENTS[:10],
+    "\n",
+    "",
+    "<t>",
+    "</t>",
+    "!",
+    "?",
+    "x...y",
+    "</s>",
+    "<think>\n",
+    "</think>",
+    "\n</think>",
+    "<",
+    ">",
+]
+
+
+@pytest.mark.parametrize("template", [*THINKING, *REASONED])
+@pytest.mark.parametrize("options", SETTINGS[:3])
+def test_messages_with_a_reasoning(template, options):
+    rng = random.Random(template)
+    both = Both(REASONED.get(template) or template_text(template), {}, **options)
+    for who in WHO:
+        for text in [*TEXTS, *TEXTS[:4]]:
+            messages = [{"role": role, "content": rng.choice(["a", "Hi", text])} for role, _ in who]
+            for message, (_, thinks) in zip(messages, who, strict=True):
+                message |= {"reasoning_content": rng.choice(["Hm", text])} if thinks else {}
+            both.same({"messages": messages})
+
+
+@pytest.mark.parametrize("template", ["qwen3", "before", "always", "like"])
+def test_a_second_conversation_with_a_reasoning_is_not_rendered(template):
+    both = Both(REASONED.get(template) or template_text(template))
+    for count, text in enumerate(("a", "b\n", " c")):
+        before = both.rendered
+        messages = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+        messages[1]["reasoning_content"] = text
+        assert both.same({"messages": messages})
+        assert (both.rendered == before) is (count > 0)

@@ -142,7 +142,7 @@ def prepared(template, conversation, end, variables=None, **settings):
     def ids_of(text):
         return [vocabulary.setdefault(piece, len(vocabulary)) for piece in re.findall(PIECE, text)]
 
-    trace = tracer(template, seen(WORDS, variables))
+    trace = tracer(template, seen(WORDS, variables), "reasoning_content")
     kit = Kit(template, render, opened, "</s>", ids_of, None, trace=trace)
     made = chat_template(TokenizedConfig(type="chat_template", eot_tokens=list(end), **settings), kit)
     read = made.read(conversation)
