@@ -1,6 +1,5 @@
 """Reading the rows of a RawDataset, a batch at a time."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -10,7 +9,10 @@ import pyarrow as pa
 
 from tunemill.stages.data.conversations.example import RowValue
 from tunemill.stages.data.rows.nulls import without_nulls
+from tunemill.stages.data.sources.json_exactly import values_of
 from tunemill.stages.errors import RowPlace
+
+NULL = "null"
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,16 @@ def reader_of_batches(path: Path, name: str) -> Callable[[BatchNumber], list[Raw
 
     def read(number: BatchNumber) -> list[RawRow]:
         batch = reader.get_batch(number.index)
-        columns = (batch.column(column).to_pylist() for column in ("row", "line", "file"))
+        texts, lines, files = (batch.column(column).to_pylist() for column in ("row", "line", "file"))
+        columns = zip(values_of(texts), texts, lines, files, strict=True)
         return [
             RawRow(
-                without_nulls(json.loads(text)) if "null" in text else json.loads(text),
+                without_nulls(value) if NULL in text else value,
                 text,
                 number.before + position,
                 RowPlace(file or name, unit, line),
             )
-            for position, (text, line, file) in enumerate(zip(*columns, strict=True), 1)
+            for position, (value, text, line, file) in enumerate(columns, 1)
         ]
 
     return read

@@ -1,6 +1,5 @@
 """JSON lines in blocks, by orjson: what it would read or write otherwise than `json` does is left to `json`."""
 
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,15 @@ import numpy as np
 import orjson
 
 from tunemill.stages.data.sources.blocks import BLOCK_BYTES, block, text_of
+from tunemill.stages.data.sources.json_exactly import are_kept, levels
 from tunemill.stages.data.sources.json_lines import plain, row_of_line
 from tunemill.stages.data.sources.rows import Block, Row
 from tunemill.stages.data.sources.unpacking import unpacked
 
 # orjson writes no more than 254 levels.
 MOST_LEVELS = 100
-# A whole number that orjson cannot keep becomes a fraction, and then it is above this.
-LARGEST_FRACTION = 1e18
 QUOTE, BACKSLASH, SMALL_U = b'"\\u'
-WRITTEN_QUOTE = b"\\u0022"
+QUOTE_DIGITS = b"0022"
 
 
 def json_line_blocks(path: Path, skip: int) -> Iterator[Block]:
@@ -65,26 +63,17 @@ def texts_of(lines: list[bytes]) -> list[bytes] | None:
 
 def _are_exact(values: list[Any]) -> bool:
     """Whether all are objects, and orjson has kept all numbers in them and writes them as `json` does."""
-    level = values
-    kinds = set(map(type, level))
-    if kinds != {dict}:
+    if set(map(type, values)) != {dict}:
         return False
-    for _ in range(MOST_LEVELS):
-        # What is in them, keys too: much faster than to go through each of them.
-        level = gc.get_referents(*level)
-        kinds = set(map(type, level))
-        if float in kinds and not _are_written_alike([value for value in level if type(value) is float]):
-            return False
-        if dict not in kinds and list not in kinds:
-            return True
-        level = [value for value in level if type(value) is dict or type(value) is list]
-    return False
+    return all(
+        depth < MOST_LEVELS and _are_written_alike(numbers) for depth, numbers in enumerate(levels(values))
+    )
 
 
 def _are_written_alike(numbers: list[float]) -> bool:
-    if max(map(abs, numbers)) > LARGEST_FRACTION:
-        return False
-    return orjson.dumps(numbers) == f"[{','.join(map(repr, numbers))}]".encode()
+    if not numbers:
+        return True
+    return are_kept(numbers) and orjson.dumps(numbers) == f"[{','.join(map(repr, numbers))}]".encode()
 
 
 def _have_all_keys(read: bytes, written: bytes) -> bool:
@@ -92,8 +81,11 @@ def _have_all_keys(read: bytes, written: bytes) -> bool:
 
     Nothing else changes their number but those that are read from escapes.
     """
-    before, after = (np.frombuffer(text, np.uint8) for text in (read, written))
-    has_escapes = bool(((before[:-1] == BACKSLASH) & (before[1:] == SMALL_U)).any())
-    if has_escapes and WRITTEN_QUOTE in read:
+    before, after = np.frombuffer(read, np.uint8), np.frombuffer(written, np.uint8)
+    if np.count_nonzero(before == QUOTE) != np.count_nonzero(after == QUOTE):
         return False
-    return bool(np.count_nonzero(before == QUOTE) == np.count_nonzero(after == QUOTE))
+    escapes = np.flatnonzero((before[:-1] == BACKSLASH) & (before[1:] == SMALL_U))
+    for place, digit in enumerate(QUOTE_DIGITS, 2):
+        # Four digits stand there, or it would be no JSON.
+        escapes = escapes[before[escapes + place] == digit]
+    return not escapes.size

@@ -5,7 +5,7 @@ import random
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunemill.stages.data.dataset import row_writer
@@ -143,7 +143,7 @@ def of_rows(path, skip=0):
     return [(row.number, text_of(row)) for row in json_lines(path, skip)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(lines(), max_size=12), st.integers(0, 13))
 def test_the_same_rows_and_problems(tmp_path_factory, some, skip):
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
@@ -154,7 +154,7 @@ def test_the_same_rows_and_problems(tmp_path_factory, some, skip):
     assert count_lines(path) == len(rows)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lines())
 def test_a_line_is_read_exactly_or_left_alone(line):
     texts = texts_of([line])
