@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from tunemill.stages.data.sources.json_exactly import text_of_object
 from tunemill.stages.data.sources.json_text import json_text, loose_text
 from tunemill.stages.data.sources.rows import Block, Row, RowFile, RowSource
 from tunemill.stages.data.sources.split import Range
@@ -15,7 +16,7 @@ def text_of(row: Row) -> bytes | Row:
     if row.problem is not None:
         return row
     try:
-        return json_text(row.value).encode()
+        return text_of_object(row.value) or json_text(row.value).encode()
     except ValueError as error:
         return Row(row.number, problem=str(error), text=loose_text(row.value))
 

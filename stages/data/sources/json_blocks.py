@@ -8,13 +8,11 @@ import numpy as np
 import orjson
 
 from tunemill.stages.data.sources.blocks import BLOCK_BYTES, block, text_of
-from tunemill.stages.data.sources.json_exactly import are_kept, levels
+from tunemill.stages.data.sources.json_exactly import MOST_LEVELS, are_written_alike, levels
 from tunemill.stages.data.sources.json_lines import plain, row_of_line
 from tunemill.stages.data.sources.rows import Block, Row
 from tunemill.stages.data.sources.unpacking import unpacked
 
-# orjson writes no more than 254 levels.
-MOST_LEVELS = 100
 QUOTE, BACKSLASH, SMALL_U = b'"\\u'
 QUOTE_DIGITS = b"0022"
 
@@ -66,14 +64,9 @@ def _are_exact(values: list[Any]) -> bool:
     if set(map(type, values)) != {dict}:
         return False
     return all(
-        depth < MOST_LEVELS and _are_written_alike(numbers) for depth, numbers in enumerate(levels(values))
+        depth < MOST_LEVELS and are_written_alike(numbers)
+        for depth, (_, numbers) in enumerate(levels(values))
     )
-
-
-def _are_written_alike(numbers: list[float]) -> bool:
-    if not numbers:
-        return True
-    return are_kept(numbers) and orjson.dumps(numbers) == f"[{','.join(map(repr, numbers))}]".encode()
 
 
 def _have_all_keys(read: bytes, written: bytes) -> bool:

@@ -9,6 +9,9 @@ import orjson
 
 # A whole number that orjson cannot keep becomes a fraction, and then it is above this.
 LARGEST_FRACTION = 1e18
+# orjson writes no more than 254 levels.
+MOST_LEVELS = 100
+PLAIN = frozenset({dict, list, str, int, float, bool, type(None)})
 
 
 def values_of(texts: Sequence[str]) -> list[Any]:
@@ -17,14 +20,27 @@ def values_of(texts: Sequence[str]) -> list[Any]:
         values = list(map(orjson.loads, texts))
     except orjson.JSONDecodeError:
         return list(map(json.loads, texts))
-    return values if all(map(are_kept, levels(values))) else list(map(json.loads, texts))
+    return values if all(are_kept(numbers) for _, numbers in levels(values)) else list(map(json.loads, texts))
 
 
-def levels(values: list[Any]) -> Iterator[list[float]]:
-    """The fractions among the values, among what is in them, and so on inwards."""
+def text_of_object(value: Any) -> bytes | None:
+    """An object as `json_text` writes it; None where it is none, or orjson may write another text."""
+    if type(value) is not dict:
+        return None
+    for depth, (kinds, numbers) in enumerate(levels([value])):
+        if depth == MOST_LEVELS or not kinds <= PLAIN or not are_written_alike(numbers):
+            return None
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return None
+
+
+def levels(values: list[Any]) -> Iterator[tuple[set[type], list[float]]]:
+    """The types and the fractions of the values, of what is in them, and so on inwards."""
     while True:
         kinds = set(map(type, values))
-        yield [value for value in values if type(value) is float] if float in kinds else []
+        yield kinds, [value for value in values if type(value) is float] if float in kinds else []
         if dict not in kinds and list not in kinds:
             return
         # What is in them, keys too: much faster than to go through each of them.
@@ -34,3 +50,10 @@ def levels(values: list[Any]) -> Iterator[list[float]]:
 def are_kept(numbers: list[float]) -> bool:
     """Whether none of the fractions that orjson has read may be a whole number in truth."""
     return not numbers or max(map(abs, numbers)) <= LARGEST_FRACTION
+
+
+def are_written_alike(numbers: list[float]) -> bool:
+    """Whether none of the fractions may be a whole number in truth, and orjson writes them as `json` does."""
+    if not numbers:
+        return True
+    return are_kept(numbers) and orjson.dumps(numbers) == f"[{','.join(map(repr, numbers))}]".encode()

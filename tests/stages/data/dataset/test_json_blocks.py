@@ -2,6 +2,9 @@
 
 import json
 import random
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -13,7 +16,9 @@ from tunemill.stages.data.dataset.row_writer import COLUMNS, RowWriter, string_a
 from tunemill.stages.data.sources import json_blocks
 from tunemill.stages.data.sources.blocks import text_of
 from tunemill.stages.data.sources.json_blocks import json_line_blocks, texts_of
+from tunemill.stages.data.sources.json_exactly import text_of_object
 from tunemill.stages.data.sources.json_lines import count_lines, json_lines, row_of_line
+from tunemill.stages.data.sources.json_text import json_text
 
 # Pieces of which lines are made that the two readers could tell apart.
 KEYS = ['"a"', '"b"', '"\\u0061"', '"é"', '"\\u0022"', '"\\""', '""', '"\\ud83d\\ude00"']
@@ -239,6 +244,29 @@ def test_depth(tmp_path, levels):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a":' + "[" * (levels - 1) + "]" * (levels - 1) + "}\n" + '{"a":{"a":1}}\n')
     assert of_blocks(path) == of_rows(path)
+
+
+ODD = st.sampled_from(
+    [date(2026, 1, 2), datetime(2026, 1, 2, tzinfo=UTC), Decimal("1.50"), UUID(int=7), b"x", (1, 2)]
+)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=4) | ODD
+NAMES = st.text(max_size=3) | st.sampled_from([1, None, True, "\ud800"])
+INSIDE = LEAVES | st.lists(LEAVES, max_size=3) | st.dictionaries(NAMES, LEAVES, max_size=2)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(NAMES, INSIDE | st.lists(INSIDE, max_size=2), max_size=3) | LEAVES)
+def test_values_of_tables_are_written_alike_or_left_alone(value):
+    text = text_of_object(value)
+    assert text is None or text == json_text(value).encode()
+
+
+def test_plain_values_need_no_json():
+    for value in ({"a": [1, {"b": None, "c": 0.5}], "d": True}, {}, {"é": "\x01"}):
+        assert text_of_object(value) == json_text(value).encode()
+    for value in ({"a": 2**70}, {"a": float("nan")}, {"a": 1e16}, {1: 2}, {"a": date(2026, 1, 2)}, [1], None):
+        written = text_of_object(value)
+        assert written is None or (value == {"a": 1e16} and written == b'{"a":1e+16}')
 
 
 def batches(path):
