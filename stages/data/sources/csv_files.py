@@ -33,27 +33,30 @@ def csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
     ):
         lines = Lines(file)
         columns = _header(lines, delimiter)
-        reader = csv.reader(lines, strict=True, delimiter=delimiter)
+        width = len(columns)
+        reader = csv.reader(iter(lines), strict=True, delimiter=delimiter)
         while True:
-            lines.begin_row()
+            row = lines.begin_row()
             first = lines.number + 1
             try:
                 values = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                problem = _end_bad_row(lines, delimiter, len(columns)) or str(error)
+                problem = _end_bad_row(lines, delimiter, width) or str(error)
                 yield Row(first, problem=f"not {_title(delimiter)}: {problem}", text=_readable(lines.row))
+                # The lines may have come to their end, and some of them are given again.
+                reader = csv.reader(iter(lines), strict=True, delimiter=delimiter)
                 continue
             if not values:
                 continue
-            text = lines.row[0] if len(lines.row) == 1 else "".join(lines.row)
-            if not (text.isascii() and "\0" not in text) and (problem := _damage(lines.row, first)):
-                yield Row(first, problem=problem, text=_readable(lines.row))
-            elif len(values) == len(columns):
-                yield Row(first, dict(zip(columns, values, strict=True)))
+            text = row[0] if len(row) == 1 else "".join(row)
+            if not (text.isascii() and "\0" not in text) and (problem := _damage(row, first)):
+                yield Row(first, problem=problem, text=_readable(row))
+            elif len(values) == width:
+                yield Row(first, dict(zip(columns, values, strict=False)))
             else:
-                problem = f"{len(values)} values, the header has {len(columns)} columns"
+                problem = f"{len(values)} values, the header has {width} columns"
                 yield Row(first, problem=problem, text=json.dumps(values, ensure_ascii=False))
 
 
@@ -66,20 +69,21 @@ class Lines:
         self.number = 0
         self.row: list[str] = []
 
-    def __iter__(self) -> "Lines":
-        return self
+    def __iter__(self) -> Iterator[str]:
+        """The lines from here on, each put into the row at hand."""
+        again, file = self._again, self._file
+        while (line := again.popleft() if again else next(file, None)) is not None:
+            self.number += 1
+            row = self.row
+            row.append(line)
+            if len(row) > MOST_LINES:
+                raise csv.Error(NEVER_CLOSED)
+            yield line
 
-    def __next__(self) -> str:
-        if len(self.row) >= MOST_LINES:
-            raise csv.Error(NEVER_CLOSED)
-        line = self._again.popleft() if self._again else next(self._file)
-        self.number += 1
-        self.row.append(line)
-        return line
-
-    def begin_row(self) -> None:
-        """What is given from now on belongs to another row."""
+    def begin_row(self) -> list[str]:
+        """What is given from now on belongs to another row: its lines, as they come."""
         self.row = []
+        return self.row
 
     def keep(self, count: int) -> None:
         """Only the first `count` lines are of the row at hand: the others will be given again."""
@@ -94,7 +98,7 @@ def _header(lines: Lines, delimiter: str) -> list[str]:
     columns: list[str] = []
     try:
         columns = next(
-            (values for values in csv.reader(lines, strict=True, delimiter=delimiter) if values), []
+            (values for values in csv.reader(iter(lines), strict=True, delimiter=delimiter) if values), []
         )
     except csv.Error:
         problem = _end_bad_row(lines, delimiter, 0)
@@ -149,7 +153,7 @@ def _end_bad_row(lines: Lines, delimiter: str, width: int) -> str:
 
 def _has_more(lines: Lines) -> bool:
     """Take one more line into the row, if there is one."""
-    return len(lines.row) < MOST_LINES and next(lines, None) is not None
+    return len(lines.row) < MOST_LINES and next(iter(lines), None) is not None
 
 
 def _next_value(line: str, position: int, delimiter: str) -> int:

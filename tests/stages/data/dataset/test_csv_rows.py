@@ -77,6 +77,7 @@ def test_tsv_has_the_same_bad_rows(tmp_path, name):
 def test_one_column_whose_text_has_more_behind_its_quote(tmp_path):
     good, bad = read(tmp_path, b'text\n"one\ntwo\nthree" four\nfive\n')
     assert (good, list(bad)) == ({5: ["five"]}, [2])
+    assert read(tmp_path, b'text\n"one\ntwo" three "four\nfive\n')[0] == {4: ["five"]}
 
 
 @pytest.mark.parametrize("seed", range(20))
