@@ -32,6 +32,7 @@ class Encoder:
         """What the tokenizer puts before a text: BOS, where it has one."""
         self.end = np.array(reference.closing if eos_id is None else [eos_id], np.int32)
         """What ends a text: EOS, whatever else the tokenizer would put there."""
+        self.end_bytes = self.end.tobytes()
 
     def using(self, engine: Engine) -> "Encoder":
         """The same with another engine."""
@@ -97,7 +98,7 @@ class Encoder:
         size = len(self.end)
         if not size or not count:
             return ids
-        there = len(ids) >= size and bool((ids[-size:] == self.end).all())
+        there = ids[-size:].tobytes() == self.end_bytes
         return np.concatenate([ids, *[self.end] * (count - there)])
 
 
@@ -127,6 +128,7 @@ def _joined(rows: Sequence[Sequence[tuple[Segment, Int32s, int]]], opening: Int3
     Where such a segment has no tokens, BOS goes before the next one that has some. Of each segment there are its
     tokens and how many of them are not trained on.
     """
+    opening_bytes = opening.tobytes()
     parts: list[Int32s] = []
     # Of each part in turn, how many of its tokens are masked, and how many of them are trained on.
     counts: list[int] = []
@@ -143,7 +145,7 @@ def _joined(rows: Sequence[Sequence[tuple[Segment, Int32s, int]]], opening: Int3
         for segment, ids, masked in row:
             bos = segment.bos or left
             own = len(ids)
-            missing = bos and own and not np.array_equal(ids[: len(opening)], opening)
+            missing = bos and own and len(opening) and ids[: len(opening)].tobytes() != opening_bytes
             before = len(segment.before)
             if before:
                 parts.append(np.array(segment.before, np.int32))
