@@ -1,9 +1,10 @@
-"""Tokenizing chat rows: Tunemill's stages beside the bare tokenizer, in one run. Prints a Markdown table.
+"""Tokenizing chat rows and texts: Tunemill's stages beside the bare tokenizer, in one run. Prints a Markdown table.
 
 `python benchmarks/tokenizing.py [--rows 100000] [--rounds 2] [--more-rows 1000000] [--out FILE.md]`. Rows have two to
 six turns with log-normal lengths; the text is Python's own library, on which the tokenizer (32k entries) is trained as
-well. Every measurement is a process of its own, so that its peak memory is its own; imports are not counted. Bare and
-stages take turns for some rounds, and the best of each counts. With --more-rows the stages run again on that many
+well. Texts are the same rows' contents, one text a row. Every measurement is a process of its own, so that its peak
+memory is its own (and its own processes', where it starts some); imports are not counted. Bare and stages take turns
+for some rounds, and the best of each counts. With --more-rows the stages run again on that many
 rows: their memory must not grow.
 """
 
@@ -73,10 +74,21 @@ def write_rows(path: Path, rows: int, text: str) -> None:
             file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
 
 
+def write_texts(rows: Path, path: Path) -> None:
+    """JSON lines of the conversations' contents as one text each."""
+    with rows.open(encoding="utf-8") as given, path.open("w", encoding="utf-8") as file:
+        for line in given:
+            text = "\n".join(message["content"] for message in json.loads(line)["messages"])
+            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+
+
 def write_tokenizer(folder: Path, text: str) -> None:
     """A byte-level BPE tokenizer that AutoTokenizer loads."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
+
+    from tunemill.stages.artifacts import Tokenizer as Artifact
+    from tunemill.stages.data.tokenizer.facts_body import write_facts
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -91,6 +103,7 @@ def write_tokenizer(folder: Path, text: str) -> None:
     wrapped.add_special_tokens({"pad_token": "<|pad|>", "eos_token": "<|im_end|>"})
     wrapped.chat_template = TEMPLATE
     wrapped.save_pretrained(folder)
+    write_facts(Artifact(folder))
 
 
 def batches_of_texts(path: Path) -> Iterator[list[str]]:
@@ -98,8 +111,10 @@ def batches_of_texts(path: Path) -> Iterator[list[str]]:
     batch = []
     with path.open(encoding="utf-8") as file:
         for line in file:
-            messages = json.loads(line)["messages"]
-            batch.append("".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages))
+            row = json.loads(line)
+            said = row.get("messages", ())
+            turns = (f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in said)
+            batch.append(row["text"] if "text" in row else "".join(turns))
             if len(batch) == BATCH:
                 yield batch
                 batch = []
@@ -149,12 +164,16 @@ def measure_stage(folder: Path, file: str, name: str) -> Measured:
 
         started = time.perf_counter()
         dataset(DatasetConfig(path=str(folder / file)), out=out, report=report)
-    elif name == "tokenized":
+    elif name.startswith("tokenized"):
         from tunemill.stages.data.tokenized.body import tokenized
         from tunemill.stages.data.tokenized.config import TokenizedConfig
 
         raw, tokenizer = RawDataset(results / "dataset" / "data"), Tokenizer(folder / "tokenizer")
-        config = TokenizedConfig(path=str(folder / file), type="chat_template")
+        config = TokenizedConfig(
+            path=str(folder / file),
+            type="completion" if file.startswith("texts") else "chat_template",
+            tokenizer_engine="tokenizers" if name == SLOW else "auto",
+        )
         started = time.perf_counter()
         tokenized(config, dataset=raw, tokenizer=tokenizer, out=out, report=report)
     else:
@@ -166,7 +185,7 @@ def measure_stage(folder: Path, file: str, name: str) -> Measured:
         started = time.perf_counter()
         training_data(settings, tokenized=[rows], out=out, report=report)
     seconds = time.perf_counter() - started
-    tail = tail_rate(done, started) if name == "tokenized" else None
+    tail = tail_rate(done, started) if name.startswith("tokenized") else None
     return Measured(f"`{name}`", figures["rows"], figures.get("tokens", 0), seconds, peak_mib(), tail)
 
 
@@ -178,8 +197,11 @@ def tail_rate(done: list[tuple[float, int]], started: float) -> float:
 
 
 def peak_mib() -> float:
-    """Peak resident set of this process, in MiB; mapped files count."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Peak resident set of this process, in MiB, and as if each core had a child like the largest."""
+    own, children = (
+        resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return own + children * len(os.sched_getaffinity(0))
 
 
 def in_child(folder: Path, file: str, what: str) -> Measured:
@@ -195,21 +217,22 @@ def in_child(folder: Path, file: str, what: str) -> Measured:
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def table(measured: list[Measured], bare: Measured) -> str:
-    """All measurements, and each rate as a share of the bare one."""
-    machine = f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}"
+def table(measured: list[tuple[str, Measured]]) -> str:
+    """All measurements, by what rows are, and each rate as a share of the bare one on the same rows."""
+    machine = f"{len(os.sched_getaffinity(0))} cores, {platform.processor() or platform.machine()}"
     lines = [
         f"{date.today()}, {machine}, Python {platform.python_version()}",
         "",
-        "| what | rows | tokens | seconds | rows/s | share of bare | last 5% over mean | peak MiB |",
-        "|---|---|---|---|---|---|---|---|",
+        "| rows are | what | rows | tokens | seconds | rows/s | times bare | last 5% over mean | peak MiB |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for item in measured:
-        share = f"{item.rows_per_second / bare.rows_per_second:.0%}"
+    bare = {kind: item.rows_per_second for kind, item in reversed(measured) if item.what.startswith("bare")}
+    for kind, item in measured:
+        share = f"{item.rows_per_second / bare[kind]:.1f}"
         tail = "" if item.tail is None else f"{item.tail:.2f}"
         lines.append(
-            f"| {item.what} | {item.rows:,} | {item.tokens:,} | {item.seconds:.1f} | {item.rows_per_second:,.0f} "
-            f"| {share} | {tail} | {item.peak_mib:,.0f} |"
+            f"| {kind} | {item.what} | {item.rows:,} | {item.tokens:,} | {item.seconds:.1f} "
+            f"| {item.rows_per_second:,.0f} | {share} | {tail} | {item.peak_mib:,.0f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -229,22 +252,26 @@ def main() -> None:
         text = library_text()
         write_tokenizer(folder / "tokenizer", text)
         write_rows(folder / "rows.jsonl", options.rows, text)
-        rounds = [
-            [in_child(folder, "rows.jsonl", what) for what in ("bare", *STAGES)]
-            for _ in range(options.rounds)
-        ]
-        measured = [min(same, key=lambda item: item.seconds) for same in zip(*rounds, strict=True)]
-        bare = measured[0]
+        write_texts(folder / "rows.jsonl", folder / "texts.jsonl")
+        plan = [("conversations", "rows.jsonl", what) for what in ("bare", *STAGES)]
+        plan += [("texts", "texts.jsonl", what) for what in ("bare", *TEXT_STAGES)]
+        rounds = [[in_child(folder, file, what) for _, file, what in plan] for _ in range(options.rounds)]
+        best = [min(same, key=lambda item: item.seconds) for same in zip(*rounds, strict=True)]
+        measured = [(kind, item) for (kind, _, _), item in zip(plan, best, strict=True)]
         if options.more_rows:
             write_rows(folder / "more.jsonl", options.more_rows, text)
-            measured += [in_child(folder, "more.jsonl", stage) for stage in STAGES]
-        printed = table(measured, bare)
+            measured += [
+                ("conversations", in_child(folder, "more.jsonl", stage)) for stage in STAGES if stage != SLOW
+            ]
+        printed = table(measured)
     print(printed)
     if options.out is not None:
         options.out.write_text(printed, encoding="utf-8")
 
 
-STAGES = ("dataset", "tokenized", "training_data")
+SLOW = "tokenized, tokenizer_engine: tokenizers"
+STAGES = ("dataset", SLOW, "tokenized", "training_data")
+TEXT_STAGES = ("dataset", "tokenized")
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
