@@ -26,6 +26,7 @@ COUNTED_BYTES = 1 << 26
 # Where a text file shows that it is none, and the longest first line of JSON.
 LOOKED_BYTES = 1 << 24
 COUNTED_WITHOUT_READING = ("parquet", "arrow")
+JSON_ROWS = "A row is an object of named fields: one JSON object a line, or one JSON array of objects"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def first_rows(name: str) -> FirstRows:
         _check_text(path, name, kind)
     with TemporaryDirectory(prefix="tunemill-init-") as scratch:
         file = row_file(path, kind, "", path.name, name, Path(scratch))
-        return _looked(path, name, file, kind in COUNTED_WITHOUT_READING)
+        return _looked(path, name, file, kind)
 
 
 def _row_path(name: str) -> Path:
@@ -113,7 +114,7 @@ def _check_text(path: Path, name: str, kind: str) -> None:
         )
 
 
-def _looked(path: Path, name: str, file: RowFile, counts_at_once: bool) -> FirstRows:
+def _looked(path: Path, name: str, file: RowFile, kind: str) -> FirstRows:
     values: list[dict[str, Any]] = []
     problems: list[tuple[str, str]] = []
     rows = file.read(0)
@@ -126,16 +127,14 @@ def _looked(path: Path, name: str, file: RowFile, counts_at_once: bool) -> First
         except ValueError as error:
             problems.append((place, str(error)))
             if not values:
-                raise SourceError(
-                    f"{place}: {error}. A row is an object of named fields: one JSON object a line, or one JSON array "
-                    "of objects"
-                ) from None
+                rule = JSON_ROWS if kind == "json" else "The first row must be one that can be read"
+                raise SourceError(f"{place}: {error}. {rule}") from None
     looked = len(values) + len(problems)
     if looked == 0:
         raise SourceError(f"{name} has no rows; give a file with rows")
     if next(rows, None) is None:
         return FirstRows(path, tuple(values), tuple(problems), looked)
-    counts = counts_at_once or path.stat().st_size <= COUNTED_BYTES
+    counts = kind in COUNTED_WITHOUT_READING or path.stat().st_size <= COUNTED_BYTES
     return FirstRows(path, tuple(values), tuple(problems), file.count() if counts else None)
 
 

@@ -14,6 +14,6 @@ class EngineKeys(StageConfig):
         Runtime[Literal["auto", "tokenizers"]], YamlMark("pipeline.tokenizer_engine")
     ] = Field(
         "auto",
-        description="what makes tokens of texts, auto for gigatoken where it is proven to make the same ones: changes "
+        description="the library that tokenizes; auto: gigatoken where it is proven to agree with tokenizers: changes "
         "the time, not the rows",
     )
