@@ -88,17 +88,21 @@ def test_an_interrupted_run_leaves_no_process_behind(project):
     datasets = project.config()["datasets"]
     project.edit(datasets=[{**datasets[0], "type": "mine.sleepy"}, {**datasets[1], "type": "mine.sleepy"}])
     command = [sys.executable, "-m", "tunemill.pipelines.cli", "preprocess", str(project.yaml)]
-    run = subprocess.Popen(
+    with subprocess.Popen(
         [*command, "--state", str(project.state)], stderr=subprocess.PIPE, text=True, cwd=project.folder
-    )
-    said = []
-    for line in run.stderr:
-        said.append(line)
-        if sum("tokenized" in line and "started" in line for line in said) == 2:
-            break
-    assert settled(project.state, 2), said
-    run.send_signal(signal.SIGINT)
-    _, rest = run.communicate(timeout=120)
+    ) as run:
+        try:
+            started = 0
+            for line in run.stderr:
+                started += "tokenized" in line and "started" in line
+                if started == 2:
+                    break
+            assert settled(project.state, 2)
+            run.send_signal(signal.SIGINT)
+            _, rest = run.communicate(timeout=120)
+        finally:
+            # Its processes go with it.
+            run.kill()
     assert run.returncode == 130
     assert "interrupted; nothing half-done was published" in rest and "Traceback" not in rest
     assert "tokenized_sums was stopped" in rest and "tokenized_echoes was stopped" in rest
