@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from support.preference_rows import TOKENIZERS, write_raw
-from support.rows import run_stage
+from support.rows import files_of, run_stage
 from transformers import AutoTokenizer
 
 from tunemill.stages.data.preference_data.config import PreferenceDataConfig
@@ -48,7 +48,12 @@ def test_golden(name, tmp_path):
     tokenizer, _ = run_stage(TOKENIZER, config, tmp_path / "t", upstream=None)
     raw = write_raw(tmp_path / "raw", case["rows"])
     config = PreferencesConfig(**case["preferences"])
-    made, _ = run_stage(PREFERENCES, config, tmp_path / "p", dataset=raw, tokenizer=tokenizer)
+    made, said = run_stage(PREFERENCES, config, tmp_path / "p", dataset=raw, tokenizer=tokenizer)
+    assert said.summary["engine"] == "gigatoken"
+    slow = config.model_copy(update={"tokenizer_engine": "tokenizers"})
+    alike, said = run_stage(PREFERENCES, slow, tmp_path / "s", dataset=raw, tokenizer=tokenizer)
+    assert said.summary["engine"] == "tokenizers"
+    assert files_of(alike) == files_of(made)
     config = PreferenceDataConfig(shuffle_merged_datasets=False, **case["preference_data"])
     prepared, _ = run_stage(PREFERENCE_DATA, config, tmp_path / "q", tokenized=[made])
 
