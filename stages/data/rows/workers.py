@@ -103,8 +103,8 @@ def received(line: Line) -> Any:
         # A fault of ours has been written by the process itself.
         assert line.process.wait() < 0, "a process that prepares rows failed"
         raise SettingError(
-            "a process that prepares rows was killed, most likely for want of memory; set dataset_num_proc: 1, "
-            "or to fewer than there are cores"
+            "a process that prepares rows was killed, most likely for want of memory; free some of it, or set "
+            "dataset_num_proc: 1, with which rows are tokenized by one process"
         ) from None
     if error is not None:
         raise error
@@ -126,7 +126,7 @@ def serve(line: "Connection[Any, Any]") -> None:
         try:
             work = work or make(*arguments)
             made = work(item)
-        except (ValueError, DifferentError) as error:
+        except (ValueError, OSError, DifferentError) as error:
             # It belongs to the process that asked.
             failed = error
         try:
