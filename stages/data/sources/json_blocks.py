@@ -49,8 +49,17 @@ def json_line_blocks(path: Path, skip: int) -> Iterator[Block]:
     before = 0
     for found in in_workers(_parts(path), part_reader, (path,), workers):
         for part in found.blocks:
-            yield replace(part, numbers=[before + number for number in part.numbers])
+            yield _behind(before, part)
         before += found.lines
+
+
+def _behind(lines: int, block: Block) -> Block:
+    """A block of a part, behind so many lines."""
+    numbers = [lines + number for number in block.numbers]
+    if block.is_whole:
+        return replace(block, numbers=numbers)
+    rows = [row if isinstance(row, bytes) else row._replace(number=lines + row.number) for row in block.rows]
+    return replace(block, numbers=numbers, rows=rows)
 
 
 def part_reader(path: Path) -> Callable[[Part], Found]:
