@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
+
+from tunemill.stages.data.rows.columns import column, text_column
 
 COLUMNS = [("row", pa.string()), ("line", pa.int64()), ("file", pa.string())]
 BATCH_ROWS = 1024
@@ -63,11 +64,10 @@ class RowWriter:
     def _flush(self) -> None:
         if not self._texts:
             return
-        numbers = pa.py_buffer(np.array(self._numbers, np.int64))
         columns = [
-            string_array(self._texts),
-            pa.Array.from_buffers(pa.int64(), len(self._numbers), [None, numbers]),
-            string_array(self._files),
+            text_column(self._texts),
+            column(self._numbers, pa.int64()),
+            text_column(self._files),
         ]
         batch = pa.record_batch(columns, schema=self._schema)
         self._wait()
@@ -92,16 +92,6 @@ class RowWriter:
             self._thread.shutdown()
             self._writer.close()
             self._sink.close()
-
-
-def string_array(texts: Sequence[bytes]) -> pa.StringArray:
-    """Texts in UTF-8 as an array of strings. (What makes arrays of lists imports pandas, for 50 MiB.)"""
-    ends = np.zeros(len(texts) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=ends[1:])
-    assert ends[-1] < 1 << 31, "an array of strings has less than 2 GiB"
-    return pa.StringArray.from_buffers(
-        len(texts), pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(texts))
-    )
 
 
 def _characters(text: bytes) -> int:

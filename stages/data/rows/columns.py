@@ -18,20 +18,24 @@ NUMBERS = {pa.int32(): np.int32, pa.int64(): np.int64}
 def column(values: Sequence[Any] | npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
     """What `pyarrow.array` makes of values without nulls: of int32, int64, bool, string, or lists of such.
 
-    At most 2**31 bytes of texts, and as many values of lists.
+    Less than 2**31 bytes of texts, and of values of lists.
     """
     if pa.types.is_list(kind):
         lengths = np.fromiter(map(len, values), np.int64, len(values))
         return list_column(_flat(values), lengths, kind.value_type)
     if pa.types.is_string(kind):
-        texts = [text.encode() for text in values]
-        offsets = _offsets(np.fromiter(map(len, texts), np.int64, len(texts)))
-        return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts)))
+        return text_column([text.encode() for text in values])
     if pa.types.is_boolean(kind):
         packed = np.packbits(np.asarray(values, np.bool_), bitorder="little")
         return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(packed)])
     numbers = np.ascontiguousarray(values, NUMBERS[kind])
     return pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(numbers)])
+
+
+def text_column(texts: Sequence[bytes]) -> pa.StringArray:
+    """Texts in UTF-8 as a column of strings."""
+    offsets = _offsets(np.fromiter(map(len, texts), np.int64, len(texts)))
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts)))
 
 
 def list_column(
@@ -48,7 +52,9 @@ def numbers_of(array: pa.Array) -> npt.NDArray[Any]:
 
 
 def _offsets(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    assert ends[-1] < 1 << 31, "a column of texts or lists has less than 2**31 bytes or values"
+    return ends.astype(np.int32)
 
 
 def _flat(rows: Sequence[Any] | npt.NDArray[Any]) -> Sequence[Any] | npt.NDArray[Any]:

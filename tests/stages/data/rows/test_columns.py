@@ -50,6 +50,8 @@ def test_lists_of_flat_values():
 def test_numbers_that_do_not_fit_are_refused():
     with pytest.raises(OverflowError):
         column([2**31], pa.int32())
+    with pytest.raises(AssertionError, match="less than"):
+        list_column([], np.array([2**31 - 1, 1]), pa.int32())
 
 
 def test_numbers_are_read_where_they_lie():
