@@ -54,6 +54,27 @@ def hub_reason(error: Exception, kind: str, name: str, revision: str) -> str:
             return f"{name}: is no local file or folder, and the Hub cannot be reached: {_first_line(error)}"
 
 
+def push_reason(error: Exception, name: str) -> str:
+    """Why nothing can be pushed to the dataset repository of this name."""
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    if _cause(error, OfflineModeIsEnabled) is not None:
+        return f"{name}: nothing is pushed to the Hub, because HF_HUB_OFFLINE is set"
+    answered = _cause(error, HfHubHTTPError)
+    status = None if answered is None else answered.response.status_code
+    if status in (401, 403, 404):
+        owner = name.partition("/")[0]
+        return (
+            f"{name}: the Hub refuses it to this token ({status}). It must be one that may write to datasets of "
+            f"{owner}: hf auth login, or set HF_TOKEN"
+        )
+    if status in (409, 412):
+        return f"{name}: somebody else has changed it at the same time; run again"
+    if is_unreachable(error):
+        return f"{name}: nothing can be pushed, because the Hub cannot be reached: {_first_line(error)}"
+    return f"{name}: the Hub refuses what is pushed: {_first_line(error)}"
+
+
 def is_unreachable(error: Exception) -> bool:
     """Whether an error is one of the network, or of a server that does not work; not an answer of the Hub's."""
     from huggingface_hub.errors import (

@@ -11,6 +11,8 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 LINEAGE_FILE = "tunemill_lineage.json"
+# The card of a repository of the Hub, or of a folder that is like one.
+CARD = "README.md"
 # The pipeline whose nodes are folders that were registered by hand.
 ADOPTED = "adopted"
 HUB = "hf://"

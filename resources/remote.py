@@ -52,7 +52,7 @@ def identify_remote(url: str) -> dict[str, str]:
     Raises StoreError when the source is not there.
     """
     protocol = protocol_of(url)
-    files, path = _file_system(url, protocol)
+    files, path = file_system(url, protocol)
     errors = failures_of(protocol)
     try:
         return _objects(url, protocol, files, path)
@@ -134,7 +134,8 @@ def _hash_of(item: Any) -> str:
     return f"git:{item.blob_id}" if item.blob_id else ""
 
 
-def _file_system(url: str, protocol: str) -> tuple[Any, str]:
+def file_system(url: str, protocol: str) -> tuple[Any, str]:
+    """fsspec's file system behind a URL, and the path in it. Raises StoreError where there is none."""
     import fsspec
 
     errors = failures_of(protocol)

@@ -11,8 +11,9 @@ from tunemill.pipelines.graph.plan import Planned, make_plan
 from tunemill.pipelines.run.ahead import started_ahead
 from tunemill.pipelines.run.finished import Finished, State
 from tunemill.pipelines.run.links import link_result
-from tunemill.pipelines.run.materialize import Session
+from tunemill.pipelines.run.materialize import Session, log_event
 from tunemill.pipelines.run.observer import Observer, one_at_a_time, unobserved
+from tunemill.pipelines.run.shared import push
 from tunemill.resources.launcher import Launcher, in_child
 from tunemill.resources.origins import write_origin
 from tunemill.resources.store import Store
@@ -34,6 +35,7 @@ def run_pipeline(
         # What Dagster is given says so itself.
         if item.node.name not in to_do:
             say_pins(item, observe)
+            push_in_place(pipeline, item, store, observe)
     if not to_do:
         # A store that cannot be written need not know it.
         with suppress(OSError):
@@ -71,6 +73,12 @@ def not_in_place(plan: Sequence[Planned]) -> list[str]:
         if not item.cached or not item.ref_is_current or downstream:
             names.append(item.node.name)
     return names
+
+
+def push_in_place(pipeline: Pipeline, item: Planned, store: Store, observe: Observer) -> None:
+    """Push prepared rows that are here already. Raises StoreError."""
+    if item.cached is not None:
+        push(pipeline, item.node, item.cached, store, lambda text: observe(item.node.name, log_event(text)))
 
 
 def say_pins(item: Planned, observe: Observer) -> None:

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.text import Text
 
 from tunemill.pipelines.commands.examples import ShownRow, shown_rows
-from tunemill.pipelines.commands.export import export_rows
 from tunemill.pipelines.commands.listing import stdout
 from tunemill.pipelines.commands.options import (
     add_command,
@@ -24,6 +23,7 @@ from tunemill.pipelines.commands.tables import data_tables, show_run
 from tunemill.pipelines.commands.watched import watched_run
 from tunemill.pipelines.graph.looks import only_data
 from tunemill.pipelines.graph.nodes import Node, Pipeline
+from tunemill.pipelines.run.export import export_rows
 from tunemill.pipelines.run.finished import Finished
 from tunemill.resources.local import local_path
 from tunemill.stages.artifacts import Artifact, Tokenizer

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.resources.local import local_path
 from tunemill.resources.protocols import ADOPTED, HUB_MODELS
+from tunemill.resources.shared_folder import fault_of_place, is_repository
 from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
 from tunemill.stages.declaration import ConflictError, HubMark, Idle, StageConfig, YamlMark, not_yet
 from tunemill.stages.models.prompts import LLAMA_ADAPTER
@@ -106,6 +107,16 @@ class GraphConfig(StageConfig):
     dataset_prepared_path: str | None = Field(
         None, description="where a link to the prepared rows is put: a place, no part of any result"
     )
+    push_dataset_to_hub: str | None = Field(
+        None,
+        description="where prepared rows are pushed to, and pulled from where they are there: owner/name of a private "
+        "dataset on the Hub, or the URL or path of a folder: a place, no part of any result",
+    )
+    hf_use_auth_token: bool | None = Field(
+        None,
+        description="true demands a Hub token, false sends none, unset sends one if there is one: "
+        "who asks for a commit does not change it",
+    )
     name: Annotated[str | None, YamlMark("pipeline.name")] = Field(
         None, pattern=r"^[A-Za-z0-9_]{1,100}$", description="the pipeline's name; without it the file's stem"
     )
@@ -130,6 +141,29 @@ class GraphConfig(StageConfig):
         if value is not None:
             local_path(value, "the folder of links to results")
         return value
+
+    @field_validator("push_dataset_to_hub", mode="before")
+    @classmethod
+    def _false_pushes_nothing(cls, value: object) -> object:
+        return None if value is False else value
+
+    @field_validator("push_dataset_to_hub")
+    @classmethod
+    def _rows_can_be_pushed(cls, value: str | None) -> str | None:
+        if value is not None and (reason := fault_of_place(value)) is not None:
+            raise ValueError(reason)
+        return value
+
+    @model_validator(mode="after")
+    def _pushing_sends_a_token(self) -> "GraphConfig":
+        place = self.push_dataset_to_hub
+        if place is not None and is_repository(place) and self.hf_use_auth_token is False:
+            raise ConflictError(
+                "nothing can be pushed to the Hub without a token, and hf_use_auth_token: false sends none",
+                "push_dataset_to_hub",
+                "hf_use_auth_token",
+            )
+        return self
 
     @model_validator(mode="after")
     def _evaluated_models_exist(self) -> "GraphConfig":

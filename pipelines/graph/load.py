@@ -18,10 +18,11 @@ from tunemill.pipelines.config.readers import unread_keys, wrong_values
 from tunemill.pipelines.config.renamed_keys import with_todays_names
 from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, validate
 from tunemill.pipelines.config.tracker_config import TrackerConfig
-from tunemill.pipelines.graph.looks import LookAt, looked_at, nothing
+from tunemill.pipelines.graph.looks import LookAt, lacks_package, looked_at, nothing
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.places import Place, later_configs, places, plain_name, prepares_only
 from tunemill.resources.local import local_path, odd_url, refusal, shown, unusable
+from tunemill.resources.shared_folder import LOCAL, SharedFolder, shared_folder
 from tunemill.stages.declaration import StageConfig
 from tunemill.stages.registry import STAGES
 
@@ -89,9 +90,26 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
         for place in (graph.output_dir, graph.dataset_prepared_path)
     )
     made = Pipeline(
-        name, document, tuple(nodes), output_dir, prepared_path, prepares_only(graph), trackers=trackers
+        name,
+        document,
+        tuple(nodes),
+        output_dir,
+        prepared_path,
+        prepares_only(graph),
+        trackers=trackers,
+        shared=shared_by(graph, document),
     )
     return made, problems
+
+
+def shared_by(graph: GraphConfig, document: Document) -> SharedFolder | None:
+    """Where the graph's prepared rows are shared; a folder on this machine is seen from that of the document."""
+    place = graph.push_dataset_to_hub
+    if place is None:
+        return None
+    if place.startswith(LOCAL):
+        place = str(document.folder / local_path(place, "the folder to push prepared rows to"))
+    return shared_folder(place, graph.hf_use_auth_token)
 
 
 def _of_guess(document: Document, wrong: Sequence[Problem], look_at: LookAt) -> Iterator[Problem]:
@@ -174,7 +192,7 @@ def refused_sources(node: Node, document: Document) -> Iterator[Problem]:
 
 
 def refused_places(graph: GraphConfig, document: Document) -> Iterator[Problem]:
-    """Folders of links in which no link could be made."""
+    """Folders of links in which no link could be made, and a place to push to that this machine has no package for."""
     for key in ("output_dir", "dataset_prepared_path"):
         place = getattr(graph, key)
         if place is not None:
@@ -182,6 +200,8 @@ def refused_places(graph: GraphConfig, document: Document) -> Iterator[Problem]:
             reason = unusable(folder, ROOM_FOR_LINKS)
             if reason:
                 yield problem_at((key,), document, "value", f"{shown(folder)}: {reason}")
+    if (reason := lacks_package(graph.push_dataset_to_hub or "")) is not None:
+        yield problem_at(("push_dataset_to_hub",), document, "value", reason)
 
 
 def problems_of_keys(graph: GraphConfig, document: Document) -> Iterator[Problem]:

@@ -54,7 +54,7 @@ def missing_source(node: Node, field: str, document: Document, reason: str) -> P
 
 
 def _sources(node: Node, field: str, document: Document) -> Iterator[Problem]:
-    reasons = [_unreachable(name) if "://" in name else _absent(name) for name in node.sources[field]]
+    reasons = [lacks_package(name) if "://" in name else _absent(name) for name in node.sources[field]]
     wrong = [reason for reason in reasons if reason is not None]
     if wrong:
         more = f"; nor can {len(wrong) - 1} more be used" if len(wrong) > 1 else ""
@@ -81,7 +81,7 @@ def _beside(path: Path, seen_from: Path) -> str | None:
     return None if found is None else str(found)
 
 
-def _unreachable(url: str) -> str | None:
+def lacks_package(url: str) -> str | None:
     """Why nothing behind a URL can be reached from this machine, whatever the network says."""
     if url.startswith(HUB):
         return None
@@ -89,4 +89,4 @@ def _unreachable(url: str) -> str | None:
     package = PACKAGES.get(protocol)
     if package is None or importlib.util.find_spec(package) is not None:
         return None
-    return f"{url}: {protocol}:// cannot be read here{package_hint(protocol)}"
+    return f"{url}: {protocol}:// cannot be reached here{package_hint(protocol)}"

@@ -8,6 +8,7 @@ from tunemill.pipelines.config.document import Document
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.tracker_config import TrackerConfig
+from tunemill.resources.shared_folder import SharedFolder
 from tunemill.stages.declaration import Stage, StageConfig, is_whole, listed
 
 
@@ -42,6 +43,7 @@ class Pipeline:
     `output_dir` gets links to models and evaluations, `prepared_path` one to the training data. `prepares_only` is
     the setting for which data can be prepared and nothing be trained yet. `notes` are settings that ask for nothing
     here, and keys that were read under another name. `trackers` says where the figures of training go beside.
+    `shared` is where prepared rows are pushed to and pulled from.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Pipeline:
     prepares_only: str | None = None
     notes: tuple[Problem, ...] = ()
     trackers: TrackerConfig | None = None
+    shared: SharedFolder | None = None
 
     def data(self) -> "Pipeline":
         """The part that prepares data."""

@@ -35,6 +35,7 @@ from tunemill.pipelines.graph.plan import (
 )
 from tunemill.pipelines.run.links import link_result
 from tunemill.pipelines.run.observer import Observer, unobserved
+from tunemill.pipelines.run.shared import pull, push
 from tunemill.pipelines.run.suspects import with_origins
 from tunemill.resources.building import Building
 from tunemill.resources.environment import recorded_environment
@@ -145,20 +146,42 @@ def materialize(
                 if isinstance(found, Absent) and found.damage:
                     aside = store.set_aside(stage.name, resolved.key)
                     say(f"cache miss: {found.reason}; set aside in {aside}, computing it again")
-                found, reasons = _compute(session, node, resolved, inputs, building, observe), why
+                pulled = None if refresh else _pull(session, node, resolved, building, say)
+                found, reasons = (
+                    (_compute(session, node, resolved, inputs, building, observe), why)
+                    if pulled is None
+                    else (pulled, ())
+                )
     return _finish(session, node, Result(found, reasons, 0.0), started, observe)
 
 
 def _finish(
     session: Session, node: Node, result: Result, started: float, observe: Callable[[dict[str, Any]], None]
 ) -> Result:
-    """Link the result, and say that it is done."""
+    """Push and link the result, and say that it is done."""
+    push(session.pipeline, node, result.published, session.store, lambda text: observe(log_event(text)))
     note = link_result(session.pipeline, node, result.published)
     if note is not None:
         observe({"type": "log", "message": note})
     done = replace(result, seconds=time.monotonic() - started, note=note)
     observe({"type": "done", "state": done.state, "seconds": done.seconds})
     return done
+
+
+def log_event(message: str) -> dict[str, Any]:
+    """The event of something that is said."""
+    return {"type": "log", "message": message}
+
+
+def _pull(
+    session: Session, node: Node, resolved: Resolved, building: Building, say: Callable[[str], None]
+) -> Published | None:
+    """What another machine has prepared and pushed, with the node's ref pointed to it."""
+    with session.store.unpruned():
+        found = pull(session.pipeline, node, resolved.document, building, session.store, say)
+        if found is not None:
+            point(session, node, found)
+    return found
 
 
 def _take_pinned(session: Session, node: Node) -> Pinned | None:

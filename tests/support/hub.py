@@ -1,8 +1,10 @@
 """A server that speaks as much of the Hub's API as reading a dataset or a model needs, on folders of files.
 
+Datasets can be made and committed to as well, by whoever has a token in `writers`; no file is too large for a commit.
 Large files are kept as on the Hub: they are redirected to another host, and marked by their SHA-256.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -60,6 +62,7 @@ class Hub:
     stalls: dict[str, int] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
     tells_hashes: bool = True
+    writers: set[str] = field(default_factory=set)
     stalled: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
@@ -133,6 +136,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{self.command} {path}")
         if path.startswith("/cdn/"):
             return self._large(path)
+        if path == "/api/repos/create":
+            return self._create(json.loads(body))
+        if path == "/api/validate-yaml":
+            return self._send({"errors": [], "warnings": []})
         of_datasets = path.startswith(("/datasets/", "/api/datasets/"))
         known = self.hub.repositories if of_datasets else self.hub.models
         plain = path.removeprefix("/api").removeprefix("/datasets" if of_datasets else "/models").strip("/")
@@ -146,6 +153,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not entered and "/resolve/" in path:
             return self._refuse(403, "GatedRepo")
         action, _, rest = plain.removeprefix(name).strip("/").partition("/")
+        if action in ("preupload", "commit"):
+            return self._write(repository, name, action, body)
         return self._of(repository, name, action, rest, body)
 
     def _of(self, repository: Repository, name: str, action: str, rest: str, body: bytes) -> None:
@@ -179,6 +188,38 @@ class _Handler(BaseHTTPRequestHandler):
         if action == "resolve" and inner in files:
             return self._file(inner, files[inner], sha)
         return self._refuse(404, "EntryNotFound")
+
+    def _create(self, asked: Mapping[str, Any]) -> None:
+        token = self._writer()
+        if token is None:
+            return self._refuse(401 if "Authorization" not in self.headers else 403, "Forbidden")
+        assert asked["type"] == "dataset"
+        name = f"{asked['organization']}/{asked['name']}"
+        repository = self.hub.repository(name, token if asked["visibility"] == "private" else None)
+        repository.commit({".gitattributes": b"*.arrow filter=lfs"})
+        return self._send({"url": f"{self.hub.url}/datasets/{name}"})
+
+    def _write(self, repository: Repository, name: str, action: str, body: bytes) -> None:
+        """Every file is small, so that it comes in the commit itself."""
+        if self._writer() is None:
+            return self._refuse(403, "Forbidden")
+        if action == "preupload":
+            names = [item["path"] for item in json.loads(body)["files"]]
+            modes = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+            return self._send({"files": modes})
+        files = dict(repository.commits[repository.revisions["main"]])
+        for line in body.splitlines():
+            item = json.loads(line)
+            assert item["key"] in ("header", "file")
+            if item["key"] == "file":
+                files[item["value"]["path"]] = base64.b64decode(item["value"]["content"])
+        sha = repository.commit(files)
+        url = f"{self.hub.url}/datasets/{name}/commit/{sha}"
+        return self._send({"commitUrl": url, "commitOid": sha, "success": True})
+
+    def _writer(self) -> str | None:
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        return token if token in self.hub.writers else None
 
     def _tree(self, files: Mapping[str, bytes], inner: str) -> None:
         recursive = parse_qs(urlsplit(self.path).query).get("recursive", ["false"])[0].lower() in (

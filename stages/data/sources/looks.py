@@ -5,13 +5,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from tunemill.resources.protocols import CARD
 from tunemill.stages.data.sources.names import kind_of, last_part, type_of
 from tunemill.stages.data.sources.splits_by_name import Splits, data_files, names_below, splits_of
 from tunemill.stages.data.sources.zips import MAGIC as ZIP
 from tunemill.stages.data.sources.zips import fault_of_zip
 from tunemill.stages.errors import SourceError
 
-CARD = "README.md"
 SAVED = ("state.json", "dataset_dict.json")
 # Entries of a folder that are looked at; in a larger one the data files come up when it is read.
 MOST_ENTRIES = 20_000
