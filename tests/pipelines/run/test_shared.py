@@ -199,7 +199,9 @@ def test_no_file_outside_of_the_folder_is_written(twins, tmp_path):
     del manifest["sha256"]
     manifest["files"]["data/../../../outside"] = manifest["files"]["data/rows.arrow"]
     path.write_text(json.dumps({**manifest, "sha256": hash_document(manifest)}))
+    shutil.copy(path.parent / "data" / "rows.arrow", tmp_path / "shared" / "artifacts" / "outside")
     assert two.run(only={"training_data"})["training_data"].state == "computed"
+    assert not list(two.folder.rglob("outside"))
 
 
 def test_what_is_prepared_is_pushed(twins, tmp_path):
