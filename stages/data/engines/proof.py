@@ -10,13 +10,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from tunemill.stages.data.engines.battery import battery
-from tunemill.stages.data.engines.encoded import DifferentError, Encoded, Engine, Spanned
+from tunemill.stages.data.engines.encoded import CHECKED_EVERY, DifferentError, Encoded, Engine, Spanned
 from tunemill.stages.data.engines.fast import Fast, UnfitError
 from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.report import Report
 
-# While it is used, one text in so many goes through both engines.
-CHECKED_EVERY = 100
 SHOWN_CHARACTERS = 60
 MOST_SPECIAL_TOKENS = 64
 
@@ -64,29 +62,25 @@ def with_engine(
     reference: Reference,
     own_texts: Sequence[str],
     report: Report,
-    work: Callable[[Engine], Done],
+    work: Callable[[Engine, bool], Done],
 ) -> Done:
-    """The work with the engine that is proven, once more with the reference where that turns out wrong.
+    """The work with the engine that is proven, once more with the reference where something turns out wrong.
 
-    `wanted`: "auto", or "tokenizers" for the reference alone.
+    `work` is also told whether it may take other short cuts, which check themselves as engines do. `wanted`: "auto",
+    or "tokenizers" for the reference alone.
     """
     if wanted == Reference.name:
         report.summary(engine=wanted)
-        return work(reference)
+        return work(reference, False)
     engine, why = proven(reference, own_texts)
-    if engine is not None:
-        try:
-            done = work(engine)
-        except DifferentError as error:
-            why = str(error)
-            report.log(
-                f"{Fast.name} is not used any more, and all rows are tokenized again by tokenizers: {why}"
-            )
-        else:
-            report.summary(engine=Fast.name)
-            return done
-    report.summary(engine=Reference.name, engine_reason=why)
-    return work(reference)
+    try:
+        done = work(engine or reference, True)
+    except DifferentError as error:
+        report.log(f"all rows are tokenized again, by {Reference.name} and without short cuts: {error}")
+        why, engine = str(error), None
+        done = work(reference, False)
+    report.summary(engine=(engine or reference).name, **({} if why is None else {"engine_reason": why}))
+    return done
 
 
 def proven(reference: Reference, own_texts: Sequence[str]) -> tuple[Engine | None, str | None]:

@@ -55,7 +55,7 @@ def preferences(
     name = Path(config.path).name if config.path else "the dataset"
     quiet = quiet_text(loaded.special_tokens_map)
 
-    def write(engine: Engine) -> tuple[BadRows, Counts]:
+    def write(engine: Engine, _: bool) -> tuple[BadRows, Counts]:
         bad, counts = BadRows(name, config.bad_rows, out.data), Counts()
         measured_rows = partial(measure, kind=config.kind, encoder=encoder.using(engine), quiet=quiet)
         with open_writer(out.data / "rows.arrow", SCHEMAS[config.kind]) as writer:

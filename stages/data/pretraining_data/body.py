@@ -74,7 +74,7 @@ def pretraining_data(
     reference = Reference(loaded.backend_tokenizer, plain=tokenizer.is_mistral)
     encoder = Encoder(reference, eos_id)
 
-    def write_with(engine: Engine) -> tuple[BadRows, Counts, Sequencer]:
+    def write_with(engine: Engine, _: bool) -> tuple[BadRows, Counts, Sequencer]:
         bad, counts = BadRows(title, config.bad_rows, out.data), Counts()
         sequencer = Sequencer(config, eos_id)
         texts = tokenized_texts(config, next(sources), encoder.using(engine), bad, counts)

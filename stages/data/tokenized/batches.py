@@ -48,11 +48,11 @@ class Done:
 
 
 def batch_maker(
-    config: TokenizedConfig, rows: Path, name: str, tokenizer: Tokenizer, engine: str
+    config: TokenizedConfig, rows: Path, name: str, tokenizer: Tokenizer, engine: str, traced: bool
 ) -> Callable[[BatchNumber], Done]:
     """Makes tokens of stored batches in a process of its own, with the engine of that name, which is proven."""
     words = words_of(tokenizer)
-    chosen = make_format(config, words, Report(lambda _: None))
+    chosen = make_format(config, words, Report(lambda _: None), traced=traced)
     return batches_with(rows, name, chosen, words.encoder.using(engine_of(engine, words.encoder.reference)))
 
 

@@ -57,14 +57,15 @@ def tokenized(
     chosen = make_format(config, words, report)
     name = Path(config.path).name if config.path else "the dataset"
 
-    def write(engine: Engine) -> Written:
+    def write(engine: Engine, traced: bool) -> Written:
         # A function of the user's own may remember rows.
         count = 1 if config.is_code else workers_for(len(numbers), config.dataset_num_proc)
         if count == 1:
-            made = batches_with(dataset.rows, name, chosen, words.encoder.using(engine))
+            read = chosen if traced else make_format(config, words, Report(lambda _: None), traced=False)
+            made = batches_with(dataset.rows, name, read, words.encoder.using(engine))
             batches: Iterable[Done] = map(made, numbers)
         else:
-            arguments = (config, dataset.rows, name, tokenizer, engine.name)
+            arguments = (config, dataset.rows, name, tokenizer, engine.name, traced)
             batches = in_workers(numbers, batch_maker, arguments, count)
         bad = BadRows(name, config.bad_rows, out.data)
         backend = words.loaded.backend_tokenizer

@@ -40,8 +40,11 @@ def words_of(tokenizer: Tokenizer) -> Words:
     return Words(loaded, encoder, MistralRules(tokenizer.tekken))
 
 
-def make_format(config: TokenizedConfig, words: Words, report: Report) -> Format:
-    """Raises SettingError where the config does not fit the tokenizer."""
+def make_format(config: TokenizedConfig, words: Words, report: Report, *, traced: bool = True) -> Format:
+    """`traced`: a template is run once for many rows, as far as that is known to do.
+
+    Raises SettingError where the config does not fit the tokenizer.
+    """
     loaded = words.loaded
     template = None
     if words.render_tokens is None:
@@ -59,9 +62,9 @@ def make_format(config: TokenizedConfig, words: Words, report: Report) -> Format
         tokenizer=loaded,
         render_tokens=words.render_tokens,
         offsets_of=words.encoder.offsets_of,
-        trace=None
-        if template is None
-        else tracer(template, seen(loaded, variables), config.template_thinking_key),
+        trace=tracer(template, seen(loaded, variables), config.template_thinking_key)
+        if traced and template is not None
+        else None,
     )
     module, name = maker(config.type).split(":")
     made = getattr(import_module(module), name)(config, kit)

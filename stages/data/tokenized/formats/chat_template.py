@@ -1,6 +1,7 @@
 """`type: chat_template`: conversations, rendered by the chat template."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 from jinja2 import TemplateError
@@ -22,6 +23,7 @@ from tunemill.stages.data.conversations.messages import TurnSource, message_read
 from tunemill.stages.data.conversations.plain_rows import plain_reader
 from tunemill.stages.data.conversations.prompts import GIVEN, answer_starts, prompts_of
 from tunemill.stages.data.conversations.skeletons import Skeletons
+from tunemill.stages.data.engines.encoded import CHECKED_EVERY, DifferentError
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.formats.ends import ends_of, single_id
 from tunemill.stages.data.tokenized.formats.mistral_chat import mistral_chat
@@ -82,12 +84,40 @@ def chat_template(config: TokenizedConfig, kit: Kit) -> Format:
         kit.trace, lambda roles, texts: conversation(reader.plain_turns(roles, texts), None), prompts.opens
     )
 
-    def read_fast(row: RowValue) -> Example:
+    def put_together(row: RowValue) -> Conversation | None:
         found = plain(row)
-        made = None if found is None else skeletons.conversation(*found)
-        return read(row) if made is None else made
+        return None if found is None else skeletons.conversation(*found)
 
-    return Format(read_fast, ends=ends)
+    return Format(checked(put_together, read), ends=ends)
+
+
+def checked(
+    fast: Callable[[RowValue], Example | None], slow: Callable[[RowValue], Example]
+) -> Callable[[RowValue], Example]:
+    """The fast way where it makes something of a row, compared now and then; the slow way for all others.
+
+    What it returns raises DifferentError where they do not make the same.
+    """
+    numbers = count()
+
+    def read(row: RowValue) -> Example:
+        made = fast(row)
+        if made is None:
+            return slow(row)
+        if next(numbers) % CHECKED_EVERY == 0 and made != _read_or_none(slow, row):
+            raise DifferentError(
+                "the chat template makes something else of a row than of others with its roles"
+            )
+        return made
+
+    return read
+
+
+def _read_or_none(read: Callable[[RowValue], Example], row: RowValue) -> Example | None:
+    try:
+        return read(row)
+    except BadRowError:
+        return None
 
 
 def is_answer(source: TurnSource) -> bool:

@@ -204,8 +204,8 @@ def test_a_difference_is_seen_while_the_engine_is_used():
 def test_the_work_is_done_again_with_the_reference():
     events, used = [], []
 
-    def work(engine):
-        used.append(engine.name)
+    def work(engine, traced):
+        used.append((engine.name, traced))
         if engine.name == "gigatoken":
             raise DifferentError("it makes other tokens of 'x'")
         return len(engine.ids(["Hello"]).ids)
@@ -214,9 +214,11 @@ def test_the_work_is_done_again_with_the_reference():
     assert with_engine("auto", reference, [], Report(events.append), work) == len(
         reference.ids(["Hello"]).ids
     )
-    assert used == ["gigatoken", "tokenizers"]
+    assert used == [("gigatoken", True), ("tokenizers", False)]
     (log,) = (event["message"] for event in events if event["type"] == "log")
-    assert log.startswith("gigatoken is not used any more, and all rows are tokenized again by tokenizers")
+    assert log.startswith(
+        "all rows are tokenized again, by tokenizers and without short cuts: it makes other"
+    )
     (summary,) = (event["metrics"] for event in events if event["type"] == "summary")
     assert summary == {"engine": "tokenizers", "engine_reason": "it makes other tokens of 'x'"}
 
@@ -224,9 +226,13 @@ def test_the_work_is_done_again_with_the_reference():
 def test_the_reference_alone_where_it_is_asked_for():
     used = []
     with_engine(
-        "tokenizers", Reference(golden("chatml")), [], Report(lambda _: None), lambda e: used.append(e.name)
+        "tokenizers",
+        Reference(golden("chatml")),
+        [],
+        Report(lambda _: None),
+        lambda *given: used.append(given),
     )
-    assert used == ["tokenizers"]
+    assert [(engine.name, traced) for engine, traced in used] == [("tokenizers", False)]
 
 
 def test_what_a_tokenizer_puts_around_a_text_is_told_apart_from_the_text():

@@ -10,6 +10,8 @@ from transformers import AutoTokenizer
 from tunemill.stages.data.conversations.chat_template import NAMES, template_text
 from tunemill.stages.data.conversations.template_body import renderer
 from tunemill.stages.data.conversations.template_environment import names_read
+from tunemill.stages.data.engines.encoded import CHECKED_EVERY, DifferentError
+from tunemill.stages.data.tokenized.formats.chat_template import checked
 from tunemill.stages.errors import SettingError
 
 TOOL = {
@@ -144,3 +146,12 @@ def test_names_that_a_template_reads():
     )
     assert {"a", "b", "c", "d"} <= names_read(template)
     assert not {"text", "m", "messages", "e"} & names_read(template)
+
+
+def test_short_cuts_are_compared_with_the_template():
+    rows = [{"n": number} for number in range(3 * CHECKED_EVERY)]
+    right = checked(lambda row: (row["n"],) if row["n"] % 2 else None, lambda row: (row["n"],))
+    assert [right(row) for row in rows] == [(row["n"],) for row in rows]
+    wrong = checked(lambda row: (row["n"] + (row["n"] > 150),), lambda row: (row["n"],))
+    with pytest.raises(DifferentError, match="the chat template makes something else"):
+        list(map(wrong, rows))
