@@ -21,7 +21,7 @@ from tunemill.pipelines.config.tracker_config import TrackerConfig
 from tunemill.pipelines.graph.looks import LookAt, lacks_package, looked_at, nothing
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.places import Place, later_configs, places, plain_name, prepares_only
-from tunemill.resources.local import local_path, odd_url, refusal, shown, unusable
+from tunemill.resources.local import absolute, local_path, odd_url, refusal, shown, unusable
 from tunemill.resources.shared_folder import LOCAL, SharedFolder, shared_folder
 from tunemill.stages.declaration import StageConfig
 from tunemill.stages.registry import STAGES
@@ -108,7 +108,7 @@ def shared_by(graph: GraphConfig, document: Document) -> SharedFolder | None:
     if place is None:
         return None
     if place.startswith(LOCAL):
-        place = str(document.folder / local_path(place, "the folder to push prepared rows to"))
+        place = absolute(str(local_path(place, "the folder to push prepared rows to")), document.folder)
     return shared_folder(place, graph.hf_use_auth_token)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.run.export import export_rows
-from tunemill.resources.building import Building
+from tunemill.resources.building import OUTPUT_FILE, Building
 from tunemill.resources.canonical import hash_document, hash_listing
 from tunemill.resources.errors import StoreError, UnreachableError
 from tunemill.resources.folders import read_json, remove_tree
@@ -107,10 +107,12 @@ def pull(
         )
         return None
     else:
+        message = f"pulled from {shared.place}, with digest {manifest['digest'][:12]}: nothing was prepared"
+        (building.logs / OUTPUT_FILE).write_text(f"{message}\n")
         published = _publish(manifest, key_document, scratch, building, store)
     finally:
         remove_tree(scratch)
-    say(f"pulled from {shared.place}, with digest {published.digest[:12]}: nothing was prepared")
+    say(message)
     return published
 
 

@@ -176,6 +176,8 @@ def test_a_folder_is_shared_and_rows_in_place_are_pushed_to_it(twins, tmp_path):
     second = two.run(only={"training_data"})
     assert nodes_in_state(second, "cached") >= ROWS
     assert second["training_data"].published.digest == first["training_data"].published.digest
+    log = second["training_data"].published.folder / "logs" / "output.log"
+    assert f"pulled from {tmp_path / 'shared'}, with digest" in log.read_text()
 
 
 @pytest.mark.parametrize("file", ["data/rows.arrow", "manifest.json"])
