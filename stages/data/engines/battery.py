@@ -5,6 +5,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
+from itertools import product
 
 SEED = 11
 OF_EACH_CATEGORY = 12
@@ -12,6 +13,9 @@ OF_EACH_CATEGORY = 12
 LAST_CHARACTER = 0x323AF
 STEP = 7
 LONG = 20_000
+# White space that is cut in ways of its own at line ends; all runs of so many are tried.
+LINES = (" ", "\n", "\r", "\t")
+LONGEST_RUN = 4
 WHITE = (*" \n\t\r\x0b\x0c\x85\xa0\u2003\u2028\u3000\u200b\ufeff", "\r\n")
 WRITTEN = (
     "Hello, world! It's 12:30, isn't it? I'LL we'Ve they'RE he'd I'm ’s 'S",
@@ -53,6 +57,10 @@ def battery(special_tokens: Sequence[str]) -> list[str]:
     texts = list(WRITTEN)
     texts += [
         white * count + end for white in WHITE for count in (1, 2, 3, 4, 9, 17) for end in ("", "x", "1", ".")
+    ]
+    runs = ["".join(run) for size in range(1, LONGEST_RUN + 1) for run in product(LINES, repeat=size)]
+    texts += [
+        start + run + end for run in runs for start, end in (("", ""), ("a", ""), (".", "b"), ("1", " "))
     ]
     every = [character for held in characters().values() for character in held]
     for category, held in characters().items():

@@ -2,7 +2,8 @@
 
 A byte-level BPE neither adds nor drops a byte: its tokens' bytes one behind the other are the text's. One in the style
 of SentencePiece writes a space as a character of its own, and may put one before a text; both are counted. Where the
-bytes of a text's tokens are not as many as the text's, the reference says which characters they are.
+bytes of a text's tokens are not as many as the text's, the reference says which characters they are. Texts with
+characters that only one of the libraries knows are left to the reference altogether.
 """
 
 import json
@@ -16,10 +17,13 @@ from gigatoken import Tokenizer as Gigatoken
 
 from tunemill.stages.data.engines.encoded import DifferentError, Encoded, Spanned, offsets_of_lengths
 from tunemill.stages.data.engines.reference import Reference
+from tunemill.stages.data.engines.young import holds, young, young_or_unknown
 from tunemill.stages.data.rows.token_rows import Int32s, Int64s
 
 SPACE = "▁"
 SHOWN_CHARACTERS = 60
+# gigatoken remembers each word it has seen: of words that are all different it keeps six bytes a character.
+REMEMBERED_CHARACTERS = 50_000_000
 SPACE_BYTES = SPACE.encode()
 # What a tokenizer may do to a text before it is cut: normal form C changes no text that is in it already.
 COMPOSED = {"type": "NFC"}
@@ -52,13 +56,27 @@ class Fast:
         except (RuntimeError, ValueError) as error:
             raise UnfitError(f"gigatoken does not know it: {str(error).splitlines()[0]}") from None
         self._encode = made.backend.encode
+        self._description = text
+        self._remembered = 0
+        # Pieces in the style of SentencePiece are not cut by kinds of characters.
+        self.young = young_or_unknown() if self.composed else None if self.spaced else young()
         self.widths, self.openings = _widths(made.vocab, self.spaced)
         self.added = np.zeros(len(self.widths), np.bool_)
         self.added[[token["id"] for token in described["added_tokens"]]] = True
 
     def ids(self, texts: Sequence[str]) -> Encoded:
         """Tokens of texts without BOS, EOS and the like."""
-        return _flat([self._encode(text) for text in texts])
+        self._remembered += sum(map(len, texts))
+        if self._remembered > REMEMBERED_CHARACTERS:
+            self._encode = Gigatoken.from_json(self._description).backend.encode
+            self._remembered = 0
+        return _flat([self._ids(text) for text in texts])
+
+    def _ids(self, text: str) -> npt.NDArray[Any]:
+        """Tokens of a text, from the reference where the libraries take its characters for different things."""
+        if self.young is not None and holds(text, self.young):
+            return self.reference.ids([text]).ids
+        return self._encode(text)
 
     def spans(self, texts: Sequence[str]) -> Spanned:
         """The tokens of `ids`, with their characters."""
@@ -117,13 +135,15 @@ class Fast:
         for index, text in enumerate(texts):
             if text.isascii():
                 continue
-            changed[index] = (self.composed and not is_normalized("NFC", text)) or (
-                self.spaced and SPACE in text
+            changed[index] = (
+                (self.composed and not is_normalized("NFC", text))
+                or (self.spaced and SPACE in text)
+                or (self.young is not None and holds(text, self.young))
             )
         return changed
 
 
-def _flat(rows: Sequence[npt.NDArray[np.uint32]]) -> Encoded:
+def _flat(rows: Sequence[npt.NDArray[Any]]) -> Encoded:
     offsets = offsets_of_lengths([len(row) for row in rows])
     ids = np.concatenate(rows).astype(np.int32) if rows else np.empty(0, np.int32)
     return Encoded(ids, offsets)

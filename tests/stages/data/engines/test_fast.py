@@ -15,10 +15,20 @@ from tunemill.stages.data.engines.encoded import DifferentError
 from tunemill.stages.data.engines.fast import Fast
 from tunemill.stages.data.engines.proof import Checked, proven, special_tokens, with_engine
 from tunemill.stages.data.engines.reference import Reference
+from tunemill.stages.data.engines.young import SURROGATES, young, young_or_unknown
 from tunemill.stages.report import Report
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "tokenizers"
 NAMES = ("chatml", "llama3", "gemma", "sp")
+# As cl100k's, but for how it cuts white space at the end of a text: gigatoken takes the two for one.
+ONE_LINE_END = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+MARKS_WITH_LETTERS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 TEXTS = st.lists(
     st.one_of(
         st.text(st.characters(exclude_categories=["Cs"])),
@@ -67,6 +77,24 @@ def cut(name, cutter):
     return made
 
 
+def by_pattern(pattern):
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+
+
+def bridged(cutter):
+    """A tokenizer with merges of letters, digits and signs with any byte behind: each cut between them shows."""
+    signs = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [(sign, other) for sign in "aA1." for other in signs if other not in "aA1."]
+    made = Tokenizer(models.BPE({t: i for i, t in enumerate([*signs, *map("".join, merges)])}, merges))
+    made.pre_tokenizer = cutter
+    return made
+
+
 def metaspace(scheme):
     made = normalized("gemma", None)
     made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme, split=False)
@@ -94,6 +122,7 @@ MAKES = {
         "chatml",
         pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel()]),
     ),
+    "one line end": lambda: cut("chatml", by_pattern(ONE_LINE_END)),
     "removes": lambda: cut(
         "chatml",
         pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"\s+"), "removed"), pre_tokenizers.ByteLevel()]),
@@ -116,7 +145,7 @@ MAKES = {
 # What gigatoken does not know or does otherwise, and what loses characters or adds some in ways of its own.
 LEFT_TO_THE_REFERENCE = {
     *("single word", "compatible", "lower case", "stripped", "prefix", "words", "digits", "removes"),
-    *("metaspace always", "no byte fallback"),
+    *("metaspace always", "no byte fallback", "one line end"),
 }
 
 
@@ -149,6 +178,35 @@ def test_tokens_and_their_characters_are_the_same(make):
         assert_same(reference, engine, [*texts, *(f"{text}<|more|> {text}" for text in texts)])
 
     check()
+
+
+KINDS = {"letters": pre_tokenizers.ByteLevel(add_prefix_space=False), "marks": by_pattern(MARKS_WITH_LETTERS)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("step", [97, pytest.param(1, marks=pytest.mark.slow)])
+def test_characters_that_the_libraries_take_for_different_things(kind, step):
+    reference, fast = Reference(made := bridged(KINDS[kind])), Fast(Reference(made))
+    edges = np.flatnonzero(np.diff(young(), prepend=False)).tolist()
+    codes = {code for edge in edges for code in (edge - 1, edge, edge + 1)} | set(range(128, 0x33480, step))
+    texts = [before + chr(code) for code in sorted(codes - set(SURROGATES)) for before in "aA1."]
+    for first in range(0, len(texts), 40_000):
+        assert_same(reference, fast, texts[first : first + 40_000])
+
+
+def test_marks_that_python_does_not_know_are_asked_of_the_reference():
+    reference, engine = engines(normalized("llama3", normalizers.NFC()))
+    unknown = map(chr, np.flatnonzero(young_or_unknown()[:0x1F000]).tolist()[::41])
+    assert_same(reference, engine, ["e\u0315\U0001e5ee\u0323 x", *(f"e\u0315{c}\u0323 x" for c in unknown)])
+
+
+def test_the_library_is_made_anew_before_its_memory_of_texts_is_large(monkeypatch):
+    monkeypatch.setattr("tunemill.stages.data.engines.fast.REMEMBERED_CHARACTERS", 40)
+    reference, engine = engines(golden("chatml"))
+    first = engine._fast._encode
+    assert_same(reference, engine, ["Hello there, <|im_start|> you all", "abc " * 9])
+    assert_same(reference, engine, ["Hello there, <|im_start|> you all", "abc " * 9])
+    assert engine._fast._encode is not first
 
 
 def test_texts_in_another_normal_form_are_asked_of_the_reference():
