@@ -12,7 +12,7 @@ import numpy as np
 from tunemill.stages.data.dataset.config import DatasetConfig
 from tunemill.stages.data.dataset.row_writer import RowWriter
 from tunemill.stages.data.dataset.shards import Numbers, rows_of_shard, write_in_order
-from tunemill.stages.data.rows.bad_rows import BadRows
+from tunemill.stages.data.rows.bad_rows import BadRows, none_left
 from tunemill.stages.data.sources.blocks import blocks_of_ranges
 from tunemill.stages.data.sources.rows import Block, RowSource
 from tunemill.stages.data.sources.selection import check_splits, default_parts
@@ -55,7 +55,7 @@ def dataset(config: DatasetConfig, out: Workspace, report: Report) -> None:
     bad.finish(report)
     written = sum(counts.values())
     if written == 0:
-        raise RowError(nothing(config, source, bad.count))
+        raise none_left(bad) if bad.count else RowError(nothing(config, source))
     report_source(source, counts, report)
     shutil.rmtree(scratch, ignore_errors=True)
 
@@ -111,10 +111,8 @@ def _good(
     return good
 
 
-def nothing(config: DatasetConfig, source: RowSource, rejected: int) -> str:
-    """Why there are no rows at all."""
-    if rejected:
-        return f"{source.title}: none of the {rejected} rows can be used"
+def nothing(config: DatasetConfig, source: RowSource) -> str:
+    """Why there are no rows at all, not even bad ones."""
     asked = [f"split: {config.split}"] if config.split else []
     asked += [f"shard {config.shards_idx or 0} of {config.shards}"] if config.shards else []
     return f"{source.title} has no rows{' in ' + ', '.join(asked) if asked else ''}"

@@ -6,7 +6,7 @@ from tunemill.stages.declaration import Stage
 
 DATASET = Stage(
     name="dataset",
-    version=4,
+    version=5,
     config=DatasetConfig,
     inputs={},
     output=RawDataset,

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import IO, Literal
 
 from tunemill.stages.data.sources.json_stream import has_long_object
-from tunemill.stages.data.sources.unpacking import UnreadableError, unpacked
+from tunemill.stages.data.sources.unpacking import refuse_wide, unpacked
 
 Layout = Literal["lines", "array", "objects"]
 BOM = codecs.BOM_UTF8
 # The longest line that is looked at, in bytes.
 LONGEST_LOOK = 1 << 24
-WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 # A quotation mark by itself begins a string that does not end.
 MARKS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]', re.DOTALL)
 # After these a value or the name of a field may begin.
@@ -26,7 +25,7 @@ def layout_of(path: Path) -> Layout:
     """
     with unpacked(path) as file:
         first, is_cut = _next_line(file)
-        _refuse_wide(first)
+        refuse_wide(first)
         if first.startswith(b"["):
             return "array" if is_cut else _of_bracket(first, _next_line(file)[0])
         if not first.startswith(b"{"):
@@ -75,11 +74,3 @@ def _closing(text: bytes) -> tuple[int | None, bool]:
         if depth == 0:
             return match.end(), False
     return None, False
-
-
-def _refuse_wide(start: bytes) -> None:
-    # In UTF-16 every other byte of plain text is zero.
-    if start.startswith(WIDE_MARKS) or (b"\0" in start[:2] and start[:2] != b"\0\0"):
-        raise UnreadableError(
-            "text in UTF-16 or UTF-32, and rows are read as UTF-8; convert it, as with `iconv -f UTF-16 -t UTF-8`"
-        )

@@ -1,5 +1,6 @@
 """Rows of text, Parquet and Arrow files, one at a time."""
 
+import codecs
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,18 +11,29 @@ import pyarrow.parquet as pq
 
 from tunemill.stages.data.sources.arrow_values import BATCH_ROWS, check_columns, checked, rows_of
 from tunemill.stages.data.sources.rows import Row
-from tunemill.stages.data.sources.unpacking import unpacked
+from tunemill.stages.data.sources.unpacking import refuse_wide, unpacked
 
 ARROW_FILE = b"ARROW1\x00\x00"
 
 
 def text_lines(path: Path, skip: int) -> Iterator[Row]:
-    """Every line as the field `text`, without its end; empty lines too, as in the datasets library."""
+    """Every line as the field `text`, without its end; empty lines too, as in the datasets library.
+
+    A byte order mark before a line, as files that were put behind each other have, is no part of it. Raises
+    UnreadableError for text in UTF-16 or UTF-32.
+    """
     with unpacked(path) as file:
         for line, block in islice(enumerate(file, 1), skip, None):
-            plain = block.removesuffix(b"\n").removesuffix(b"\r")
+            if line == 1:
+                refuse_wide(block)
+            plain = block.removesuffix(b"\n").removesuffix(b"\r").removeprefix(codecs.BOM_UTF8)
+            nul = plain.find(b"\0")
+            if nul >= 0:
+                problem = f"not a text: it holds a NUL byte, number {nul + 1} of the line"
+                yield Row(line, problem=problem, text=plain.decode("utf-8", errors="replace"))
+                continue
             try:
-                yield Row(line, {"text": plain.decode("utf-8-sig" if line == 1 else "utf-8")})
+                yield Row(line, {"text": plain.decode("utf-8")})
             except UnicodeDecodeError as error:
                 problem = f"not UTF-8: byte {error.start + 1} of the line"
                 yield Row(line, problem=problem, text=plain.decode("utf-8", errors="replace"))

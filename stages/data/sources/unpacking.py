@@ -1,6 +1,7 @@
 """Compressed files. What a file is packed with is told by its first bytes, so its name does not matter."""
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
@@ -10,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -27,6 +28,10 @@ MAGIC = {
 }
 # After `BZh` and a digit comes the first block, or the end of an empty file.
 BZ2_BLOCKS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
+HEAD = 10
+# Where the first file of a tar archive has its mark.
+TAR_MARK, TAR_AT = b"ustar", 257
+WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 
 class UnreadableError(ValueError):
@@ -48,7 +53,10 @@ DAMAGES = (
 def packing_of(path: Path) -> str | None:
     """gzip, bz2, xz, zstd or zip; None for a file that is not packed."""
     with path.open("rb") as file:
-        head = file.read(10)
+        return _packing(file.read(HEAD))
+
+
+def _packing(head: bytes) -> str | None:
     for magic, name in MAGIC.items():
         if head.startswith(magic) and (name != "bz2" or head[4:10] in BZ2_BLOCKS):
             return name
@@ -56,12 +64,35 @@ def packing_of(path: Path) -> str | None:
 
 
 @contextmanager
-def unpacked(path: Path) -> Iterator[IO[bytes]]:
-    """The contents of a file, unpacked while they are read. Raises UnreadableError for a zip of several files."""
+def unpacked(path: Path) -> Iterator[io.BufferedReader]:
+    """The contents of a file, unpacked while they are read.
+
+    Raises UnreadableError for a zip of several files, a tar archive, and what is packed twice.
+    """
     packing = packing_of(path)
+    with _opened(path, packing) as file:
+        head = file.peek(TAR_AT + len(TAR_MARK))
+        if head[TAR_AT:].startswith(TAR_MARK):
+            raise UnreadableError("a tar archive; unpack it and name its folder")
+        if packing is not None and (inner := _packing(head[:HEAD])) is not None:
+            raise UnreadableError(f"packed twice, with {inner} inside of {packing}; unpack it once")
+        yield file
+
+
+def refuse_wide(start: bytes) -> None:
+    """Raises UnreadableError where a file that begins like this is text in UTF-16 or UTF-32."""
+    # In UTF-16 every other byte of plain text is zero.
+    if start.startswith(WIDE_MARKS) or (b"\0" in start[:2] and start[:2] != b"\0\0"):
+        raise UnreadableError(
+            "text in UTF-16 or UTF-32, and rows are read as UTF-8; convert it, as with `iconv -f UTF-16 -t UTF-8`"
+        )
+
+
+@contextmanager
+def _opened(path: Path, packing: str | None) -> Iterator[io.BufferedReader]:
     if packing is None:
         with path.open("rb", buffering=READ_SIZE) as file:
-            yield file
+            yield cast("io.BufferedReader", file)
     elif packing == "zip":
         with zipfile.ZipFile(path) as archive:
             found = only_member(archive)

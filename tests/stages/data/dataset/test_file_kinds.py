@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import tarfile
 import zipfile
 
 import datasets
@@ -99,6 +100,45 @@ def test_text_that_is_not_utf_8_names_its_line(tmp_path):
     source = tmp_path / "rows.txt"
     source.write_bytes(b"good\nb\xffd\n")
     with pytest.raises(RowError, match=r"rows\.txt:2: not UTF-8: byte 2 of the line"):
+        rows_of(source, tmp_path / "out")
+
+
+def test_marks_in_text_files_put_behind_each_other_are_passed_over(tmp_path):
+    source = tmp_path / "rows.txt"
+    source.write_text("\ufeffone\n\ufefftwo\nin\ufeffside\n")
+    assert rows_of(source, tmp_path / "out") == [{"text": "one"}, {"text": "two"}, {"text": "in\ufeffside"}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("kind", ["txt", "csv", "tsv"])
+def test_text_in_utf_16_is_refused_in_every_kind_of_text(tmp_path, kind, encoding):
+    source = tmp_path / f"rows.{kind}"
+    source.write_text("q,a\n1,2\n", encoding=encoding)
+    with pytest.raises(SourceError, match="text in UTF-16 or UTF-32"):
+        rows_of(source, tmp_path / "out")
+
+
+def test_a_nul_byte_makes_a_line_of_text_a_bad_row(tmp_path):
+    source = tmp_path / "rows.txt"
+    source.write_bytes(b"good\nb\0d\n")
+    with pytest.raises(RowError, match=r"rows\.txt:2: not a text: it holds a NUL byte, number 2 of the line"):
+        rows_of(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+def test_a_tar_archive_says_to_unpack_it(tmp_path, mode):
+    rows, source = tmp_path / "rows.jsonl", tmp_path / "packed.jsonl"
+    rows.write_bytes(CONTENTS["jsonl"])
+    with tarfile.open(source, mode) as archive:
+        archive.add(rows, "rows.jsonl")
+    with pytest.raises(SourceError, match="a tar archive; unpack it and name its folder"):
+        rows_of(source, tmp_path / "out")
+
+
+def test_what_is_packed_twice_is_said_to_be(tmp_path):
+    source = tmp_path / "rows.jsonl.gz"
+    source.write_bytes(gzip.compress(bz2.compress(CONTENTS["jsonl"])))
+    with pytest.raises(SourceError, match="packed twice, with bz2 inside of gzip; unpack it once"):
         rows_of(source, tmp_path / "out")
 
 
