@@ -296,11 +296,18 @@ def _call(given: Any, where: str, number: int) -> Any:
     call = given
     if isinstance(given, str):
         call = without_nulls(parsed(given, f"{where}: tool call {number}"))
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict):
+    if not isinstance(call, dict):
         return call
+    function = call.get("function")
+    if isinstance(function, dict):
+        return {**call, "function": _with_arguments(function, where, number)}
+    # Many templates take a call without `function` around its name too.
+    return _with_arguments(call, where, number) if "name" in call and function is None else call
+
+
+def _with_arguments(function: dict[str, Any], where: str, number: int) -> dict[str, Any]:
     arguments = read_json(function.get(ARGUMENTS), f"{where}: the arguments of tool call {number}")
-    return {**call, "function": {**function, ARGUMENTS: {} if is_nothing(arguments) else arguments}}
+    return {**function, ARGUMENTS: {} if is_nothing(arguments) else arguments}
 
 
 def is_nothing(value: Any) -> bool:

@@ -6,7 +6,7 @@ from tunemill.stages.declaration import Input, Stage
 
 TOKENIZED = Stage(
     name="tokenized",
-    version=4,
+    version=5,
     config=TokenizedConfig,
     inputs={"dataset": Input(RawDataset), "tokenizer": Input(Tokenizer)},
     output=TokenizedDataset,

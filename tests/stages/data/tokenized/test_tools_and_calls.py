@@ -20,6 +20,8 @@ TEMPLATE = (
     "{% for c in m.tool_calls or [] %} call {{ c.function.name }} {{ c.function.arguments | tojson }}{% endfor %}"
     " </s>\n{% endfor %}"
 )
+# As most templates that take both: with a `function` around the name, and without.
+BARE = TEMPLATE.replace("c.function.", "(c.function or c).")
 NULLS = {"x": None, "y": {"z": None}, "w": [None, 1]}
 TOOL = {
     "type": "function",
@@ -48,6 +50,17 @@ def written(arguments):
 @pytest.mark.parametrize("empty", [*NOTHING, {}, "{}", ...])
 def test_empty_arguments_are_none(empty):
     assert written(empty) == "{}"
+
+
+@pytest.mark.parametrize("arguments", [*NOTHING, {}, NULLS, json.dumps(NULLS)])
+def test_calls_without_a_function_around_them_are_read_alike(arguments):
+    call = {"name": "f", "arguments": arguments}
+    one, other = (
+        read_words(talk("user: a", {"role": "assistant", "content": "b", "tool_calls": [item]}), BARE)[0].text
+        for item in (call, {"function": call})
+    )
+    assert one == other
+    assert "{}" in one or "null" in one
 
 
 @pytest.mark.parametrize("empty", NOTHING)
