@@ -191,7 +191,8 @@ def last_ends(placed: PlacedTurns, closing: Int64s, size: int) -> Int64s:
 
     What stands before it a model has to write on the way, but for end tokens, which follow the rules for those.
     """
-    trained = np.zeros(size, np.bool_)
+    # One place more: turns without an end token look there.
+    trained = np.zeros(size + 1, np.bool_)
     trained[closing] = True
     last = placed.end
     for found in (placed.eot, placed.eos):
@@ -248,10 +249,11 @@ def _cleared(
 def _ranges(first: Int64s, end: Int64s, chosen: Bools, size: int) -> Bools:
     """Which of `size` tokens lie in one of the chosen ranges."""
     first, end = first[chosen], np.maximum(first, end)[chosen]
-    steps = np.zeros(size + 1, np.int8)
+    # Ranges that share a token are of one conversation, which has fewer than 32,768 turns.
+    steps = np.zeros(size + 1, np.int16)
     np.add.at(steps, first, 1)
     np.subtract.at(steps, end, 1)
-    inside: Bools = np.cumsum(steps[:size], dtype=np.int8) > 0
+    inside: Bools = np.cumsum(steps[:size], dtype=np.int16) > 0
     return inside
 
 
