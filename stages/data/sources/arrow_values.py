@@ -1,6 +1,5 @@
 """Rows of Arrow batches as Python values. A value that has none makes one bad row, which says where it stands."""
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +8,7 @@ import pyarrow.types as kinds
 
 from tunemill.stages.data.sources.filled_nulls import without_filled
 from tunemill.stages.data.sources.json_text import loose_text
+from tunemill.stages.data.sources.json_values import NO_JSON, decoded
 from tunemill.stages.data.sources.rows import Row
 from tunemill.stages.data.sources.unpacking import UnreadableError
 
@@ -155,9 +155,10 @@ def _inner(scalar: Any, place: str) -> Any:
 def _json(scalar: Any, place: str) -> Any:
     text = _leaf(scalar, place)
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise NoValueError(place, f"is no JSON, as its type says: {error}", text) from None
+        return decoded(text)
+    except ValueError as error:
+        reason = str(error).removeprefix(NO_JSON)
+        raise NoValueError(place, f"is no JSON, as its type says: {reason}", text) from None
 
 
 def _time(scalar: Any, place: str) -> Any:

@@ -10,6 +10,8 @@ from typing import Any
 # allows a thousand.
 MOST_LEVELS = 256
 SHOWN_CHARACTERS = 40
+# What reasons begin with that find fault with the JSON itself.
+NO_JSON = "invalid JSON: "
 
 
 def decoded(text: str) -> Any:
@@ -31,7 +33,7 @@ def problem(error: ValueError | RecursionError, place: str = "") -> str:
     if not isinstance(error, JSONDecodeError):
         return str(error)
     nul = ", a byte of value 0" if error.doc[error.pos : error.pos + 1] == "\0" else ""
-    return f"invalid JSON: {error.msg} ({place}{nul})"
+    return f"{NO_JSON}{error.msg} ({place}{nul})"
 
 
 def check_kept(text: str, value: Any) -> None:
@@ -86,7 +88,7 @@ def _integer(text: str) -> int:
 
 
 def _constant(name: str) -> Any:
-    raise ValueError(f"invalid JSON: {name} is not a JSON value")
+    raise ValueError(f"{NO_JSON}{name} is not a JSON value")
 
 
 def _short(text: str) -> str:

@@ -218,8 +218,10 @@ def test_two_fields_of_one_name_in_a_list_of_structs(tmp_path, file):
 
 
 def test_json_of_a_column_that_is_none(tmp_path):
-    column = pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a":1}', "{oops", "[" * 100_000]))
+    texts = ['{"a":1}', "{oops", "[" * 100_000, '{"a":1,"a":2}', "[NaN]"]
+    column = pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts))
     good, bad = skipped(arrow(tmp_path / "rows.arrow", column), tmp_path / "out")
     assert good == {1: {"n": 0, "x": {"a": 1}}}
-    assert [number for number, _ in bad] == [2, 3]
+    assert [number for number, _ in bad] == [2, 3, 4, 5]
     assert bad[0][1].startswith("column 'x' is no JSON, as its type says: Expecting")
+    assert bad[2][1].startswith("column 'x' is no JSON, as its type says: the key 'a' stands twice")
