@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tunemill.stages.data.conversations.boundaries import common_prefix
 from tunemill.stages.data.conversations.example import BadRowError, Render, RowValue
 from tunemill.stages.data.conversations.loaded import LoadedTokenizer
 
@@ -89,8 +90,8 @@ def said_in(text: str, content: str, *, ends: bool) -> Said:
 
 def common_start(*texts: str) -> str:
     """What all texts begin with."""
-    letters = enumerate(zip(*texts, strict=False))
-    return texts[0][: next((place for place, some in letters if len(set(some)) > 1), min(map(len, texts)))]
+    first, *others = texts
+    return first[: min(common_prefix(first, other) for other in others)]
 
 
 def ready_text(part: str, text: str) -> str:
