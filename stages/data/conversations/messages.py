@@ -111,10 +111,9 @@ class MessageReader:
         if not isinstance(tool, dict):
             raise BadRowError(f"{where} is not an object: {tool!r:.60}")
         function = tool.get("function")
-        if not isinstance(function, dict) or not isinstance(function.get(PARAMETERS), str):
-            return tool
-        given = read_json(function[PARAMETERS], f"{where}: its parameters")
-        return {**tool, "function": {**function, PARAMETERS: {} if is_nothing(given) else given}}
+        if isinstance(function, dict):
+            return {**tool, "function": _with_parameters(function, where)}
+        return _with_parameters(tool, where) if function is None else tool
 
     def _messages(self, row: RowValue) -> list[Any]:
         field = self.config.field_messages
@@ -303,6 +302,13 @@ def _call(given: Any, where: str, number: int) -> Any:
         return {**call, "function": _with_arguments(function, where, number)}
     # Many templates take a call without `function` around its name too.
     return _with_arguments(call, where, number) if "name" in call and function is None else call
+
+
+def _with_parameters(function: dict[str, Any], where: str) -> dict[str, Any]:
+    if not isinstance(function.get(PARAMETERS), str):
+        return function
+    given = read_json(function[PARAMETERS], f"{where}: its parameters")
+    return {**function, PARAMETERS: {} if is_nothing(given) else given}
 
 
 def _with_arguments(function: dict[str, Any], where: str, number: int) -> dict[str, Any]:

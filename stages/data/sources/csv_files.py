@@ -13,6 +13,7 @@ from typing import IO, TextIO
 
 from tunemill.stages.data.sources.rows import Row
 from tunemill.stages.data.sources.unpacking import UnreadableError, refuse_wide, unpacked
+from tunemill.stages.text_files import MARK
 
 # Of one row. What runs on for longer is a quote that nobody closed.
 MOST_LINES = 1_000_000
@@ -62,7 +63,10 @@ def csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
 
 
 class Lines:
-    """The lines of a file, those of the row at hand remembered. `number` is that of the last one given."""
+    """The lines of a file, those of the row at hand remembered. `number` is that of the last one given.
+
+    A byte order mark before a row, as files that were put behind each other have, is dropped.
+    """
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -76,6 +80,8 @@ class Lines:
         while (line := again.popleft() if again else next(file, None)) is not None:
             self.number += 1
             row = self.row
+            if not row and line[0] == MARK:
+                line = line[1:]
             row.append(line)
             if len(row) > MOST_LINES:
                 raise csv.Error(NEVER_CLOSED)

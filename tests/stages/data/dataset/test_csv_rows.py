@@ -125,7 +125,7 @@ def test_lines_are_what_messages_and_results_say(tmp_path):
         ),
         (
             "a,b\n1,2\n".encode("utf-16"),
-            r"the header is not UTF-8: byte 1 of the line; save the file as CSV in UTF-8",
+            r"rows\.csv: text in UTF-16 or UTF-32",
         ),
         (b"a,\xe9\n1,2\n", r"the header is not UTF-8: byte 3 of the line"),
         (b"a,b\0\n1,2\n", r"the header is not a text: it holds a NUL byte, number 4 of the line"),
@@ -152,3 +152,14 @@ def test_a_quote_does_not_take_in_more_lines_than_a_row_may_have(tmp_path, monke
     monkeypatch.setattr(csv_files, "MOST_LINES", 5)
     good, bad = read(tmp_path, HEADER + b'"x,y\n' + b"1,2\n" * 20)
     assert (len(good), list(bad)) == (20, [2])
+
+
+def test_byte_order_marks_of_files_put_behind_each_other_are_dropped(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('\ufeffa,b\n1,2\n\ufeff3,4\n\ufeff"5\n\ufeff6",7\n\ufeff\n8,\ufeff9\n')
+    assert [tuple((row.value or {}).values()) for row in csv_rows(path, ",")] == [
+        ("1", "2"),
+        ("3", "4"),
+        ("5\n\ufeff6", "7"),
+        ("8", "\ufeff9"),
+    ]

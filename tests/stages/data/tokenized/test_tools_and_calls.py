@@ -78,6 +78,13 @@ def test_empty_parameters_are_none(empty):
     )
 
 
+@pytest.mark.parametrize(("given", "read"), [("", "{}"), ("null", "{}"), ('{"d": null}', '{"d": null}')])
+def test_tools_without_a_function_around_them_are_read_alike(given, read):
+    tool = {"name": "f", "parameters": given}
+    expected = f'tools [{{"name": "f", "parameters": {read}}}]'
+    assert expected in text({**talk("user: a", "assistant: b"), "tools": [tool]})
+
+
 @pytest.mark.parametrize("arguments", [NULLS, {"n": 2**80}, {"n": -(10**30)}, {"n": 0.1}, {"é": "\n"}])
 def test_arguments_are_written_as_they_were_in_both_spellings(arguments):
     spelled = json.dumps(arguments, ensure_ascii=False)
