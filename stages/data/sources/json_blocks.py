@@ -13,8 +13,9 @@ from tunemill.stages.data.rows.workers import in_workers, workers_for
 from tunemill.stages.data.sources.blocks import BLOCK_BYTES, block, text_of
 from tunemill.stages.data.sources.json_exactly import MOST_LEVELS, are_written_alike, levels
 from tunemill.stages.data.sources.json_lines import plain, row_of_line
+from tunemill.stages.data.sources.packings import packing_of
 from tunemill.stages.data.sources.rows import Block, Row
-from tunemill.stages.data.sources.unpacking import packing_of, unpacked
+from tunemill.stages.data.sources.unpacking import unpacked
 
 # As many bytes of a file as a process takes at a time.
 PART_BYTES = 1 << 23

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tunemill.resources.protocols import CARD
 from tunemill.stages.data.sources.names import kind_of, last_part, type_of
+from tunemill.stages.data.sources.packings import packing_of
 from tunemill.stages.data.sources.splits_by_name import Splits, data_files, names_below, splits_of
-from tunemill.stages.data.sources.zips import MAGIC as ZIP
 from tunemill.stages.data.sources.zips import fault_of_zip
 from tunemill.stages.errors import SourceError
 
@@ -16,9 +16,8 @@ SAVED = ("state.json", "dataset_dict.json")
 # Entries of a folder that are looked at; in a larger one the data files come up when it is read.
 MOST_ENTRIES = 20_000
 TYPES = "json, csv, tsv, parquet, arrow or text"
-# The first bytes of files that say themselves what they are.
+# The first bytes of such a file.
 PARQUET = b"PAR1"
-PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", *ZIP)
 
 
 def is_saved(folder: Path) -> bool:
@@ -54,14 +53,15 @@ def fault_of_file(path: Path, ds_type: str | None, *, is_alone: bool) -> str | N
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(len(PARQUET))
+        packing = packing_of(path)
     except OSError as error:
         return f"{path}: {error.strerror}"
     if size == 0 and is_alone:
         return f"{path} is empty; it has no rows"
-    if start.startswith(ZIP) and (reason := fault_of_zip(path)) is not None:
+    if packing == "zip" and (reason := fault_of_zip(path)) is not None:
         return f"{path}: {reason}"
-    if ds_type == "parquet" and not start.startswith((PARQUET, *PACKED)):
+    if ds_type == "parquet" and packing is None and start != PARQUET:
         return f"{path} is no Parquet file: it does not begin with {PARQUET.decode()}; set ds_type to what it holds"
     return None
 

@@ -1,7 +1,6 @@
-"""Compressed files. What a file is packed with is told by its first bytes, so its name does not matter."""
+"""The contents of compressed files."""
 
 import bz2
-import codecs
 import gzip
 import io
 import lzma
@@ -16,22 +15,13 @@ from typing import Any, cast
 import pyarrow as pa
 
 from tunemill.stages.data.sources import zips
+from tunemill.stages.data.sources.packings import HEAD, packing_of, packing_of_start
 from tunemill.stages.data.sources.zips import only_member
+from tunemill.stages.text_files import OTHER_MARKS
 
 READ_SIZE = 1 << 20
-MAGIC = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bz2",
-    b"\xfd7zXZ\x00": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    **dict.fromkeys(zips.MAGIC, "zip"),
-}
-# After `BZh` and a digit comes the first block, or the end of an empty file.
-BZ2_BLOCKS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
-HEAD = 10
 # Where the first file of a tar archive has its mark.
 TAR_MARK, TAR_AT = b"ustar", 257
-WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 
 class UnreadableError(ValueError):
@@ -50,19 +40,6 @@ DAMAGES = (
 )
 
 
-def packing_of(path: Path) -> str | None:
-    """gzip, bz2, xz, zstd or zip; None for a file that is not packed."""
-    with path.open("rb") as file:
-        return _packing(file.read(HEAD))
-
-
-def _packing(head: bytes) -> str | None:
-    for magic, name in MAGIC.items():
-        if head.startswith(magic) and (name != "bz2" or head[4:10] in BZ2_BLOCKS):
-            return name
-    return None
-
-
 @contextmanager
 def unpacked(path: Path) -> Iterator[io.BufferedReader]:
     """The contents of a file, unpacked while they are read.
@@ -74,7 +51,7 @@ def unpacked(path: Path) -> Iterator[io.BufferedReader]:
         head = file.peek(TAR_AT + len(TAR_MARK))
         if head[TAR_AT:].startswith(TAR_MARK):
             raise UnreadableError("a tar archive; unpack it and name its folder")
-        if packing is not None and (inner := _packing(head[:HEAD])) is not None:
+        if packing is not None and (inner := packing_of_start(head[:HEAD])) is not None:
             raise UnreadableError(f"packed twice, with {inner} inside of {packing}; unpack it once")
         yield file
 
@@ -82,7 +59,7 @@ def unpacked(path: Path) -> Iterator[io.BufferedReader]:
 def refuse_wide(start: bytes) -> None:
     """Raises UnreadableError where a file that begins like this is text in UTF-16 or UTF-32."""
     # In UTF-16 every other byte of plain text is zero.
-    if start.startswith(WIDE_MARKS) or (b"\0" in start[:2] and start[:2] != b"\0\0"):
+    if start.startswith(tuple(OTHER_MARKS)) or (b"\0" in start[:2] and start[:2] != b"\0\0"):
         raise UnreadableError(
             "text in UTF-16 or UTF-32, and rows are read as UTF-8; convert it, as with `iconv -f UTF-16 -t UTF-8`"
         )
