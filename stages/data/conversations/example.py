@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tunemill.stages.data.conversations.tracing import Tracer
+from tunemill.stages.data.conversations.traces import Tracer
 
 RowValue = dict[str, Any]
 Message = dict[str, Any]

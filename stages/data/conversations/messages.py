@@ -18,7 +18,7 @@ from tunemill.stages.data.conversations.json_in_text import parsed
 from tunemill.stages.data.conversations.keys import REASONING, ConversationKeys
 from tunemill.stages.data.conversations.template_environment import names_read
 from tunemill.stages.data.conversations.thinking import split_thinking
-from tunemill.stages.data.conversations.tracing import Speaker, Thinks
+from tunemill.stages.data.conversations.traces import Speaker, Thinks
 from tunemill.stages.data.rows.nulls import ARGUMENTS, PARAMETERS, without_nulls
 from tunemill.stages.errors import SettingError
 

@@ -6,7 +6,7 @@ from typing import Any
 from tunemill.stages.data.conversations.example import RowValue
 from tunemill.stages.data.conversations.messages import MessageReader
 from tunemill.stages.data.conversations.thinking import split_thinking
-from tunemill.stages.data.conversations.tracing import Speaker, Thinks
+from tunemill.stages.data.conversations.traces import Speaker, Thinks
 
 # Who speaks, by the template's names of roles, and the texts: of each message its content, and its reasoning if any.
 PlainRow = tuple[tuple[Speaker, ...], list[str]]

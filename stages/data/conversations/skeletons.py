@@ -11,7 +11,7 @@ from itertools import accumulate
 from tunemill.stages.data.conversations.boundaries import PLACEHOLDERS, common_prefix
 from tunemill.stages.data.conversations.example import BadRowError, Conversation, Turn
 from tunemill.stages.data.conversations.prompts import GIVEN
-from tunemill.stages.data.conversations.tracing import Guard, Hole, Parts, Speaker, Thinks, Trace, Tracer
+from tunemill.stages.data.conversations.traces import Guard, Hole, Parts, Speaker, Thinks, Trace, Tracer
 
 Shape = tuple[Speaker, ...]
 # Longer conversations hardly share a shape, and a file has so many shapes at most that are worth it.
