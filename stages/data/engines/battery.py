@@ -17,6 +17,12 @@ LONG = 20_000
 LINES = (" ", "\n", "\r", "\t")
 LONGEST_RUN = 4
 WHITE = (*" \n\t\r\x0b\x0c\x85\xa0\u2003\u2028\u3000\u200b\ufeff", "\r\n")
+# Between them they have each byte that UTF-8 has, in characters that hardly any vocabulary has.
+RARE_CODES = (
+    *(*range(0x80, 0x800, 0x40), *range(0x840, 0xD800, 0x1C0), *range(0xE000, 0xFFC0, 0x1C0)),
+    *(*range(0xF0000, 0xF0040), 0x1BFFF, 0x50000, 0x80000, 0x10FFFD),
+)
+RARE = "".join(map(chr, RARE_CODES))
 WRITTEN = (
     "Hello, world! It's 12:30, isn't it? I'LL we'Ve they'RE he'd I'm ’s 'S",
     "def f(x: int) -> int:\n\tif x > 1_000:\n\t\treturn x**2  # squared\n\n    return 0x1F\n\n\n\n",
@@ -58,6 +64,7 @@ def battery(special_tokens: Sequence[str]) -> list[str]:
     texts += [
         white * count + end for white in WHITE for count in (1, 2, 3, 4, 9, 17) for end in ("", "x", "1", ".")
     ]
+    texts += ["".join(map(chr, range(0x80))), "".join(f" {chr(code)}" for code in range(0x21, 0x100)), RARE]
     runs = ["".join(run) for size in range(1, LONGEST_RUN + 1) for run in product(LINES, repeat=size)]
     texts += [
         start + run + end for run in runs for start, end in (("", ""), ("a", ""), (".", "b"), ("1", " "))
@@ -77,6 +84,7 @@ def battery(special_tokens: Sequence[str]) -> list[str]:
             f"a{token}b",
             f" {token} {token}\n{token}",
             f"{token}{token[:-1]}",
+            f"{token}\u0338 {token}\u0301",
             f"x {token}\n\n y",
         ]
     texts += [

@@ -173,6 +173,8 @@ def _rules(described: dict[str, Any]) -> tuple[bool, bool, str | None]:
     steps = _steps(described["normalizer"], "normalizers")
     cuts = _steps(described["pre_tokenizer"], "pretokenizers")
     composed = COMPOSED in steps
+    if described["model"].get("ignore_merges") and not (cuts and cuts[-1]["type"] == "ByteLevel"):
+        raise UnfitError("a whole text may be one of its tokens whatever its merges are")
     steps = [step for step in steps if step != COMPOSED]
     if cuts and cuts[-1]["type"] == "ByteLevel" and not cuts[-1]["add_prefix_space"] and not steps:
         if all(step["type"] in WHOLE for step in cuts):

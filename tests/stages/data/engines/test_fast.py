@@ -65,6 +65,20 @@ def with_token(name, **flags):
     return changed(name, change)
 
 
+def without_tilde(described):
+    """A tokenizer.json that neither has the character nor its byte."""
+    model = described["model"]
+    for piece in [piece for piece in model["vocab"] if "~" in piece or piece == "<0x7E>"]:
+        del model["vocab"][piece]
+    model["merges"] = [merge for merge in model["merges"] if "~" not in "".join(merge)]
+
+
+def composed_with_a_normalized_token():
+    made = with_token("chatml", content="<more>", normalized=True)
+    made.normalizer = normalizers.NFC()
+    return made
+
+
 def normalized(name, normalizer):
     made = golden(name)
     made.normalizer = normalizer
@@ -132,6 +146,9 @@ MAKES = {
         for scheme in ("always", "first", "never")
     },
     "ignores merges": lambda: changed("llama3", lambda d: d["model"].update(ignore_merges=True)),
+    "ignores merges in pieces": lambda: changed("gemma", lambda d: d["model"].update(ignore_merges=True)),
+    "composed with a normalized token": composed_with_a_normalized_token,
+    "no tilde": lambda: changed("sp", without_tilde),
     "no byte fallback": lambda: changed("sp", lambda d: d["model"].update(byte_fallback=False)),
     "cuts long texts": lambda: changed(
         "chatml",
@@ -146,6 +163,7 @@ MAKES = {
 LEFT_TO_THE_REFERENCE = {
     *("single word", "compatible", "lower case", "stripped", "prefix", "words", "digits", "removes"),
     *("metaspace always", "no byte fallback", "one line end"),
+    *("ignores merges in pieces", "no tilde", "composed with a normalized token"),
 }
 
 
@@ -310,6 +328,7 @@ def test_what_a_tokenizer_puts_around_a_text_is_told_apart_from_the_text():
 def test_the_battery_has_what_tokenizers_disagree_about():
     texts = battery(special_tokens(golden("chatml")))
     together = "".join(texts)
+    assert {*range(0x80), *range(0x80, 0xC0), *range(0xC2, 0xF5)} <= set(together.encode())
     assert texts == battery(special_tokens(golden("chatml")))
     assert "" in texts and max(map(len, texts)) >= 20_000 and "a<|im_start|>b" in texts
     assert all(kind in together for kind in ("\u0301", "\u200d", "\ufeff", "\r\n", "  ", "\x00"))
