@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from itertools import product
+from unicodedata import normalize
 
 SEED = 11
 OF_EACH_CATEGORY = 12
@@ -78,7 +79,8 @@ def battery(special_tokens: Sequence[str]) -> list[str]:
         ]
     pool = every + list("abcdefghij ABC 0123 .,'!\n\t  ") * (len(every) // 10)
     texts += ["".join(rng.choices(pool, k=rng.randint(1, 40))) for _ in range(200)]
-    for token in special_tokens:
+    forms = [form for token in special_tokens for form in dict.fromkeys((token, normalize("NFC", token)))]
+    for token in forms:
         texts += [
             token,
             f"a{token}b",

@@ -73,10 +73,16 @@ class Fast:
         return _flat([self._ids(text) for text in texts])
 
     def _ids(self, text: str) -> npt.NDArray[Any]:
-        """Tokens of a text, from the reference where the libraries take its characters for different things."""
-        if self.young is not None and holds(text, self.young):
+        """Tokens of a text, from the reference where the libraries may not see the same characters."""
+        if self._is_foreign(text):
             return self.reference.ids([text]).ids
         return self._encode(text)
+
+    def _is_foreign(self, text: str) -> bool:
+        """Whether only one library knows a character of the text, or tokens appear in it once it is composed."""
+        if self.young is None or text.isascii():
+            return False
+        return holds(text, self.young) or (self.composed and not is_normalized("NFC", text))
 
     def spans(self, texts: Sequence[str]) -> Spanned:
         """The tokens of `ids`, with their characters."""
@@ -135,11 +141,7 @@ class Fast:
         for index, text in enumerate(texts):
             if text.isascii():
                 continue
-            changed[index] = (
-                (self.composed and not is_normalized("NFC", text))
-                or (self.spaced and SPACE in text)
-                or (self.young is not None and holds(text, self.young))
-            )
+            changed[index] = self._is_foreign(text) or (self.spaced and SPACE in text)
         return changed
 
 

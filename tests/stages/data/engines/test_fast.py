@@ -73,8 +73,8 @@ def without_tilde(described):
     model["merges"] = [merge for merge in model["merges"] if "~" not in "".join(merge)]
 
 
-def composed_with_a_normalized_token():
-    made = with_token("chatml", content="<more>", normalized=True)
+def composed_with(content):
+    made = with_token("chatml", content=content, normalized=True)
     made.normalizer = normalizers.NFC()
     return made
 
@@ -147,7 +147,8 @@ MAKES = {
     },
     "ignores merges": lambda: changed("llama3", lambda d: d["model"].update(ignore_merges=True)),
     "ignores merges in pieces": lambda: changed("gemma", lambda d: d["model"].update(ignore_merges=True)),
-    "composed with a normalized token": composed_with_a_normalized_token,
+    "composed with a normalized token": lambda: composed_with("<more>"),
+    "a token that is composed": lambda: composed_with("e\u0301<more>"),
     "no tilde": lambda: changed("sp", without_tilde),
     "no byte fallback": lambda: changed("sp", lambda d: d["model"].update(byte_fallback=False)),
     "cuts long texts": lambda: changed(
@@ -163,7 +164,7 @@ MAKES = {
 LEFT_TO_THE_REFERENCE = {
     *("single word", "compatible", "lower case", "stripped", "prefix", "words", "digits", "removes"),
     *("metaspace always", "no byte fallback", "one line end"),
-    *("ignores merges in pieces", "no tilde", "composed with a normalized token"),
+    *("ignores merges in pieces", "no tilde", "a token that is composed"),
 }
 
 
@@ -230,6 +231,8 @@ def test_the_library_is_made_anew_before_its_memory_of_texts_is_large(monkeypatc
 def test_texts_in_another_normal_form_are_asked_of_the_reference():
     reference, engine = engines(normalized("llama3", normalizers.NFC()))
     assert_same(reference, engine, ["e\u0301 a", "é", "\u1100\u1161 x", "plain"])
+    reference, engine = engines(composed_with("<more>"))
+    assert_same(reference, engine, ["a<more>\u0338 <more>\u0301", "<more>"])
 
 
 @pytest.mark.parametrize("name", NAMES)
