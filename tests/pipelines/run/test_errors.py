@@ -166,6 +166,7 @@ def test_a_flipped_byte_is_found_set_aside_and_computed_again(project):
     assert again.returncode == 0 and json.loads(again.stdout)["damaged"] == []
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_the_run_and_says_so(fresh_project):
     fresh_project.edit(max_steps=100_000)
     process = subprocess.Popen(

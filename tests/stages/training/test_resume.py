@@ -55,6 +55,7 @@ def compare(killed_run: ModuleType, case: str, tmp_path: Path, where: str, resum
     assert curve["x"] == list(range(1, 21))
 
 
+@pytest.mark.slow
 def test_killed_at_a_random_step_lora_packed_with_dropout(killed_run: ModuleType, tmp_path: Path) -> None:
     # Steps 7 to 20: the newest checkpoint lies in the middle of epoch 2 or later.
     step = random.SystemRandom().randint(7, 20)

@@ -44,6 +44,7 @@ def test_a_loss_that_stays_high_stops_the_run_and_keeps_checkpoints(tmp_path: Pa
         run(tmp_path / "run", base, loss_watchdog_threshold=0.5, loss_watchdog_patience=2)
 
 
+@pytest.mark.slow
 def test_a_watched_run_that_goes_on_has_the_same_weights(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base")
     watched = run(tmp_path / "watched", base, loss_watchdog_threshold=50.0, gc_steps=1)

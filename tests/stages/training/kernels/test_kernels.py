@@ -32,6 +32,7 @@ def sources(**settings: Any) -> dict[str, str]:
     return dict(config(**settings).kernel_choice.sources)
 
 
+@pytest.mark.slow
 def test_under_the_interpreter() -> None:
     run_interpreted("training", at_least=6, seconds=400)
 
