@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -44,38 +45,39 @@ def in_workers(
     items: Iterable[Item],
     make: Callable[..., Callable[[Item], Made]],
     arguments: tuple[Any, ...],
-    workers: int,
+    lines: list[Line],
 ) -> Iterator[Made]:
     """What `make(*arguments)`, made once in each process, returns for the items, in their order.
 
     Raises what the work raises, and SettingError where a process is killed.
     """
-    with started(make, arguments, workers) as lines:
-        pending: deque[Line] = deque()
-        for number, item in enumerate(items):
-            if len(pending) == AHEAD * workers:
-                yield received(pending.popleft())
-            line = lines[number % workers]
-            send(line, item)
-            pending.append(line)
-        while pending:
+    for line in lines:
+        send(line, (make, arguments))
+    pending: deque[Line] = deque()
+    for number, item in enumerate(items):
+        if len(pending) == AHEAD * len(lines):
             yield received(pending.popleft())
+        line = lines[number % len(lines)]
+        send(line, item)
+        pending.append(line)
+    while pending:
+        yield received(pending.popleft())
 
 
 @contextmanager
-def started(make: Callable[..., Any], arguments: tuple[Any, ...], workers: int) -> Iterator[list[Line]]:
+def started(module: str, workers: int) -> Iterator[list[Line]]:
     """So many processes, and the lines to them. They end with their line, whatever ends this process.
 
-    They are Python anew, not forks, which would share the locks of this process's threads.
+    They are Python anew, not forks, which would share the locks of this process's threads; `module`, where their work
+    is made, they import while there is nothing to do yet.
     """
     lines: list[Line] = []
     for _ in range(workers):
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", __name__, str(theirs.fileno())]
+        command = [sys.executable, "-m", __name__, str(theirs.fileno()), module]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         theirs.close()
         lines.append(Line(process, Connection(ours.detach())))
-        send(lines[-1], (make, arguments))
     try:
         yield lines
     finally:
@@ -116,7 +118,10 @@ def serve(line: "Connection[Any, Any]") -> None:
     # There are as many processes as cores: threads of their own would be in each other's way.
     os.environ["RAYON_NUM_THREADS"] = "1"
     work: Callable[[Any], Any] | None = None
-    make, arguments = line.recv()
+    try:
+        make, arguments = line.recv()
+    except (EOFError, ConnectionResetError):
+        return
     while True:
         try:
             item = line.recv()
@@ -136,4 +141,5 @@ def serve(line: "Connection[Any, Any]") -> None:
 
 
 if __name__ == "__main__":
+    import_module(sys.argv[2])
     serve(Connection(int(sys.argv[1])))

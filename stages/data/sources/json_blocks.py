@@ -9,7 +9,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import orjson
 
-from tunemill.stages.data.rows.workers import in_workers, workers_for
+from tunemill.stages.data.rows.workers import in_workers, started, workers_for
 from tunemill.stages.data.sources.blocks import BLOCK_BYTES, block, text_of
 from tunemill.stages.data.sources.json_exactly import MOST_LEVELS, are_written_alike, levels
 from tunemill.stages.data.sources.json_lines import plain, row_of_line
@@ -18,7 +18,7 @@ from tunemill.stages.data.sources.rows import Block, Row
 from tunemill.stages.data.sources.unpacking import unpacked
 
 # As many bytes of a file as a process takes at a time.
-PART_BYTES = 1 << 23
+PART_BYTES = 1 << 22
 QUOTE, BACKSLASH, SMALL_U = b'"\\u'
 QUOTE_DIGITS = b"0022"
 
@@ -48,10 +48,11 @@ def json_line_blocks(path: Path, skip: int) -> Iterator[Block]:
             yield from (part for part, _ in _blocks(file, skip) if part.rows)
         return
     before = 0
-    for found in in_workers(_parts(path), part_reader, (path,), workers):
-        for part in found.blocks:
-            yield _behind(before, part)
-        before += found.lines
+    with started(__name__, workers) as lines:
+        for found in in_workers(_parts(path), part_reader, (path,), lines):
+            for part in found.blocks:
+                yield _behind(before, part)
+            before += found.lines
 
 
 def _behind(lines: int, block: Block) -> Block:

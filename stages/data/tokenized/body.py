@@ -1,6 +1,7 @@
 """The body of the tokenized stage: rows to tokens a batch at a time, in several processes where it is worth it."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from tunemill.stages.data.rows.quality import say_quality
 from tunemill.stages.data.rows.raw_rows import batch_numbers
 from tunemill.stages.data.rows.shapes import Row
 from tunemill.stages.data.rows.token_rows import CUT, LONG_ROWS, NUMBERED_SCHEMA, SPLIT, open_writer
-from tunemill.stages.data.rows.workers import in_workers, workers_for
+from tunemill.stages.data.rows.workers import in_workers, started, workers_for
 from tunemill.stages.data.tokenized.batches import SHOWN_EXAMPLES, Done, batch_maker, batches_with
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.coverage import Coverage
@@ -53,29 +54,33 @@ def tokenized(
 
     Raises RowError for bad rows, after looking at all of them, and when no row trains anything.
     """
-    words = words_of(tokenizer)
-    chosen = make_format(config, words, report)
     name = Path(config.path).name if config.path else "the dataset"
-
-    def write(engine: Engine, traced: bool) -> Written:
-        # A function of the user's own may remember rows.
-        count = 1 if config.is_code else workers_for(len(numbers), config.dataset_num_proc)
-        if count == 1:
-            read = chosen if traced else make_format(config, words, Report(lambda _: None), traced=False)
-            made = batches_with(dataset.rows, name, read, words.encoder.using(engine))
-            batches: Iterable[Done] = map(made, numbers)
-        else:
-            arguments = (config, dataset.rows, name, tokenizer, engine.name, traced)
-            batches = in_workers(numbers, batch_maker, arguments, count)
-        bad = BadRows(name, config.bad_rows, out.data)
-        backend = words.loaded.backend_tokenizer
-        scripts = Scripts(backend) if config.data_report == "full" else None
-        return write_rows(batches, chosen, Written(bad, Coverage(backend), scripts), report)
-
     numbers = batch_numbers(dataset.rows)
-    written = with_engine(
-        config.tokenizer_engine, words.encoder.reference, own_texts(dataset.rows), report, write
-    )
+    # A function of the user's own may remember rows.
+    count = 1 if config.is_code else workers_for(len(numbers), config.dataset_num_proc)
+    # They start while the engine is proven.
+    with started(batch_maker.__module__, count if count > 1 else 0) as early:
+        ready = [nullcontext(early)]
+        words = words_of(tokenizer)
+        chosen = make_format(config, words, report)
+
+        def write(engine: Engine, traced: bool) -> Written:
+            bad = BadRows(name, config.bad_rows, out.data)
+            backend = words.loaded.backend_tokenizer
+            scripts = Scripts(backend) if config.data_report == "full" else None
+            written = Written(bad, Coverage(backend), scripts)
+            if count == 1:
+                read = chosen if traced else make_format(config, words, Report(lambda _: None), traced=False)
+                made = batches_with(dataset.rows, name, read, words.encoder.using(engine))
+                return write_rows(map(made, numbers), chosen, written, report)
+            arguments = (config, dataset.rows, name, tokenizer, engine.name, traced)
+            # After a first try the lines have results of it.
+            with ready.pop() if ready else started(batch_maker.__module__, count) as lines:
+                batches = in_workers(numbers, batch_maker, arguments, lines)
+                return write_rows(batches, chosen, written, report)
+
+        own = own_texts(dataset.rows)
+        written = with_engine(config.tokenizer_engine, words.encoder.reference, own, report, write)
     bad, counts = written.bad, written.counts
     reads = Reads(("tokens",), lambda keys, rows: reading(keys, rows, config, words))
     # Who has a function of their own knows what it reads.

@@ -9,7 +9,7 @@ import time
 import pytest
 from support.work import ended, started_at
 
-from tunemill.stages.data.rows.workers import BATCHES_FOR_ONE, MOST_WORKERS, in_workers, workers_for
+from tunemill.stages.data.rows.workers import BATCHES_FOR_ONE, MOST_WORKERS, in_workers, started, workers_for
 from tunemill.stages.errors import SettingError
 
 
@@ -19,13 +19,18 @@ def _importable(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
 
 
+def worked(items, arguments, workers):
+    with started(started_at.__module__, workers) as lines:
+        yield from in_workers(items, started_at, arguments, lines)
+
+
 def test_results_come_in_order_whatever_each_takes():
     items = [(number, 0.05 if number % 3 == 0 else 0) for number in range(12)]
-    assert [number for number, _ in in_workers(items, started_at, ("x",), 3)] == list(range(12))
+    assert [number for number, _ in worked(items, ("x",), 3)] == list(range(12))
 
 
 def test_the_work_is_made_once_in_each_process():
-    found = list(in_workers([(number, 0) for number in range(9)], started_at, ("x",), 2))
+    found = list(worked([(number, 0) for number in range(9)], ("x",), 2))
     assert len({process for _, process in found}) == 2 and os.getpid() not in {
         process for _, process in found
     }
@@ -33,16 +38,16 @@ def test_the_work_is_made_once_in_each_process():
 
 def test_an_error_of_the_work_is_raised_here():
     with pytest.raises(SettingError, match="number 3 is not wanted"):
-        list(in_workers([(number, 0) for number in (1, 3, 2)], started_at, ("x", 3), 2))
+        list(worked([(number, 0) for number in (1, 3, 2)], ("x", 3), 2))
 
 
 def test_an_error_before_the_work_is_raised_here():
     with pytest.raises(SettingError, match="no such work"):
-        list(in_workers([(1, 0)], started_at, ("no",), 2))
+        list(worked([(1, 0)], ("no",), 2))
 
 
 def test_a_killed_process_is_an_error_with_a_way_out():
-    results = in_workers([(number, 0.2) for number in range(20)], started_at, ("x",), 2)
+    results = worked([(number, 0.2) for number in range(20)], ("x",), 2)
     _, process = next(results)
     os.kill(process, signal.SIGKILL)
     with pytest.raises(SettingError, match=r"was killed.*dataset_num_proc: 1"):
@@ -52,9 +57,11 @@ def test_a_killed_process_is_an_error_with_a_way_out():
 def test_no_process_outlives_the_one_that_asked():
     code = (
         "from support.work import started_at\n"
-        "from tunemill.stages.data.rows.workers import in_workers\n"
-        "for _, process in in_workers(((n, 0.1) for n in range(10**6)), started_at, ('x',), 2):\n"
-        "    print(process, flush=True)\n"
+        "from tunemill.stages.data.rows.workers import in_workers, started\n"
+        "with started('support.work', 2) as lines:\n"
+        "    items = ((n, 0.1) for n in range(10**6))\n"
+        "    for _, process in in_workers(items, started_at, ('x',), lines):\n"
+        "        print(process, flush=True)\n"
     )
     asked = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     processes = {int(asked.stdout.readline()) for _ in range(4)}
