@@ -18,7 +18,7 @@ from tunemill.stages.data.sources.rows import Block, Row
 from tunemill.stages.data.sources.unpacking import unpacked
 
 # As many bytes of a file as a process takes at a time.
-PART_BYTES = 1 << 22
+PART_BYTES = 1 << 23
 QUOTE, BACKSLASH, SMALL_U = b'"\\u'
 QUOTE_DIGITS = b"0022"
 

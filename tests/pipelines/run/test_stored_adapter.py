@@ -65,6 +65,7 @@ def test_what_another_pipeline_has_trained(first, tmp_path):
     assert nodes_in_state(project.plan(), "cached") == set(project.plan())
 
 
+@pytest.mark.slow
 def test_one_that_was_adopted(first, tmp_path):
     state = tmp_path / "state"
     folder = shutil.copytree(trained(first), tmp_path / "adapter")

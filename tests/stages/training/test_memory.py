@@ -131,6 +131,7 @@ def test_other_errors_pass() -> None:
         fitting_memory(lambda _: torch.zeros(2, 3) @ torch.zeros(2, 3), config(), Heard().report)  # type: ignore[arg-type, return-value]
 
 
+@pytest.mark.slow
 def test_a_training_that_runs_out_of_memory_goes_on_with_smaller_batches(tmp_path: Path) -> None:
     base, rows = make_model(tmp_path / "base"), random_rows(8)
     found: dict[bool, dict[str, torch.Tensor]] = {}
