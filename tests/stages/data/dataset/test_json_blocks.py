@@ -316,38 +316,3 @@ def test_what_stops_the_writing_is_raised():
     with pytest.raises(OSError, match="No space"), RowWriter("/dev/full", "line", lambda _: None) as writer:
         for _ in range(4):
             writer.add([b"{}" * 5000] * 1024, range(1024), "")
-
-
-def rows_of(path):
-    """Numbers and rows of a file, whatever blocks they are in."""
-    blocks = list(json_line_blocks(path, 0))
-    assert all(block.rows for block in blocks)
-    return [pair for block in blocks for pair in zip(block.numbers, block.rows, strict=True)]
-
-
-def test_a_file_in_parts_has_the_rows_of_the_whole(tmp_path, monkeypatch):
-    rng = random.Random(3)
-    lines = [
-        rng.choice([b'{"a": "%d"}' % number, b"", b"[1]", b'{"a": "\xff"}', b" " * 40])
-        for number in range(900)
-    ]
-    for end in (b"", b"\n", b"\n\n"):
-        path = tmp_path / "rows.jsonl"
-        path.write_bytes(b"\n".join(lines) + end)
-        whole = rows_of(path)
-        monkeypatch.setattr(json_blocks, "workers_for", lambda parts, _: 2 if parts > 3 else 1)
-        monkeypatch.setattr(json_blocks, "PART_BYTES", 1000)
-        assert rows_of(path) == whole
-        monkeypatch.undo()
-    assert whole[-1][0] > 800
-
-
-@pytest.mark.parametrize("line", [b"{}\n", b'{"a":1}\n'])
-def test_parts_of_whole_lines(tmp_path, monkeypatch, line):
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(line * 100)
-    monkeypatch.setattr(json_blocks, "PART_BYTES", 5 * len(line))
-    parts = list(json_blocks._parts(path))
-    assert [part.start for part in parts] == [0, *(part.end for part in parts[:-1])]
-    assert parts[-1].end == 100 * len(line) and len(parts) > 10
-    assert all((part.end - part.start) % len(line) == 0 for part in parts)
