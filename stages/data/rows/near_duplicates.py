@@ -109,9 +109,10 @@ def nearly_among(signatures: Signatures, others: Signatures) -> Bools:
 
 def _blocks(rows: TokenRows) -> Iterator[tuple[Int64s, Shingles]]:
     """Numbers of rows, some at a time, with their shingles."""
-    first = 0
+    first, ends = 0, np.cumsum(rows.length)
     while first < len(rows):
-        end = first + 1 + int(np.searchsorted(np.cumsum(rows.length[first:]), TOKENS_AT_A_TIME))
+        before = ends[first] - rows.length[first]
+        end = 1 + int(np.searchsorted(ends, before + TOKENS_AT_A_TIME))
         numbers = np.arange(first, min(end, len(rows)))
         yield numbers, _shingles([rows.ids(number) for number in numbers.tolist()])
         rows.release()

@@ -56,8 +56,8 @@ def cut_in_answers(rows: TokenRows) -> Bools:
     Rows that are split into several lose nothing.
     """
     found = np.zeros(len(rows), np.bool_)
-    for number, chunk in enumerate(rows.chunks):
-        of_chunk = np.flatnonzero((rows.chunk == number) & ~rows.splits)
+    for chunk, of_chunk in rows.by_chunk():
+        of_chunk = of_chunk[~rows.splits[of_chunk]]
         ends = rows.start[of_chunk] + rows.length[of_chunk]
         lost = (ends < chunk.offsets[rows.place[of_chunk] + 1]) & (rows.length[of_chunk] > 0)
         of_chunk, ends = of_chunk[lost], ends[lost]

@@ -119,6 +119,15 @@ class TokenRows:
         for file in self.files:
             file.madvise(mmap.MADV_DONTNEED)
 
+    def by_chunk(self) -> Iterator[tuple[Chunk, Int64s]]:
+        """Each chunk with the indices of the rows that lie in it, in the order of the files."""
+        order = np.argsort(self.chunk, kind="stable")
+        borders = np.searchsorted(self.chunk[order], np.arange(len(self.chunks) + 1))
+        for number, chunk in enumerate(self.chunks):
+            yield chunk, order[borders[number] : borders[number + 1]]
+            if number % RELEASE_EVERY == 0:
+                self.release()
+
     def _tokens(self, row: int) -> slice:
         start = int(self.start[row])
         return slice(start, start + int(self.length[row]))
@@ -213,8 +222,11 @@ def concatenated(parts: Sequence[TokenRows]) -> TokenRows:
 
 def count_trained(labels: Int32s, offsets: Int64s) -> Int64s:
     """Trained tokens of each row; `offsets` has one element more than there are rows."""
-    before = np.concatenate([[0], np.cumsum(labels != IGNORED)])
-    counts: Int64s = before[offsets[1:]] - before[offsets[:-1]]
+    # One more, for rows without a token at the end.
+    trained = np.append(labels[: offsets[-1]] != IGNORED, False)
+    counts: Int64s = np.add.reduceat(trained, offsets[:-1], dtype=np.int64)
+    # Of nothing `reduceat` makes what stands there.
+    counts[offsets[1:] == offsets[:-1]] = 0
     return counts
 
 

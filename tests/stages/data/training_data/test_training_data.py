@@ -160,6 +160,25 @@ def test_equal_hashes_alone_drop_nothing():
     assert first.tolist() == [True, True, False, True, False, True, False, True]
 
 
+def test_rows_that_differ_in_any_one_token_are_all_kept(prepare):
+    ((ids, labels),) = counted([50])
+    others = [([*ids[:place], 999, *ids[place + 1 :]], labels) for place in range(50)]
+    rows = [(ids, labels), *others, ([], []), ([7], [7])]
+    data, events = prepare(
+        [*rows, rows[20], ([], [])], rows[::-1], dataset_exact_deduplication=True, min_sample_len=0
+    )
+    # Empty rows are one row, with nothing to train on.
+    assert read_arrow(data.rows) == [{"input_ids": ids, "labels": labels} for ids, labels in rows if ids]
+    figures = {
+        name: events.summary[name] for name in ("dropped_duplicates", "trained_tokens", "dropped_untrained")
+    }
+    assert figures == {
+        "dropped_duplicates": 2 + len(rows),
+        "trained_tokens": 51 * 49 + 1,
+        "dropped_untrained": 1,
+    }
+
+
 def test_no_equal_row_is_held_out_and_trained_on(prepare):
     data, _ = prepare(counted([3] * 5) * 4, dataset_exact_deduplication=True, val_set_size=0.4)
     assert names(read_arrow(data.rows)) == [0, 1, 2]
