@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from tunemill.stages.data.conversations.encoding import Encoder
@@ -13,7 +12,7 @@ from tunemill.stages.data.preferences.quiet import quiet_characters, quiet_token
 from tunemill.stages.data.preferences.records import Pair, Rated, Record, Reward, Said, Whole
 from tunemill.stages.data.preferences.type_table import Kind
 from tunemill.stages.data.rows.columns import column
-from tunemill.stages.data.rows.token_rows import list_array
+from tunemill.stages.data.rows.token_rows import Int32s, list_array
 
 NUMBERED = [("source_row", pa.int64()), ("tokens", pa.int32())]
 INTEGERS = pa.list_(pa.int32())
@@ -49,7 +48,6 @@ SCHEMAS: dict[Kind, pa.Schema] = {
 
 Columns = dict[str, pa.Array]
 Lengths = dict[str, list[int]]
-Int32s = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)

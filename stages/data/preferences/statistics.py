@@ -4,15 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from tunemill.stages.data.preferences.lengths import Measured
 from tunemill.stages.data.preferences.records import Pair, Rated, Record, Whole
+from tunemill.stages.data.rows.shown import beginning
+from tunemill.stages.data.rows.tally import plot_counted
 from tunemill.stages.report import Report, Scalar
 
-HISTOGRAM_BARS = 40
 SHOWN_EXAMPLES = 3
-SHOWN_CHARACTERS = 300
 
 
 @dataclass
@@ -59,7 +57,7 @@ def say(counts: Counts, report: Report) -> None:
         )
     show_examples(counts.examples, report)
     for part, lengths in counts.lengths.items():
-        show_lengths(f"Lengths of {part}", lengths, report)
+        plot_counted(f"Lengths of {part}", lengths, report)
 
 
 def rows_have(count: int) -> str:
@@ -78,13 +76,5 @@ def show_examples(records: Sequence[Record], report: Report) -> None:
             answers = list(zip(("chosen", "rejected"), texts, strict=True))
         prompt = [("prompt", record.prompt)] if isinstance(record, Pair | Rated) else []
         for part, text in (*prompt, *answers):
-            cut = f"{text[:SHOWN_CHARACTERS]}…" if len(text) > SHOWN_CHARACTERS else text
-            shown.append((number, part, cut))
+            shown.append((number, part, beginning(text)))
     report.table("Examples", ["example", "part", "text"], shown)
-
-
-def show_lengths(title: str, lengths: Counter[int], report: Report) -> None:
-    """A histogram of lengths in tokens."""
-    numbers = np.array(sorted(lengths))
-    rows, edges = np.histogram(numbers, bins=HISTOGRAM_BARS, weights=[lengths[n] for n in numbers])
-    report.plot(title, edges[:-1].tolist(), rows.tolist(), x_label="tokens", y_label="rows", bars=True)

@@ -9,6 +9,8 @@ import pyarrow as pa
 
 # What training does with tokens: learns to write them, learns what they are worth, or only reads them.
 Mark = Literal["trained", "scored", "masked"]
+# Of a text in a table of examples.
+SHOWN_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class ShownRow:
 def shown_tokens(role: str, mark: Mark, ids: Sequence[int], start: int, end: int) -> ShownTokens:
     """The tokens `start` to `end` of a row."""
     return ShownTokens(role, mark, tuple(ids[start:end]), tuple(ids[max(0, start - 1) : start]))
+
+
+def beginning(text: str) -> str:
+    """A text, cut where it is too long for a table."""
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 def first_rows(path: Path, count: int) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ from tunemill.stages.report import Report, Scalar
 
 ALWAYS = ("rows", "too long", "too short", "nothing to train on", "kept", "tokens", "trained tokens")
 BARS_WITHIN, BARS = 32, 64
+BARS_WITHOUT_LIMIT = 40
 
 
 def dataset_names(entries: Sequence[Mapping[str, Any]], count: int) -> list[str]:
@@ -74,3 +75,11 @@ def plot_lengths(lengths: Int64s, limit: int, key: str, report: Report) -> None:
         y_label="rows",
         bars=True,
     )
+
+
+def plot_counted(title: str, lengths: Mapping[int, int], report: Report) -> None:
+    """A histogram of lengths in tokens that have no limit yet; `lengths`: a length -> how many rows have it."""
+    numbers = np.array(sorted(lengths))
+    weights = [lengths[number] for number in numbers.tolist()]
+    rows, edges = np.histogram(numbers, bins=BARS_WITHOUT_LIMIT, weights=weights)
+    report.plot(title, edges[:-1].tolist(), rows.tolist(), x_label="tokens", y_label="rows", bars=True)

@@ -22,6 +22,7 @@ from tunemill.stages.data.rows.likeness import Keys, Reads, likeness, settings_t
 from tunemill.stages.data.rows.quality import say_quality
 from tunemill.stages.data.rows.raw_rows import batch_numbers
 from tunemill.stages.data.rows.shapes import Row
+from tunemill.stages.data.rows.shown import beginning
 from tunemill.stages.data.rows.token_rows import CUT, LONG_ROWS, NUMBERED_SCHEMA, SPLIT, open_writer
 from tunemill.stages.data.rows.workers import in_workers, started, workers_for
 from tunemill.stages.data.tokenized.batches import SHOWN_EXAMPLES, Done, batch_maker, batches_with
@@ -32,8 +33,6 @@ from tunemill.stages.data.tokenized.statistics import Counts, figures, say
 from tunemill.stages.data.tokenized.words import Words, make_format, words_of
 from tunemill.stages.errors import RowError, SettingError
 from tunemill.stages.report import Report, Scalar, Workspace
-
-SHOWN_CHARACTERS = 300
 
 
 @dataclass
@@ -149,8 +148,6 @@ def show_examples(samples: Sequence[Sample], loaded: LoadedTokenizer, report: Re
     shown: list[Sequence[Scalar]] = []
     for number, sample in enumerate(samples, 1):
         for piece in pieces(sample.labels, [run.role for run in sample.runs], [r.end for r in sample.runs]):
-            text = loaded.decode(sample.ids[piece.start : piece.end])
-            if len(text) > SHOWN_CHARACTERS:
-                text = f"{text[:SHOWN_CHARACTERS]}…"
+            text = beginning(loaded.decode(sample.ids[piece.start : piece.end]))
             shown.append((number, piece.role, "trained" if piece.trained else "masked", text))
     report.table("Examples", ["example", "role", "labels", "text"], shown)

@@ -9,9 +9,9 @@ import numpy as np
 from tunemill.stages.data.conversations.example import Conversation, Example
 from tunemill.stages.data.conversations.samples import Samples
 from tunemill.stages.data.rows.quality import Figure
+from tunemill.stages.data.rows.tally import plot_counted
 from tunemill.stages.report import Report, Scalar
 
-HISTOGRAM_BARS = 40
 # A row is unusually long when it is longer than the third quartile by so many times the distance of the quartiles.
 FAR_OUT = 3.0
 
@@ -100,13 +100,4 @@ def say(counts: Counts, report: Report) -> None:
         for role, tokens in sorted(counts.role_tokens.items())
     ]
     report.table("Tokens by role", ["role", "trained", "masked"], by_role)
-    lengths = np.array(sorted(counts.lengths))
-    rows, edges = np.histogram(lengths, bins=HISTOGRAM_BARS, weights=[counts.lengths[n] for n in lengths])
-    report.plot(
-        "Row lengths",
-        edges[:-1].tolist(),
-        rows.tolist(),
-        x_label="tokens",
-        y_label="rows",
-        bars=True,
-    )
+    plot_counted("Row lengths", counts.lengths, report)
