@@ -28,9 +28,10 @@ class UnreadableError(ValueError):
     """A file as a whole cannot be read; the message says why, without naming the file."""
 
 
-# What the readers, the unpackers and Arrow raise when a file is cut off or damaged.
+# What the readers, the unpackers and Arrow raise when a file is cut off or damaged, or names its columns in no UTF-8.
 DAMAGES = (
     UnreadableError,
+    UnicodeDecodeError,
     OSError,
     EOFError,
     zlib.error,

@@ -11,8 +11,8 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.
 # With files, empty, or in several parts.
 MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 LISTED = 3
-# What zipfile raises for an archive that is cut off, damaged, or newer than it knows.
-DAMAGES = (zipfile.BadZipFile, NotImplementedError)
+# What zipfile raises for an archive that is cut off, damaged (the names in it too), or newer than it knows.
+DAMAGES = (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError)
 
 
 def only_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo | str:

@@ -198,6 +198,14 @@ def test_cut_off_tables(tmp_path, kind):
         rows_of(source, tmp_path / "out")
 
 
+@pytest.mark.parametrize("kind", ["arrow", "stream.arrow", "parquet"])
+def test_a_column_whose_name_is_not_utf_8(tmp_path, kind):
+    source = tmp_path / f"rows.{kind}"
+    source.write_bytes(CONTENTS[kind].replace(b"text", b"te\xfft"))
+    with pytest.raises(SourceError, match=r"not a file of \w+ rows, or a damaged one: 'utf-8' codec"):
+        rows_of(source, tmp_path / "out")
+
+
 def test_offsets_that_lead_nowhere_do_not_end_the_process(tmp_path):
     source = tmp_path / "rows.arrow"
     content = bytearray(CONTENTS["arrow"])
