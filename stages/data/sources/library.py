@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tunemill.resources.protocols import HUB_DATASETS, WILDCARDS
-from tunemill.stages.data.sources.arrow_values import BATCH_ROWS, check_columns, rows_of
+from tunemill.stages.data.sources.arrow_values import BATCH_ROWS, check_columns, checked, rows_of
 from tunemill.stages.data.sources.keys import SourceKeys
 from tunemill.stages.data.sources.names import hub_name
 from tunemill.stages.data.sources.rows import Row, RowFile, RowSource
-from tunemill.stages.data.sources.unpacking import UnreadableError
+from tunemill.stages.data.sources.unpacking import DAMAGES, UnreadableError
 from tunemill.stages.errors import SettingError, SourceError
 
 
@@ -131,7 +131,7 @@ def _splits(title: str, tables: dict[str, Any]) -> dict[str, list[RowFile]]:
             raise SourceError(f"{shown}: {error}") from None
         undecoded = _undecoded(table)
         found[split] = [
-            RowFile(split, shown, "row", partial(_table_rows, undecoded), partial(len, undecoded))
+            RowFile(split, shown, "row", partial(_table_rows, undecoded, shown), partial(len, undecoded))
         ]
     return found
 
@@ -146,13 +146,16 @@ def _undecoded(table: Any) -> Any:
     return table
 
 
-def _table_rows(table: Any, skip: int) -> Iterator[Row]:
-    """The rows of a memory-mapped table after the first `skip`."""
+def _table_rows(table: Any, shown: str, skip: int) -> Iterator[Row]:
+    """The rows of a memory-mapped table after the first `skip`. Raises SourceError where its files are damaged."""
     before = skip
-    for part in table.select(range(skip, len(table))).with_format("arrow").iter(BATCH_ROWS):
-        for batch in part.to_batches():
-            yield from rows_of(batch, before, skip)
-            before += batch.num_rows
+    try:
+        for part in table.select(range(skip, len(table))).with_format("arrow").iter(BATCH_ROWS):
+            for batch in part.to_batches():
+                yield from rows_of(checked(batch), before, skip)
+                before += batch.num_rows
+    except DAMAGES as error:
+        raise SourceError(f"{shown}: holds a damaged table: {error}") from None
 
 
 def _short(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """Folders of files, folders of save_to_disk, and lists of files."""
 
 import json
+import struct
 
 import datasets
 import pyarrow as pa
@@ -192,6 +193,17 @@ def test_a_damaged_saved_dataset(tmp_path):
     datasets.Dataset.from_list(rows(1, 2)).save_to_disk(str(tmp_path / "saved"))
     next((tmp_path / "saved").glob("*.arrow")).write_bytes(b"no arrow")
     with pytest.raises(SourceError, match="written by save_to_disk, and is damaged"):
+        load(tmp_path / "saved", tmp_path / "out")
+
+
+def test_offsets_of_a_saved_dataset_that_lead_nowhere_do_not_end_the_process(tmp_path):
+    datasets.Dataset.from_dict({"t": ["abc", "def", "ghi"]}).save_to_disk(str(tmp_path / "saved"))
+    table = next((tmp_path / "saved").glob("*.arrow"))
+    good, bad = (struct.pack("<4i", 0, 3, *ends) for ends in ((6, 9), (1 << 30, (1 << 30) + 5)))
+    content = table.read_bytes()
+    assert content.count(good) == 1
+    table.write_bytes(content.replace(good, bad))
+    with pytest.raises(SourceError, match="saved: holds a damaged table: Offset invariant failure"):
         load(tmp_path / "saved", tmp_path / "out")
 
 
