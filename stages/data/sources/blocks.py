@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from tunemill.stages.data.sources.json_exactly import text_of_object
 from tunemill.stages.data.sources.json_text import json_text, loose_text
 from tunemill.stages.data.sources.rows import Block, Row, RowFile, RowSource
+from tunemill.stages.data.sources.selection import pieces_of
 from tunemill.stages.data.sources.split import Range
 
 BLOCK_ROWS = 256
@@ -48,28 +49,4 @@ def block(numbers: list[int], rows: list[bytes | Row]) -> Block:
 
 def blocks_of_ranges(source: RowSource, ranges: list[Range]) -> Iterator[tuple[RowFile, int, Block]]:
     """The rows of the ranges in order, each block with its file and the number of its first row there, from 1."""
-    for item in ranges:
-        yield from _taken(source.splits[item.name], item.start, item.stop)
-
-
-def _taken(files: list[RowFile], start: int, stop: int | None) -> Iterator[tuple[RowFile, int, Block]]:
-    """The rows `start` up to `stop` (exclusive; None: to the end) of files put one behind the other."""
-    before = 0
-    for file in files:
-        if stop is not None and before >= stop:
-            return
-        first = max(start - before, 0)
-        if first:
-            size = file.count()
-            if size <= first:
-                before += size
-                continue
-        position = before + first
-        for part in blocks_of(file, first):
-            taken = part if stop is None else part.first(stop - position)
-            if taken.rows:
-                yield file, position - before + 1, taken
-            position += len(taken.rows)
-            if position == stop:
-                return
-        before = position
+    return pieces_of(source, ranges, blocks_of)

@@ -28,9 +28,11 @@ class Block:
     rows: Sequence[bytes | Row]
     is_whole: bool
 
-    def first(self, count: int) -> "Block":
-        """The first rows only."""
-        return replace(self, numbers=self.numbers[:count], rows=self.rows[:count])
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> "Block":
+        return replace(self, numbers=self.numbers[part], rows=self.rows[part])
 
 
 @dataclass(frozen=True)
@@ -61,27 +63,3 @@ class RowSource:
     kind: str
     splits: dict[str, list[RowFile]]
     commit: str | None = None
-
-
-def taken(files: list[RowFile], start: int, stop: int | None) -> Iterator[tuple[RowFile, int, Row]]:
-    """The rows `start` up to `stop` (exclusive; None: to the end) of files put one behind the other.
-
-    Each with its file and its number among the rows of the file, from 1.
-    """
-    before = 0
-    for file in files:
-        if stop is not None and before >= stop:
-            return
-        first = max(start - before, 0)
-        if first:
-            size = file.count()
-            if size <= first:
-                before += size
-                continue
-        position = before + first
-        for row in file.read(first):
-            if position == stop:
-                return
-            position += 1
-            yield file, position - before, row
-        before = position

@@ -1,8 +1,9 @@
 """Which rows of a source are meant: its splits, and the slices of them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import Protocol, Self, TypeVar
 
-from tunemill.stages.data.sources.rows import Row, RowFile, RowSource, taken
+from tunemill.stages.data.sources.rows import Row, RowFile, RowSource
 from tunemill.stages.data.sources.split import Part, Range
 from tunemill.stages.errors import SettingError
 
@@ -35,6 +36,57 @@ def check_splits(parts: tuple[Part, ...], source: RowSource) -> None:
 
 
 def rows_of(source: RowSource, ranges: list[Range]) -> Iterator[tuple[RowFile, int, Row]]:
-    """The rows of the ranges in order, each with its file and its number in it."""
+    """The rows of the ranges in order, each with its file and its number in it, from 1."""
+
+    def read(file: RowFile, skip: int) -> Iterator[list[Row]]:
+        return ([row] for row in file.read(skip))
+
+    for file, number, (row,) in pieces_of(source, ranges, read):
+        yield file, number, row
+
+
+class Piece(Protocol):
+    """Rows one behind the other; a slice of them is a piece too."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice) -> Self: ...
+
+
+P = TypeVar("P", bound=Piece)
+
+
+def pieces_of(
+    source: RowSource, ranges: list[Range], read: Callable[[RowFile, int], Iterator[P]]
+) -> Iterator[tuple[RowFile, int, P]]:
+    """The rows of the ranges in order, in pieces as `read` gives them: of a file, after so many of its rows.
+
+    Each with its file and the number of its first row there, from 1. Nothing is read behind a range.
+    """
     for item in ranges:
-        yield from taken(source.splits[item.name], item.start, item.stop)
+        yield from _taken(source.splits[item.name], item.start, item.stop, read)
+
+
+def _taken(
+    files: list[RowFile], start: int, stop: int | None, read: Callable[[RowFile, int], Iterator[P]]
+) -> Iterator[tuple[RowFile, int, P]]:
+    """The rows `start` up to `stop` (exclusive; None: to the end) of files put one behind the other."""
+    before = 0
+    for file in files:
+        if stop is not None and max(before, start) >= stop:
+            return
+        first = max(start - before, 0)
+        if first:
+            size = file.count()
+            if size <= first:
+                before += size
+                continue
+        position = before + first
+        for piece in read(file, first):
+            taken = piece if stop is None else piece[: stop - position]
+            if len(taken):
+                yield file, position - before + 1, taken
+            position += len(taken)
+            if position == stop:
+                return
+        before = position

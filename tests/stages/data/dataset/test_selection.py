@@ -14,7 +14,10 @@ from support.rows import read_arrow, run_stage, write_lines
 from tunemill.stages.data.dataset.config import DatasetConfig
 from tunemill.stages.data.dataset.shards import rows_of_shard
 from tunemill.stages.data.dataset.stage import DATASET
-from tunemill.stages.data.sources.split import choose_ranges, parse_split
+from tunemill.stages.data.sources.blocks import blocks_of_ranges
+from tunemill.stages.data.sources.rows import Row, RowFile, RowSource
+from tunemill.stages.data.sources.selection import rows_of
+from tunemill.stages.data.sources.split import Range, choose_ranges, parse_split
 from tunemill.stages.errors import RowError, SettingError
 
 BOUNDS = ["", "0", "1", "3", "7", "-1", "-4", "40", "-40"]
@@ -201,3 +204,38 @@ def test_the_seed_counts_only_for_shards():
     assert DatasetConfig(path="/rows.jsonl", seed=7).semantic() == plain
     sharded = DatasetConfig(path="/rows.jsonl", shards=2).semantic()
     assert DatasetConfig(path="/rows.jsonl", shards=2, seed=7).semantic() != sharded
+
+
+def file_of(name, count, read):
+    """A file of rows, which notes in `read` each row that is asked for."""
+
+    def rows(skip):
+        for number in range(skip + 1, count + 1):
+            read.append((name, number))
+            yield Row(number, {"n": number})
+
+    return RowFile(name, name, "row", rows, lambda: count)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, None), (0, 2), (2, 2), (2, 3), (1, 6), (3, None), (4, 5), (9, None)]
+)
+def test_rows_and_blocks_of_a_range_are_the_same_and_no_row_behind_it_is_read(start, stop):
+    read = []
+    sizes = {"a": 2, "none": 0, "b": 3, "c": 4}
+    source = RowSource(
+        "source", "folder", {"train": [file_of(name, size, read) for name, size in sizes.items()]}
+    )
+    expected = [(name, number) for name, size in sizes.items() for number in range(1, size + 1)][start:stop]
+    found = [
+        (file.name, number, row.value["n"])
+        for file, number, row in rows_of(source, [Range("train", start, stop)])
+    ]
+    assert found == [(name, number, number) for name, number in expected]
+    assert read == expected
+    blocks = [
+        (file.name, number, json.loads(text)["n"])
+        for file, first, block in blocks_of_ranges(source, [Range("train", start, stop)])
+        for number, text in enumerate(block.rows, first)
+    ]
+    assert blocks == found
