@@ -163,7 +163,7 @@ def test_the_text_of_a_card_stays(hub, tmp_path):
 @pytest.fixture
 def twins(prepared, tmp_path):
     """Two machines that share a folder beside their projects; the first one has the rows."""
-    place = "../../shared"
+    place = "../../common"
     return [machine(prepared, tmp_path / name, place, has_rows=name == "one") for name in ("one", "two")]
 
 
@@ -171,20 +171,20 @@ def test_a_folder_is_shared_and_rows_in_place_are_pushed_to_it(twins, tmp_path):
     one, two = twins
     first = one.run(only={"training_data"})
     assert nodes_in_state(first, "computed") == set()
-    (table,) = (tmp_path / "shared" / "rows").iterdir()
+    (table,) = (tmp_path / "common" / "rows").iterdir()
     assert pq.read_table(table).num_rows == 20
     second = two.run(only={"training_data"})
     assert nodes_in_state(second, "cached") >= ROWS
     assert second["training_data"].published.digest == first["training_data"].published.digest
     log = second["training_data"].published.folder / "logs" / "output.log"
-    assert f"pulled from {tmp_path / 'shared'}, with digest" in log.read_text()
+    assert f"pulled from {tmp_path / 'common'}, with digest" in log.read_text()
 
 
 @pytest.mark.parametrize("file", ["data/rows.arrow", "manifest.json"])
 def test_what_was_damaged_is_prepared_again(twins, tmp_path, file):
     one, two = twins
     one.run(only={"training_data"})
-    (damaged,) = (tmp_path / "shared" / "artifacts" / "training_data").glob(f"*/{file}")
+    (damaged,) = (tmp_path / "common" / "artifacts" / "training_data").glob(f"*/{file}")
     content = damaged.read_bytes()
     damaged.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
     said = []
@@ -196,12 +196,12 @@ def test_what_was_damaged_is_prepared_again(twins, tmp_path, file):
 def test_no_file_outside_of_the_folder_is_written(twins, tmp_path):
     one, two = twins
     one.run(only={"training_data"})
-    (path,) = (tmp_path / "shared" / "artifacts" / "training_data").glob("*/manifest.json")
+    (path,) = (tmp_path / "common" / "artifacts" / "training_data").glob("*/manifest.json")
     manifest = json.loads(path.read_text())
     del manifest["sha256"]
     manifest["files"]["data/../../../outside"] = manifest["files"]["data/rows.arrow"]
     path.write_text(json.dumps({**manifest, "sha256": hash_document(manifest)}))
-    shutil.copy(path.parent / "data" / "rows.arrow", tmp_path / "shared" / "artifacts" / "outside")
+    shutil.copy(path.parent / "data" / "rows.arrow", tmp_path / "common" / "artifacts" / "outside")
     assert two.run(only={"training_data"})["training_data"].state == "computed"
     assert not list(two.folder.rglob("outside"))
 
@@ -209,7 +209,7 @@ def test_no_file_outside_of_the_folder_is_written(twins, tmp_path):
 def test_what_is_prepared_is_pushed(twins, tmp_path):
     _, two = twins
     assert nodes_in_state(two.run(only={"training_data"}), "computed") >= ROWS
-    assert len([*(tmp_path / "shared" / "artifacts").glob("*/*/manifest.json")]) == 2
+    assert len([*(tmp_path / "common" / "artifacts").glob("*/*/manifest.json")]) == 2
 
 
 def test_an_object_store_is_shared_too(prepared, tmp_path, monkeypatch):
