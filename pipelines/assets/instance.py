@@ -1,6 +1,7 @@
 """The Dagster instance: an embedded one below the state folder, unless DAGSTER_HOME names another."""
 
 import fcntl
+import logging
 import os
 from pathlib import Path
 
@@ -19,6 +20,8 @@ NO_CAPTURE = {
         "class": "NoOpComputeLogManager",
     }
 }
+# SQLAlchemy logs, with a traceback, what has ended a connection, before it raises the same: a Ctrl-C, a full disk.
+UNHEARD = logging.NullHandler()
 
 
 def dagster_home(state: Path) -> Path:
@@ -40,6 +43,7 @@ def open_instance(state: Path) -> dg.DagsterInstance:
 
     One process at a time makes its databases.
     """
+    logging.getLogger("sqlalchemy").addHandler(UNHEARD)
     home = dagster_home(state)
     with (home / ".tunemill.lock").open("a") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
