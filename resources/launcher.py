@@ -77,7 +77,7 @@ def in_this_process(call: Call, sink: Sink) -> None:
 def in_child(call: Call, sink: Sink, stop: threading.Event | None = None) -> None:
     """Run the body in a child process with its own process group; stop the whole group on any exception.
 
-    `stop`, set by another thread, is as good as an exception.
+    `stop`, set by another thread, is as good as an interrupt.
     """
     logs = Path(call.workspace["logs"])
     secrets = secrets_in(call.config, os.environ)
@@ -172,14 +172,14 @@ def _forward(
 ) -> None:
     """Pass on what comes through the pipes until the child has ended and they are empty.
 
-    Raises LaunchError where it is to stop before.
+    Raises KeyboardInterrupt where it is to stop before.
     """
     with selectors.DefaultSelector() as selector:
         for pipe in pipes:
             selector.register(pipe, selectors.EVENT_READ)
         while selector.get_map():
             if stop is not None and stop.is_set():
-                raise LaunchError("the stage's process was stopped with the run", user=True)
+                raise KeyboardInterrupt
             ended = child.poll() is not None
             ready = selector.select(0 if ended else POLL_SECONDS)
             if ended and not ready:

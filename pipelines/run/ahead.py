@@ -1,13 +1,13 @@
 """Nodes of data start before their turn: as soon as their inputs are there, and before Dagster is even imported.
 
 A run asks for its nodes one by one; many of data wait for nothing but their turn, and use one core for much of their
-time. So two threads compute them, two at once, each in its process as ever. The run takes what became of them.
+time. So threads compute them, two at once, each in its process as ever. The run takes what became of them.
 """
 
 import threading
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,11 +15,10 @@ from typing import Any
 from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.pipelines.run.materialize import Hear, Result, Session, materialize
-from tunemill.resources.errors import LaunchError
 from tunemill.resources.launcher import in_child
 
 AT_ONCE = 2
-# A process is stopped within seconds; a thread that waits for what another run computes is left behind.
+# A process is stopped within seconds, and what is left of its attempt is cleared away.
 STOP_SECONDS = 15.0
 # The run of which the session keeps what these threads made.
 RUN = "ahead"
@@ -54,9 +53,9 @@ class Ahead:
         }
         self._needed = {name: {*upstream_of(node)} & {*names} for name, node in self._waiting.items()}
         self._events: dict[str, list[dict[str, Any]]] = {name: [] for name in self._waiting}
-        self._made: dict[str, Future[Result]] = {}
+        self._made: dict[str, Future[Result]] = {name: Future() for name in self._waiting}
+        self._computing = 0
         self._lock = threading.RLock()
-        self._threads = ThreadPoolExecutor(AT_ONCE)
         self._start_ready()
 
     def outcome(self, name: str, hear: Hear) -> Result | None:
@@ -77,34 +76,51 @@ class Ahead:
                 hear(event)
 
     def stop(self) -> None:
-        """End what still runs, and publish nothing of it."""
+        """End what still runs, and publish nothing of it. A thread that has no process yet is left behind."""
         with self._lock:
             self._stopped.set()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        wait(self._made.values(), STOP_SECONDS)
+        begun = (name for name, events in self._events.items() if any(e["type"] == "start" for e in events))
+        wait([self._made[name] for name in begun], STOP_SECONDS)
 
     def _start_ready(self) -> None:
         """Start the nodes whose inputs are there."""
         with self._lock:
             for name, node in list(self._waiting.items()):
-                if not self._needed[name] and not self._stopped.is_set():
+                if self._computing == AT_ONCE or self._stopped.is_set():
+                    return
+                if not self._needed[name]:
                     del self._waiting[name]
-                    self._made[name] = self._threads.submit(self._compute, node)
+                    self._computing += 1
+                    # Python waits at its end for all other threads, such as those of an executor: for as long as
+                    # another run computes the same, or files are hashed.
+                    threading.Thread(target=self._compute, args=(node,), daemon=True).start()
 
-    def _compute(self, node: Node) -> Result:
-        result = materialize(self._session, node, RUN, self._hear(node.name))
+    def _compute(self, node: Node) -> None:
+        made = self._made[node.name]
+        with ExitStack() as at_end:
+            at_end.push(partial(_pass_on, made))
+            result = materialize(self._session, node, RUN, self._hear(node.name))
+            with self._lock:
+                self._session.results[RUN, node.name] = result
+                for needed in self._needed.values():
+                    needed.discard(node.name)
+            made.set_result(result)
         with self._lock:
-            self._session.results[RUN, node.name] = result
-            for needed in self._needed.values():
-                needed.discard(node.name)
+            self._computing -= 1
             self._start_ready()
-        return result
 
     def _hear(self, name: str) -> Callable[[dict[str, Any]], None]:
         def hear(event: dict[str, Any]) -> None:
             if self._stopped.is_set():
-                raise LaunchError("stopped with the run", user=True)
+                raise KeyboardInterrupt
             self._events[name].append(event)
             self._session.observe(name, event)
 
         return hear
+
+
+def _pass_on(made: Future[Result], _kind: Any, error: BaseException | None, _place: Any) -> bool:
+    """Whatever a thread raises is raised where its node is asked for."""
+    if error is not None:
+        made.set_exception(error)
+    return True

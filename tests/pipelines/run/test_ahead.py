@@ -13,7 +13,10 @@ from support.project import make_project, nodes_in_state
 
 from tunemill.pipelines.assets.run import run_pipeline
 from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.resources.building import lease_of
 from tunemill.resources.launcher import in_child
+from tunemill.resources.lease import lease
+from tunemill.resources.logs import attempts
 
 DATA = {"dataset_sums", "dataset_echoes", "tokenizer", "tokenized_sums", "tokenized_echoes", "training_data"}
 SLOW = "import time\ndef sleepy(cfg):\n    def read(row):\n        time.sleep(600)\n    return read, {}\n"
@@ -107,5 +110,32 @@ def test_an_interrupted_run_leaves_no_process_behind(project):
     assert "interrupted; nothing half-done was published" in rest and "Traceback" not in rest
     assert "tokenized_sums was stopped" in rest and "tokenized_echoes was stopped" in rest
     assert settled(project.state, 0)
+    logs = attempts(project.store)
+    assert [log.state for log in logs] == ["interrupted", "interrupted"]
     plan = project.plan()
     assert json.dumps([plan["tokenized_sums"].state, plan["dataset_sums"].state]) == '["run", "cached"]'
+
+
+def test_an_interrupted_run_waits_for_no_other_run(project):
+    """The test holds what the run would compute first, as another run would."""
+    key = project.plan()["dataset_sums"].key
+    command = [sys.executable, "-m", "tunemill.pipelines.cli", "preprocess", str(project.yaml)]
+    with (
+        lease(lease_of(project.state / "building" / "dataset" / key), print),
+        subprocess.Popen(
+            [*command, "--state", str(project.state)], stderr=subprocess.PIPE, text=True, cwd=project.folder
+        ) as run,
+    ):
+        try:
+            for line in run.stderr:
+                if "dataset_sums: waiting for" in line:
+                    break
+            # Until nothing else is computed.
+            assert settled(project.state, 0)
+            interrupted = time.monotonic()
+            run.send_signal(signal.SIGINT)
+            _, rest = run.communicate(timeout=60)
+        finally:
+            run.kill()
+    assert time.monotonic() - interrupted < 10
+    assert run.returncode == 130 and "Traceback" not in rest
