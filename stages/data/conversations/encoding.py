@@ -16,18 +16,21 @@ from tunemill.stages.data.conversations.example import (
 )
 from tunemill.stages.data.conversations.masks import label, label_tokens
 from tunemill.stages.data.conversations.samples import Run, Sample, Samples, merged, of_rows
-from tunemill.stages.data.engines.encoded import Engine, offsets_of_lengths
+from tunemill.stages.data.engines.encoded import Engine
 from tunemill.stages.data.engines.reference import Reference
+from tunemill.stages.data.rows.columns import offsets_of_lengths
 from tunemill.stages.data.rows.labels import IGNORED
 from tunemill.stages.data.rows.token_rows import Int32s
+
+NO_TOKENS = np.empty(0, np.int32)
 
 
 class Encoder:
     """Makes tokens of examples with an engine. `reference` is the same tokenizer, for single texts."""
 
-    def __init__(self, reference: Reference, eos_id: int | None, engine: Engine | None = None) -> None:
+    def __init__(self, reference: Reference, eos_id: int | None) -> None:
         self.reference = reference
-        self.engine = engine or reference
+        self.engine: Engine = reference
         self.opening = np.array(reference.opening, np.int32)
         """What the tokenizer puts before a text: BOS, where it has one."""
         self.end = np.array(reference.closing if eos_id is None else [eos_id], np.int32)
@@ -54,8 +57,8 @@ class Encoder:
         conversations: list[int] = []
         segmented: list[int] = []
         tokenized: list[int] = []
+        kinds = {Conversation: conversations, TokenConversation: tokenized, Tokens: tokenized}
         for index, example in enumerate(examples):
-            kinds = {Conversation: conversations, TokenConversation: tokenized, Tokens: tokenized}
             kinds.get(type(example), segmented).append(index)
         parts: list[tuple[list[int], Samples]] = []
         if conversations:
@@ -100,9 +103,6 @@ class Encoder:
             return ids
         there = ids[-size:].tobytes() == self.end_bytes
         return np.concatenate([ids, *[self.end] * (count - there)])
-
-
-NO_TOKENS = np.empty(0, np.int32)
 
 
 def _sample_of(example: Example, ends: Ends | None) -> Sample:

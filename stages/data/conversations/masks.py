@@ -16,7 +16,8 @@ from tunemill.stages.data.conversations.example import (
     Turn,
 )
 from tunemill.stages.data.conversations.samples import Run, Samples
-from tunemill.stages.data.engines.encoded import Spanned, offsets_of_lengths
+from tunemill.stages.data.engines.encoded import Spanned
+from tunemill.stages.data.rows.columns import offsets_of_lengths
 from tunemill.stages.data.rows.labels import IGNORED
 from tunemill.stages.data.rows.token_rows import Int64s
 
@@ -163,8 +164,8 @@ def _detailed(ranges: Ranges, row: int, characters: _Characters) -> Int64s:
     """The tokens in the trained parts of a turn that has such."""
     base = int(characters.bases[row])
     (first,), (end,) = characters.tokens(*(np.array([value]) for value in (row, ranges.start, ranges.end)))
-    offsets = [(start - base, start - base) for start in characters.starts[first:end].tolist()]
-    found: Int64s = np.array(tokens_of_parts(ranges, offsets), np.int64) + first
+    starts = [start - base for start in characters.starts[first:end].tolist()]
+    found: Int64s = np.array(tokens_of_parts(ranges, starts), np.int64) + first
     return found
 
 
@@ -266,13 +267,13 @@ def _extend(runs: list[Run], role: str, end: int) -> None:
         runs.append(Run(role, start, end))
 
 
-def tokens_of_parts(ranges: Ranges, offsets: Sequence[tuple[int, int]]) -> list[int]:
-    """Which of the tokens lie in the trained parts.
+def tokens_of_parts(ranges: Ranges, starts: Sequence[int]) -> list[int]:
+    """Which of the tokens, that begin at these characters, lie in the trained parts.
 
     A token reaches to the next one. One that a part cuts, beyond its first or last character, belongs to the
     part. A part ends at its last character, `end - 1`.
     """
-    starts = [max(start, ranges.start) for start, _ in offsets]
+    starts = [max(start, ranges.start) for start in starts]
     lasts = [*(start - 1 for start in starts[1:]), ranges.end - 1]
     found: set[int] = set()
     for part in ranges.parts:

@@ -7,8 +7,7 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
-from tunemill.stages.data.engines.encoded import offsets_of_lengths
-from tunemill.stages.data.rows.columns import column, list_column
+from tunemill.stages.data.rows.columns import column, list_column, offsets_of_lengths
 from tunemill.stages.data.rows.labels import IGNORED
 from tunemill.stages.data.rows.token_rows import NUMBERED_SCHEMA, Int32s, Int64s
 

@@ -3,18 +3,26 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
+from tunemill.stages.data.rows.columns import offsets_of_lengths
 from tunemill.stages.data.rows.token_rows import Int32s, Int64s
 
 # What goes the fast way goes the slow way too so often, to be compared.
 CHECKED_EVERY = 100
+SHOWN_CHARACTERS = 60
 
 
-class DifferentError(Exception):
+class DifferentError(ValueError):
     """The fast way and the slow way to tokens have made something else of the same row."""
+
+
+def other_tokens(text: str) -> DifferentError:
+    """The error for a text of which the fast engine makes other tokens than the reference."""
+    return DifferentError(f"it makes other tokens of {text[:SHOWN_CHARACTERS]!r}")
 
 
 @dataclass(frozen=True)
@@ -58,17 +66,10 @@ class Engine(Protocol):
         """The tokens of `ids`, with their characters."""
 
 
-def flat(rows: Sequence[Sequence[int] | Int32s]) -> Encoded:
+def flat(rows: Sequence[Sequence[int] | npt.NDArray[Any]]) -> Encoded:
     """Tokens of texts, one sequence of ids a text, as a batch."""
     offsets = offsets_of_lengths([len(row) for row in rows])
     ids = np.empty(int(offsets[-1]), np.int32)
     for row, first, end in zip(rows, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
         ids[first:end] = row
     return Encoded(ids, offsets)
-
-
-def offsets_of_lengths(lengths: Sequence[int] | Int64s) -> Int64s:
-    """Where each of the rows of these lengths begins in a flat array, and where the last one ends."""
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets

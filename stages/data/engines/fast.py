@@ -13,15 +13,16 @@ from unicodedata import is_normalized
 
 import numpy as np
 import numpy.typing as npt
+import tokenizers
 from gigatoken import Tokenizer as Gigatoken
 
-from tunemill.stages.data.engines.encoded import DifferentError, Encoded, Spanned, offsets_of_lengths
+from tunemill.stages.data.engines.encoded import Encoded, Spanned, flat, other_tokens
 from tunemill.stages.data.engines.reference import Reference
-from tunemill.stages.data.engines.young import holds, young, young_or_unknown
+from tunemill.stages.data.engines.young import TOKENIZERS, holds, young, young_or_unknown
+from tunemill.stages.data.rows.columns import offsets_of_lengths
 from tunemill.stages.data.rows.token_rows import Int32s, Int64s
 
 SPACE = "▁"
-SHOWN_CHARACTERS = 60
 # gigatoken remembers each word it has seen: of words that are all different it keeps six bytes a character.
 REMEMBERED_CHARACTERS = 50_000_000
 SPACE_BYTES = SPACE.encode()
@@ -58,6 +59,11 @@ class Fast:
         self._encode = made.backend.encode
         self._description = text
         self._remembered = 0
+        installed = tokenizers.__version__
+        if not self.spaced and not installed.startswith(f"{TOKENIZERS}."):
+            raise UnfitError(
+                f"which characters it knows is compared with tokenizers {TOKENIZERS}, and {installed} is installed"
+            )
         # Pieces in the style of SentencePiece are not cut by kinds of characters.
         self.young = young_or_unknown() if self.composed else None if self.spaced else young()
         self.widths, self.openings = _widths(made.vocab, self.spaced)
@@ -70,7 +76,7 @@ class Fast:
         if self._remembered > REMEMBERED_CHARACTERS:
             self._encode = Gigatoken.from_json(self._description).backend.encode
             self._remembered = 0
-        return _flat([self._ids(text) for text in texts])
+        return flat([self._ids(text) for text in texts])
 
     def _ids(self, text: str) -> npt.NDArray[Any]:
         """Tokens of a text, from the reference where the libraries may not see the same characters."""
@@ -116,7 +122,7 @@ class Fast:
         known = self.reference.spans([text])
         row = slice(int(spanned.offsets[index]), int(spanned.offsets[index + 1]))
         if not np.array_equal(spanned.ids[row], known.ids):
-            raise DifferentError(f"it makes other tokens of {text[:SHOWN_CHARACTERS]!r}")
+            raise other_tokens(text)
         spanned.starts[row], spanned.ends[row] = known.starts, known.ends
 
     def _widths_of(self, encoded: Encoded, texts: Sequence[str]) -> tuple[Int32s, Int64s | None]:
@@ -143,12 +149,6 @@ class Fast:
                 continue
             changed[index] = self._is_foreign(text) or (self.spaced and SPACE in text)
         return changed
-
-
-def _flat(rows: Sequence[npt.NDArray[Any]]) -> Encoded:
-    offsets = offsets_of_lengths([len(row) for row in rows])
-    ids = np.concatenate(rows).astype(np.int32) if rows else np.empty(0, np.int32)
-    return Encoded(ids, offsets)
 
 
 def _reached(ends: Int32s, offsets: Int64s) -> Int64s:

@@ -10,12 +10,18 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from tunemill.stages.data.engines.battery import battery
-from tunemill.stages.data.engines.encoded import CHECKED_EVERY, DifferentError, Encoded, Engine, Spanned
+from tunemill.stages.data.engines.encoded import (
+    CHECKED_EVERY,
+    DifferentError,
+    Encoded,
+    Engine,
+    Spanned,
+    other_tokens,
+)
 from tunemill.stages.data.engines.fast import Fast, UnfitError
 from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.report import Report
 
-SHOWN_CHARACTERS = 60
 MOST_SPECIAL_TOKENS = 64
 
 Made = TypeVar("Made", bound=Encoded)
@@ -124,7 +130,7 @@ def compare(made: Encoded, chosen: Sequence[int], expected: Encoded, texts: Sequ
                 made.ends[one], expected.ends[other]
             )
         if not same:
-            raise DifferentError(f"it makes other tokens of {texts[index][:SHOWN_CHARACTERS]!r}")
+            raise other_tokens(texts[index])
 
 
 class PanicIsDifference:

@@ -38,6 +38,13 @@ def text_column(texts: Sequence[bytes]) -> pa.StringArray:
     return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts)))
 
 
+def offsets_of_lengths(lengths: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Where each of the rows of these lengths begins in a flat array, and where the last one ends."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
 def list_column(
     values: Sequence[Any] | npt.NDArray[Any], lengths: npt.NDArray[np.int64], kind: pa.DataType
 ) -> pa.ListArray:
@@ -52,7 +59,7 @@ def numbers_of(array: pa.Array) -> npt.NDArray[Any]:
 
 
 def _offsets(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    ends = np.concatenate([[0], np.cumsum(lengths)])
+    ends = offsets_of_lengths(lengths)
     assert ends[-1] < 1 << 31, "a column of texts or lists has less than 2**31 bytes or values"
     return ends.astype(np.int32)
 

@@ -12,7 +12,6 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from tunemill.stages.data.engines.encoded import DifferentError
 from tunemill.stages.errors import SettingError
 
 # Items that each process has at hand, so that it does not wait for the next one.
@@ -37,8 +36,14 @@ class Line:
 
 def workers_for(batches: int, wanted: int | None) -> int:
     """How many processes so many batches are worth, at most `wanted`, or one for each core that may be used."""
-    most = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if wanted is None else wanted
+    most = min(cores(), MOST_WORKERS) if wanted is None else wanted
     return min(max(batches // BATCHES_FOR_ONE, 1), most)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    # Linux alone has it: a container may have fewer than the machine.
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def in_workers(
@@ -106,7 +111,7 @@ def received(line: Line) -> Any:
         assert line.process.wait() < 0, "a process that prepares rows failed"
         raise SettingError(
             "a process that prepares rows was killed, most likely for want of memory; free some of it, or set "
-            "dataset_num_proc: 1, with which rows are tokenized by one process"
+            "dataset_num_proc: 1"
         ) from None
     if error is not None:
         raise error
@@ -131,7 +136,7 @@ def serve(line: "Connection[Any, Any]") -> None:
         try:
             work = work or make(*arguments)
             made = work(item)
-        except (ValueError, OSError, DifferentError) as error:
+        except (ValueError, OSError) as error:
             # It belongs to the process that asked.
             failed = error
         try:

@@ -98,7 +98,11 @@ def detailed(source: TurnSource, ids: Sequence[int], kit: Kit) -> list[int]:
                 "joins it with other text or writes it twice; train on this message as a whole"
             )
         whole = Ranges(0, len(text), parts)
-        found += [places[0] + index for index in tokens_of_parts(whole, offsets)] if own else []
+        found += (
+            [places[0] + index for index in tokens_of_parts(whole, [start for start, _ in offsets])]
+            if own
+            else []
+        )
     return found
 
 

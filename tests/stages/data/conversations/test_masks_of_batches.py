@@ -61,7 +61,10 @@ class OneByOne:
                 continue
             for ranges in turn.details:
                 begin, stop = self.tokens(ranges.start, ranges.end)
-                found |= {begin + i for i in tokens_of_parts(ranges, self.characters[begin:stop])}
+                found |= {
+                    begin + i
+                    for i in tokens_of_parts(ranges, [start for start, _ in self.characters[begin:stop]])
+                }
             if not turn.details:
                 last = max({eot, eos} & closing, default=end)
                 found |= {*range(first, end), *(i for i in range(end, last) if not self.ends_something(i))}

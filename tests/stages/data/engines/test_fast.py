@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
@@ -260,6 +261,13 @@ def test_other_tokenizers_are_left_to_the_reference_with_a_reason(tokenizer, rea
     engine, why = proven(Reference(tokenizer), [])
     assert engine is None
     assert why.startswith(reason) and "\n" not in why
+
+
+def test_a_library_whose_characters_were_not_compared_is_left_to_the_reference(monkeypatch):
+    monkeypatch.setattr(tokenizers, "__version__", "0.24.1")
+    assert proven(Reference(golden("sp")), [])[1] is None
+    engine, why = proven(Reference(golden("chatml")), [])
+    assert engine is None and "0.24.1 is installed" in why
 
 
 def test_special_tokens_that_are_text_are_left_to_the_reference():

@@ -75,8 +75,8 @@ def test_no_process_outlives_the_one_that_asked():
 
 
 def test_few_batches_are_not_worth_a_process():
-    cores = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    usual = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     assert workers_for(1, None) == workers_for(BATCHES_FOR_ONE * 2 - 1, None) == 1
-    assert workers_for(BATCHES_FOR_ONE * 100, None) == cores
+    assert workers_for(BATCHES_FOR_ONE * 100, None) == usual
     assert workers_for(BATCHES_FOR_ONE * 100, 3) == 3
     assert workers_for(BATCHES_FOR_ONE * 2, 16) == 2
