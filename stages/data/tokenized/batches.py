@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -36,10 +36,18 @@ class BadRow:
     value: Any
 
 
+class Wanted(NamedTuple):
+    """A batch that is to be read, and whether its tokens are wanted too."""
+
+    number: BatchNumber
+    tokens: bool
+
+
 @dataclass
 class Done:
-    """A batch of rows: its tokens, what was counted, its bad rows, and the first ones of the good rows."""
+    """A batch of rows: how many are good, its bad rows, its first good ones, and its tokens, where they are wanted."""
 
+    good: int = 0
     tokens: pa.RecordBatch | None = None
     counts: Counts = field(default_factory=Counts)
     bad: list[BadRow] = field(default_factory=list)
@@ -49,20 +57,20 @@ class Done:
 
 def batch_maker(
     config: TokenizedConfig, rows: Path, name: str, tokenizer: Tokenizer, engine: str, traced: bool
-) -> Callable[[BatchNumber], Done]:
+) -> Callable[[Wanted], Done]:
     """Makes tokens of stored batches in a process of its own, with the engine of that name, which is proven."""
     words = words_of(tokenizer)
     chosen = make_format(config, words, Report(lambda _: None), traced=traced)
     return batches_with(rows, name, chosen, words.encoder.using(engine_of(engine, words.encoder.reference)))
 
 
-def batches_with(rows: Path, name: str, chosen: Format, encoder: Encoder) -> Callable[[BatchNumber], Done]:
+def batches_with(rows: Path, name: str, chosen: Format, encoder: Encoder) -> Callable[[Wanted], Done]:
     """Makes tokens of stored batches."""
     read = reader_of_batches(rows, name)
 
-    def made(number: BatchNumber) -> Done:
+    def made(wanted: Wanted) -> Done:
         with rare_garbage_collection():
-            return tokens_of(read(number), chosen, encoder)
+            return tokens_of(read(wanted.number), chosen, encoder if wanted.tokens else None)
 
     return made
 
@@ -80,8 +88,8 @@ def rare_garbage_collection() -> Iterator[None]:
         gc.unfreeze()
 
 
-def tokens_of(batch: list[RawRow], chosen: Format, encoder: Encoder) -> Done:
-    """What the format and the tokenizer make of a batch."""
+def tokens_of(batch: list[RawRow], chosen: Format, encoder: Encoder | None) -> Done:
+    """What the format makes of a batch, and the tokenizer where it is given."""
     done = Done()
     good: list[RawRow] = []
     examples: list[Example] = []
@@ -91,9 +99,10 @@ def tokens_of(batch: list[RawRow], chosen: Format, encoder: Encoder) -> Done:
             good.append(row)
         except BadRowError as error:
             done.bad.append(BadRow(row.place, str(error), row.text, row.value))
-    if good:
+    done.good = len(good)
+    done.first = good[0].value if good else None
+    if good and encoder is not None:
         samples = encoder.encode(examples, chosen.ends)
-        done.first = good[0].value
         done.counts.add(examples, samples)
         done.tokens = samples.batch([row.number for row in good])
         done.examples += islice(samples, SHOWN_EXAMPLES)

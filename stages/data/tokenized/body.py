@@ -25,7 +25,7 @@ from tunemill.stages.data.rows.shapes import Row
 from tunemill.stages.data.rows.shown import beginning
 from tunemill.stages.data.rows.token_rows import CUT, LONG_ROWS, NUMBERED_SCHEMA, SPLIT, open_writer
 from tunemill.stages.data.rows.workers import in_workers, started, workers_for
-from tunemill.stages.data.tokenized.batches import SHOWN_EXAMPLES, Done, batch_maker, batches_with
+from tunemill.stages.data.tokenized.batches import SHOWN_EXAMPLES, Done, Wanted, batch_maker, batches_with
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.coverage import Coverage
 from tunemill.stages.data.tokenized.scripts import Scripts
@@ -68,14 +68,16 @@ def tokenized(
             backend = words.loaded.backend_tokenizer
             scripts = Scripts(backend) if config.data_report == "full" else None
             written = Written(bad, Coverage(backend), scripts)
+            # Once a bad row stops the stage all rows are still looked at, and no more than that.
+            items = (Wanted(number, tokens=not bad.stops) for number in numbers)
             if count == 1:
                 read = chosen if traced else make_format(config, words, Report(lambda _: None), traced=False)
                 made = batches_with(dataset.rows, name, read, words.encoder.using(engine))
-                return write_rows(map(made, numbers), chosen, written, report)
+                return write_rows(map(made, items), chosen, written, report)
             arguments = (config, dataset.rows, name, tokenizer, engine.name, traced)
             # After a first try the lines have results of it.
             with ready.pop() if ready else started(batch_maker.__module__, count) as lines:
-                batches = in_workers(numbers, batch_maker, arguments, lines)
+                batches = in_workers(items, batch_maker, arguments, lines)
                 return write_rows(batches, chosen, written, report)
 
         own = own_texts(dataset.rows)
@@ -108,7 +110,7 @@ def write_rows(batches: Iterable[Done], chosen: Format, written: Written, report
         for done in batches:
             for row in done.bad:
                 bad.add(row.place, row.reason, row.text, row.value)
-            bad.add_good(done.counts.rows, done.first)
+            bad.add_good(done.good, done.first)
             if done.tokens is not None and not bad.stops:
                 written.coverage.add(numbers_of(done.tokens.column("input_ids").values))
                 if written.scripts is not None:
@@ -124,7 +126,8 @@ def reading(keys: Keys, rows: Sequence[Row], config: TokenizedConfig, words: Wor
     """The keys of an entry that read all of these rows: those given, perhaps with a chat template; else None."""
     for tried, settings in settings_to_try(config, keys):
         try:
-            chosen = make_format(TokenizedConfig(**settings), words, Report(lambda _: None))
+            # Without a trace, which compares itself with the template, and not rows that may be bad.
+            chosen = make_format(TokenizedConfig(**settings), words, Report(lambda _: None), traced=False)
             for row in rows:
                 chosen.read(dict(row))
         except (BadRowError, SettingError, ValidationError):
