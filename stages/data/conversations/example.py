@@ -71,11 +71,16 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """A rendered conversation: one text, tokenized as a whole. `left_out`: messages whose text is not in it."""
+    """A rendered conversation: one text, tokenized as a whole.
+
+    `left_out`: messages whose text is not in it. `unwritten`: fields of messages, reasonings and calls of tools, that
+    are not in it, each once for each message.
+    """
 
     text: str
     turns: tuple[Turn, ...]
     left_out: int = 0
+    unwritten: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,10 +121,14 @@ class TokenTurn:
 
 @dataclass(frozen=True)
 class TokenConversation:
-    """A conversation that is tokens already; the turns stand one behind the other and reach to its end."""
+    """A conversation that is tokens already; the turns stand one behind the other and reach to its end.
+
+    `unwritten`: as of `Conversation`.
+    """
 
     ids: list[int]
     turns: tuple[TokenTurn, ...]
+    unwritten: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

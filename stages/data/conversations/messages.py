@@ -19,6 +19,7 @@ from tunemill.stages.data.conversations.keys import REASONING, ConversationKeys
 from tunemill.stages.data.conversations.template_environment import names_read
 from tunemill.stages.data.conversations.thinking import split_thinking
 from tunemill.stages.data.conversations.traces import Speaker, Thinks
+from tunemill.stages.data.conversations.unwritten import FIELDS, says_something
 from tunemill.stages.data.rows.nulls import ARGUMENTS, PARAMETERS, without_nulls
 from tunemill.stages.errors import SettingError
 
@@ -36,13 +37,15 @@ SLIP = 0.8
 class TurnSource:
     """One message. `plain`: a text is its content, and nothing else in it is read by the template.
 
-    `details` are, by property, the ranges that are trained on or not, in characters of that property.
+    `details` are, by property, the ranges that are trained on or not, in characters of that property. `unread`: its
+    fields of a reasoning or of calls that the template does not get.
     """
 
     value: Message
     plain: bool
     trained: bool
     details: Mapping[str, tuple[Part, ...]]
+    unread: tuple[str, ...] = ()
 
     @property
     def role(self) -> str:
@@ -184,7 +187,11 @@ class MessageReader:
             details = {"content": offsets}
         extras = (name for name in value if name not in ("role", "content"))
         plain = "content" in value and not any(name in self.names for name in extras)
-        return TurnSource(value, plain, trained, details)
+        return TurnSource(value, plain, trained, details, self._unread(value, message))
+
+    def _unread(self, value: Message, message: Mapping[str, Any]) -> tuple[str, ...]:
+        read = {*value, *self.mappings.values()}
+        return tuple(field for field in FIELDS if field not in read and says_something(message.get(field)))
 
     def _split(self, value: Message, content: str) -> None:
         split = split_thinking(content)

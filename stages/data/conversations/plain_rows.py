@@ -7,6 +7,7 @@ from tunemill.stages.data.conversations.example import RowValue
 from tunemill.stages.data.conversations.messages import MessageReader
 from tunemill.stages.data.conversations.thinking import split_thinking
 from tunemill.stages.data.conversations.traces import Speaker, Thinks
+from tunemill.stages.data.conversations.unwritten import FIELDS
 
 # Who speaks, by the template's names of roles, and the texts: of each message its content, and its reasoning if any.
 PlainRow = tuple[tuple[Speaker, ...], list[str]]
@@ -42,7 +43,7 @@ def plain_messages(reader: MessageReader) -> Callable[[list[Any]], tuple[list[Sp
     config, names, splits = reader.config, reader.role_names, reader.config.split_thinking
     role_field, text_field = reader.mappings["role"], reader.mappings["content"]
     told = (config.message_field_training, config.message_field_training_detail)
-    read = {*reader.names, *reader.mappings.values(), *filter(None, told)} - {role_field, text_field}
+    read = {*reader.names, *reader.mappings.values(), *FIELDS, *filter(None, told)} - {role_field, text_field}
     shown = config.template_thinking_key in reader.names
     thought_field = reader.mappings[config.template_thinking_key] if shown else None
 

@@ -48,6 +48,7 @@ class Skeleton:
     guards: tuple[tuple[Filling, Callable[[str, str], bool], str], ...]
     turns: tuple[Outline, ...]
     left_out: int
+    unwritten: tuple[str, ...]
 
     def filled(self, contents: Sequence[str]) -> Conversation | None:
         """The conversation with these contents, none of which is only white space; None where a guard says no."""
@@ -65,7 +66,7 @@ class Skeleton:
             Turn(role, borders[first] + start, borders[last] + end, trained)
             for role, first, start, last, end, trained in self.turns
         ]
-        return Conversation("".join(pieces), tuple(turns), self.left_out)
+        return Conversation("".join(pieces), tuple(turns), self.left_out, self.unwritten)
 
 
 @dataclass
@@ -115,7 +116,7 @@ class Skeletons:
             for guard in dict.fromkeys((*traced.guards, *more, *ends))
         )
         fillings = tuple((hole.text, hole.filling) for hole in holes)
-        return Skeleton(pieces, fillings, guards, turns, sample.left_out)
+        return Skeleton(pieces, fillings, guards, turns, sample.left_out, sample.unwritten)
 
     def _prompt_guards(self, shape: Shape, text: Parts) -> list[Guard] | None:
         """What texts must not do, so that answers begin where they do in the sample; None where that is unknown."""

@@ -1,12 +1,13 @@
 """What is counted while rows become tokens, and how it is shown."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from tunemill.stages.data.conversations.example import Conversation, Example
+from tunemill.stages.data.conversations.calls import CALLS
+from tunemill.stages.data.conversations.example import Conversation, Example, TokenConversation
 from tunemill.stages.data.conversations.samples import Samples
 from tunemill.stages.data.rows.quality import Figure
 from tunemill.stages.data.rows.tally import plot_counted
@@ -20,11 +21,13 @@ FAR_OUT = 3.0
 class Counts:
     """What has been written so far; `lengths` counts rows by their number of tokens.
 
-    `messages_left_out` are messages of conversations whose text the chat template does not write.
+    `messages_left_out` are messages of conversations whose text the chat template does not write, and `unwritten` those
+    of which it does not write a reasoning or calls of tools, by the field that has them.
     """
 
     rows: int = 0
     messages_left_out: int = 0
+    unwritten: Counter[str] = field(default_factory=Counter)
     untrained: int = 0
     trained_tokens: int = 0
     lengths: Counter[int] = field(default_factory=Counter)
@@ -38,6 +41,9 @@ class Counts:
     def add(self, examples: Sequence[Example], samples: Samples) -> None:
         """Count a batch of rows."""
         self.messages_left_out += sum(e.left_out for e in examples if isinstance(e, Conversation))
+        for example in examples:
+            if isinstance(example, Conversation | TokenConversation):
+                self.unwritten.update(example.unwritten)
         before = samples.trained_before()
         trained = np.diff(before[samples.offsets])
         self.rows += len(samples)
@@ -74,6 +80,19 @@ def figures(counts: Counts) -> list[Figure]:
     ]
 
 
+def say_unwritten(unwritten: Mapping[str, int], report: Report) -> None:
+    """Which fields of messages the chat template leaves out."""
+    for name, count in sorted(unwritten.items()):
+        advice = "choose another template"
+        if name != CALLS:
+            advice += (
+                ", or say in field_thinking and template_thinking_key what the data and the template call a reasoning; "
+                "some templates write that of the last answer only"
+            )
+        report.log(f"{count} messages have {name!r}, which the chat template leaves out: {advice}")
+    report.summary(message_fields_left_out=sum(unwritten.values()))
+
+
 def say(counts: Counts, report: Report) -> None:
     """Summary, tokens by role, and a histogram of lengths."""
     if counts.messages_left_out:
@@ -82,6 +101,8 @@ def say(counts: Counts, report: Report) -> None:
             "in the examples, or choose another template"
         )
         report.summary(messages_left_out=counts.messages_left_out)
+    if counts.unwritten:
+        say_unwritten(counts.unwritten, report)
     if counts.untrained:
         report.log(
             f"{counts.untrained} rows have no token to train on and will be left out of the training data"

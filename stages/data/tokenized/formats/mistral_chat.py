@@ -76,7 +76,8 @@ def conversation(rendered: Rendered, sources: Sequence[TurnSource], kit: Kit) ->
         details = detailed(source, turn.ids[first:end], kit) if source.details else None
         moved = None if details is None else tuple(position + first + index for index in details)
         turns.append(TokenTurn(turn.role, *place, source.trained, moved))
-    return TokenConversation(ids, tuple(turns))
+    lost = sorted(name for source in sources for name in source.unread)
+    return TokenConversation(ids, tuple(turns), tuple(lost))
 
 
 def detailed(source: TurnSource, ids: Sequence[int], kit: Kit) -> list[int]:

@@ -1,6 +1,7 @@
 """What the tokenized stage counts, shows and sets aside."""
 
 import pytest
+from support.conversations import call
 from support.rows import read_arrow
 
 from tunemill.stages.data.conversations.pieces import pieces
@@ -88,6 +89,51 @@ def test_messages_that_a_template_leaves_out_are_counted(tokenize):
     _, events = tokenize([row, CHAT], chat_template="jinja", chat_template_jinja=template)
     assert events.summary["messages_left_out"] == 1
     assert "1 messages have a text that the chat template leaves out" in events.logs
+
+
+REASON = {"role": "assistant", "content": "Paris.", "reasoning_content": "The date"}
+OTHER = {"role": "assistant", "content": "Paris.", "reasoning": "The date", "thinking": None}
+
+
+@pytest.mark.parametrize("traced", [True, False])
+@pytest.mark.parametrize(
+    ("template", "answer", "expected"),
+    [
+        ("llama3", REASON, {"reasoning_content": 2}),
+        ("deepseek_v3", REASON, {"reasoning_content": 2}),
+        ("exaone4", REASON, {"reasoning_content": 2}),
+        # It writes the reasoning of the last answer.
+        ("qwen3", REASON, {"reasoning_content": 1}),
+        ("qwen3", OTHER, {"reasoning": 2}),
+        ("qwen3", {**REASON, "reasoning_content": " ", "thinking": "The date"}, {"thinking": 2}),
+        ("chatml", {**CHAT["messages"][1], "tool_calls": [call(1, q="x")]}, {"tool_calls": 2}),
+        ("qwen3", {**CHAT["messages"][1], "tool_calls": [call(1, q="x")]}, {}),
+        ("command_a", {**CHAT["messages"][1], "tool_calls": '[{"name": "get"}]'}, {"tool_calls": 2}),
+        ("gemma4", {**OTHER, "tool_calls": []}, {"reasoning": 2}),
+        ("gemma4", {**OTHER, "tool_calls": [call(1, q="x")]}, {"reasoning": 1}),
+        ("chatml", {**CHAT["messages"][1], "tool_calls": " [] "}, {}),
+    ],
+)
+def test_reasoning_and_calls_that_a_template_leaves_out_are_counted(
+    tokenize, template, answer, expected, traced
+):
+    odd = {} if traced else {"message_field_training": "learn"}
+    row = {"messages": [CHAT["messages"][0], {**answer, "learn": None if traced else True}] * 2}
+    _, events = tokenize([row], chat_template=template, **odd)
+    assert events.summary.get("message_fields_left_out", 0) == sum(expected.values())
+    for name, count in expected.items():
+        assert f"{count} messages have '{name}', which the chat template leaves out" in events.logs
+
+
+def test_a_mapped_reasoning_is_counted_by_the_datas_name(tokenize):
+    row = {"messages": [CHAT["messages"][0], OTHER] * 2}
+    _, events = tokenize([row], chat_template="qwen3", field_thinking="reasoning")
+    assert events.summary["message_fields_left_out"] == 1
+    assert "1 messages have 'reasoning', which the chat template leaves out" in events.logs
+    _, events = tokenize(
+        [{"messages": row["messages"][:2]}], chat_template="qwen3", field_thinking="reasoning"
+    )
+    assert "message_fields_left_out" not in events.summary
 
 
 def test_a_refusal_names_the_template(tokenize):
