@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
+from inspect import Parameter, Signature
 from pathlib import Path
 
 
@@ -76,6 +77,49 @@ def methods_of(classes: Sequence[ast.ClassDef]) -> dict[str, ast.FunctionDef]:
             if isinstance(node, ast.FunctionDef):
                 found.setdefault(node.name, node)
     return found
+
+
+def signature_of(method: ast.FunctionDef) -> Signature | None:
+    """How a method can be called; None where the source does not say it: of a decorated one."""
+    given = method.args
+    plain = [*given.posonlyargs, *given.args]
+    defaults = [Parameter.empty] * (len(plain) - len(given.defaults)) + [None] * len(given.defaults)
+    found = [
+        Parameter(
+            one.arg,
+            Parameter.POSITIONAL_ONLY if one in given.posonlyargs else Parameter.POSITIONAL_OR_KEYWORD,
+            default=default,
+        )
+        for one, default in zip(plain, defaults, strict=True)
+    ]
+    if given.vararg:
+        found.append(Parameter(given.vararg.arg, Parameter.VAR_POSITIONAL))
+    for one, value in zip(given.kwonlyargs, given.kw_defaults, strict=True):
+        found.append(
+            Parameter(one.arg, Parameter.KEYWORD_ONLY, default=Parameter.empty if value is None else None)
+        )
+    if given.kwarg:
+        found.append(Parameter(given.kwarg.arg, Parameter.VAR_KEYWORD))
+    try:
+        return None if method.decorator_list else Signature(found)
+    except ValueError:
+        # Two parameters of one name, which is an error when the file is read.
+        return None
+
+
+def misfit(own: Signature, pattern: Signature, *, by_name: bool = False) -> str | None:
+    """Why what has one signature cannot be called as what has another, behind its name; None where it can.
+
+    `by_name`: what has a default is given by name.
+    """
+    wanted = pattern.parameters.values()
+    named = {one.name: None for one in wanted if by_name and one.default is not Parameter.empty}
+    try:
+        own.bind(*[None for one in wanted if one.name not in named], **named)
+    except TypeError:
+        has, given = (", ".join(one.parameters) for one in (own, pattern))
+        return f"({has}) cannot be called with ({given}). Take these"
+    return None
 
 
 def not_installed(files: Sequence[str]) -> Iterator[tuple[str, str, int]]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from inspect import Parameter, signature
+from inspect import Signature, signature
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -17,7 +17,7 @@ from tunemill.stages.data.conversations.user_config import UserConfig
 from tunemill.stages.data.conversations.user_modules import UserFailures, local_modules
 from tunemill.stages.declaration import OwnKeysMark, RuntimeMark
 from tunemill.stages.errors import SettingError, UserError
-from tunemill.stages.own_classes import dotted
+from tunemill.stages.own_classes import dotted, misfit
 from tunemill.stages.training.keys.trainer_class import MAY_OVERRIDE, refusal_of
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.memory_body import ran_out
@@ -205,7 +205,10 @@ def load(name: str, files: Sequence[str], config: TrainingKeys) -> Loaded:
     with UserFailures(f"plugins: {name}", files, SettingError):
         plugin = found()
     owners = {hook: owner_of(found, hook) for hook in (*REFUSED, *HOOKS)}
-    defined = {hook for hook, owner in owners.items() if owner is not None}
+    # A hook that is None is not there.
+    defined = {
+        hook for hook, owner in owners.items() if owner is not None and getattr(plugin, hook) is not None
+    }
     reasons = [f"{hook}: {REFUSED[hook]}" for hook in REFUSED if hook in defined]
     reasons += config.set_in_vain(defined)
     if reasons:
@@ -229,24 +232,33 @@ def check_parameters(
 
     `by_name`: what has a default is given by name.
     """
-    wanted = signature(pattern).parameters.values()
-    named = {one.name: None for one in wanted if by_name and one.default is not Parameter.empty}
+    found = parameters_of(what, own)
+    wrong = found and misfit(found, signature(pattern), by_name=by_name)
+    if wrong:
+        raise SettingError(f"{what}{wrong}")
+
+
+def parameters_of(what: str, method: Any) -> Signature | None:
+    """How a method of one's own is called; None where Python does not know. Raises SettingError where it is none."""
+    if not callable(method):
+        raise SettingError(f"{what} is no method: {method!r:.80}")
     try:
-        signature(own).bind(*[None for one in wanted if one.name not in named], **named)
-    except TypeError:
-        has, given = (", ".join(signature(one).parameters) for one in (own, pattern))
-        raise SettingError(f"{what}({has}) cannot be called with ({given}). Take these") from None
+        return signature(method)
+    except ValueError:
+        return None
 
 
 def check_events(callback: TrainerCallback) -> None:
     """Raises SettingError where a callback cannot be told of an event."""
     for event in EVENTS:
-        method = getattr(callback, event)
+        what = f"plugins: {type(callback).__name__}.{event}"
+        found = parameters_of(what, getattr(callback, event))
         try:
-            signature(method).bind_partial(None, None, None, **dict.fromkeys(OF_EVENTS))
+            if found is not None:
+                found.bind_partial(None, None, None, **dict.fromkeys(OF_EVENTS))
         except TypeError as error:
             raise SettingError(
-                f"plugins: {type(callback).__name__}.{event}{signature(method)} cannot be called: {error}. Write "
+                f"{what}{found} cannot be called: {error}. Write "
                 f"{event}(self, args, state, control, **kwargs)"
             ) from None
 

@@ -1,6 +1,7 @@
 """The key `plugins`: Axolotl's, each of which stands for keys here, and classes of one's own beside the YAML."""
 
 from collections.abc import Iterator
+from inspect import signature
 from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -12,10 +13,12 @@ from tunemill.stages.own_classes import (
     file_of,
     looked_for,
     methods_of,
+    misfit,
     not_installed,
+    signature_of,
 )
 from tunemill.stages.training.keys.rates import GROKFAST_PLUGINS
-from tunemill.stages.training.plugins import HOOKS, REFUSED
+from tunemill.stages.training.plugins import HOOKS, REFUSED, Plugin
 
 LIGER_PLUGINS = {"liger", "axolotl.integrations.liger.LigerPlugin"}
 CUT_PLUGINS = {"cut_cross_entropy", "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"}
@@ -123,6 +126,11 @@ class PluginKeys(StageConfig):
         methods = methods_of(classes)
         for hook in sorted(REFUSED.keys() & methods.keys()):
             yield f"{hook} ({file}, line {methods[hook].lineno}): {REFUSED[hook]}"
+        for hook in (name for name in HOOKS if name in methods):
+            own = signature_of(methods[hook])
+            wrong = own and misfit(own, signature(getattr(Plugin, hook)))
+            if wrong:
+                yield f"{hook}{wrong} ({file}, line {methods[hook].lineno})"
         if not methods.keys() & set(HOOKS) and not classes[0].bases:
             yield f"{file} has a class {classes[0].name} without any hook; there are {', '.join(HOOKS)}"
         yield from self.set_in_vain(methods)

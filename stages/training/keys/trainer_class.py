@@ -1,6 +1,7 @@
 """The key `trainer_cls`: a Trainer of one's own, for another loss of supervised training."""
 
 from collections.abc import Iterator
+from inspect import Parameter, Signature
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -11,13 +12,23 @@ from tunemill.stages.own_classes import (
     file_of,
     looked_for,
     methods_of,
+    misfit,
     not_installed,
+    signature_of,
 )
 from tunemill.stages.training.keys.kernels import KernelName, LossKernelKeys
 
 # What a class of one's own may do in another way than transformers' Trainer. The rest of the loop stays as it is: it
 # keeps the order of rows, the schedule and the checkpoints.
 MAY_OVERRIDE = ("compute_loss", "training_step", "log")
+COMPUTE_LOSS = Signature(
+    [
+        *(Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", "model", "inputs")),
+        Parameter("return_outputs", Parameter.POSITIONAL_OR_KEYWORD, default=False),
+        Parameter("num_items_in_batch", Parameter.POSITIONAL_OR_KEYWORD, default=None),
+    ]
+)
+"""How the loop calls it: transformers' own, which no import is worth that only reads a YAML."""
 OF_ORDER = "rows come in the order of shuffle_merged_datasets, curriculum_sampling and group_by_length"
 # Methods of the Trainer that are often overridden, and what does what they are for; any other is refused as well.
 INSTEAD = {
@@ -101,5 +112,9 @@ class TrainerClassKeys(LossKernelKeys):
         for method, node in sorted(methods_of(classes).items()):
             if method in INSTEAD:
                 yield f"line {node.lineno}: {refusal_of(method)}"
+            own = signature_of(node)
+            wrong = own and method == "compute_loss" and misfit(own, COMPUTE_LOSS, by_name=True)
+            if wrong:
+                yield f"line {node.lineno}: {method}{wrong}"
         for where, package, line in not_installed(files):
             yield f"{where}, line {line}: imports {package}, which is not installed"

@@ -159,6 +159,11 @@ def with_hook(hook: str) -> str:
             "import nowhere_here\n" + with_hook("post_train(self, c, m)"),
             "line 1: imports nowhere_here, which is not",
         ),
+        (
+            with_hook("post_model_load(self, model)"),
+            r"post_model_load\(self, model\) cannot be called with \(self, cfg, model\)\. Take these \(.*line 2\)",
+        ),
+        (with_hook("post_train(self, cfg, model, *, more)"), "cannot be called with"),
         (with_hook("create_optimizer(self, c, t)"), "create_optimizer makes what optimizer asks for"),
         (
             with_hook("create_lr_scheduler(self, c, t, o, n)"),
@@ -200,3 +205,17 @@ def test_a_changed_plugin_trains_again_and_is_named(tmp_path: Path) -> None:
     found = project.plan()
     assert found["trained"].reasons == (f"plugin_code: the contents of {files[1]} changed",)
     assert {name for name, item in found.items() if item.state == "run"} == {"trained"}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    ["self, *given", "self, c, /, m, more=1", "self, c, m, *, more=1, **others", "self, one, one"],
+)
+def test_check_says_nothing_of_a_hook_that_may_do(tmp_path: Path, parameters: str) -> None:
+    """Of two parameters of one name Python says something, once it runs."""
+    text = (
+        with_hook(f"post_train({parameters})")
+        + "    @staticmethod\n    def pre_lora_load(c, m):\n        pass\n"
+    )
+    (tmp_path / "own_plugin.py").write_text(text)
+    assert faults(tmp_path, {**SFT, "plugins": ["own_plugin.One"]}) == []

@@ -264,6 +264,30 @@ def test_a_callback_that_cannot_be_called_is_told(tmp_path: Path, base: Path, ho
         train(tmp_path / "out", base, **plugged(tmp_path, "One", text=text))
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("class One:\n    post_train = 3\n", r"own_plugin.One: post_train is no method: 3"),
+        (
+            ADDER.format(hook=GIVEN[0], body=GIVEN[1], parameters=EVENT)
+            + "\n\nShrinks.on_save = None\n",
+            r"Shrinks.on_save is no method: None",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_method_is_told(tmp_path: Path, base: Path, given: str, said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        train(tmp_path / "out", base, **plugged(tmp_path, "One", text=given))
+
+
+def test_a_hook_that_is_none_is_not_there(tmp_path: Path, base: Path) -> None:
+    text = "class One:\n    register = create_optimizer = None\n    post_train = print\n"
+    plain = train(tmp_path / "plain", base)
+    assert folder_bytes(train(tmp_path / "out", base, **plugged(tmp_path, "One", text=text))) == folder_bytes(
+        plain
+    )
+
+
 def test_memory_that_runs_out_as_the_result_is_read_is_no_fault_of_a_plugin(
     tmp_path: Path, base: Path
 ) -> None:

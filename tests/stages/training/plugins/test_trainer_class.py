@@ -1,6 +1,7 @@
 """A Trainer of one's own: its loss is minimized, and order, micro batches and going on stay what they are."""
 
 import re
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from support.configs import ORPO, SFT, load, problems
 from support.plugin_files import OTHER_TRAINER, TRAINER
 from support.tiny_model import Heard, folder_bytes, make_model, random_rows, training_data, workspace
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Trainer
 
 from tunemill.pipelines.graph.check_files import check_files
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import UserError
 from tunemill.stages.report import Report
+from tunemill.stages.training.keys.trainer_class import COMPUTE_LOSS
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
 
@@ -136,6 +138,11 @@ def test_what_it_may_not_do_is_told(
             "line 3: overrides create_optimizer.*a plugin has a hook of this name",
         ),
         ("compute_loss(self)", "", "must inherit from transformers' Trainer"),
+        (
+            "compute_loss(self, model, inputs, return_outputs=False)",
+            "Trainer",
+            r"line 3: compute_loss\(self, model, inputs, return_outputs\) cannot be called with .*num_items_in_batch\)",
+        ),
     ],
 )
 def test_check_reads_what_it_is(tmp_path: Path, method: str, parent: str, said: str) -> None:
@@ -144,6 +151,13 @@ def test_check_reads_what_it_is(tmp_path: Path, method: str, parent: str, said: 
     (checked,) = check_files([tmp_path / "x.yml"], [])
     (message,) = [problem.message for problem in checked.problems if problem.path == "trainer_cls"]
     assert re.search(said, message), message
+
+
+def test_check_knows_how_the_loss_of_transformers_is_called() -> None:
+    plain = [
+        one.replace(annotation=Parameter.empty) for one in signature(Trainer.compute_loss).parameters.values()
+    ]
+    assert Signature(plain) == COMPUTE_LOSS
 
 
 def test_only_beside_the_yaml_and_only_where_the_model_computes_the_loss(tmp_path: Path) -> None:
