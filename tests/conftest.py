@@ -3,7 +3,9 @@
 import os
 import shutil
 
+import fsspec
 import pytest
+from support.object_store import reached, s3_server
 from support.project import Project, make_project
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -35,3 +37,27 @@ def project(finished_project, tmp_path) -> Project:
 def fresh_project(tmp_path) -> Project:
     """A project of the test's own with an empty store."""
     return make_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def s3_of_module():
+    """An S3 server that the tests of a module share."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_of_module, monkeypatch):
+    """An S3 server with a bucket, which s3:// of this process leads to."""
+    with reached(s3_of_module, ["s3"], monkeypatch) as server:
+        yield server
+
+
+@pytest.fixture
+def memory():
+    """The empty store behind memory://."""
+    files = fsspec.filesystem("memory")
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+    yield files
+    files.store.clear()

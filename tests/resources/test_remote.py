@@ -5,11 +5,9 @@ import os
 import subprocess
 import sys
 
-import fsspec
 import pytest
-import s3fs
 from support.hub import hub_server
-from support.object_store import s3_server, web_server
+from support.object_store import web_server
 
 from tunemill.resources.errors import StoreError
 from tunemill.resources.remote import describe_identity, identify_remote
@@ -26,29 +24,6 @@ except StoreError as error:
 """
 
 
-@pytest.fixture(scope="module")
-def server():
-    with s3_server() as store:
-        yield store
-
-
-@pytest.fixture
-def store(server, monkeypatch):
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield server
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
-@pytest.fixture
-def memory():
-    files = fsspec.filesystem("memory")
-    files.store.clear()
-    yield files
-    files.store.clear()
-
-
 @pytest.fixture
 def hub():
     with hub_server() as running:
@@ -62,59 +37,59 @@ def ask_hub(hub, tmp_path, name, revision=None, **environment):
     return json.loads(done.stdout)
 
 
-def test_an_object_of_s3(store):
-    url = store.put("a.jsonl", b"one")
+def test_an_object_of_s3(s3):
+    url = s3.put("a.jsonl", b"one")
     first = identify_remote(url)
     assert first == identify_remote(url)
     assert first["kind"] == "object"
-    assert identify_remote(store.put("copy.jsonl", b"one")) == first
-    store.put("a.jsonl", b"two")
+    assert identify_remote(s3.put("copy.jsonl", b"one")) == first
+    s3.put("a.jsonl", b"two")
     assert identify_remote(url) != first
-    store.put("a.jsonl", b"one")
+    s3.put("a.jsonl", b"one")
     assert identify_remote(url) == first
 
 
-def test_a_folder_of_s3(store):
+def test_a_folder_of_s3(s3):
     for name in ("f/a", "f/deep/b"):
-        store.put(name, b"one")
-        store.put(name.replace("f", "g", 1), b"one")
-    first = identify_remote(store.url("f"))
+        s3.put(name, b"one")
+        s3.put(name.replace("f", "g", 1), b"one")
+    first = identify_remote(s3.url("f"))
     assert first["kind"] == "objects"
-    assert identify_remote(store.url("f/")) == first
-    assert identify_remote(store.url("g")) == first
-    store.put("f/deep/b", b"two")
-    changed = identify_remote(store.url("f"))
-    store.put("f/c", b"")
-    grown = identify_remote(store.url("f"))
-    store.remove("f/c")
-    store.put("f/deep/b", b"one")
+    assert identify_remote(s3.url("f/")) == first
+    assert identify_remote(s3.url("g")) == first
+    s3.put("f/deep/b", b"two")
+    changed = identify_remote(s3.url("f"))
+    s3.put("f/c", b"")
+    grown = identify_remote(s3.url("f"))
+    s3.remove("f/c")
+    s3.put("f/deep/b", b"one")
     assert len({item["sha256"] for item in (first, changed, grown)}) == 3
-    assert identify_remote(store.url("f")) == first
+    assert identify_remote(s3.url("f")) == first
 
 
-def test_a_pattern_of_s3(store):
-    store.put("p/a1", b"one")
-    store.put("p/b1", b"one")
-    first = identify_remote(store.url("p/a*"))
-    store.put("p/b1", b"two")
-    assert identify_remote(store.url("p/a*")) == first
-    store.put("p/a2", b"two")
-    assert identify_remote(store.url("p/a*")) != first
+def test_a_pattern_of_s3(s3):
+    s3.put("p/a1", b"one")
+    s3.put("p/b1", b"one")
+    first = identify_remote(s3.url("p/a*"))
+    s3.put("p/b1", b"two")
+    assert identify_remote(s3.url("p/a*")) == first
+    s3.put("p/a2", b"two")
+    assert identify_remote(s3.url("p/a*")) != first
 
 
 @pytest.mark.parametrize("name", ["none", "none/x*.jsonl"])
-def test_what_is_not_on_s3(store, name):
+def test_what_is_not_on_s3(s3, name):
     with pytest.raises(StoreError, match="there is nothing"):
-        identify_remote(store.url(name))
+        identify_remote(s3.url(name))
 
 
-def test_s3_without_credentials(store, monkeypatch, tmp_path):
+def test_s3_without_credentials(s3, monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     with pytest.raises(StoreError, match=r"cannot be looked at: Unable to locate credentials"):
-        identify_remote(store.url("a.jsonl"))
+        identify_remote(s3.url("a.jsonl"))
 
 
 @pytest.mark.parametrize("told", ["ETag", "Last-Modified"])

@@ -2,14 +2,26 @@
 
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
+
+import fsspec
+import pytest
 
 KEY, SECRET = "key-for-tests", "secret-for-tests"
+
+
+class Reachable(Protocol):
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to reach it."""
+
+
+S = TypeVar("S", bound=Reachable)
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,21 @@ def s3_server(bucket: str = "rows") -> Iterator[ObjectStore]:
         yield ObjectStore(endpoint, bucket, client)
     finally:
         server.stop()
+
+
+@contextmanager
+def reached(server: S, schemes: Iterable[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[S]:
+    """The server, which fsspec in this process takes for the store behind these schemes."""
+    known = [fsspec.get_filesystem_class(scheme) for scheme in schemes]
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    for files in known:
+        files.clear_instance_cache()
+    try:
+        yield server
+    finally:
+        for files in known:
+            files.clear_instance_cache()
 
 
 class _Handler(SimpleHTTPRequestHandler):

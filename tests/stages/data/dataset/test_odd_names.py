@@ -5,10 +5,7 @@ import json
 import zipfile
 
 import datasets
-import fsspec
 import pytest
-import s3fs
-from support.object_store import s3_server
 from support.project import make_project
 from support.rows import read_arrow, run_stage, write_lines
 
@@ -107,21 +104,6 @@ def test_the_whole_command_below_an_odd_name(tmp_path, capsys):
     assert len(list((project.state / "artifacts" / "dataset").iterdir())) == 1
 
 
-@pytest.fixture(scope="module")
-def store():
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture
-def s3(store, monkeypatch):
-    for name, value in store.environment.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield store
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
 def rows(*values):
     return "".join(json.dumps({"n": n}) + "\n" for n in values).encode()
 
@@ -148,12 +130,10 @@ def test_a_remote_pattern_reads_every_file_that_it_names(tmp_path, s3):
     assert sorted(numbers(tmp_path / "out", s3.url("every"), data_files=["*.jsonl"])) == [1, 2]
 
 
-def test_a_pattern_that_names_nothing_in_a_store():
-    files = fsspec.filesystem("memory")
-    files.pipe("/odd [v2]/a.jsonl", rows(1))
+def test_a_pattern_that_names_nothing_in_a_store(memory):
+    memory.pipe("/odd [v2]/a.jsonl", rows(1))
     with pytest.raises(StoreError, match="there is nothing"):
         identify_remote("memory://odd [v2]/*.csv")
-    files.store.clear()
 
 
 LITTER = [

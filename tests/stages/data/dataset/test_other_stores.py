@@ -3,9 +3,9 @@
 import gzip
 import json
 
-import fsspec
 import pytest
 from support.cloud_stores import azure_store, google_store, oracle_store
+from support.object_store import reached
 from support.rows import read_arrow, run_stage
 
 from tunemill.resources.errors import StoreError
@@ -31,11 +31,8 @@ def server(request, tmp_path_factory):
 
 @pytest.fixture
 def store(server, monkeypatch):
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    for scheme in SCHEMES[server.scheme]:
-        fsspec.get_filesystem_class(scheme).clear_instance_cache()
-    yield server
+    with reached(server, SCHEMES[server.scheme], monkeypatch) as store:
+        yield store
 
 
 def read(tmp_path, url, **config):

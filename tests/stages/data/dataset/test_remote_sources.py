@@ -4,10 +4,8 @@ import gzip
 import json
 
 import datasets
-import fsspec
 import pytest
-import s3fs
-from support.object_store import s3_server, web_server
+from support.object_store import web_server
 from support.rows import files_of, read_arrow, run_stage
 
 from tunemill.stages.data.dataset.config import DatasetConfig
@@ -31,32 +29,8 @@ def places(dataset):
     return [(row["file"], row["line"]) for row in read_arrow(dataset.rows)]
 
 
-@pytest.fixture(scope="module")
-def server():
-    with s3_server() as store:
-        yield store
-
-
-@pytest.fixture
-def store(server, monkeypatch):
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield server
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
-@pytest.fixture
-def memory():
-    files = fsspec.filesystem("memory")
-    files.store.clear()
-    files.pseudo_dirs[:] = [""]
-    yield files
-    files.store.clear()
-
-
-def test_an_object_of_s3_is_the_same_dataset_as_the_file(tmp_path, store):
-    url = store.put("one/rows.jsonl.gz", gzip.compress(lines(1, 2, 3)))
+def test_an_object_of_s3_is_the_same_dataset_as_the_file(tmp_path, s3):
+    url = s3.put("one/rows.jsonl.gz", gzip.compress(lines(1, 2, 3)))
     dataset, events = load(url, tmp_path / "out", split="train[1:]")
     assert numbers(dataset) == [2, 3]
     assert events.summary == {"rows": 2, "source": "s3"}
@@ -65,50 +39,50 @@ def test_an_object_of_s3_is_the_same_dataset_as_the_file(tmp_path, store):
     assert files_of(dataset) == files_of(load(str(file), tmp_path / "file", split="train[1:]")[0])
 
 
-def test_a_folder_of_s3(tmp_path, store):
-    store.put("folder/b.jsonl", lines(3))
-    store.put("folder/a.jsonl", lines(1, 2))
-    store.put("folder/deep/c.jsonl", lines(4))
-    for url in (store.url("folder"), store.url("folder/")):
+def test_a_folder_of_s3(tmp_path, s3):
+    s3.put("folder/b.jsonl", lines(3))
+    s3.put("folder/a.jsonl", lines(1, 2))
+    s3.put("folder/deep/c.jsonl", lines(4))
+    for url in (s3.url("folder"), s3.url("folder/")):
         dataset, _ = load(url, tmp_path / str(len(url)))
         assert places(dataset) == [("a.jsonl", 1), ("a.jsonl", 2), ("b.jsonl", 1), ("deep/c.jsonl", 1)]
-    listed, _ = load(store.url("folder"), tmp_path / "listed", data_files=["b.jsonl", "deep/c.jsonl"])
+    listed, _ = load(s3.url("folder"), tmp_path / "listed", data_files=["b.jsonl", "deep/c.jsonl"])
     assert places(listed) == [("b.jsonl", 1), ("c.jsonl", 1)]
 
 
-def test_a_pattern_of_s3(tmp_path, store):
-    store.put("pattern/x1.jsonl", lines(1))
-    store.put("pattern/x2.jsonl", lines(2))
-    store.put("pattern/y.csv", b"n\n3\n")
-    dataset, _ = load(store.url("pattern/x*.jsonl"), tmp_path / "out")
+def test_a_pattern_of_s3(tmp_path, s3):
+    s3.put("pattern/x1.jsonl", lines(1))
+    s3.put("pattern/x2.jsonl", lines(2))
+    s3.put("pattern/y.csv", b"n\n3\n")
+    dataset, _ = load(s3.url("pattern/x*.jsonl"), tmp_path / "out")
     assert numbers(dataset) == [1, 2]
     assert places(dataset) == [("x1.jsonl", 1), ("x2.jsonl", 1)]
-    mixed = [store.url("pattern/x*.jsonl"), store.put("other/z.jsonl", lines(7))]
+    mixed = [s3.url("pattern/x*.jsonl"), s3.put("other/z.jsonl", lines(7))]
     dataset, _ = run_stage(DATASET, DatasetConfig(path="json", data_files=mixed), tmp_path / "mixed")
     assert places(dataset) == [("x*.jsonl/x1.jsonl", 1), ("x*.jsonl/x2.jsonl", 1), ("z.jsonl", 1)]
 
 
-def test_a_saved_dataset_on_s3(tmp_path, store):
+def test_a_saved_dataset_on_s3(tmp_path, s3):
     saved = datasets.DatasetDict(
         {"train": datasets.Dataset.from_dict({"n": [1, 2]}), "test": datasets.Dataset.from_dict({"n": [3]})}
     )
     saved.save_to_disk(str(tmp_path / "saved"))
     for file in (tmp_path / "saved").rglob("*"):
         if file.is_file():
-            store.put(f"saved/{file.relative_to(tmp_path / 'saved')}", file.read_bytes())
-    dataset, events = load(store.url("saved"), tmp_path / "out", split="test")
+            s3.put(f"saved/{file.relative_to(tmp_path / 'saved')}", file.read_bytes())
+    dataset, events = load(s3.url("saved"), tmp_path / "out", split="test")
     assert numbers(dataset) == [3]
     assert events.summary["source"] == "s3"
 
 
-def test_what_is_not_on_s3(tmp_path, store):
+def test_what_is_not_on_s3(tmp_path, s3):
     with pytest.raises(SourceError, match=r"s3://rows/none\.jsonl: there is nothing"):
-        load(store.url("none.jsonl"), tmp_path / "object")
+        load(s3.url("none.jsonl"), tmp_path / "object")
     with pytest.raises(SourceError, match=r"s3://nowhere/rows\.jsonl: there is nothing"):
         load("s3://nowhere/rows.jsonl", tmp_path / "bucket")
 
 
-def test_s3_without_credentials(tmp_path, store, monkeypatch):
+def test_s3_without_credentials(tmp_path, s3, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
@@ -116,24 +90,24 @@ def test_s3_without_credentials(tmp_path, store, monkeypatch):
     with pytest.raises(
         SourceError, match=r"s3://rows/x\.jsonl: cannot be read: Unable to locate credentials"
     ):
-        load(store.url("x.jsonl"), tmp_path / "out")
+        load(s3.url("x.jsonl"), tmp_path / "out")
 
 
-def test_s3_that_cannot_be_reached(tmp_path, store, monkeypatch):
+def test_s3_that_cannot_be_reached(tmp_path, s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(SourceError, match=r"s3://rows/x\.jsonl: cannot be read: Could not connect"):
-        load(store.url("x.jsonl"), tmp_path / "out")
+        load(s3.url("x.jsonl"), tmp_path / "out")
 
 
-def test_bad_rows_of_an_object_name_it(tmp_path, store):
-    url = store.put("bad.jsonl", b'{"n":1}\noops\n')
+def test_bad_rows_of_an_object_name_it(tmp_path, s3):
+    url = s3.put("bad.jsonl", b'{"n":1}\noops\n')
     with pytest.raises(RowError, match=r"bad\.jsonl:2: invalid JSON"):
         load(url, tmp_path / "out")
 
 
-def test_a_damaged_object_is_named_by_its_url(tmp_path, store):
-    url = store.put("cut.jsonl.gz", gzip.compress(lines(*range(1000)))[:500])
+def test_a_damaged_object_is_named_by_its_url(tmp_path, s3):
+    url = s3.put("cut.jsonl.gz", gzip.compress(lines(*range(1000)))[:500])
     with pytest.raises(
         SourceError, match=r"s3://rows/cut\.jsonl\.gz: not a file of JSON rows, or a damaged one"
     ):
