@@ -3,6 +3,7 @@
 The library's own function goes through the folder by patterns, takes a second to import, and does not say why.
 """
 
+import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -174,11 +175,11 @@ def _with_words(files: dict[str, str]) -> list[str]:
 
 
 def _pattern(splits: Splits) -> str:
-    """The pattern of all files, whatever split they are."""
+    """The patterns of all files, whatever split they are."""
     names = [*splits.left_out, *(name for files in splits.files.values() for name in files)]
-    deep = any("/" in name for name in names)
-    ending = PurePosixPath(names[0]).suffix
-    return f'["{"**/" if deep else ""}*{ending}"]'
+    folders = "**/" if any("/" in name for name in names) else ""
+    endings = dict.fromkeys(PurePosixPath(name).suffix for name in names)
+    return json.dumps([f"{folders}*{ending}" for ending in endings])
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -90,6 +90,15 @@ def test_the_log_names_folders_and_counts_many(tmp_path):
     assert '`data_files: ["**/*.jsonl"]`' in logs
 
 
+def test_the_patterns_that_the_log_names_read_every_file(tmp_path):
+    folder = write(tmp_path / "data", "train.jsonl", "deep/test.json", "other.ndjson")
+    _, logs = load(folder, tmp_path / "out")
+    patterns = json.loads(logs.partition("data_files: ")[2].partition("`")[0])
+    assert patterns == ["**/*.ndjson", "**/*.jsonl", "**/*.json"]
+    every = [str(folder / pattern) for pattern in patterns]
+    assert sorted(load(folder, tmp_path / "all", data_files=every)[0]) == [0, 1, 2]
+
+
 def test_nothing_is_said_where_all_files_are_read(tmp_path):
     assert load(write(tmp_path / "data", "a.jsonl", "b.jsonl"), tmp_path / "out") == ([0, 1], "")
 
