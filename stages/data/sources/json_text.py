@@ -6,6 +6,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from tunemill.stages.data.sources.json_values import HALF_PAIR
+
 
 def _plain(value: Any) -> str:
     """Dates and times as ISO text, decimals and UUIDs as text. Raises TypeError for anything else."""
@@ -29,7 +31,7 @@ def json_text(value: Any) -> str:
         if not text.isascii():
             text.encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError("a string holds half a surrogate pair, which is not a character") from None
+        raise ValueError(HALF_PAIR) from None
     except (TypeError, ValueError, RecursionError):
         raise ValueError(_culprit(value)) from None
     return text
