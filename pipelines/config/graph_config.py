@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.resources.local import local_path
 from tunemill.resources.protocols import ADOPTED, HUB_MODELS
-from tunemill.resources.shared_folder import fault_of_place, is_repository
+from tunemill.resources.shared_folder import LOCAL, fault_of_place, is_repository
 from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
 from tunemill.stages.declaration import ConflictError, HubMark, Idle, StageConfig, YamlMark, not_yet
 from tunemill.stages.models.prompts import LLAMA_ADAPTER
@@ -152,6 +152,8 @@ class GraphConfig(StageConfig):
     def _rows_can_be_pushed(cls, value: str | None) -> str | None:
         if value is not None and (reason := fault_of_place(value)) is not None:
             raise ValueError(reason)
+        if value is not None and value.startswith(LOCAL):
+            local_path(value, "the folder to push prepared rows to")
         return value
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ from tunemill.pipelines.config.readers import unread_keys, wrong_values
 from tunemill.pipelines.config.renamed_keys import with_todays_names
 from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, validate
 from tunemill.pipelines.config.tracker_config import TrackerConfig
-from tunemill.pipelines.graph.looks import LookAt, lacks_package, looked_at, nothing
+from tunemill.pipelines.graph.looks import LookAt, lacks_package, looked_at, no_folder, nothing
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.places import Place, later_configs, places, plain_name, prepares_only
 from tunemill.resources.local import absolute, local_path, odd_url, refusal, shown, unusable
@@ -108,7 +108,7 @@ def shared_by(graph: GraphConfig, document: Document) -> SharedFolder | None:
     if place is None:
         return None
     if place.startswith(LOCAL):
-        place = absolute(str(local_path(place, "the folder to push prepared rows to")), document.folder)
+        place = absolute(place, document.folder)
     return shared_folder(place, graph.hf_use_auth_token)
 
 
@@ -192,7 +192,7 @@ def refused_sources(node: Node, document: Document) -> Iterator[Problem]:
 
 
 def refused_places(graph: GraphConfig, document: Document) -> Iterator[Problem]:
-    """Folders of links in which no link could be made, and a place to push to that this machine has no package for."""
+    """Folders of links in which no link could be made, and a place to push to that can be none on this machine."""
     for key in ("output_dir", "dataset_prepared_path"):
         place = getattr(graph, key)
         if place is not None:
@@ -200,7 +200,10 @@ def refused_places(graph: GraphConfig, document: Document) -> Iterator[Problem]:
             reason = unusable(folder, ROOM_FOR_LINKS)
             if reason:
                 yield problem_at((key,), document, "value", f"{shown(folder)}: {reason}")
-    if (reason := lacks_package(graph.push_dataset_to_hub or "")) is not None:
+    pushed = graph.push_dataset_to_hub or ""
+    is_local = pushed.startswith(LOCAL)
+    reason = no_folder(absolute(pushed, document.folder)) if is_local else lacks_package(pushed)
+    if reason is not None:
         yield problem_at(("push_dataset_to_hub",), document, "value", reason)
 
 

@@ -11,7 +11,7 @@ from tunemill.pipelines.config.slices import nearest_beside
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.resources.errors import StoreError
 from tunemill.resources.identity import StatCache, identify
-from tunemill.resources.local import is_file, is_folder, is_there
+from tunemill.resources.local import is_file, is_folder, is_there, shown
 from tunemill.resources.protocols import HUB, PACKAGES, package_hint, protocol_of
 
 LookAt = Callable[[Node], bool]
@@ -79,6 +79,12 @@ def _beside(path: Path, seen_from: Path) -> str | None:
     if found is not None and found.is_relative_to(seen_from):
         found = found.relative_to(seen_from)
     return None if found is None else str(found)
+
+
+def no_folder(path: str) -> str | None:
+    """Why there can be no folder at a whole path: something else is there, or around it."""
+    there = next(place for place in (Path(path), *Path(path).parents) if is_there(place))
+    return None if is_folder(there) else f"{shown(there)} is no folder; name one, or what can become one"
 
 
 def lacks_package(url: str) -> str | None:

@@ -234,6 +234,9 @@ def test_an_object_store_is_shared_too(prepared, tmp_path, monkeypatch):
         ("https://example.org/rows", "https:// cannot be written to"),
         ("s3://me:password@bucket/rows", "leave out who you are"),
         ("adl://store/rows", "pip install adlfs"),
+        ("./pipeline.yml", "pipeline.yml is no folder"),
+        ("./pipeline.yml/rows", "pipeline.yml is no folder"),
+        ("~nobody-of-this-name/rows", "no home folder behind"),
     ],
 )
 def test_places_that_can_be_none_fail_in_check(prepared, place, reason):
