@@ -46,7 +46,8 @@ def ticks(low: float, high: float) -> list[float]:
 
 def _range(values: list[float], margin: float) -> tuple[float, float]:
     low, high = min(values, default=0.0) - margin, max(values, default=1.0) + margin
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    around = max(abs(low), 1.0) / 2
+    return (low, high) if high > low else (low - around, high + around)
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Scale:

@@ -36,7 +36,9 @@ def test_a_line_goes_from_the_first_point_to_the_last():
     assert points == [(LEFT, TOP), (WIDTH - RIGHT, HEIGHT - BOTTOM)]
 
 
-@pytest.mark.parametrize(("x", "y"), [([], []), ([3], [7]), ([1, 2], [0, 0]), ([0, 1], [1e-9, 2e12])])
+@pytest.mark.parametrize(
+    ("x", "y"), [([], []), ([3], [7]), ([1, 2], [0, 0]), ([0, 1], [1e-9, 2e12]), ([1e20], [-1e30])]
+)
 @pytest.mark.parametrize("bars", [False, True])
 def test_whatever_there_is_to_draw_is_drawn(x, y, bars):
     assert drawn(**plot(x, y, bars=bars)).tag == f"{SVG}svg"
