@@ -37,7 +37,8 @@ def preference_data(
         raise RowError(describe_nothing(fitted, config.sequence_len, strategy_of(config, datasets)))
     unique = without_duplicates(merged, config)
     rows, held_out = split(unique, config.val_set_size)
-    found = figures(rows, held_out)
+    # Where each row is kept once, none occurs again.
+    found = [] if config.dataset_exact_deduplication else figures(rows, held_out)
     if any(figure.count for figure in found):
         say_quality(found, report)
     write_preference_rows(rows, out.data / "rows.arrow")

@@ -4,7 +4,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from tunemill.stages.data.preference_data.rows import PreferenceRows
+from tunemill.stages.data.preference_data.rows import PreferenceRows, in_batches
 from tunemill.stages.data.rows.quality import Figure
 from tunemill.stages.data.rows.token_rows import Bools
 
@@ -39,7 +39,9 @@ def figures(rows: PreferenceRows, held_out: PreferenceRows | None) -> list[Figur
 def _digests(rows: PreferenceRows) -> list[bytes]:
     """A digest of each row's prompt and answers: 16 bytes."""
     found = []
-    for row in range(len(rows)):
-        values = [v.tolist() if isinstance(v, np.ndarray) else v for v in rows.values(row)]
-        found.append(blake2b(repr(values).encode(), digest_size=16).digest())
+    for batch in in_batches(len(rows)):
+        for row in batch:
+            values = [v.tolist() if isinstance(v, np.ndarray) else v for v in rows.values(row)]
+            found.append(blake2b(repr(values).encode(), digest_size=16).digest())
+        rows.release()
     return found

@@ -1,6 +1,7 @@
 """Pairs of answers as tokens: masks, BOS and EOS, what is cut off, and the batch."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.formats import TOKENIZERS
@@ -120,6 +121,10 @@ def test_held_out_pairs_of_which_none_is_left_are_refused(tmp_path: Path) -> Non
     _, reader, _ = pairs_of(tmp_path, [("ab", "c", "c")])
     with pytest.raises(RowError, match="none of the 1 held-out pairs is left to score"):
         check_held_out(reader)
+    said: list[dict[str, Any]] = []
+    say_left_out("held_out_pairs", reader, Report(said.append))
+    assert said[0]["metrics"] == {"left_out_held_out_pairs": 1}
+    assert said[1]["message"].startswith("warning: 1 held out pairs are left out: ")
     _, reader, _ = pairs_of(tmp_path / "good", [("ab", "c", "d")])
     check_held_out(reader)
     events: list[dict[str, object]] = []
