@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
 from tunemill.stages.data.conversations.example import BadRowError, Message, Render
 from tunemill.stages.data.conversations.messages import TurnSource
 from tunemill.stages.data.preferences.records import Said, common_start, said_in
 
 QUESTION: Message = {"role": "user", "content": "[[question]]"}
+ANSWER: Message = {"role": "assistant", "content": "[[answer]]"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,18 @@ class Cutter:
                 "otherwise once it is answered"
             )
         return whole[len(prompt) :]
+
+
+def unasked_opening(render: Render, eos: str | None) -> str:
+    """The opening of another answer that a template puts behind the EOS of every conversation; empty for most.
+
+    A model stops at its EOS, so such an opening is no part of an answer.
+    """
+    try:
+        _, ended, behind = render([QUESTION, ANSWER], None).rpartition(eos) if eos else ("", "", "")
+    except TemplateError:
+        return ""
+    return behind if ended and behind.strip() and ANSWER["content"] not in behind else ""
 
 
 def _said(text: str, turn: TurnSource) -> Said:

@@ -16,7 +16,7 @@ from tunemill.stages.data.preferences.conversation import (
     given_system,
     own_system,
 )
-from tunemill.stages.data.preferences.cuts import Cut, Cutter
+from tunemill.stages.data.preferences.cuts import Cut, Cutter, unasked_opening
 from tunemill.stages.data.preferences.dialogue import Dialogue, dialogue, messages_of
 from tunemill.stages.data.preferences.records import Kit, Pair, Reader, Reward, Said, Whole
 from tunemill.stages.errors import SettingError
@@ -25,6 +25,7 @@ from tunemill.stages.errors import SettingError
 def default(config: PreferencesConfig, kit: Kit) -> Reader:
     """Rows of `messages` and two answers, each a message, a text or a conversation that ends with it."""
     conversation, cutter = _tools_of(config, kit)
+    behind = unasked_opening(kit.render, kit.tokenizer.eos_token)
 
     def read(row: RowValue) -> Pair:
         messages = row.get(config.field_messages)
@@ -36,7 +37,7 @@ def default(config: PreferencesConfig, kit: Kit) -> Reader:
             raise BadRowError(f"field {config.field_messages!r} must be a list of messages: {messages!r:.60}")
         sides = {field: messages_of(conversation, row, field) for field in _answer_fields(config)}
         found = dialogue(conversation, sides, messages=(config.field_messages, messages))
-        return _pair(cutter.cut(*_asked(conversation, found, own_system(config, row, None), row)))
+        return _pair(cutter.cut(*_asked(conversation, found, own_system(config, row, None), row)), behind)
 
     return read
 
@@ -44,10 +45,11 @@ def default(config: PreferencesConfig, kit: Kit) -> Reader:
 def argilla_chat(config: PreferencesConfig, kit: Kit) -> Reader:
     """Rows of two conversations, the same but for their last messages; what is before those is the prompt."""
     conversation, cutter = _tools_of(config, kit)
+    behind = unasked_opening(kit.render, kit.tokenizer.eos_token)
 
     def read(row: RowValue) -> Pair:
         found = dialogue(conversation, _conversations(conversation, config, row))
-        return _pair(cutter.cut(*_asked(conversation, found, own_system(config, row, None), row)))
+        return _pair(cutter.cut(*_asked(conversation, found, own_system(config, row, None), row)), behind)
 
     return read
 
@@ -58,6 +60,7 @@ def argilla(config: PreferencesConfig, kit: Kit) -> Reader:
     A `prompt` of a row that is a text is its question; answers that come alone need one.
     """
     conversation, cutter = _tools_of(config, kit)
+    behind = unasked_opening(kit.render, kit.tokenizer.eos_token)
 
     def read(row: RowValue) -> Pair:
         prompt = row.get("prompt")
@@ -67,7 +70,7 @@ def argilla(config: PreferencesConfig, kit: Kit) -> Reader:
             question=("prompt", prompt) if isinstance(prompt, str) else None,
         )
         cut = cutter.cut(*_asked(conversation, found, own_system(config, row, "system"), row))
-        return _pair(cut, whole=True)
+        return _pair(cut, behind, whole=True)
 
     return read
 
@@ -125,13 +128,21 @@ def _asked(
     return history, found.answers, conversation.tools(row)
 
 
-def _pair(cut: Cut, whole: bool = False) -> Pair:
-    """A pair. Unless `whole`, white space behind what is said and its end of turn is left out, as in Axolotl."""
-    chosen, rejected = (
-        text if whole else text[: max(said.end, len(text.rstrip()))]
-        for text, said in zip(cut.answers, cut.said, strict=True)
+def _pair(cut: Cut, behind: str, whole: bool = False) -> Pair:
+    """A pair, without the opening that a template puts `behind` every conversation.
+
+    Unless `whole`, white space behind what is said and its end of turn is left out too, as in Axolotl.
+    """
+    texts = [text.removesuffix(behind) for text in cut.answers]
+    first, second = (
+        Said(said.start, min(said.end, len(text))) for text, said in zip(texts, cut.said, strict=True)
     )
-    return Pair(cut.prompt, chosen, rejected, (cut.said[0], cut.said[1]))
+    if not whole:
+        texts = [
+            text[: max(said.end, len(text.rstrip()))]
+            for text, said in zip(texts, (first, second), strict=True)
+        ]
+    return Pair(cut.prompt, texts[0], texts[1], (first, second))
 
 
 def needed_template(kit: Kit) -> str:

@@ -6,7 +6,7 @@ from tunemill.stages.declaration import Input, Stage
 
 PREFERENCES = Stage(
     name="preferences",
-    version=5,
+    version=6,
     config=PreferencesConfig,
     inputs={"dataset": Input(RawDataset), "tokenizer": Input(Tokenizer)},
     output=Preferences,

@@ -1,11 +1,14 @@
 """Where rendered prompts end and answers begin: nothing is lost and nothing said twice, whatever the template."""
 
+from dataclasses import replace
+
 import pytest
 from support.preference_rows import TOKENIZERS
 from transformers import AutoTokenizer
 
 from tunemill.stages.data.conversations.chat_template import NAMES, template_text
 from tunemill.stages.data.conversations.encoding import Encoder
+from tunemill.stages.data.conversations.loaded import of_transformers
 from tunemill.stages.data.conversations.template_body import renderer
 from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.data.preferences.body import OPEN_ANSWER, make_reader
@@ -124,6 +127,25 @@ def test_openings_that_differ(name, type_, loaded):
         loaded, row, reward_model=True, type="bradley_terry.chat_template", chat_template_jinja=template
     )
     assert reward_texts(loaded, reward)[0] == f"{prompt}{chosen}\n"
+
+
+@pytest.mark.parametrize("type_", ["chat_template.argilla_chat", "chat_template.argilla"])
+@pytest.mark.parametrize("name", ["command_a", "command_a_rag", "command_a_tool_use"])
+def test_an_answer_ends_with_its_eos_and_not_with_the_opening_of_another_one(name, type_, loaded):
+    end = "<|END_OF_TURN_TOKEN|>"
+    cohere = replace(of_transformers(loaded, TOKENIZERS), special_tokens_map={"eos_token": end})
+    calls = [{"id": "1", "function": {"name": "get", "arguments": {}}}]
+    row = {"chosen": [LONG[2], turn(SO)], "rejected": [LONG[2], turn(NO, tool_calls=calls, tool_plan="Look")]}
+    rl = "orpo" if type_.endswith("argilla") else "dpo"
+    record = read(cohere, row, rl=rl, type=type_, chat_template=name)
+    assert record.chosen.removeprefix("<|START_RESPONSE|>") == f"{SO}<|END_RESPONSE|>{end}"
+    assert record.rejected.endswith(
+        f"<|END_RESPONSE|>{end}" if name == "command_a" else f"<|END_ACTION|>{end}"
+    )
+    assert record.rejected.count(end) == 1 and all(
+        said.end <= len(text)
+        for said, text in zip(record.said, (record.chosen, record.rejected), strict=True)
+    )
 
 
 def test_thoughts_that_begin_alike_are_said_once(loaded):
