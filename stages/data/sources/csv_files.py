@@ -7,12 +7,11 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TextIO
+from typing import TextIO
 
 from tunemill.stages.data.sources.rows import Row
-from tunemill.stages.data.sources.unpacking import UnreadableError, refuse_wide, unpacked
+from tunemill.stages.data.sources.unpacking import UnreadableError, unpacked_text
 from tunemill.stages.text_files import MARK
 
 # Of one row. What runs on for longer is a quote that nobody closed.
@@ -29,7 +28,7 @@ def csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
     """
     csv.field_size_limit(sys.maxsize)
     with (
-        _utf_8(path) as binary,
+        unpacked_text(path) as binary,
         # What is not UTF-8 becomes halves of surrogate pairs, which are looked for in each row.
         io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="") as file,
     ):
@@ -156,14 +155,6 @@ def _end_bad_row(lines: Lines, delimiter: str, width: int) -> str:
         if not is_quoted:
             lines.keep(index)
             return problem
-
-
-@contextmanager
-def _utf_8(path: Path) -> Iterator[IO[bytes]]:
-    """The file's contents. Raises UnreadableError for text in UTF-16 or UTF-32."""
-    with unpacked(path) as file:
-        refuse_wide(file.peek(2)[:2])
-        yield file
 
 
 def _has_more(lines: Lines) -> bool:

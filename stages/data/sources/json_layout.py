@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from tunemill.stages.data.sources.json_stream import has_long_object
-from tunemill.stages.data.sources.unpacking import refuse_wide, unpacked
+from tunemill.stages.data.sources.unpacking import unpacked_text
 
 Layout = Literal["lines", "array", "objects"]
 BOM = codecs.BOM_UTF8
@@ -23,9 +23,8 @@ def layout_of(path: Path) -> Layout:
 
     A first line that is a whole array with more lines after it is a line like others, which has no row in it.
     """
-    with unpacked(path) as file:
+    with unpacked_text(path) as file:
         first, is_cut = _next_line(file)
-        refuse_wide(first)
         if first.startswith(b"["):
             return "array" if is_cut else _of_bracket(first, _next_line(file)[0])
         if not first.startswith(b"{"):

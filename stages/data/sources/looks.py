@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tunemill.resources.protocols import CARD
 from tunemill.stages.data.sources.names import kind_of, last_part, type_of
-from tunemill.stages.data.sources.packings import packing_of
+from tunemill.stages.data.sources.packings import TAR, TAR_HEAD, WIDE, is_tar, is_wide, packing_of_start
 from tunemill.stages.data.sources.splits_by_name import Splits, data_files, names_below, splits_of
 from tunemill.stages.data.sources.zips import fault_of_zip
 from tunemill.stages.errors import SourceError
@@ -16,6 +16,7 @@ SAVED = ("state.json", "dataset_dict.json")
 # Entries of a folder that are looked at; in a larger one the data files come up when it is read.
 MOST_ENTRIES = 20_000
 TYPES = "json, csv, tsv, parquet, arrow or text"
+TEXTS = ("json", "csv", "tsv", "text")
 # The first bytes of such a file.
 PARQUET = b"PAR1"
 
@@ -53,15 +54,17 @@ def fault_of_file(path: Path, ds_type: str | None, *, is_alone: bool) -> str | N
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(len(PARQUET))
-        packing = packing_of(path)
+            start = file.read(TAR_HEAD)
     except OSError as error:
         return f"{path}: {error.strerror}"
     if size == 0 and is_alone:
         return f"{path} is empty; it has no rows"
+    packing = packing_of_start(start)
     if packing == "zip" and (reason := fault_of_zip(path)) is not None:
         return f"{path}: {reason}"
-    if ds_type == "parquet" and packing is None and start != PARQUET:
+    if packing is None and ds_type in TEXTS and (is_tar(start) or is_wide(start)):
+        return f"{path}: {TAR if is_tar(start) else WIDE}"
+    if ds_type == "parquet" and packing is None and not start.startswith(PARQUET):
         return f"{path} is no Parquet file: it does not begin with {PARQUET.decode()}; set ds_type to what it holds"
     return None
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from tunemill.stages.data.sources.arrow_values import BATCH_ROWS, check_columns, checked, rows_of
 from tunemill.stages.data.sources.rows import Row
-from tunemill.stages.data.sources.unpacking import refuse_wide, unpacked
+from tunemill.stages.data.sources.unpacking import unpacked, unpacked_text
 
 ARROW_FILE = b"ARROW1\x00\x00"
 
@@ -22,10 +22,8 @@ def text_lines(path: Path, skip: int) -> Iterator[Row]:
     A byte order mark before a line, as files that were put behind each other have, is no part of it. Raises
     UnreadableError for text in UTF-16 or UTF-32.
     """
-    with unpacked(path) as file:
+    with unpacked_text(path) as file:
         for line, block in islice(enumerate(file, 1), skip, None):
-            if line == 1:
-                refuse_wide(block)
             plain = block.removesuffix(b"\n").removesuffix(b"\r").removeprefix(codecs.BOM_UTF8)
             nul = plain.find(b"\0")
             if nul >= 0:

@@ -15,13 +15,18 @@ from typing import Any, cast
 import pyarrow as pa
 
 from tunemill.stages.data.sources import zips
-from tunemill.stages.data.sources.packings import HEAD, packing_of, packing_of_start
+from tunemill.stages.data.sources.packings import (
+    TAR,
+    TAR_HEAD,
+    WIDE,
+    is_tar,
+    is_wide,
+    packing_of,
+    packing_of_start,
+)
 from tunemill.stages.data.sources.zips import only_member
-from tunemill.stages.text_files import OTHER_MARKS
 
 READ_SIZE = 1 << 20
-# Where the first file of a tar archive has its mark.
-TAR_MARK, TAR_AT = b"ustar", 257
 
 
 class UnreadableError(ValueError):
@@ -49,21 +54,21 @@ def unpacked(path: Path) -> Iterator[io.BufferedReader]:
     """
     packing = packing_of(path)
     with _opened(path, packing) as file:
-        head = file.peek(TAR_AT + len(TAR_MARK))
-        if head[TAR_AT:].startswith(TAR_MARK):
-            raise UnreadableError("a tar archive; unpack it and name its folder")
-        if packing is not None and (inner := packing_of_start(head[:HEAD])) is not None:
+        head = file.peek(TAR_HEAD)
+        if is_tar(head):
+            raise UnreadableError(TAR)
+        if packing is not None and (inner := packing_of_start(head)) is not None:
             raise UnreadableError(f"packed twice, with {inner} inside of {packing}; unpack it once")
         yield file
 
 
-def refuse_wide(start: bytes) -> None:
-    """Raises UnreadableError where a file that begins like this is text in UTF-16 or UTF-32."""
-    # In UTF-16 every other byte of plain text is zero.
-    if start.startswith(tuple(OTHER_MARKS)) or (b"\0" in start[:2] and start[:2] != b"\0\0"):
-        raise UnreadableError(
-            "text in UTF-16 or UTF-32, and rows are read as UTF-8; convert it, as with `iconv -f UTF-16 -t UTF-8`"
-        )
+@contextmanager
+def unpacked_text(path: Path) -> Iterator[io.BufferedReader]:
+    """The same of a file of text. Raises UnreadableError for UTF-16 and UTF-32 too."""
+    with unpacked(path) as file:
+        if is_wide(file.peek(TAR_HEAD)):
+            raise UnreadableError(WIDE)
+        yield file
 
 
 @contextmanager

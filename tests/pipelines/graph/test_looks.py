@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import time
 
 import pytest
@@ -26,6 +27,9 @@ def project(tmp_path):
     (folder / "data" / "rows.xlsx").write_text("x")
     (folder / "data" / "nothing.jsonl").write_text("")
     (folder / "data" / "fake.parquet").write_text("{}\n")
+    (folder / "data" / "wide.csv").write_text("question,answer\n1,2\n", encoding="utf-16")
+    with tarfile.open(folder / "data" / "packed.jsonl", "w") as archive:
+        archive.add(folder / "data" / "sums.jsonl", "sums.jsonl")
     tokenizer = (folder / "model" / "tokenizer.json").read_bytes()
     stored = json.loads((folder / "model" / "config.json").read_text())
     for name, config in (
@@ -67,6 +71,8 @@ WRONG = {
     "datasets.0.path=data/rows.xlsx": r"extension '\.xlsx'.*set ds_type",
     "datasets.0.path=data/nothing.jsonl": "is empty; it has no rows",
     "datasets.0.path=data/fake.parquet": "is no Parquet file",
+    "datasets.0.path=data/wide.csv": "wide.csv: text in UTF-16 or UTF-32, and rows are read as UTF-8",
+    "datasets.0.path=data/packed.jsonl": r"packed\.jsonl: a tar archive; unpack it",
     "datasets.0.path=data/*.jsonl": "is a pattern of names",
     "datasets.0.path=json datasets.0.data_files=data/none.jsonl": "no such file or folder",
     "datasets.0.path=json datasets.0.data_files=[none/*.jsonl]": "no such file or folder",

@@ -125,11 +125,26 @@ def test_a_nul_byte_makes_a_line_of_text_a_bad_row(tmp_path):
         rows_of(source, tmp_path / "out")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_is_refused_behind_a_blank_line_and_where_its_first_rows_are_left_out(tmp_path, encoding):
+    source = tmp_path / "rows.txt"
+    source.write_text("\none\ntwo\n", encoding=encoding)
+    with pytest.raises(SourceError, match="text in UTF-16 or UTF-32"):
+        rows_of(source, tmp_path / "out", split="train[1:]", bad_rows="skip")
+
+
+def test_a_text_that_speaks_of_tar_archives_is_none(tmp_path):
+    text = "x" * 257 + "ustar  archives"
+    (tmp_path / "rows.txt").write_text(text)
+    assert rows_of(tmp_path / "rows.txt", tmp_path / "out") == [{"text": text}]
+
+
+@pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
-def test_a_tar_archive_says_to_unpack_it(tmp_path, mode):
+def test_a_tar_archive_says_to_unpack_it(tmp_path, mode, layout):
     rows, source = tmp_path / "rows.jsonl", tmp_path / "packed.jsonl"
     rows.write_bytes(CONTENTS["jsonl"])
-    with tarfile.open(source, mode) as archive:
+    with tarfile.open(source, mode, format=layout) as archive:
         archive.add(rows, "rows.jsonl")
     with pytest.raises(SourceError, match="a tar archive; unpack it and name its folder"):
         rows_of(source, tmp_path / "out")
