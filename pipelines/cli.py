@@ -1,15 +1,14 @@
 """The command line: one table of commands. Only of the command that is given the module is imported."""
 
 import argparse
-import gc
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 from tunemill import __version__
 from tunemill.pipelines.commands.arguments import EPILOG, parse
+from tunemill.resources.imports import import_to_stay
 
 # The module of each in `commands/` has its name.
 COMMANDS = {
@@ -63,15 +62,10 @@ def make_parser(with_options: Sequence[str] = tuple(COMMANDS)) -> argparse.Argum
 
 
 def _module(command: str) -> Any:
-    """The module of a command. What it imports stays, so to look for garbage in it, then or later, is for nothing."""
+    """The module of a command."""
     # Looking for plugins of pydantic means to read the metadata of every distribution that is installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    gc.disable()
-    try:
-        return import_module(f"tunemill.pipelines.commands.{command}")
-    finally:
-        gc.freeze()
-        gc.enable()
+    return import_to_stay(f"tunemill.pipelines.commands.{command}")
 
 
 if __name__ == "__main__":

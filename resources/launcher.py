@@ -26,6 +26,7 @@ from typing import Any, Protocol
 from tunemill.resources.building import OUTPUT_FILE
 from tunemill.resources.environment import child_environment
 from tunemill.resources.errors import LaunchError
+from tunemill.resources.imports import import_to_stay
 from tunemill.resources.redaction import redacted, redacted_document, secrets_in
 
 Sink = Callable[[dict[str, Any]], None]
@@ -271,6 +272,8 @@ def main(request: str, events: int, lifeline: int) -> int:
 
     user_error = _named(call.user_error)
     try:
+        # Of a training that takes five seconds, one would go into looking for garbage.
+        import_to_stay(call.body.partition(":")[0])
         _execute(call, sink)
     except user_error as error:
         sink({"type": "failed", "message": str(error)})

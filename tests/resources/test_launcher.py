@@ -77,6 +77,13 @@ def test_both_launchers_do_the_same(launch, workspace):
     assert events[2] == {"type": "step", "step": 3, "metrics": {"loss": 0.5}}
 
 
+def test_no_garbage_is_looked_for_in_what_a_body_imports(workspace):
+    events = []
+    in_child(call(workspace, "misbehave", "nothing"), events.append)
+    metrics = events[0]["metrics"]
+    assert metrics["collects"] and metrics["passed_over"] > 10_000
+
+
 @pytest.mark.parametrize("launch", [in_this_process, in_child])
 def test_a_users_mistake_comes_back_as_its_message(launch, workspace):
     with pytest.raises(LaunchError, match=r"^rows.jsonl:3: not valid JSON; mend the line$") as caught:
