@@ -46,12 +46,14 @@ def first_of_equal(hashes: npt.NDArray[np.uint64], equal: Callable[[int, int], b
 
 def occurs_in(rows: TokenRows, others: TokenRows) -> Bools:
     """Where a row has the tokens of one of the others, whatever their labels."""
+    own_kinds, kinds = _sampled(rows), _sampled(others)
+    others = others.take(np.isin(kinds, own_kinds))
     digests = (_hash_of(others.ids(row)) for row in _all_of(others))
     hashes = np.fromiter(digests, np.uint64, len(others))
     order = np.argsort(hashes, kind="stable")
     hashes = hashes[order]
     found = np.zeros(len(rows), np.bool_)
-    for row in range(len(rows)):
+    for row in np.flatnonzero(np.isin(own_kinds, kinds)).tolist():
         ids = rows.ids(row)
         own = np.uint64(_hash_of(ids))
         first, end = (int(np.searchsorted(hashes, own, side)) for side in ("left", "right"))
