@@ -202,10 +202,10 @@ def _leaf(scalar: Any, place: str) -> Any:
 READERS: tuple[tuple[Callable[[Any], bool], Callable[[Any, str], Any]], ...] = (
     (kinds.is_struct, _struct),
     (kinds.is_map, _map),
-    (lambda kind: kinds.is_nested(kind) and hasattr(kind, "value_type"), _list),
     (kinds.is_union, _inner),
     (kinds.is_dictionary, _inner),
     (kinds.is_run_end_encoded, _inner),
+    (lambda kind: kinds.is_nested(kind) and hasattr(kind, "value_type"), _list),
     (lambda kind: isinstance(kind, pa.JsonType), _json),
     (kinds.is_time, _time),
     (kinds.is_date64, _date64),
@@ -260,6 +260,8 @@ def _bare(column: Any) -> Any:
 
 
 def _bare_type(kind: Any) -> Any:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _bare_type(kind.storage_type)
     for is_kind, bare in BARE:
         if is_kind(kind):
             return bare

@@ -82,6 +82,12 @@ BAD = {
         "x[0].when", "outside of the years",
     ),
     "a text in a list": (pa.ListArray.from_arrays([0, 1, 2], texts(b"a", b"\xff")), "x[0]", "is not UTF-8"),
+    "a JSON text in a list": (
+        pa.ListArray.from_arrays(
+            pa.array([0, 1, 2], pa.int32()), pa.ExtensionArray.from_storage(pa.json_(), texts(b"1", b"\xff"))
+        ),
+        "x[0]", "is not UTF-8",
+    ),
     "a map in a struct": (
         pa.StructArray.from_arrays([pa.array([[], [("k", 1), ("k", 2)]], KEYED)], ["m"]), "x.m", "the key 'k' twice",
     ),
@@ -129,6 +135,19 @@ def test_a_dictionary_that_holds_a_null(tmp_path):
     column = pa.DictionaryArray.from_arrays(pa.array([0, 1, None]), pa.array(["a", None]))
     good, bad = skipped(arrow(tmp_path / "rows.arrow", column), tmp_path / "out")
     assert ([row["x"] for row in good.values()], bad) == (["a", None, None], [])
+
+
+def test_runs_of_equal_values(tmp_path):
+    """Of times, which are read one by one, and of dates, one of which has no value; Parquet has no such type."""
+    ends = pa.array([2, 3], pa.int32())
+    times = pa.RunEndEncodedArray.from_arrays(ends, numbers([0, 1], pa.time64("ns")))
+    good, bad = skipped(arrow(tmp_path / "times.arrow", times), tmp_path / "times")
+    assert [row["x"] for row in good.values()] == ["00:00:00", "00:00:00", "00:00:00.000000001"]
+    assert bad == []
+    dates = pa.RunEndEncodedArray.from_arrays(ends, numbers([0, 10**9], pa.date32()))
+    good, bad = skipped(arrow(tmp_path / "dates.arrow", dates), tmp_path / "dates")
+    assert [row["x"] for row in good.values()] == ["1970-01-01", "1970-01-01"]
+    assert [number for number, _ in bad] == [3]
 
 
 @pytest.mark.parametrize("write", [parquet, arrow])
