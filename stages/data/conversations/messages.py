@@ -319,6 +319,10 @@ def _with_parameters(function: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _with_arguments(function: dict[str, Any], where: str, number: int) -> dict[str, Any]:
+    """A call's function with its arguments as `arguments`. Some data call them `parameters`, as Llama does."""
+    if PARAMETERS in function and not says_something(function.get(ARGUMENTS)):
+        given = {key: value for key, value in function.items() if key != ARGUMENTS}
+        function = {ARGUMENTS if key == PARAMETERS else key: value for key, value in given.items()}
     arguments = read_json(function.get(ARGUMENTS), f"{where}: the arguments of tool call {number}")
     return {**function, ARGUMENTS: {} if is_nothing(arguments) else arguments}
 

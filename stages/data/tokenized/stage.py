@@ -6,7 +6,7 @@ from tunemill.stages.declaration import Input, Stage
 
 TOKENIZED = Stage(
     name="tokenized",
-    version=5,
+    version=6,
     config=TokenizedConfig,
     inputs={"dataset": Input(RawDataset), "tokenizer": Input(Tokenizer)},
     output=TokenizedDataset,

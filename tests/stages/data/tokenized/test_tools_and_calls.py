@@ -63,6 +63,25 @@ def test_calls_without_a_function_around_them_are_read_alike(arguments):
     assert "{}" in one or "null" in one
 
 
+@pytest.mark.parametrize("empty", [*NOTHING, {}, ...])
+@pytest.mark.parametrize("parameters", [*NOTHING, {}, NULLS, json.dumps(NULLS)])
+def test_parameters_of_calls_are_their_arguments(parameters, empty):
+    given = {"name": "f", "parameters": parameters, **({} if empty is ... else {"arguments": empty})}
+    usual = {"name": "f", "arguments": parameters}
+    for wrap in (lambda function: function, lambda function: {"function": function}):
+        one, other = (
+            read_words(
+                talk("user: a", {"role": "assistant", "content": "b", "tool_calls": [wrap(function)]}), BARE
+            )[0].text
+            for function in (given, usual)
+        )
+        assert one == other
+    assert ("null" in one) is (parameters in (NULLS, json.dumps(NULLS)))
+    both = {"function": {"name": "f", "arguments": {"x": 1}, "parameters": NULLS}}
+    said = text(talk("user: a", {"role": "assistant", "content": "b", "tool_calls": [both]}))
+    assert 'call f {"x": 1} </s>' in said
+
+
 @pytest.mark.parametrize("empty", NOTHING)
 def test_empty_tools_and_calls_are_none(empty):
     plain = talk("user: a", "assistant: b")
