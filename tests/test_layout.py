@@ -1,9 +1,12 @@
 """What must not creep in: import cycles between folders, heavy imports, long files, shadowed packages."""
 
 import ast
+import re
 import subprocess
 import sys
 import time
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -127,3 +130,17 @@ def test_checking_a_config_imports_neither_torch_nor_dagster():
         "assert not heavy, heavy; sys.exit(code)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_every_dependency_is_imported():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.match(r"[\w-]+", text).group() for text in declared}
+    packages = {module.partition(".")[0] for path in SOURCES for module in imported_modules(path)}
+    imported = {
+        name.lower().replace("_", "-")
+        for package, names in packages_distributions().items()
+        if package in packages
+        for name in names
+    }
+    # `tunemill ui` starts it.
+    assert names - imported == {"dagster-webserver"}
