@@ -23,7 +23,7 @@ def plain_reader(reader: MessageReader) -> Callable[[RowValue], PlainRow | None]
 
     def read(row: RowValue) -> PlainRow | None:
         messages = row.get(config.field_messages)
-        if type(messages) is not list or row.get(config.field_tools) is not None:
+        if type(messages) is not list or not messages or row.get(config.field_tools) is not None:
             return None
         found = plain(messages)
         if found is None:

@@ -260,6 +260,11 @@ def test_messages_with_more_than_a_role_and_a_text_are_rendered():
         assert not both.same(bad)
 
 
+def test_a_system_text_alone_is_no_conversation():
+    for options, more in (({"default_system_message": "Be brief"}, {}), ({}, {"system": "Be brief"})):
+        assert not Both(template_text("chatml"), **options).same({"messages": [], **more})
+
+
 def test_there_are_so_many_shapes_that_are_kept():
     both = Both(template_text("chatml"))
     roles = ["user", "assistant"] * 16
