@@ -168,6 +168,33 @@ def answer_log_p(model: Any, batch: Batch) -> AnswerLogP:
     )
 
 
+Sides = tuple[Tensor, Tensor]
+
+
+def compared(log_p: Sides, merits: Sides, beta: float) -> dict[str, tuple[Tensor, str]]:
+    """What is shown of B pairs, by the names of `keys.pairs.COMPARED`: the metrics of `LossParts`, over "pairs".
+
+    `log_p`: [B] log probabilities of the chosen and of the rejected answers. `merits`: what a reward is `beta` times,
+    [B] of either: these log probabilities themselves, or what they have gained on the reference model's.
+    """
+    (chosen_b, rejected_b), (merit_b, other_b) = _detached(log_p), _detached(merits)
+    margins_b = beta * (merit_b - other_b)
+    shown = {
+        "rewards/chosen": beta * merit_b,
+        "rewards/rejected": beta * other_b,
+        "rewards/margins": margins_b,
+        "rewards/accuracies": margins_b > 0,
+        "logps/chosen": chosen_b,
+        "logps/rejected": rejected_b,
+    }
+    return {name: (value_b.sum(), "pairs") for name, value_b in shown.items()}
+
+
+def _detached(sides: Sides) -> Sides:
+    chosen_b, rejected_b = sides
+    return chosen_b.detach(), rejected_b.detach()
+
+
 def on_pairs(
     loss_of: Callable[[Any, Any, Batch], LossParts], counts_of: Callable[[Batch], Counts] = count_pairs
 ) -> Callable[..., None]:

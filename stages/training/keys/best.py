@@ -1,10 +1,11 @@
 """The keys by which held-out rows decide the result: when training stops, which step's weights are kept, the rates."""
 
 from collections.abc import Iterator
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from tunemill.stages.choices import nearest
 from tunemill.stages.declaration import ConflictError, Idle
 from tunemill.stages.training.keys.rhythm import RhythmKeys
 from tunemill.stages.training.keys.schedule import ScheduleKeys
@@ -26,7 +27,12 @@ DECIDING = frozenset(
 
 
 class BestKeys(RhythmKeys, ScheduleKeys):
-    """With these the held-out rows, and when they are scored, are part of the key."""
+    """With these the held-out rows, and when they are scored, are part of the key.
+
+    `own_figures`: the metrics of the method's `LossParts`. Held-out rows are scored by them too, as `eval_...`.
+    """
+
+    own_figures: ClassVar[tuple[str, ...]] = ()
 
     early_stopping_patience: PositiveInt | None = Field(
         None, description="stop after so many evaluations in a row that are no better than the best"
@@ -61,6 +67,11 @@ class BestKeys(RhythmKeys, ScheduleKeys):
         """The figure that is compared, by its whole name."""
         given = self.metric_for_best_model or METRIC
         return given if given.startswith("eval_") else f"eval_{given}"
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """What held-out rows are scored by, by whole names."""
+        return (METRIC, *(f"eval_{name}" for name in self.own_figures))
 
     @property
     def more_is_better(self) -> bool:
@@ -102,6 +113,18 @@ class BestKeys(RhythmKeys, ScheduleKeys):
                 f"no, but {named} goes by evaluations. Give eval_steps or evals_per_epoch in its place",
                 "eval_strategy",
                 key,
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_metric(self) -> Self:
+        if self.held_out_rows_decide and self.best_metric not in self.figures:
+            near = nearest(self.best_metric, self.figures) if self.own_figures else [METRIC]
+            raise ConflictError(
+                f"metric_for_best_model: {self.metric_for_best_model} is no figure of held-out rows here. There are: "
+                f"{', '.join(self.figures)}",
+                "metric_for_best_model",
+                suggestion=near[0] if near else None,
             )
         return self
 

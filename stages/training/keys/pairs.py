@@ -1,12 +1,29 @@
 """The keys of every method that learns from pairs of answers."""
 
+from typing import ClassVar
+
 from pydantic import Field, PositiveInt
 
 from tunemill.stages.training.keys.training import TrainingKeys
 
+# What `pairs_body.compared` says of pairs, by TRL's names.
+COMPARED = (
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "rewards/accuracies",
+    "logps/chosen",
+    "logps/rejected",
+)
+
 
 class PairKeys(TrainingKeys):
-    """What every method reads, and how long a pair may be."""
+    """What every method reads, and how long a pair may be.
+
+    A method that shows more than `COMPARED` names it in `own_figures` too.
+    """
+
+    own_figures: ClassVar[tuple[str, ...]] = COMPARED
 
     sequence_len: PositiveInt = Field(
         512, description="most tokens of a prompt with either answer, BOS and EOS counted: more are cut off"

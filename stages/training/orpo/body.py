@@ -5,7 +5,7 @@ from typing import Any
 from tunemill.stages.training.method import Batch, Counts, LossParts
 from tunemill.stages.training.orpo.config import OrpoConfig
 from tunemill.stages.training.orpo.loss import log_odds, odds_ratio_loss
-from tunemill.stages.training.pairs_body import answer_log_p, count_pairs, on_pairs
+from tunemill.stages.training.pairs_body import answer_log_p, compared, count_pairs, on_pairs
 
 
 def counts_of(batch: Batch) -> Counts:
@@ -20,14 +20,12 @@ def loss_of(config: OrpoConfig, model: Any, batch: Batch) -> LossParts:
     chosen_b, rejected_b = found.mean_b
     log_odds_b = log_odds(chosen_b) - log_odds(rejected_b)
     nll = -found.chosen_sequences
-    margins_b = config.orpo_alpha * (chosen_b - rejected_b).detach()
     return LossParts(
         totals={"tokens": nll, "pairs": odds_ratio_loss(log_odds_b, config.orpo_alpha).sum()},
         metrics={
             "nll_loss": (nll.detach(), "tokens"),
             "log_odds_chosen": (log_odds_b.detach().sum(), "pairs"),
-            "rewards/accuracies": ((margins_b > 0).sum(), "pairs"),
-            "rewards/margins": (margins_b.sum(), "pairs"),
+            **compared(found.mean_b, found.mean_b, config.orpo_alpha),
         },
     )
 

@@ -6,7 +6,6 @@ from typing import Self
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from tunemill.stages.declaration import ConflictError, Idle
-from tunemill.stages.training.keys.best import METRIC
 from tunemill.stages.training.keys.kernels import KernelName
 from tunemill.stages.training.keys.pose import PoseKeys
 from tunemill.stages.training.keys.rhythm import NOTHING_HELD_OUT
@@ -55,16 +54,6 @@ class SftConfig(SampleKeys, TrainingKeys, PoseKeys, TrainerClassKeys):
                 "group_by_length sorts rows by length, and curriculum_sampling keeps their order. Choose one",
                 "group_by_length",
                 "curriculum_sampling",
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_metric(self) -> Self:
-        if self.held_out_rows_decide and self.best_metric != METRIC:
-            raise ConflictError(
-                f"metric_for_best_model: {self.metric_for_best_model}: of supervised training there is {METRIC} alone",
-                "metric_for_best_model",
-                suggestion=METRIC,
             )
         return self
 

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from tunemill.stages.training.keys.best import METRIC
 from tunemill.stages.training.orpo.body import counts_of, loss_of
-from tunemill.stages.training.orpo.config import FIGURES, OrpoConfig
+from tunemill.stages.training.orpo.config import OrpoConfig
 from tunemill.stages.training.orpo.loss import log_odds
 from tunemill.stages.training.pairs_body import answer_log_p
 
@@ -50,9 +49,12 @@ def test_the_loss_of_two_pairs_by_hand() -> None:
     # Odds: 4 against 1/4, and 4 against 2/3; sigmoid(log 16) = 16/17, sigmoid(log 6) = 6/7.
     assert float(parts.totals["pairs"]) == pytest.approx(-0.5 * (math.log(16 / 17) + math.log(6 / 7)))
     assert counts_of(batch) == {"pairs": 2, "tokens": 4}
-    assert (METRIC, *(f"eval_{name}" for name in parts.metrics)) == FIGURES
+    assert tuple(parts.metrics) == OrpoConfig.own_figures
     assert parts.metrics["rewards/accuracies"] == (2, "pairs")
     assert float(parts.metrics["rewards/margins"][0]) == pytest.approx(0.5 * (math.log(4) + math.log(2)))
+    for side, sum_of_logs in (("chosen", math.log(0.64)), ("rejected", math.log(0.08))):
+        assert float(parts.metrics[f"logps/{side}"][0]) == pytest.approx(sum_of_logs)
+        assert float(parts.metrics[f"rewards/{side}"][0]) == pytest.approx(0.5 * sum_of_logs)
 
 
 def test_padding_counts_nowhere() -> None:
@@ -111,6 +113,6 @@ def test_a_figure_that_pairs_are_not_scored_by_is_refused(decides: dict[str, Any
     for known in ("rewards/margins", "eval_nll_loss", None):
         OrpoConfig(**given, metric_for_best_model=known)
     with pytest.raises(
-        ValueError, match=r"rewards/margin is no figure of held-out pairs. There are: eval_loss"
+        ValueError, match=r"rewards/margin is no figure of held-out rows here. There are: eval_loss"
     ):
         OrpoConfig(**given, metric_for_best_model="rewards/margin")

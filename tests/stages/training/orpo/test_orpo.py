@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file
 from support.pairs import Texts, echoes, preference_data
 from support.tiny_model import Heard, folder_bytes, make_model, workspace
+from support.trl_training import OURS, assert_same_curves, pairs_of, trl_log, trl_trainer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
@@ -120,17 +120,9 @@ def ours(config: OrpoConfig, base: Model, data: PreferenceData, batch_size: int)
 
 def trls(folder: Path, base: Model, rows: list[Texts], alpha: float) -> tuple[float, dict[str, float]]:
     """What TRL's own trainer says of all rows as one batch."""
-    names = ("prompt", "chosen", "rejected")
-    dataset = Dataset.from_list([dict(zip(names, row, strict=True)) for row in rows])
-    trainer = ORPOTrainer(
-        AutoModelForCausalLM.from_pretrained(base.path),
-        args=ORPOConfig(
-            output_dir=str(folder), beta=alpha, max_length=512, use_cpu=True, report_to="none", bf16=False,
-            per_device_train_batch_size=len(rows), disable_dropout=False,
-        ),
-        train_dataset=dataset,
-        processing_class=AutoTokenizer.from_pretrained(base.path),
-    )  # fmt: skip
+    trainer = trl_trainer(
+        ORPOTrainer, ORPOConfig, folder, base.path, pairs_of(rows), beta=alpha, max_length=512
+    )
     trainer.model.eval()
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))])
     with torch.no_grad():
@@ -148,9 +140,19 @@ def test_the_loss_is_trls(tmp_path: Path, base: Model) -> None:
     )
     expected, metrics = trls(tmp_path / "trl", base, rows, 0.3)
     assert loss == pytest.approx(expected, rel=1e-5)
-    for name in ("rewards/margins", "rewards/accuracies", "log_odds_chosen"):
-        total, _ = parts.metrics[name]
-        assert float(total) / len(rows) == pytest.approx(metrics[name], rel=1e-4, abs=1e-6)
+    for name, (total, counted) in parts.metrics.items():
+        if counted == "pairs":
+            assert float(total) / len(rows) == pytest.approx(metrics[name], rel=1e-4, abs=1e-6), name
+
+
+def test_ten_steps_are_trls(tmp_path: Path, base: Model) -> None:
+    rows = [(p, c * (1 + i % 3), r) for i, (p, c, r) in enumerate(echoes())]
+    _, heard = run(tmp_path / "out", base, preference_data(tmp_path / "pairs", rows), **OURS, orpo_alpha=0.3)
+    log = trl_log(
+        ORPOTrainer, ORPOConfig, tmp_path / "trl", base.path, pairs_of(rows), beta=0.3, max_length=512
+    )
+    assert len(log) == 10 and log[-1]["loss"] < log[0]["loss"]
+    assert_same_curves(heard, log, ("loss", *OrpoConfig.own_figures))
 
 
 def test_pairs_of_which_nothing_is_left_are_not_trained_on(tmp_path: Path, base: Model) -> None:
