@@ -99,6 +99,22 @@ class PreferenceData(Artifact):
         return self.path / "held_out.arrow"
 
 
+class ReferenceLogProbs(Artifact):
+    """What a frozen model says of the answers of a PreferenceData, row by row.
+
+    `rows.arrow` (IPC file): for each answer of a row, such as `chosen` and `rejected`, the sum of its tokens' log
+    probabilities (float32, nats); null where the row is not trained on. `held_out.arrow` as in PreferenceData.
+    """
+
+    @property
+    def rows(self) -> Path:
+        return self.path / "rows.arrow"
+
+    @property
+    def held_out(self) -> Path:
+        return self.path / "held_out.arrow"
+
+
 class TrainingData(Artifact):
     """What the trainer reads, in order.
 

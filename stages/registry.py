@@ -1,10 +1,7 @@
-"""Every stage there is, the methods of training by their names, and what scores the models of which. Nothing else
-lists stages.
-"""
+"""Every stage there is, and the methods of training by their names. Nothing else lists stages."""
 
 from tunemill.stages.data.dataset.stage import DATASET
 from tunemill.stages.data.evaluation_data.stage import EVALUATION_DATA
-from tunemill.stages.data.held_out_preferences.stage import HELD_OUT_PREFERENCES
 from tunemill.stages.data.preference_data.stage import PREFERENCE_DATA
 from tunemill.stages.data.preferences.stage import PREFERENCES
 from tunemill.stages.data.pretraining_data.stage import PRETRAINING_DATA
@@ -13,23 +10,21 @@ from tunemill.stages.data.tokenized.stage import TOKENIZED
 from tunemill.stages.data.tokenizer.stage import TOKENIZER
 from tunemill.stages.data.training_data.stage import TRAINING_DATA
 from tunemill.stages.declaration import Stage
-from tunemill.stages.evaluation.answers.stage import EVALUATION
+from tunemill.stages.evaluation.stage import EVALUATION
 from tunemill.stages.models.base_model.stage import BASE_MODEL
 from tunemill.stages.models.hub_files.stage import HUB_FILES
 from tunemill.stages.models.merged.stage import MERGED
 from tunemill.stages.models.quantized.stage import QUANTIZED
 from tunemill.stages.models.quantized_base.stage import QUANTIZED_BASE
+from tunemill.stages.training.dpo.stage import DPO
 from tunemill.stages.training.orpo.stage import ORPO
+from tunemill.stages.training.reference_logprobs.stage import REFERENCE_LOGPROBS
 from tunemill.stages.training.sft.stage import SFT
 
 METHODS: dict[str, Stage] = {
     "sft": SFT,
     "orpo": ORPO,
-}
-
-# What scores the models of a method on held-out rows; those of another method are not evaluated.
-EVALUATIONS: dict[str, Stage] = {
-    "sft": EVALUATION,
+    "dpo": DPO,
 }
 
 # What estimates the memory of a training, whatever the method; called as a body is.
@@ -45,10 +40,10 @@ STAGES: tuple[Stage, ...] = (
     PRETRAINING_DATA,
     PREFERENCES,
     PREFERENCE_DATA,
-    HELD_OUT_PREFERENCES,
     HUB_FILES,
     BASE_MODEL,
     QUANTIZED_BASE,
+    REFERENCE_LOGPROBS,
     *METHODS.values(),
     MERGED,
     QUANTIZED,

@@ -195,7 +195,8 @@ def measured(plan: Plan, *, has_gpu: bool | None = None) -> Estimate:
 
     `has_gpu`: whether main memory is another than the device's; None: as on this machine.
     """
-    config, precision = plan.config, choose_precision(plan.config)
+    config = plan.config
+    precision = choose_precision(config, has_factors=config.has_factors)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     has_gpu = device.type == "cuda" if has_gpu is None else has_gpu
     with torch.device("meta"):

@@ -196,7 +196,7 @@ def train_once(
 ) -> None:
     """One attempt to train."""
     be_quiet()
-    precision = choose_precision(config)
+    precision = choose_precision(config, has_factors=config.has_factors)
     check_attention(config)
     check_optimizer_here(config.optimizer, precision)
     check_kernels_here(config.kernel_choice)

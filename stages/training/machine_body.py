@@ -15,7 +15,9 @@ from transformers.utils import (
 )
 
 from tunemill.stages.errors import SettingError
-from tunemill.stages.training.keys.training import TrainingKeys
+from tunemill.stages.training.keys.attention import AttentionKeys
+from tunemill.stages.training.keys.machine import MachineKeys
+from tunemill.stages.training.keys.precision import PrecisionKeys
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,10 @@ class Precision:
         return torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else None
 
 
-def choose_precision(config: TrainingKeys) -> Precision:
-    """The precision asked for; `bf16: auto` is bfloat16 or else float16 on a GPU, float32 without one.
+def choose_precision(config: PrecisionKeys, *, has_factors: bool) -> Precision:
+    """The precision asked for; `has_factors`: what is trained are low-rank factors beside the weights.
+
+    `bf16: auto` is bfloat16 or else float16 on a GPU, float32 without one.
 
     Raises SettingError for float16 or TF32 without a GPU that has it.
     """
@@ -69,10 +73,10 @@ def choose_precision(config: TrainingKeys) -> Precision:
         return Precision(torch.bfloat16, bf16=True)
     # The gradient scaler refuses float16 parameters: what is trained keeps float32 ones under autocast. Factors have
     # their own type, other than the weights around them.
-    return Precision(torch.float16 if config.has_factors else torch.float32, fp16=True)
+    return Precision(torch.float16 if has_factors else torch.float32, fp16=True)
 
 
-def check_attention(config: TrainingKeys) -> None:
+def check_attention(config: AttentionKeys) -> None:
     """Raise SettingError where the attention asked for cannot run here."""
     name, key = config.attention, config.attention_key
     if name is None or not config.attention_needs_gpu:
@@ -106,7 +110,7 @@ def to_float8(model: Any, emulates: bool = False) -> None:
         )
 
 
-def set_compiler(config: TrainingKeys, trainer: Any) -> None:
+def set_compiler(config: MachineKeys, trainer: Any) -> None:
     """Hand the compiler its options, which the Trainer has no argument for. Raises SettingError for unknown ones."""
     if not config.torch_compile or not config.torch_compile_options:
         return

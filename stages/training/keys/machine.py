@@ -1,33 +1,20 @@
-"""The keys that say how the model is computed: precision and compilation."""
+"""The keys that say how the model is computed: beside precision, compilation."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tunemill.stages.declaration import ConflictError, GpuMark, Idle, StageConfig
+from tunemill.stages.declaration import ConflictError, Idle
+from tunemill.stages.training.keys.precision import PrecisionKeys
 
 # What torch.compile calls its modes.
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
 
-class MachineKeys(StageConfig):
+class MachineKeys(PrecisionKeys):
     """How numbers are computed."""
 
-    bf16: Annotated[
-        Literal["auto", "full"] | bool, GpuMark("auto", "float32 on this machine, which has no GPU")
-    ] = Field(
-        "auto", description="bfloat16 weights under autocast; full: no autocast; auto: where the GPU has it"
-    )
-    fp16: bool = Field(False, description="float16 under autocast; needs a GPU")
-    tf32: bool | None = Field(None, description="TF32 matrix products; needs a GPU")
-    float32: bool = Field(False, description="plain float32")
-    float16: bool = Field(False, description="float16 weights without autocast, below an adapter in float32")
-    bfloat16: bool = Field(False, description="as bf16: full, unless bf16 says another precision")
-    fp8: bool = Field(
-        False,
-        description="matrix products of linear modules in float8, all but the first and the last; needs a GPU",
-    )
     torch_compile: bool | Literal["auto"] = Field(False, description="compile the model; auto is true")
 
     torch_compile_backend: str | None = Field(None, description="compiler's back end; unset: inductor")
@@ -35,24 +22,6 @@ class MachineKeys(StageConfig):
     torch_compile_options: dict[str, bool | int | float | str] | None = Field(
         None, description="options of the compiler's back end; not beside torch_compile_mode"
     )
-
-    @property
-    def is_pure_bfloat16(self) -> bool:
-        """Whether weights are bfloat16 and there is no autocast."""
-        return self.bf16 == "full" or (self.bfloat16 and self.bf16 in ("auto", False))
-
-    @model_validator(mode="after")
-    def _check_precision(self) -> Self:
-        chosen = [key for key in ("fp16", "float16", "float32") if getattr(self, key)]
-        if self.bf16 in (True, "full"):
-            chosen.insert(0, "bf16")
-        elif self.bfloat16:
-            chosen.insert(0, "bfloat16")
-        if self.fp8:
-            chosen = ["fp8", *(key for key in chosen if key != "bf16")]
-        if len(chosen) > 1:
-            raise ConflictError(f"{' and '.join(chosen)}: choose one precision", *chosen)
-        return self
 
     @model_validator(mode="after")
     def _check_compiler(self) -> Self:
@@ -64,22 +33,8 @@ class MachineKeys(StageConfig):
             )
         return self
 
-    def needs_gpu(self) -> Iterator[Idle]:
-        """Precisions of a GPU."""
-        yield from super().needs_gpu()
-        if self.fp16:
-            yield Idle("fp16", "true needs a GPU; without one use bf16: true or float32: true")
-        if self.tf32:
-            yield Idle("tf32", "true needs an NVIDIA GPU from Ampere on; without one remove it")
-        if self.fp8:
-            yield Idle("fp8", "true needs an NVIDIA GPU from Ada or Hopper on; without one use bf16: true")
-
-    def used_libraries(self) -> tuple[str, ...]:
-        """What computes in float8."""
-        return (*super().used_libraries(), *(("torchao",) if self.fp8 else ()))
-
     def idle(self) -> Iterator[Idle]:
-        """How to compile what is not compiled, and a precision that another key says."""
+        """How to compile what is not compiled."""
         yield from super().idle()
         compiler = {
             "torch_compile_backend": self.torch_compile_backend,
@@ -89,5 +44,3 @@ class MachineKeys(StageConfig):
         for key, value in compiler.items():
             if value and not self.torch_compile:
                 yield Idle(key, "torch_compile is off")
-        if self.bfloat16 and self.bf16 in (True, "full"):
-            yield Idle("bfloat16", f"bf16: {'true' if self.bf16 is True else 'full'} says the precision")

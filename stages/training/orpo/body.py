@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from tunemill.stages.models.answers_body import answer_log_p
 from tunemill.stages.training.method import Batch, Counts, LossParts
 from tunemill.stages.training.orpo.config import OrpoConfig
 from tunemill.stages.training.orpo.loss import log_odds, odds_ratio_loss
-from tunemill.stages.training.pairs_body import answer_log_p, compared, count_pairs, on_pairs
+from tunemill.stages.training.pairs_body import compared, count_pairs, on_pairs
 
 
 def counts_of(batch: Batch) -> Counts:

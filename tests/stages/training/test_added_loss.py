@@ -30,6 +30,7 @@ from transformers import (
 )
 
 from tunemill.stages.artifacts import EvaluationData, Model
+from tunemill.stages.data.rows.pairs_body import PairReader
 from tunemill.stages.errors import SettingError
 from tunemill.stages.training.added_loss_body import (
     counts_padding,
@@ -39,7 +40,6 @@ from tunemill.stages.training.added_loss_body import (
 )
 from tunemill.stages.training.orpo.body import orpo
 from tunemill.stages.training.orpo.config import OrpoConfig
-from tunemill.stages.training.pairs_body import PairReader
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
 

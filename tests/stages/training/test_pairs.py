@@ -9,16 +9,10 @@ from support.pairs import preference_data
 from support.tiny_tokenizer import make_tokenizer
 from transformers import AutoTokenizer
 
+from tunemill.stages.data.rows.pairs_body import Pair, PairReader, collate_pairs
 from tunemill.stages.errors import RowError
 from tunemill.stages.report import Report
-from tunemill.stages.training.pairs_body import (
-    Pair,
-    PairExamples,
-    PairReader,
-    check_held_out,
-    collate_pairs,
-    say_left_out,
-)
+from tunemill.stages.training.pairs_body import PairExamples, check_held_out, say_left_out
 
 
 def pairs_of(folder: Path, rows: list[tuple[str, str, str]], tokenizer: str | None = None, longest: int = 64):

@@ -449,8 +449,16 @@ ORPO: dict[str, list[Case]] = {
     ],
 }
 
+DPO: dict[str, list[Case]] = {
+    "rl_beta": [
+        Case((0.1, 0.5), see.weights, SGD, method="dpo"),
+        Case((0.1, 0.5), see.reported("rewards/margins"), {"max_steps": 1}, method="dpo"),
+    ],
+}
+
 
 GROUPS = (
+    DPO,
     FROZEN,
     RESTARTED,
     ADAPTER,

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -24,7 +25,17 @@ from support.trained_families import make_folder
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
-from tunemill.stages.artifacts import Adapter, Artifact, EvaluationData, Model, PreferenceData, TrainingData
+from tunemill.stages.artifacts import (
+    Adapter,
+    Artifact,
+    EvaluationData,
+    Model,
+    PreferenceData,
+    ReferenceLogProbs,
+    TrainingData,
+)
+from tunemill.stages.data.rows.log_p_columns import write_log_p
+from tunemill.stages.data.rows.pairs_body import SIDES
 from tunemill.stages.errors import SettingError
 from tunemill.stages.registry import METHODS
 from tunemill.stages.training.keys.training import TrainingKeys
@@ -56,7 +67,16 @@ MAKERS: dict[type[Artifact], Callable[[Path], Artifact]] = {
     TrainingData: lambda folder: training_data(folder, random_rows(6, longest=14)),
     EvaluationData: lambda folder: evaluation_data(folder, random_rows(3, seed=9)),
     PreferenceData: lambda folder: PreferenceData(write_pairs(folder, PAIRS).path),
+    ReferenceLogProbs: lambda folder: some_log_p(folder),
 }
+
+
+def some_log_p(folder: Path) -> ReferenceLogProbs:
+    """What some model might say of the pairs."""
+    folder.mkdir(parents=True)
+    log_p_n2 = -np.arange(1, 2 * len(PAIRS) + 1, dtype=np.float32).reshape(-1, 2)
+    write_log_p(folder / "rows.arrow", SIDES, len(PAIRS), np.arange(len(PAIRS)), log_p_n2)
+    return ReferenceLogProbs(folder)
 
 
 @dataclass

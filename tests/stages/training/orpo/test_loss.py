@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from tunemill.stages.models.answers_body import answer_log_p
 from tunemill.stages.training.orpo.body import counts_of, loss_of
 from tunemill.stages.training.orpo.config import OrpoConfig
 from tunemill.stages.training.orpo.loss import log_odds
-from tunemill.stages.training.pairs_body import answer_log_p
 
 
 class Says(torch.nn.Module):

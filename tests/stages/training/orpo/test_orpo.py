@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from tunemill.stages.artifacts import Model, PreferenceData
+from tunemill.stages.data.rows.pairs_body import PairReader, collate_pairs
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.training.method import LossParts
 from tunemill.stages.training.orpo.body import counts_of, loss_of, orpo
 from tunemill.stages.training.orpo.config import OrpoConfig
-from tunemill.stages.training.pairs_body import PairReader, collate_pairs
 
 SGD: dict[str, Any] = {
     "optimizer": "sgd",

@@ -299,7 +299,7 @@ def test_memory_that_runs_out_as_the_result_is_read_is_no_fault_of_a_plugin(
     (out.data / "config.json").write_text(json.dumps({**described, "intermediate_size": 10**13}))
     model = AutoModelForCausalLM.from_pretrained(base)
     with pytest.raises(RuntimeError, match="allocate memory"):
-        prove_saved(config, model, Model(base), choose_precision(config), out)
+        prove_saved(config, model, Model(base), choose_precision(config, has_factors=config.has_factors), out)
 
 
 def test_a_callback_records_and_what_is_in_no_checkpoint_is_told(tmp_path: Path, base: Path) -> None:

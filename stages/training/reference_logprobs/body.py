@@ -1,0 +1,95 @@
+"""The body of the `reference_logprobs` stage: one pass of a frozen model over all pairs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tunemill.stages.artifacts import Adapter, Model, PreferenceData
+from tunemill.stages.data.rows.log_p_columns import write_log_p
+from tunemill.stages.data.rows.pairs_body import SIDES, PairReader, collate_pairs
+from tunemill.stages.models.answers_body import answer_log_p
+from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
+from tunemill.stages.models.own_code_body import use_code_of
+from tunemill.stages.models.positions_body import check_positions
+from tunemill.stages.models.quiet_body import be_quiet
+from tunemill.stages.models.rounded_body import with_adapter
+from tunemill.stages.models.words_body import load_words
+from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training.machine_body import Precision, check_attention, choose_precision, to_float8
+from tunemill.stages.training.reference_logprobs.config import ReferenceConfig
+
+# The files of rows, by what messages call them.
+WHICH = {"rows": "preference data", "held_out": "held-out pairs"}
+
+
+def reference_logprobs(
+    config: ReferenceConfig,
+    base_model: Model,
+    preference_data: PreferenceData,
+    out: Workspace,
+    report: Report,
+    stored_adapter: Adapter | None = None,
+) -> None:
+    """Write `rows.arrow`, and `held_out.arrow` where there are such rows.
+
+    Raises SettingError for what this machine or model cannot honour.
+    """
+    be_quiet()
+    precision = choose_precision(config, has_factors=config.has_factors)
+    check_attention(config)
+    use_code_of(base_model.path)
+    model = load_reference(config, base_model, stored_adapter, precision)
+    plain = model.get_base_model() if hasattr(model, "peft_config") else model
+    tokenizer = load_words(base_model.path)
+    for name, file in (("rows", preference_data.rows), ("held_out", preference_data.held_out)):
+        if file.exists():
+            pairs = PairReader(file, tokenizer, config.sequence_len)
+            check_positions(plain, pairs.longest_row, WHICH[name], report)
+            log_p_n2 = score_pairs(model, pairs, config.micro_batch_size, precision.autocast, report.progress)
+            write_log_p(out.data / f"{name}.arrow", SIDES, pairs.rows, pairs.numbers, log_p_n2.numpy())
+            report.summary(**{name: len(pairs.numbers)})
+
+
+def load_reference(
+    config: ReferenceConfig, base_model: Model, stored_adapter: Adapter | None, precision: Precision
+) -> Any:
+    """The model that training starts from, on its device, in evaluation mode."""
+    attention = {"attn_implementation": config.attention} if config.attention else {}
+    compute_type = precision.autocast or precision.weights
+    model = load_causal_lm(base_model.path, dtype=precision.weights, compute_type=compute_type, **attention)
+    if precision.fp8:
+        to_float8(model)
+    folder = Path(config.lora_model_dir) if config.lora_model_dir else None
+    if stored_adapter is not None:
+        folder = stored_adapter.path
+    if folder is not None:
+        model = with_adapter(model, folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return (model if is_quantized(base_model.path) else model.to(device)).eval()
+
+
+def score_pairs(
+    model: Any,
+    pairs: PairReader,
+    batch_size: int,
+    autocast: Any,
+    on_batch: Callable[[int, int | None, str], None],
+) -> Tensor:
+    """[N, 2] what the model says of the chosen and the rejected answer of each of the N pairs that are read.
+
+    Batches are those of a first epoch with as many pairs: the same padding, and so the same rounding.
+    """
+    device = next(model.parameters()).device
+    count = len(pairs.numbers)
+    found = torch.empty(count, 2)
+    with torch.no_grad(), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+        for first in range(0, count, batch_size):
+            last = min(first + batch_size, count)
+            batch = collate_pairs([pairs.read(place) for place in range(first, last)])
+            moved = {name: tensor.to(device) for name, tensor in batch.items()}
+            found[first:last] = answer_log_p(model, moved).sum_2b.view(2, -1).T.cpu()
+            on_batch(last, count, "pairs")
+    return found

@@ -1,0 +1,65 @@
+"""`rl: dpo` from a YAML to a merged model; the reference is computed once for all trainings."""
+
+import json
+import math
+
+import pytest
+from support.project import make_project, nodes_in_state
+
+AFTER = {"trained", "merged", "quantized"}
+REFERENCES = {"reference_logprobs", "held_out_logprobs"}
+
+
+def pair(letter: str) -> str:
+    messages = [{"role": "user", "content": f"say {letter}"}]
+    answers = {
+        side: {"role": "assistant", "content": text}
+        for side, text in (("chosen", letter), ("rejected", "never"))
+    }
+    return json.dumps({"messages": messages, **answers}) + "\n"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dpo") / "project"
+    entries = {
+        name: [{"path": f"data/{name}.jsonl", "type": "chat_template.default"}]
+        for name in ("pairs", "others")
+    }
+    unread = dict.fromkeys(("sample_packing", "eval_max_new_tokens"))
+    project = make_project(
+        folder, rl="dpo", datasets=entries["pairs"], test_datasets=entries["others"], eval_steps=2, **unread
+    )
+    (folder / "data" / "pairs.jsonl").write_text("".join(map(pair, "abcdefghij")))
+    (folder / "data" / "others.jsonl").write_text("".join(map(pair, "xyz")))
+    return project, project.run()
+
+
+def test_the_first_step_is_where_the_reference_is(finished):
+    _, nodes = finished
+    assert nodes_in_state(nodes, "computed") == set(nodes) >= AFTER | REFERENCES
+    log = nodes["trained"].published.folder / "logs" / "metrics.jsonl"
+    first = json.loads(log.read_text().splitlines()[0])
+    assert first["rewards/margins"] == 0 and first["loss"] == pytest.approx(math.log(2), abs=1e-7)
+    metrics = nodes["trained"].published.manifest["metrics"]
+    assert metrics["last_eval_rewards/margins"] != 0
+
+
+@pytest.mark.parametrize(
+    ("override", "runs"),
+    [
+        ("rl_beta=0.3", AFTER),
+        ("learning_rate=0.002", AFTER),
+        ("lora_r=2", AFTER),
+        ("eval_steps=1", set()),
+        ("micro_batch_size=2", AFTER | REFERENCES),
+        ("sequence_len=100", AFTER | REFERENCES),
+    ],
+)
+def test_what_runs_again(finished, override, runs):
+    project, _ = finished
+    planned = project.plan(override)
+    assert {name for name, item in planned.items() if item.state == "run"} - {
+        "training_data",
+        "evaluation_data",
+    } == runs
