@@ -1,7 +1,10 @@
-"""Every stage there is, and the methods of training by their names. Nothing else lists stages."""
+"""Every stage there is, the methods of training by their names, and what scores the models of which. Nothing else
+lists stages.
+"""
 
 from tunemill.stages.data.dataset.stage import DATASET
 from tunemill.stages.data.evaluation_data.stage import EVALUATION_DATA
+from tunemill.stages.data.held_out_preferences.stage import HELD_OUT_PREFERENCES
 from tunemill.stages.data.preference_data.stage import PREFERENCE_DATA
 from tunemill.stages.data.preferences.stage import PREFERENCES
 from tunemill.stages.data.pretraining_data.stage import PRETRAINING_DATA
@@ -10,7 +13,7 @@ from tunemill.stages.data.tokenized.stage import TOKENIZED
 from tunemill.stages.data.tokenizer.stage import TOKENIZER
 from tunemill.stages.data.training_data.stage import TRAINING_DATA
 from tunemill.stages.declaration import Stage
-from tunemill.stages.evaluation.stage import EVALUATION
+from tunemill.stages.evaluation.answers.stage import EVALUATION
 from tunemill.stages.models.base_model.stage import BASE_MODEL
 from tunemill.stages.models.hub_files.stage import HUB_FILES
 from tunemill.stages.models.merged.stage import MERGED
@@ -27,6 +30,11 @@ METHODS: dict[str, Stage] = {
     "dpo": DPO,
 }
 
+# What scores the models of a method on held-out rows; those of another method are not evaluated.
+EVALUATIONS: dict[str, Stage] = {
+    "sft": EVALUATION,
+}
+
 # What estimates the memory of a training, whatever the method; called as a body is.
 MEMORY = "tunemill.stages.training.estimate_body:estimate"
 
@@ -40,6 +48,7 @@ STAGES: tuple[Stage, ...] = (
     PRETRAINING_DATA,
     PREFERENCES,
     PREFERENCE_DATA,
+    HELD_OUT_PREFERENCES,
     HUB_FILES,
     BASE_MODEL,
     QUANTIZED_BASE,

@@ -11,7 +11,8 @@ from collections import defaultdict
 import pytest
 from test_layout import FOLDERS, ROOT, SOURCES, file_of, identifier, imported_files
 
-from tunemill.stages.registry import METHODS, STAGES
+from tunemill.stages.artifacts import EvaluationReport
+from tunemill.stages.registry import EVALUATIONS, METHODS, STAGES
 
 PIPELINES = [path for path in SOURCES if path.is_relative_to(ROOT / "pipelines")]
 STAGE_FILES = [path for path in SOURCES if path.is_relative_to(ROOT / "stages")]
@@ -21,7 +22,7 @@ STAGE_ROOMS = {file_of(stage.body.split(":")[0]).parent: stage.name for stage in
 # What several stages share, by chapter.
 SHARED_ROOMS = (
     "data/rows", "data/engines", "data/conversations", "data/sources", "models", "training", "training/keys",
-    "training/adapters", "training/kernels", "training/optimizers", "training/schedules",
+    "training/adapters", "training/kernels", "training/optimizers", "training/schedules", "evaluation",
 )  # fmt: skip
 # The graph's table, and the keys that decide which nodes there are.
 KNOW_NAMES = ("pipelines/graph/places.py", "pipelines/config/graph_config.py")
@@ -87,13 +88,15 @@ def test_a_stage_keeps_to_its_own_room_and_the_shared_ones(path):
 
 def test_a_stage_that_borrows_from_another_would_be_seen():
     stages = ROOT / "stages"
-    body = stages / "evaluation" / "body.py"
+    body = stages / "evaluation" / "answers" / "body.py"
     assert list(foreign(body, {stages / "training" / "sft" / "config.py"})) == [
         "stages/training/sft/config.py"
     ]
     assert list(foreign(body, {stages / "registry.py"})) == ["stages/registry.py"]
     assert list(foreign(stages / "training" / "loop_body.py", {stages / "training" / "sft" / "body.py"}))
-    assert not list(foreign(body, {stages / "models" / "files.py", stages / "evaluation" / "config.py"}))
+    assert not list(
+        foreign(body, {stages / "models" / "files.py", stages / "evaluation" / "answers" / "config.py"})
+    )
 
 
 def test_nothing_but_the_registry_and_the_graphs_table_lists_stages():
@@ -190,6 +193,13 @@ def test_each_method_of_training_has_a_room_and_one_place_builds_a_trainer():
     builders = [identifier(path) for path in SOURCES if re.search(r"= \w*Trainer\(", path.read_text())]
     trained = [identifier(path) for path in SOURCES if re.search(r"trainer\.train\(", path.read_text())]
     assert builders == trained == ["stages/training/loop_body.py"]
+
+
+def test_what_is_evaluated_can_be_trained_and_every_evaluation_is_a_stage():
+    assert EVALUATIONS.keys() <= METHODS.keys()
+    assert all(
+        stage in STAGES and issubclass(stage.output, EvaluationReport) for stage in EVALUATIONS.values()
+    )
 
 
 def test_from_an_asset_to_backward_there_are_three_files():

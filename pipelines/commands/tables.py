@@ -90,13 +90,15 @@ def _first_line(text: str) -> str:
 
 def evaluation_table(pipeline: Pipeline, finished: Sequence[Finished]) -> Listing | None:
     """The evaluations of a run side by side, None if there are none."""
+    columns: tuple[str, ...] = ()
     rows = []
     for item in finished:
-        if is_evaluation(pipeline, item) and item.published:
+        node = pipeline.node(item.node)
+        if issubclass(node.stage.output, EvaluationReport) and item.published:
             metrics = item.published.manifest["metrics"]
-            figures = (metrics.get(name) for name in EvaluationReport.columns)
-            rows.append((pipeline.node(item.node).about, *figures))
-    return listing(("model", *EvaluationReport.columns), rows) if rows else None
+            columns = node.stage.output.columns
+            rows.append((node.about, *map(metrics.get, columns)))
+    return listing(("model", *columns), rows) if rows else None
 
 
 def data_tables(

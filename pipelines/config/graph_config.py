@@ -14,6 +14,7 @@ from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
 from tunemill.stages.declaration import ConflictError, HubMark, Idle, StageConfig, YamlMark, not_yet
 from tunemill.stages.models.prompts import LLAMA_ADAPTER
 from tunemill.stages.models.quantization import NOT_STORED
+from tunemill.stages.registry import EVALUATIONS
 
 # The lists of which each item is a dataset entry.
 ENTRY_LISTS = ("datasets", "test_datasets", "pretraining_dataset")
@@ -181,8 +182,7 @@ class GraphConfig(StageConfig):
             )
         if asked and not self.evaluates:
             raise ConflictError(
-                f"models are evaluated on rows of tokens, and with {self.asked_method} the rows are preferences; "
-                f"remove it",
+                f"nothing scores models of {self.asked_method} yet, only those of {', '.join(EVALUATIONS)}; remove it",
                 "evaluate",
             )
         if "merged" in asked and self.adapter is None:
@@ -319,5 +319,5 @@ class GraphConfig(StageConfig):
 
     @property
     def evaluates(self) -> bool:
-        """Whether models are evaluated: that takes held-out rows of tokens."""
-        return self.held_out and not self.learns_preferences
+        """Whether models are evaluated: that takes held-out rows, and something that scores models of this method."""
+        return self.held_out and self.method in EVALUATIONS and self.evaluate != []

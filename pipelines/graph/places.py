@@ -16,6 +16,7 @@ from tunemill.resources.protocols import HUB_MODELS, without_credentials
 from tunemill.stages.artifacts import Adapter, Artifact, FetchedAdapter, FetchedModel, Tokenizer
 from tunemill.stages.data.dataset.stage import DATASET
 from tunemill.stages.data.evaluation_data.stage import EVALUATION_DATA
+from tunemill.stages.data.held_out_preferences.stage import HELD_OUT_PREFERENCES
 from tunemill.stages.data.preference_data.stage import PREFERENCE_DATA
 from tunemill.stages.data.preferences.stage import PREFERENCES
 from tunemill.stages.data.pretraining_data.stage import PRETRAINING_DATA
@@ -24,13 +25,12 @@ from tunemill.stages.data.tokenized.stage import TOKENIZED
 from tunemill.stages.data.tokenizer.stage import TOKENIZER
 from tunemill.stages.data.training_data.stage import TRAINING_DATA
 from tunemill.stages.declaration import Stage, StageConfig
-from tunemill.stages.evaluation.stage import EVALUATION
 from tunemill.stages.models.base_model.stage import BASE_MODEL
 from tunemill.stages.models.hub_files.stage import HUB_FILES
 from tunemill.stages.models.merged.stage import MERGED
 from tunemill.stages.models.quantized.stage import QUANTIZED
 from tunemill.stages.models.quantized_base.stage import QUANTIZED_BASE
-from tunemill.stages.registry import METHODS
+from tunemill.stages.registry import EVALUATIONS, METHODS
 from tunemill.stages.training.reference_logprobs.stage import REFERENCE_LOGPROBS
 
 # The nodes of what a model is compared with, and the data that each is of.
@@ -157,7 +157,9 @@ def held_out_places(graph: GraphConfig, tokenized: tuple[str, ...]) -> list[Plac
         return [Place("evaluation_data", EVALUATION_DATA, inputs)]
     if graph.held_out and not graph.learns_preferences:
         return [Place("evaluation_data", EVALUATION_DATA, training_data)]
-    # Preference rows that `val_set_size` holds out stay beside those that are trained on.
+    # Training finds what `val_set_size` holds out of preferences beside the rows that it reads.
+    if graph.evaluates:
+        return [Place("evaluation_data", HELD_OUT_PREFERENCES, training_data)]
     return []
 
 
@@ -185,6 +187,8 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
                 )
             )
             inputs["stored_adapter"] = ("adapter_files",)
+    # An adapter can be switched off, and the base is what others are compared with.
+    reference = {"reference": ("base_model",)}
     if "reference_logprobs" in method.inputs:
         references = reference_places(graph, inputs, given)
         found += references
@@ -192,26 +196,31 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
     models: dict[str, dict[str, tuple[str, ...]]] = {"base": {"model": ("base_model",)}}
     if graph.adapter is None:
         found.append(Place("trained", method, inputs, given=given))
-        models["trained"] = {"model": ("trained",)}
+        models["trained"] = {"model": ("trained",), **reference}
     else:
         found.append(Place("trained", replace(method, output=Adapter), inputs, given=given))
         models["trained"] = {"model": (frozen,), "adapter": ("trained",)}
         if graph.merges:
             found.append(merged_place(graph))
-            models["merged"] = {"model": ("merged",)}
+            models["merged"] = {"model": ("merged",), **reference}
     if graph.quantizes:
         full = "trained" if graph.adapter is None else "merged"
         found.append(Place("quantized", QUANTIZED, {"model": (full,)}))
-        models["quantized"] = {"model": ("quantized",)}
-    if graph.evaluates:
-        asked: Sequence[str] = list(models) if graph.evaluate is None else graph.evaluate
-        found += [
-            Place(
-                f"evaluation_of_{what}", evaluation_of(what, graph), {**models[what], **held_out}, about=what
-            )
-            for what in asked
-        ]
-    return found
+        models["quantized"] = {"model": ("quantized",), **reference}
+    return [*found, *evaluation_places(graph, models)]
+
+
+def evaluation_places(
+    graph: GraphConfig, models: Mapping[str, Mapping[str, tuple[str, ...]]]
+) -> Iterator[Place]:
+    """The nodes that score models, each with those inputs of `models` that its stage asks for."""
+    if not graph.evaluates:
+        return
+    for what in models if graph.evaluate is None else graph.evaluate:
+        stage = evaluation_of(what, graph)
+        given = {**models[what], "evaluation_data": ("evaluation_data",)}
+        inputs = {name: upstream for name, upstream in given.items() if name in stage.inputs}
+        yield Place(f"evaluation_of_{what}", stage, inputs, about=what)
 
 
 def reference_places(
@@ -237,9 +246,10 @@ def merged_place(graph: GraphConfig) -> Place:
 
 def evaluation_of(what: str, graph: GraphConfig) -> Stage:
     """What evaluates a model."""
+    stage = EVALUATIONS[graph.method]
     if what == "trained" and graph.quantizes_base:
-        return reading(EVALUATION, QUANTIZED_BASE)
-    return reading(EVALUATION, QUANTIZED) if what == "quantized" else EVALUATION
+        return reading(stage, QUANTIZED_BASE)
+    return reading(stage, QUANTIZED) if what == "quantized" else stage
 
 
 def reading(stage: Stage, *made_by: Stage) -> Stage:

@@ -48,17 +48,17 @@ AGAIN = "transformers lets the gradient reach the embedding itself; the refusal 
 UNSEEN_READS: dict[tuple[str, str, str], str] = {
     (
         "micro_batch_size",
-        TRAINING + "/sft/body.py",
+        TRAINING + "/sequences_body.py",
         "if real and is_flash and config.micro_batch_size > 1:",
     ): FLASH,
     (
         "batch_flattening",
-        TRAINING + "/sft/body.py",
+        TRAINING + "/sequences_body.py",
         'flattens = config.batch_flattening is True or (config.batch_flattening == "auto" and is_flash)',
     ): "of two reads in the line, one is for auto: " + FLASH,
     (
         "sample_packing",
-        TRAINING + "/sft/body.py",
+        TRAINING + "/sequences_body.py",
         'key = "sample_packing" if config.sample_packing else "batch_flattening"',
     ): "a name in a refusal, which test_training.py reads",
     (

@@ -6,8 +6,8 @@ from typing import Any
 
 from support.tiny_model import Heard, workspace
 from tunemill.stages.artifacts import Adapter, EvaluationData, Model
-from tunemill.stages.evaluation.body import evaluate
-from tunemill.stages.evaluation.config import EvaluationConfig
+from tunemill.stages.evaluation.answers.body import evaluate
+from tunemill.stages.evaluation.answers.config import EvaluationConfig
 
 
 def run(

@@ -30,6 +30,8 @@ class Collator:
     see each other: the same sums as of packed rows that are kept apart, with more padding.
     `positions`: the model has a table of so many; padding beyond it gets positions that are in there.
     `places`: what gives the tokens of a `padded` row positions other than 0, 1, 2, ...
+    `own_labels`: a label is what the model shall say of its own token, as a classifier of tokens does, and not that
+    token, which is predicted from the one before it.
     """
 
     layout: Literal["padded", "packed", "flat", "apart"]
@@ -38,13 +40,14 @@ class Collator:
     marks_padding: bool = False
     positions: int | None = None
     places: Callable[[Tokens], Tokens] | None = None
+    own_labels: bool = False
 
     def __call__(self, sequences: Sequence[Sequence[Row]]) -> Batch:
         if self.layout == "apart":
             return replace(self, layout="padded", pad_to=None)([[row] for rows in sequences for row in rows])
         if self.layout == "flat" and self.pad_to is None:
             sequences = [[row for rows in sequences for row in rows]]
-        joined = [_join(rows, self.places or _counted) for rows in sequences]
+        joined = [_join(rows, self.places or _counted, self.own_labels) for rows in sequences]
         longest = self.pad_to or max(len(ids) for ids, _, _ in joined)
         longest += -longest % self.multiple
         padded = [_pad(sequence, longest, self.positions or longest) for sequence in joined]
@@ -67,13 +70,16 @@ def _counted(ids: Tokens) -> Tokens:
     return np.arange(len(ids), dtype=np.int32)
 
 
-def _join(rows: Sequence[Row], places: Callable[[Tokens], Tokens]) -> tuple[Tokens, Tokens, Tokens]:
+def _join(
+    rows: Sequence[Row], places: Callable[[Tokens], Tokens], own_labels: bool
+) -> tuple[Tokens, Tokens, Tokens]:
     """Ids, labels and positions of one sequence.
 
-    The model predicts each token from the one before it, so a row's first label would be predicted from the row
+    Where the model predicts each token from the one before it, a row's first label would be predicted from the row
     before: it is masked, also where a row stands alone and nothing precedes it.
     """
-    labels = [np.concatenate([np.asarray([IGNORED], dtype=np.int32), labels[1:]]) for _, labels in rows]
+    first = [] if own_labels else [IGNORED]
+    labels = [np.concatenate([np.asarray(first, dtype=np.int32), labels[len(first) :]]) for _, labels in rows]
     positions = [places(ids) for ids, _ in rows]
     return np.concatenate([ids for ids, _ in rows]), np.concatenate(labels), np.concatenate(positions)
 

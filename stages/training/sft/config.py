@@ -9,12 +9,12 @@ from tunemill.stages.declaration import ConflictError, Idle
 from tunemill.stages.training.keys.kernels import KernelName
 from tunemill.stages.training.keys.pose import PoseKeys
 from tunemill.stages.training.keys.rhythm import NOTHING_HELD_OUT
+from tunemill.stages.training.keys.rows import RowKeys
 from tunemill.stages.training.keys.samples import SampleKeys
 from tunemill.stages.training.keys.trainer_class import TrainerClassKeys
-from tunemill.stages.training.keys.training import TrainingKeys
 
 
-class SftConfig(SampleKeys, TrainingKeys, PoseKeys, TrainerClassKeys):
+class SftConfig(SampleKeys, RowKeys, PoseKeys, TrainerClassKeys):
     """Supervised fine-tuning, full or LoRA. Names and defaults are Axolotl's."""
 
     use_eaft: bool | None = Field(
@@ -44,16 +44,6 @@ class SftConfig(SampleKeys, TrainingKeys, PoseKeys, TrainerClassKeys):
                 f"use_eaft weighs the loss of each token, and {others[0]} computes another loss. Keep one",
                 "use_eaft",
                 key,
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_order(self) -> Self:
-        if self.group_by_length and self.curriculum_sampling:
-            raise ConflictError(
-                "group_by_length sorts rows by length, and curriculum_sampling keeps their order. Choose one",
-                "group_by_length",
-                "curriculum_sampling",
             )
         return self
 

@@ -72,7 +72,7 @@ def test_an_edit_of_a_module_two_folders_away_moves_who_names_it(copied, referen
     helper.parent.mkdir(parents=True)
     helper.write_text("def help():\n    return 1\n")
     unnamed = prints()
-    body = copied / "stages" / "evaluation" / "body.py"
+    body = copied / "stages" / "evaluation" / "answers" / "body.py"
     body.write_text(f"{body.read_text()}\n\n{reference}\n")
     assert moved(unnamed) == {"evaluation"}
     before = prints()

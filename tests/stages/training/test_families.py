@@ -11,8 +11,8 @@ from support.tiny_model import Heard, evaluation_data, packs_of, random_rows, tr
 from support.trained_families import FAMILIES, make_folder
 
 from tunemill.stages.artifacts import Adapter, BaseModel, Model, QuantizedBase, Tokenizer
-from tunemill.stages.evaluation.body import evaluate
-from tunemill.stages.evaluation.config import EvaluationConfig
+from tunemill.stages.evaluation.answers.body import evaluate
+from tunemill.stages.evaluation.answers.config import EvaluationConfig
 from tunemill.stages.models.base_model.body import base_model
 from tunemill.stages.models.base_model.config import BaseModelConfig
 from tunemill.stages.models.merged.body import merge

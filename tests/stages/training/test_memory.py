@@ -19,7 +19,8 @@ from tunemill.stages.training.machine_body import to_float8
 from tunemill.stages.training.memory_body import Offloading, advice, fitting_memory, halved
 from tunemill.stages.training.method import Method
 from tunemill.stages.training.order_body import Sequences
-from tunemill.stages.training.sft.body import check_model, collator_of, sft
+from tunemill.stages.training.sequences_body import check_rows, collator_of
+from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
 
 SETTINGS: dict[str, Any] = {"learning_rate": 1e-2, "max_steps": 3, "save_strategy": "no"}
@@ -154,7 +155,7 @@ def test_a_training_that_runs_out_of_memory_goes_on_with_smaller_batches(tmp_pat
             return of
 
         sequences = Sequences(data.rows, data.packs, 42)
-        method = Method(sequences, limited, partial(check_model, given, sequences, None, heard.report))
+        method = Method(sequences, limited, partial(check_rows, given, sequences, None, heard.report))
         loop_body.train(given, Model(base), method, out, heard.report)
         assert heard.summary["micro_batch_size"] == (2 if small else 4)
         found[small] = load_file(out.data / "model.safetensors")

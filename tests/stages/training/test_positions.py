@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, CodeGenConfig, GPT2Config, OPTCon
 
 from tunemill.stages.artifacts import EvaluationReport, Model
 from tunemill.stages.errors import UserError
-from tunemill.stages.evaluation.body import evaluate
-from tunemill.stages.evaluation.config import EvaluationConfig
+from tunemill.stages.evaluation.answers.body import evaluate
+from tunemill.stages.evaluation.answers.config import EvaluationConfig
 from tunemill.stages.models.positions_body import table_of_positions
 from tunemill.stages.training.orpo.body import orpo
 from tunemill.stages.training.orpo.config import OrpoConfig

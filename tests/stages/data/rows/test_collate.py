@@ -96,3 +96,12 @@ def test_a_sequence_longer_than_the_padding_is_our_mistake() -> None:
     row = (np.arange(9, dtype=np.int32), np.arange(9, dtype=np.int32))
     with pytest.raises(AssertionError, match="9 tokens does not fit in sequence_len 8"):
         Collator("packed", 8)([[row]])
+
+
+def test_a_label_of_its_own_token_stays_with_the_first_of_a_row_too(tmp_path: Path) -> None:
+    rows = [([5, 6, 7], [-100, 1, 0]), ([8, 9], [1, 0])]
+    data = training_data(tmp_path, rows, [[0, 1]])
+    (sequence,) = Sequences(data.rows, data.packs, seed=0)
+    assert Collator("packed", 6, own_labels=True)([sequence])["labels"].tolist() == [[-100, 1, 0, 1, 0, -100]]
+    apart = Collator("apart", None, own_labels=True)([sequence])
+    assert apart["labels"].tolist() == [[-100, 1, 0], [1, 0, -100]]

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from tunemill.stages.artifacts import Adapter, BaseModel, Model
 from tunemill.stages.errors import SettingError
-from tunemill.stages.evaluation.body import evaluate
-from tunemill.stages.evaluation.config import EvaluationConfig
+from tunemill.stages.evaluation.answers.body import evaluate
+from tunemill.stages.evaluation.answers.config import EvaluationConfig
 from tunemill.stages.models.dequantize_body import StoredBase
 from tunemill.stages.models.joined_experts_body import JoinedExperts
 from tunemill.stages.models.linear_experts_body import join_experts, split_experts

@@ -27,8 +27,8 @@ from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.looks import everything
 from tunemill.stages.artifacts import Adapter, BaseModel, Model
 from tunemill.stages.errors import SettingError, UserError
-from tunemill.stages.evaluation.body import evaluate
-from tunemill.stages.evaluation.config import EvaluationConfig
+from tunemill.stages.evaluation.answers.body import evaluate
+from tunemill.stages.evaluation.answers.config import EvaluationConfig
 from tunemill.stages.report import Report
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.stages.artifacts import Adapter, BaseModel, Model, QuantizedBase
-from tunemill.stages.evaluation.body import evaluate
-from tunemill.stages.evaluation.config import EvaluationConfig
+from tunemill.stages.evaluation.answers.body import evaluate
+from tunemill.stages.evaluation.answers.config import EvaluationConfig
 from tunemill.stages.models.loading_body import load_causal_lm
 from tunemill.stages.models.merged.body import merge
 from tunemill.stages.models.merged.config import MergedConfig

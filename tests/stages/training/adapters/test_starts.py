@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from tunemill.stages.artifacts import Adapter, BaseModel, Model
 from tunemill.stages.errors import SettingError
-from tunemill.stages.evaluation.body import _load
+from tunemill.stages.evaluation.answers.body import _load
 from tunemill.stages.models.probe_body import fixed_tokens, logits_of
 from tunemill.stages.report import Report
 from tunemill.stages.training.keys.factors import FILE

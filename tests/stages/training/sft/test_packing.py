@@ -27,8 +27,8 @@ from tunemill.stages.data.rows.collate_body import Collator
 from tunemill.stages.data.rows.isolation_body import rows_leak
 from tunemill.stages.data.rows.mapped import Rows
 from tunemill.stages.errors import SettingError
-from tunemill.stages.evaluation.body import evaluate
-from tunemill.stages.evaluation.config import EvaluationConfig
+from tunemill.stages.evaluation.answers.body import evaluate
+from tunemill.stages.evaluation.answers.config import EvaluationConfig
 from tunemill.stages.models import packed_loss_body
 from tunemill.stages.models.loss_body import row_losses
 from tunemill.stages.models.packed_loss_body import packed_row_losses

@@ -2,7 +2,7 @@
 
 from tunemill.stages.artifacts import Adapter, EvaluationData, EvaluationReport, Model
 from tunemill.stages.declaration import Input, Stage
-from tunemill.stages.evaluation.config import EvaluationConfig
+from tunemill.stages.evaluation.answers.config import EvaluationConfig
 
 EVALUATION = Stage(
     name="evaluation",
@@ -14,7 +14,7 @@ EVALUATION = Stage(
         "evaluation_data": Input(EvaluationData),
     },
     output=EvaluationReport,
-    body="tunemill.stages.evaluation.body:evaluate",
+    body="tunemill.stages.evaluation.answers.body:evaluate",
     kinds=("pytorch",),
     description="Held-out loss, perplexity and exact match of generated answers.",
     libraries=("transformers", "torch", "peft"),

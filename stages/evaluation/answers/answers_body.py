@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from tunemill.stages.evaluation.batching_body import Batching, left_padded
-from tunemill.stages.evaluation.questions import Question
+from tunemill.stages.evaluation.answers.batching_body import Batching, left_padded
+from tunemill.stages.evaluation.answers.questions import Question
 
 
 def answer(

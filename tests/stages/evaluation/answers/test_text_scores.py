@@ -14,8 +14,8 @@ from support.tiny_tokenizer import make_tokenizer
 from transformers import AutoTokenizer
 
 from tunemill.pipelines.graph.check_files import check_files
-from tunemill.stages.evaluation.config import EvaluationConfig
-from tunemill.stages.evaluation.questions import Question
+from tunemill.stages.evaluation.answers.config import EvaluationConfig
+from tunemill.stages.evaluation.answers.questions import Question
 
 INSTALLED = importlib.util.find_spec("sacrebleu") is not None
 needs_sacrebleu = pytest.mark.skipif(not INSTALLED, reason="sacrebleu is an extra")
@@ -80,7 +80,7 @@ def test_what_needs_the_hub_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_scores_by_hand(tmp_path: Path, name: str, reference: str, prediction: str, score: float) -> None:
-    from tunemill.stages.evaluation.text_scores_body import text_scores
+    from tunemill.stages.evaluation.answers.text_scores_body import text_scores
 
     words = AutoTokenizer.from_pretrained(make_tokenizer(tmp_path))
     end = words.encode("<|im_end|>")

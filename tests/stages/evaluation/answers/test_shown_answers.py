@@ -3,7 +3,7 @@
 import pytest
 
 from tunemill.pipelines.assets.metadata import markdown_table
-from tunemill.stages.evaluation.body import Prediction, _show_wrong
+from tunemill.stages.evaluation.answers.body import Prediction, _show_wrong
 from tunemill.stages.report import Report
 
 SYSTEM = "You are a helpful assistant. " * 40

@@ -13,11 +13,11 @@ from transformers import GenerationConfig
 from tunemill.stages.artifacts import Adapter, EvaluationData, Model
 from tunemill.stages.data.rows.mapped import Rows
 from tunemill.stages.errors import UserError
-from tunemill.stages.evaluation.answers_body import answer
-from tunemill.stages.evaluation.batching_body import Batching, batching_of
-from tunemill.stages.evaluation.comparison import is_right, reader_of, special_ids
-from tunemill.stages.evaluation.config import EvaluationConfig
-from tunemill.stages.evaluation.questions import Question, question_of
+from tunemill.stages.evaluation.answers.answers_body import answer
+from tunemill.stages.evaluation.answers.batching_body import Batching, batching_of
+from tunemill.stages.evaluation.answers.comparison import is_right, reader_of, special_ids
+from tunemill.stages.evaluation.answers.config import EvaluationConfig
+from tunemill.stages.evaluation.answers.questions import Question, question_of
 from tunemill.stages.models.finite import check_finite
 from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.loss_body import RowLoss, mean_loss, row_losses
@@ -100,7 +100,7 @@ def evaluate(
         metrics["exact_match"] = sum(p.exact_match is True for p in predictions) / len(questions)
     if questions and config.text_scores:
         # Its package is an extra.
-        from tunemill.stages.evaluation.text_scores_body import text_scores
+        from tunemill.stages.evaluation.answers.text_scores_body import text_scores
 
         metrics |= text_scores(config.text_scores, questions, answers, words)
     _write(metrics, predictions, out)
