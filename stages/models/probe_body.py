@@ -14,6 +14,12 @@ def fixed_tokens(vocabulary: int) -> Any:
 
 
 def logits_of(model: Any, ids: Any) -> Any:
-    """[B, L, V] float32 logits of token ids [B, L]."""
+    """[B, L, V] float32 logits of token ids [B, L]; of a model that scores sequences those of each beginning."""
     with torch.no_grad():
-        return model(input_ids=ids, use_cache=False).logits.float()
+        found = model(input_ids=ids, use_cache=False).logits.float()
+        if found.ndim == 3:
+            return found
+        lengths = range(1, ids.shape[1] + 1)
+        return torch.stack(
+            [model(input_ids=ids[:, :n], use_cache=False).logits.float() for n in lengths], dim=1
+        )

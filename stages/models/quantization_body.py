@@ -19,6 +19,7 @@ from torchao.quantization import (
 from torchao.quantization.qat import FakeQuantizedLinear, QATConfig
 
 from tunemill.stages.errors import SettingError, UserError
+from tunemill.stages.models.heads_body import output_modules
 from tunemill.stages.models.quantization import GROUPS, QatSettings, QuantizationSettings
 
 # NVFP4 has a scale for each 16 inputs, and torchao wants as many outputs at a time.
@@ -83,9 +84,9 @@ def quantized_linears(model: nn.Module, settings: QuantizationSettings) -> Itera
 
     Raises SettingError for one whose size does not fit the type.
     """
-    head, key = model.get_output_embeddings(), "qat" if isinstance(settings, QatSettings) else "quantization"
+    heads, key = output_modules(model), "qat" if isinstance(settings, QatSettings) else "quantization"
     for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear) or module is head:
+        if not isinstance(module, nn.Linear) or any(module is head for head in heads):
             continue
         outputs, inputs = module.weight.shape
         if settings.group is not None and inputs % settings.group:

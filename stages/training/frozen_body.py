@@ -10,6 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from tunemill.stages.errors import SettingError
+from tunemill.stages.models.heads_body import head_modules, output_modules
 from tunemill.stages.models.module_names import names_of_tensors
 from tunemill.stages.report import Report
 from tunemill.stages.training.keys.frozen import FrozenKeys, Unfrozen
@@ -32,11 +33,13 @@ def choose_trained(config: FrozenKeys, model: Any, seed: int, report: Report) ->
     if config.spectrum_top_fraction is not None:
         names = most_telling(model, config.spectrum_top_fraction)
         report.table("Trained modules (Spectrum)", ["module"], [(name,) for name in names])
-        ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+        ends = [model.get_input_embeddings(), *output_modules(model)]
         names += [name for name, module in model.named_modules() if any(module is end for end in ends)]
         patterns = [Unfrozen(f"^{re.escape(name)}.weight$") for name in names]
     if not patterns:
         return []
+    # A head that scores is what was asked for, and trained whatever else is.
+    patterns = [*patterns, *(Unfrozen(f"^{re.escape(name)}\\.") for name in head_modules(model))]
     kept = freeze_all_but(model, patterns)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     report.log(

@@ -13,7 +13,7 @@ from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.files import copy_tokenizer, forget_versions
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
-from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
+from tunemill.stages.models.loading_body import is_quantized, load_causal_lm, load_model
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
@@ -204,10 +204,10 @@ def train_once(
     start = start_of(config, out.checkpoints, schedule.total, report)
     use_code_of(base_model.path)
     plugins.begin()
-    model, stored_config = load_model(config, base_model, precision, plugins)
+    model, stored_config = build_model(config, base_model, precision, plugins)
     for doubt in config.doubts():
         report.log(doubt)
-    if balances_experts(plain_model(model)):
+    if config.head is None and balances_experts(plain_model(model)):
         keep_mask_for_balance(plain_model(model))
     keepers = choose_trained(config, model, config.seed, report)
     if config.looks_at_data:
@@ -293,13 +293,17 @@ def plain_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
-def load_model(
+def build_model(
     config: TrainingKeys, base_model: Model, precision: Precision, plugins: Plugins
 ) -> tuple[Any, dict[str, Any]]:
     """The model to train, and what its config says of caching: training switches that off."""
     attention = {"attn_implementation": config.attention} if config.attention else {}
     compute_type = precision.autocast or precision.weights
-    model = load_causal_lm(base_model.path, dtype=precision.weights, compute_type=compute_type, **attention)
+    settings = {"dtype": precision.weights, "compute_type": compute_type, **attention}
+    if config.head is None:
+        model = load_causal_lm(base_model.path, **settings)
+    else:
+        model = load_model(base_model.path, config.head, seed=config.seed, **settings)
     stored = {"use_cache": model.config.use_cache}
     if is_quantized(base_model.path):
         check_quantized(config, model)
@@ -375,6 +379,14 @@ def check_loss(
     """Count what the model adds to the loss; refuse one that would compute another loss than the one asked for."""
     assert trainer.model.config.use_cache is False, "with a cache, packed rows see each other"
     plain = plain_model(trainer.model)
+    if config.head is not None:
+        # Its loss is the method's, and transformers adds no balance of experts where there is no output head.
+        assert method.own_loss is not None, "what scores are for is the method's to say"
+        if balances_experts(plain):
+            report.log(
+                f"{type(plain).__name__} adds no balance of experts to the loss: only language models do"
+            )
+        return
     found = probe_loss(plain, trainer.model_accepts_loss_kwargs, precision.autocast)
     averages = method.own_loss is None and not found.divides_by_items
     if config.gradient_accumulation_steps > 1 and averages:

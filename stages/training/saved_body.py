@@ -6,7 +6,7 @@ import torch
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import UserError
-from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
+from tunemill.stages.models.loading_body import is_quantized, load_base_of, load_model
 from tunemill.stages.models.quantization_body import rounding_parts
 from tunemill.stages.models.rounded_body import with_adapter
 from tunemill.stages.report import Workspace
@@ -32,7 +32,11 @@ def prove_saved(
     weight = model.get_input_embeddings().weight
     folder = out.data if config.adapter is None else base_model.path
     try:
-        plain = load_causal_lm(folder, dtype=weight.dtype)
+        plain = (
+            load_model(folder, dtype=weight.dtype)
+            if config.adapter is None
+            else load_base_of(out.data, folder, dtype=weight.dtype)
+        )
         if not is_quantized(folder):
             plain = plain.to(weight.device)
         logits = probe(plain if config.adapter is None else with_adapter(plain, out.data))

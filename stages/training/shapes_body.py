@@ -9,10 +9,11 @@ from peft import LoraConfig, PeftConfig, get_peft_model
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM
+from transformers import AttentionInterface, AttentionMaskInterface
 
 from tunemill.kernels.functions.chunked_cross_entropy import chunked_cross_entropy
 from tunemill.stages.errors import UserError
+from tunemill.stages.models.heads_body import auto_class, check_head, head_modules, output_modules
 from tunemill.stages.models.quantization_body import round_in_forward
 from tunemill.stages.training.adapters.add_body import add_adapter
 from tunemill.stages.training.adapters.linearized_body import linearize_experts
@@ -37,7 +38,12 @@ def build_model(
         AttentionInterface.register(UNMASKED, unmasked_attention)
         AttentionMaskInterface.register(UNMASKED, no_mask)
     named = {"attn_implementation": attention} if attention else {}
-    model = AutoModelForCausalLM.from_config(model_config, dtype=precision.weights, **named)
+    if config.head is not None:
+        check_head(model_config, config.head)
+        model_config.num_labels = config.head.labels
+        # Which token fills a batch does not matter where tokens are no numbers.
+        model_config.pad_token_id = model_config.pad_token_id or 0
+    model = auto_class(config.head).from_config(model_config, dtype=precision.weights, **named)
     model.config.use_cache = False
     linearize_experts(config, model)
     if bits < 16:
@@ -80,7 +86,8 @@ def freeze(config: TrainingKeys, model: Any) -> None:
         for layer in layers_of(model, config.lisa_layers_attribute)[config.lisa_n_layers :]:
             layer.requires_grad_(False)
     elif config.unfrozen:
-        freeze_all_but(model, [Unfrozen(one.pattern) for one in config.unfrozen])
+        heads = [Unfrozen(f"^{name}\\.") for name in head_modules(model)]
+        freeze_all_but(model, [*(Unfrozen(one.pattern) for one in config.unfrozen), *heads])
 
 
 def place(model: nn.Module) -> None:
@@ -138,6 +145,9 @@ def losses_of(config: TrainingKeys, model: Any, shape: BatchShape) -> tuple[Any,
         batch["position_ids"] = torch.zeros(size, dtype=torch.long)
     if shape.padded:
         batch["attention_mask"] = torch.ones(size, dtype=torch.long)
+    if config.head is not None:
+        scores = model(input_ids=ids, attention_mask=batch.get("attention_mask"), use_cache=False).logits
+        return scores.float().sum(), None
     choice = config.kernel_choice
     source = choice.sources.get("linear_cross_entropy")
     if source == "chunked" or (source is not None and torch.cuda.is_available()):
@@ -172,10 +182,10 @@ def no_mask(*_positional: Any, **_settings: Any) -> None:
 
 def pack_linear(model: Any, bits: int, double: bool, compute_type: torch.dtype) -> None:
     """Put weights of so many bits into every linear layer but the head, as bitsandbytes holds them."""
-    head = model.get_output_embeddings()
+    heads = {id(module) for module in output_modules(model)}
     for module in model.modules():
         for name, child in module.named_children():
-            if type(child) is nn.Linear and child is not head:
+            if type(child) is nn.Linear and id(child) not in heads:
                 setattr(module, name, PackedLinear(child, bits, double, compute_type))
 
 

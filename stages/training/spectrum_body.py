@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from tunemill.stages.models.heads_body import output_modules
+
 # Of a normal distribution: the interquartile range in standard deviations.
 QUARTILES = 1.349
 
@@ -26,10 +28,10 @@ def most_telling(model: Any, share: float) -> list[str]:
 
     Kinds are names without the number of the layer; the output head is of none.
     """
-    head = model.get_output_embeddings()
+    heads = output_modules(model)
     kinds: dict[str, list[tuple[float, str]]] = {}
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and module is not head:
+        if isinstance(module, torch.nn.Linear) and not any(module is head for head in heads):
             kind = re.sub(r"\.\d+\.", ".", name)
             kinds.setdefault(kind, []).append((signal_to_noise(module.weight), name))
     chosen = []

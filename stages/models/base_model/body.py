@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from tunemill.stages.artifacts import FetchedModel, Model, Tokenizer
 from tunemill.stages.errors import SettingError, SourceError
@@ -34,6 +34,8 @@ from tunemill.stages.models.files import (
     model_files,
 )
 from tunemill.stages.models.generation_body import check_generation, keep_generation, set_generation_aside
+from tunemill.stages.models.heads import head_of_config
+from tunemill.stages.models.heads_body import auto_class
 from tunemill.stages.models.loading_body import is_quantized
 from tunemill.stages.models.own_code import KEY as CODE_KEY
 from tunemill.stages.models.own_code import code_files, digest_of
@@ -230,13 +232,14 @@ def _write_changed(
     words: Any,
     report: Report,
 ) -> None:
+    head = head_of_config({"architectures": model_config.architectures})
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
         model = (
-            _draw(model_config, words.eos_token_id)
+            _draw(auto_class(head), model_config, words.eos_token_id)
             if config.reinit_weights
-            else AutoModelForCausalLM.from_pretrained(folder, config=model_config, dtype="auto")
+            else auto_class(head).from_pretrained(folder, config=model_config, dtype="auto")
         )
         if rows != model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(rows, mean_resizing=config.mean_resizing_embeddings)
@@ -266,13 +269,13 @@ def _fill(asked: list[int] | None, model: Any, words: Any, report: Report) -> No
     report.summary(filled_embedding_rows=len(filled.embedding), filled_head_rows=len(filled.head))
 
 
-def _draw(model_config: Any, eos: int | None) -> Any:
+def _draw(kind: Any, model_config: Any, eos: int | None) -> Any:
     """New weights; transformers draws the row of the padding as zeros, and EOS is more than that."""
     text = model_config.get_text_config()
     padding = text.pad_token_id
     if padding is not None and padding == eos:
         text.pad_token_id = None
-    model = AutoModelForCausalLM.from_config(model_config, dtype=model_config.dtype or torch.float32)
+    model = kind.from_config(model_config, dtype=model_config.dtype or torch.float32)
     text.pad_token_id = model.config.get_text_config().pad_token_id = padding
     return model
 

@@ -14,7 +14,7 @@ from tunemill.stages.models.files import forget_versions, weight_files
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
 from tunemill.stages.models.joined_experts_body import JoinedExperts
 from tunemill.stages.models.linear_experts_body import join_experts
-from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
+from tunemill.stages.models.loading_body import is_quantized, load_base_of, load_model
 from tunemill.stages.models.weights import sort_header, tensors_of_model
 
 
@@ -24,7 +24,7 @@ def merge_loaded(base: Path, frozen: StoredBase | None, adapter: Path, target: P
     Returns how many of the base's tensors came out different, and how many the adapter has. Raises UserError where
     one of these has no place in the model.
     """
-    model = load_causal_lm(base, dtype="auto", device_map={"": "cpu"})
+    model = load_base_of(adapter, base, dtype="auto", device_map={"": "cpu"})
     if is_quantized(base):
         model = model.dequantize()
     types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
@@ -72,7 +72,7 @@ def _take_quantized(model: Any, frozen: StoredBase) -> None:
     weights = model.state_dict()
     if frozen.experts:
         # In the files each expert is a tensor of its own, in the model they are one.
-        stored = load_causal_lm(frozen.folder, dtype=torch.float32, device_map={"": "cpu"}).state_dict()
+        stored = load_model(frozen.folder, dtype=torch.float32, device_map={"": "cpu"}).state_dict()
         for name, tensor in weights.items():
             if tensor.ndim == 3 and name in stored:
                 tensor.copy_(stored[name])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
+from tunemill.stages.models.loading_body import is_quantized, load_base_of, load_model
 from tunemill.stages.models.probe_body import fixed_tokens, logits_of
 from tunemill.stages.models.rounded_body import with_adapter
 from tunemill.stages.models.weights import tensors_of_model
@@ -64,14 +64,15 @@ def _ids(folder: Path) -> Any:
     return fixed_tokens(AutoConfig.from_pretrained(folder).get_text_config().vocab_size)
 
 
-def _plain(folder: Path) -> Any:
-    model = load_causal_lm(folder, dtype=torch.float32, device_map=CPU)
+def _plain(folder: Path, adapter: Path | None = None) -> Any:
+    settings = {"dtype": torch.float32, "device_map": CPU}
+    model = load_model(folder, **settings) if adapter is None else load_base_of(adapter, folder, **settings)
     return (model.dequantize(dtype=torch.float32) if is_quantized(folder) else model).eval()
 
 
 def _with_adapter(folder: Path, adapter: Path) -> tuple[Any, Any]:
     """Logits of a base without and with the adapter."""
-    plain, ids = _plain(folder), _ids(folder)
+    plain, ids = _plain(folder, adapter), _ids(folder)
     before = logits_of(plain, ids)
     both = with_adapter(plain, adapter).float()
     return before, logits_of(both.eval(), ids)

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, TorchAoConfig
+from transformers import AutoConfig, TorchAoConfig
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.files import copy_tokenizer, forget_versions, weight_files
 from tunemill.stages.models.finite import check_finite
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
+from tunemill.stages.models.heads_body import auto_class, head_modules, head_of_folder
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.probe_body import fixed_tokens, logits_of
 from tunemill.stages.models.quantization import QuantizationSettings
@@ -53,15 +54,17 @@ def quantize(config: QuantizedConfig, model: Model, out: Workspace, report: Repo
     use_code_of(model.path)
     if hasattr(AutoConfig.from_pretrained(model.path), "quantization_config"):
         raise UserError("quantization: the model is quantized already. Start from one in full precision.")
-    plain = AutoModelForCausalLM.from_pretrained(model.path, dtype="auto").eval()
+    kind = auto_class(head_of_folder(model.path))
+    plain = kind.from_pretrained(model.path, dtype="auto").eval()
     expected = _expected(plain, model.path, settings, trained=trained)
     ids = fixed_tokens(plain.config.get_text_config().vocab_size)
     before = logits_of(plain, ids)
     check_finite("quantization", "the largest logit of the model", float(before.abs().max()), plain.dtype)
     foreseen = _foreseen(plain, settings, ids) if trained else None
+    scoring = head_modules(plain)
     del plain
-    asked = TorchAoConfig(storing_settings(settings, trained=trained))
-    quantized = AutoModelForCausalLM.from_pretrained(model.path, dtype="auto", quantization_config=asked)
+    asked = TorchAoConfig(storing_settings(settings, trained=trained), modules_to_not_convert=scoring or None)
+    quantized = kind.from_pretrained(model.path, dtype="auto", quantization_config=asked)
     set_generation_aside(quantized)
     quantized.save_pretrained(out.data)
     forget_versions(out.data)
@@ -72,7 +75,7 @@ def quantize(config: QuantizedConfig, model: Model, out: Workspace, report: Repo
     copy_tokenizer(model.path, out.data)
     check_same_tokenizer(model.path, out.data)
     size = _check_stored(out.data, expected)
-    after = logits_of(AutoModelForCausalLM.from_pretrained(out.data).eval(), ids)
+    after = logits_of(kind.from_pretrained(out.data).eval(), ids)
     trained_for = {} if foreseen is None else {"max_abs_difference_to_training": _difference(after, foreseen)}
     allowed = FORESEEN_OF_FLOATS if settings.needs else FORESEEN
     for difference in trained_for.values():

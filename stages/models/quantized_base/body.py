@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
 from tunemill.stages.artifacts import BaseModel
@@ -14,6 +14,7 @@ from tunemill.stages.models.dequantize_body import StoredBase
 from tunemill.stages.models.experts_body import BLOCK, round_experts
 from tunemill.stages.models.files import copy_file, copy_tokenizer, forget_versions, model_files, weight_files
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
+from tunemill.stages.models.heads_body import auto_class, head_of_folder, output_modules
 from tunemill.stages.models.joined_experts_body import JoinedExperts
 from tunemill.stages.models.linear_experts_body import joined_experts
 from tunemill.stages.models.loading_body import is_quantized, quantization_of
@@ -40,7 +41,7 @@ def quantize_base(config: QuantizedBaseConfig, base_model: BaseModel, out: Works
         return
     skipped = _skipped(config, base_model.path, report)
     settings = _settings(config, skipped)
-    model = AutoModelForCausalLM.from_pretrained(
+    model = auto_class(head_of_folder(base_model.path)).from_pretrained(
         base_model.path, dtype="auto", quantization_config=settings, device_map={"": "cpu"}
     )
     if joined_experts(model):
@@ -133,8 +134,8 @@ def _skipped(config: QuantizedBaseConfig, folder: Path, report: Report) -> list[
             f"llm_int8_skip_modules: {', '.join(unknown)}: no linear module of this model. It has "
             f"{', '.join(sorted({name.rpartition('.')[2] for name in linear}))}."
         )
-    head = model.get_output_embeddings()
-    kept = {name for name, module in model.named_modules() if module is head}
+    heads = output_modules(model)
+    kept = {name for name, module in model.named_modules() if any(module is head for head in heads)}
     kept |= {name for name in linear if any(leads_to(one, name) for one in asked)}
     left = {name: inputs for name, inputs in linear.items() if name not in kept}
     uneven = {name: inputs for name, inputs in left.items() if inputs % BLOCK and not config.load_in_8bit}

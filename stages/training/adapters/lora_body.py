@@ -13,6 +13,8 @@ from peft.tuners.lora import LoraLayer
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.adapter_body import load_adapter, write_adapter
 from tunemill.stages.models.adapter_folder import stored_settings
+from tunemill.stages.models.heads import LANGUAGE_TASK
+from tunemill.stages.models.heads_body import head_modules, output_modules
 from tunemill.stages.models.module_names import leads_to
 from tunemill.stages.models.rounded_body import mark_rounded, rounding_of
 from tunemill.stages.training.adapters.linearized_body import in_names_of
@@ -42,7 +44,7 @@ def add_adapter(config: AdapterKeys, model: Any, seed: int) -> Any:
         config = in_names_of(model, config)
     _check_layers(config, model)
     lora = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=LANGUAGE_TASK if config.head is None else config.head.task,
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
@@ -140,19 +142,30 @@ def _targets(config: AdapterKeys, model: Any) -> list[str] | str:
             raise SettingError(
                 f"lora_target_modules: the regular expression {wanted} matches no whole module name."
             )
+        _check_no_head([name for name in modules if re.fullmatch(wanted, name)], model)
         return wanted
     names = [] if isinstance(wanted, str) else wanted
     _check_names("lora_target_modules", names, modules)
+    _check_no_head(names, model)
     layers = config.peft_layers_to_transform
     if not config.takes_every_linear:
         return _in_layers(config, names, modules)
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     odd = {name for name in linear if not is_linear(model.get_submodule(name))}
-    if not names and layers is None and not odd:
+    if not names and layers is None and not odd and config.head is None:
         return ALL_LINEAR
-    head = model.get_output_embeddings()
-    linear = [name for name in linear if name not in odd and model.get_submodule(name) is not head]
+    heads = {id(module) for module in output_modules(model)}
+    linear = [name for name in linear if name not in odd and id(model.get_submodule(name)) not in heads]
     return _in_layers(config, sorted({*linear, *names}), modules)
+
+
+def _check_no_head(names: Sequence[str], model: Any) -> None:
+    """A head that scores is trained whole."""
+    heads = [name for name in head_modules(model) if any(leads_to(one, name) for one in names)]
+    if heads:
+        raise SettingError(
+            f"lora_target_modules: {heads[0]}: the head of this model is new and trained whole. Take it out."
+        )
 
 
 def is_linear(module: torch.nn.Linear) -> bool:
@@ -183,7 +196,9 @@ def _saved_modules(config: AdapterKeys, model: Any) -> list[str] | None:
     if config.lora_modules_to_save:
         modules = [name for name, _ in model.named_modules() if name]
         _check_names("lora_modules_to_save", config.lora_modules_to_save, modules)
-    return config.lora_modules_to_save
+    if config.head is None:
+        return config.lora_modules_to_save
+    return [*(config.lora_modules_to_save or []), *head_modules(model)]
 
 
 def _check_names(key: str, wanted: list[str], modules: list[str]) -> None:
@@ -225,6 +240,12 @@ def save_adapter(model: Any, folder: Path) -> None:
         lora.target_modules = sorted(lora.target_modules)
     # The name of a parameter that PEFT would look for among an empty set of them.
     lora.target_parameters = sorted(lora.target_parameters) if lora.target_parameters else None
+    if lora.task_type != LANGUAGE_TASK and lora.modules_to_save is not None:
+        # PEFT adds names that heads which score have in other families.
+        there = [name for name, _ in model.get_base_model().named_modules()]
+        lora.modules_to_save = {
+            one for one in lora.modules_to_save if any(leads_to(one, name) for name in there)
+        }
     if lora.modules_to_save is not None:
         lora.modules_to_save = sorted(lora.modules_to_save)
     write_adapter(weights, lora, folder)

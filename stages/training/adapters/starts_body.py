@@ -9,7 +9,7 @@ from peft import get_peft_model_state_dict
 from peft.tuners.lora.layer import ParamWrapper
 
 from tunemill.stages.errors import SettingError, UserError
-from tunemill.stages.models.loading_body import load_causal_lm
+from tunemill.stages.models.loading_body import load_base_of
 from tunemill.stages.models.module_names import names_of_tensors
 from tunemill.stages.models.probe_body import fixed_tokens, logits_of
 from tunemill.stages.models.rounded_body import with_adapter
@@ -104,7 +104,7 @@ def prove_start(model: Any, base: Path, adapter: Path) -> float:
     """
     cause = "relora" if model.folded else "peft_init_lora_weights"
     weight = model.get_input_embeddings().weight
-    plain = load_causal_lm(base, dtype=weight.dtype).to(weight.device)
+    plain = load_base_of(adapter, base, dtype=weight.dtype).to(weight.device)
     # Products with weights in 8 bits round their inputs to 8 bits, which is what bfloat16 has.
     in_8_bits = any(parameter.dtype == torch.int8 for parameter in plain.parameters())
     dtype = torch.bfloat16 if in_8_bits else weight.dtype

@@ -1,15 +1,16 @@
 """The keys of an adapter: which kind, where, how large."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tunemill.stages.artifacts import Adapter
 from tunemill.stages.declaration import ConflictError, Fault, GraphMark, Idle, ModelSource, Runtime
 from tunemill.stages.models.adapter_folder import fault_of_adapter, stored_settings
+from tunemill.stages.models.heads import Head, kind_of_adapter
 from tunemill.stages.models.prompts import LLAMA_ADAPTER
 from tunemill.stages.training.adapters.stored import DECIDED, OF_NEW_ONES, disagreement, names_another_base
 from tunemill.stages.training.keys.lora import LoraKeys
@@ -84,6 +85,20 @@ class AdapterKeys(LoraKeys, PromptKeys):
                     "of module names"
                 ) from None
         return value
+
+    @property
+    def head(self) -> Head | None:
+        """What the method trains in place of the output head of a language model; None where it trains that one."""
+        return None
+
+    @model_validator(mode="after")
+    def _check_head(self) -> Self:
+        if self.head is not None and self.adapter == LLAMA_ADAPTER:
+            raise ConflictError(
+                f"adapter: llama-adapter has prompts of language models, and {self.head} is trained. Use lora",
+                "adapter",
+            )
+        return self
 
     @property
     def has_factors(self) -> bool:
@@ -236,11 +251,25 @@ class AdapterKeys(LoraKeys, PromptKeys):
         if reason := fault_of_adapter(folder):
             yield Fault("lora_model_dir", reason)
             return
+        if reason := self._fault_of_head(stored_settings(folder) or {}):
+            yield Fault("lora_model_dir", f"{folder}: {reason}")
+            return
         for key in (*DECIDED, *OF_NEW_ONES):
             if self.is_set(key) and (
                 reason := disagreement(key, getattr(self, key), stored_settings(folder) or {})
             ):
                 yield Fault(key, reason)
+
+    def _fault_of_head(self, stored: Mapping[str, Any]) -> str | None:
+        """Why the head that a stored adapter was trained with is not the one to train on."""
+        kind, wanted = kind_of_adapter(stored), None if self.head is None else self.head.kind
+        if kind == wanted:
+            return None
+        whose = "a language model" if kind is None else f"a model that scores each {kind}"
+        return (
+            f"an adapter of {whose}, and {self.head or 'a language model'} is trained. Name another, or merge it into "
+            f"its base and start from that"
+        )
 
     @property
     def takes_every_linear(self) -> bool:
