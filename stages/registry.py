@@ -22,12 +22,14 @@ from tunemill.stages.models.quantized_base.stage import QUANTIZED_BASE
 from tunemill.stages.training.dpo.stage import DPO
 from tunemill.stages.training.orpo.stage import ORPO
 from tunemill.stages.training.reference_logprobs.stage import REFERENCE_LOGPROBS
+from tunemill.stages.training.reward.stage import REWARD
 from tunemill.stages.training.sft.stage import SFT
 
 METHODS: dict[str, Stage] = {
     "sft": SFT,
     "orpo": ORPO,
     "dpo": DPO,
+    "reward": REWARD,
 }
 
 # What scores the models of a method on held-out rows; those of another method are not evaluated.

@@ -3,7 +3,7 @@
 from tunemill.stages.artifacts import Adapter, Model, PreferenceData, ReferenceLogProbs
 from tunemill.stages.declaration import Input, Stage
 from tunemill.stages.training.checkpoints import newest_complete
-from tunemill.stages.training.keys.pairs import PairKeys
+from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.method import LIBRARIES, MONITORS
 
 # What a method reads that compares the model with the one that training starts from.
@@ -14,7 +14,7 @@ REFERENCE = {
 
 
 def pairs_stage(
-    body: str, config: type[PairKeys], description: str, version: int = 1, has_reference: bool = False
+    body: str, config: type[TrainingKeys], description: str, version: int = 1, has_reference: bool = False
 ) -> Stage:
     """The stage that has the name of its body, which is `module:function`."""
     return Stage(

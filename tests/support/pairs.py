@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import pyarrow as pa
 
@@ -34,3 +35,37 @@ def echoes(letters: str = LETTERS) -> list[Texts]:
         (f"<|im_start|>user\nsay {letter}<|im_end|>\n<|im_start|>assistant\n", f"{letter}{letter}", "never")
         for letter in letters
     ]
+
+
+Ids = tuple[list[int], list[int]]
+
+
+def reward_data(folder: Path, pairs: Sequence[Ids], held_out: Sequence[Ids] = ()) -> PreferenceData:
+    """(chosen, rejected) token ids as `rows.arrow`; those that are held out beside them, if there are any."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = pa.list_(pa.int32())
+    for name, rows in (("rows", pairs), ("held_out", held_out)):
+        if rows or name == "rows":
+            sides = {
+                "chosen_ids": [chosen for chosen, _ in rows],
+                "rejected_ids": [other for _, other in rows],
+            }
+            table = pa.table({side: pa.array(ids, kind) for side, ids in sides.items()})
+            with (
+                pa.OSFile(str(folder / f"{name}.arrow"), "wb") as file,
+                pa.ipc.new_file(file, table.schema) as out,
+            ):
+                out.write_table(table, max_chunksize=max(1, (len(rows) + 1) // 2))
+    return PreferenceData(folder)
+
+
+def thanked(count: int, seed: int = 0) -> list[Ids]:
+    """Pairs of conversations of unequal lengths: of the better one the middle token is 5, of the other one 6."""
+    random = Random(seed)
+    pairs = []
+    for _ in range(count):
+        sides = [[random.randrange(10, 400) for _ in range(random.randrange(3, 9))] for _ in range(2)]
+        for ids, told in zip(sides, (5, 6), strict=True):
+            ids.insert(len(ids) // 2, told)
+        pairs.append((sides[0], sides[1]))
+    return pairs

@@ -456,6 +456,11 @@ DPO: dict[str, list[Case]] = {
     ],
 }
 
+REWARD: dict[str, list[Case]] = {
+    "center_rewards_coefficient": [Case((0.0, 0.5), see.weights, SGD, method="reward")],
+    "num_labels": [Case((1, 2), see.refusal, method="reward")],
+}
+
 
 GROUPS = (
     DPO,
@@ -475,6 +480,7 @@ GROUPS = (
     SEQUENCES,
     EAFT,
     ORPO,
+    REWARD,
 )
 
 CASES: list[tuple[str, Case]] = [

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from support.pairs import reward_data, thanked
 from support.preference_rows import write_pairs
 from support.tiny_model import (
     Heard,
@@ -68,6 +69,10 @@ MAKERS: dict[type[Artifact], Callable[[Path], Artifact]] = {
     EvaluationData: lambda folder: evaluation_data(folder, random_rows(3, seed=9)),
     PreferenceData: lambda folder: PreferenceData(write_pairs(folder, PAIRS).path),
     ReferenceLogProbs: lambda folder: some_log_p(folder),
+}
+# What a method is given that reads other rows of the type.
+OF_METHOD: dict[str, dict[type[Artifact], Callable[[Path], Artifact]]] = {
+    "reward": {PreferenceData: lambda folder: reward_data(folder, thanked(4))},
 }
 
 
@@ -134,14 +139,15 @@ class Trainings:
         config = self._bases["eager llama"] / "config.json"
         preferring = json.loads(config.read_text()) | {"attn_implementation": "eager"}
         config.write_text(json.dumps(preferring))
-        self._inputs = {
-            method: {
-                name: None if given.artifact is Adapter else MAKERS[given.artifact](folder / method / name)
-                for name, given in stage.inputs.items()
-                # A stored adapter is optional.
-                if given.artifact in MAKERS
-            }
-            for method, stage in METHODS.items()
+        self._inputs = {method: self._made_for(method) for method in METHODS}
+
+    def _made_for(self, method: str) -> dict[str, Artifact | None]:
+        makers = MAKERS | OF_METHOD.get(method, {})
+        return {
+            name: None if given.artifact is Adapter else makers[given.artifact](self._folder / method / name)
+            for name, given in METHODS[method].inputs.items()
+            # A stored adapter is optional.
+            if given.artifact in makers
         }
 
     def read(self, method: str, settings: Settings) -> Seen:
@@ -185,7 +191,8 @@ def watched(seen: Seen, on_gpu: bool) -> Iterator[None]:
 
     def noting_load(kind: Any, *args: Any, **given: Any) -> Any:
         model = load(kind, *args, **given)
-        seen.loaded = model.dtype
+        # With what it has to tell of loading it is a pair.
+        seen.loaded = (model[0] if isinstance(model, tuple) else model).dtype
         return model
 
     def noting_make(self: Any, **given: Any) -> None:
