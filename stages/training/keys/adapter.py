@@ -93,10 +93,12 @@ class AdapterKeys(LoraKeys, PromptKeys):
 
     @model_validator(mode="after")
     def _check_head(self) -> Self:
-        if self.head is not None and self.adapter == LLAMA_ADAPTER:
+        key = "adapter" if self.adapter == LLAMA_ADAPTER else "peft_adapter"
+        if self.head is not None and (key == "adapter" or self.peft_adapter is not None):
             raise ConflictError(
-                f"adapter: llama-adapter has prompts of language models, and {self.head} is trained. Use lora",
-                "adapter",
+                f"{key}: prompts of llama-adapter are those of language models, and {self.head} is trained. Use "
+                f"adapter: lora",
+                key,
             )
         return self
 
