@@ -24,9 +24,11 @@ from tunemill.stages.training.orpo.stage import ORPO
 from tunemill.stages.training.reference_logprobs.stage import REFERENCE_LOGPROBS
 from tunemill.stages.training.reward.stage import REWARD
 from tunemill.stages.training.sft.stage import SFT
+from tunemill.stages.training.simpo.stage import SIMPO
 
 METHODS: dict[str, Stage] = {
     "sft": SFT,
+    "simpo": SIMPO,
     "orpo": ORPO,
     "dpo": DPO,
     "reward": REWARD,

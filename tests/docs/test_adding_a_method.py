@@ -13,30 +13,30 @@ UNREAD = dict.fromkeys(("sample_packing", "eval_max_new_tokens", "test_datasets"
 
 
 def test_the_page_runs_what_a_method_may_break(copy):
-    copy.check_page()
+    copy.check_page(longest=94)
 
 
 def test_it_trains_and_a_key_of_its_own_trains_again(copy, tmp_path):
     datasets = [{"path": "data/pairs.jsonl", "type": "chat_template.default"}]
     project = make_project(
-        tmp_path / "it", **UNREAD, rl="simpo", datasets=datasets, val_set_size=2, eval_steps=2
+        tmp_path / "it", **UNREAD, rl="slic", datasets=datasets, val_set_size=2, eval_steps=2
     )
     (project.folder / "data" / "pairs.jsonl").write_text("".join(map(pair, "abcdefghij")))
-    notes, first, planned = copy.tunemill(project, "check", "run", "plan --rl_beta=0.2")
+    notes, first, planned = copy.tunemill(project, "check", "run", "plan --pipeline.slic_delta=2")
     assert notes == []
-    assert first["nodes"]["trained"]["stage"] == "simpo"
+    assert first["nodes"]["trained"]["stage"] == "slic"
     metrics = first["nodes"]["trained"]["metrics"]
-    assert metrics["steps"] == 4 and metrics["last_eval_loss"] > 0
+    assert metrics["steps"] == 4 and metrics["last_eval_loss"] >= 0 > metrics["last_eval_logps/chosen"]
     assert 0 <= metrics["last_eval_rewards/accuracies"] <= 1
     assert {name: node["reasons"] for name, node in planned["nodes"].items() if node["state"] == "run"} == {
-        "trained": ["rl_beta 0.1 -> 0.2"]
+        "trained": ["slic_delta 1.0 -> 2.0"]
     }
 
 
 def test_a_key_of_another_method_is_refused(copy, tmp_path):
     datasets = [{"path": "data/pairs.jsonl", "type": "chat_template.default"}]
-    project = make_project(tmp_path / "it", **UNREAD, rl="simpo", datasets=datasets, orpo_alpha=0.2)
-    assert "is read by orpo; this pipeline trains simpo" in copy.refused(project)
+    project = make_project(tmp_path / "it", **UNREAD, rl="slic", datasets=datasets, orpo_alpha=0.2)
+    assert "is read by orpo; this pipeline trains slic" in copy.refused(project)
 
 
 def pair(letter):

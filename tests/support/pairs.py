@@ -1,10 +1,13 @@
-"""Preference data as the data stages write it: texts, in training order."""
+"""Preference data as the data stages write it: texts, in training order. And batches of it, and a model, by hand."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
+import torch
 
 from tunemill.stages.artifacts import PreferenceData
 
@@ -69,3 +72,43 @@ def thanked(count: int, seed: int = 0) -> list[Ids]:
             ids.insert(len(ids) // 2, told)
         pairs.append((sides[0], sides[1]))
     return pairs
+
+
+def halves(count: int, seed: int) -> list[Texts]:
+    """Random pairs that show a preference: letters from the first half of the alphabet before those from the second.
+
+    A model that knows nothing of it prefers about half of them.
+    """
+    random = Random(seed)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+
+    def some(among: str) -> str:
+        return "".join(random.choices(among, k=6))
+
+    return [
+        (
+            f"<|im_start|>user\n{some(letters)}<|im_end|>\n<|im_start|>assistant\n",
+            some(letters[:13]),
+            some(letters[13:]),
+        )
+        for _ in range(count)
+    ]
+
+
+class Says(torch.nn.Module):
+    """A model that says the same whatever it is asked: logits of [2B, L, V]."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(logits)
+
+    def forward(self, **_inputs: object) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.logits)
+
+
+def batch_of(
+    ids: list[list[int]], labels: list[list[int]], mask: list[list[int]] | None = None
+) -> dict[str, Any]:
+    """A batch of pairs as `collate_pairs` makes it: the chosen sequences, then the rejected ones."""
+    named = {"input_ids": ids, "labels": labels, "attention_mask": mask or [[1] * len(row) for row in ids]}
+    return {name: torch.tensor(rows) for name, rows in named.items()}

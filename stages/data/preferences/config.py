@@ -29,7 +29,6 @@ from tunemill.stages.declaration import (
 )
 
 Method = Literal["dpo", "ipo", "simpo", "orpo", "kto", "grpo", "gdpo", "ebft"]
-PAIR_METHODS = ("dpo", "ipo", "simpo", "orpo")
 
 # Keys that only some formats read.
 FORMAT_KEYS = (

@@ -29,6 +29,8 @@ from tunemill.stages.training.orpo.body import orpo
 from tunemill.stages.training.orpo.config import OrpoConfig
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
+from tunemill.stages.training.simpo.body import simpo
+from tunemill.stages.training.simpo.config import SimpoConfig
 
 STEPS = 20
 CASES: dict[str, dict[str, Any]] = {
@@ -43,6 +45,11 @@ CASES: dict[str, dict[str, Any]] = {
         "adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "lora_target_linear": True,
         "micro_batch_size": 1, "gradient_accumulation_steps": 2, "num_epochs": 5, "save_steps": 3,
     },
+    "simpo": {
+        "adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "lora_target_linear": True,
+        "micro_batch_size": 1, "gradient_accumulation_steps": 2, "num_epochs": 5, "save_steps": 3,
+    },
+    "simpo-full": {"micro_batch_size": 2, "num_epochs": 5, "save_steps": 3, "weight_decay": 0.1},
     # 8 rows, 2 a step: 4 steps an epoch. Checkpoints after 3, 6, 9, ...; held-out rows decide when it stops.
     "early": {
         "micro_batch_size": 2, "num_epochs": 5, "save_steps": 3, "eval_steps": 1, "lr_scheduler": "constant",
@@ -53,6 +60,13 @@ CASES: dict[str, dict[str, Any]] = {
         "weight_decay": 0.1, "group_by_length": True,
     },
 }  # fmt: skip
+
+# Case -> body and config, of those that learn from pairs.
+ON_PAIRS: dict[str, tuple[Any, Any]] = {
+    "orpo": (orpo, OrpoConfig),
+    "simpo": (simpo, SimpoConfig),
+    "simpo-full": (simpo, SimpoConfig),
+}
 
 
 def run(case: str, folder: Path, report: Report) -> Path:
@@ -67,9 +81,10 @@ def run(case: str, folder: Path, report: Report) -> Path:
         evaluation_data(folder.parent / "held-out", random_rows(6, seed=1)) if case == "early" else None
     )
     given = {"base_model": Model(base), "evaluation_data": held_out, "out": out, "report": report}
-    if case == "orpo":
-        pairs = preference_data(folder.parent / "orpo-data", echoes()[:8])
-        orpo(OrpoConfig(**settings), training_data=pairs, **given)
+    if case in ON_PAIRS:
+        body, config = ON_PAIRS[case]
+        pairs = preference_data(folder.parent / f"{case}-data", echoes()[:8])
+        body(config(**settings), training_data=pairs, **given)
     else:
         packs = packs_of(20, 3) if case == "lora" else None
         data = training_data(folder.parent / f"{case}-data", random_rows(8 if case == "early" else 20), packs)

@@ -80,6 +80,13 @@ def test_killed_at_a_random_step_orpo(killed_run: ModuleType, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("step", [4, 7], ids=["first epoch", "second epoch"])
+@pytest.mark.parametrize("case", ["simpo", "simpo-full"])
+def test_killed_on_pairs(killed_run: ModuleType, tmp_path: Path, case: str, step: int) -> None:
+    compare(killed_run, case, tmp_path, f"step-{step}", resumes_from=step - 1)
+
+
+@pytest.mark.slow
 def test_killed_between_an_evaluation_and_its_checkpoint_beside_early_stopping(
     killed_run: ModuleType, tmp_path: Path
 ) -> None:

@@ -438,6 +438,18 @@ EAFT: dict[str, list[Case]] = {
     "eaft_k": [Case((1, 2, 20), see.weights, {**SGD, "use_eaft": True})],
 }
 
+SIMPO: dict[str, list[Case]] = {
+    "rl_beta": [
+        Case((0.1, 2.0), see.weights, SGD, method="simpo"),
+        Case((0.1, 2.0), see.reported("rewards/margins"), {"max_steps": 1}, method="simpo"),
+    ],
+    "simpo_gamma": [Case((0.0, 0.5, 2.0), see.weights, SGD, method="simpo")],
+    "cpo_alpha": [
+        Case((0.0, 1.0), see.weights, SGD, method="simpo"),
+        Case((0.0, 0.5, 1.0), see.reported("loss"), {"max_steps": 1}, method="simpo"),
+    ],
+}
+
 ORPO: dict[str, list[Case]] = {
     "orpo_alpha": [
         Case((0.1, 0.5), see.weights, SGD, method="orpo"),
@@ -461,7 +473,6 @@ REWARD: dict[str, list[Case]] = {
     "num_labels": [Case((1, 2), see.refusal, method="reward")],
 }
 
-
 GROUPS = (
     DPO,
     FROZEN,
@@ -479,6 +490,7 @@ GROUPS = (
     RHYTHM,
     SEQUENCES,
     EAFT,
+    SIMPO,
     ORPO,
     REWARD,
 )

@@ -1,34 +1,16 @@
 """The loss of ORPO against values derived by hand, against float64, and at the ends of what a probability may be."""
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from support.pairs import Says, batch_of
 
 from tunemill.stages.models.answers_body import answer_log_p
 from tunemill.stages.training.orpo.body import counts_of, loss_of
 from tunemill.stages.training.orpo.config import OrpoConfig
 from tunemill.stages.training.orpo.loss import log_odds
-
-
-class Says(torch.nn.Module):
-    """A model that says the same whatever it is asked."""
-
-    def __init__(self, logits: torch.Tensor) -> None:
-        super().__init__()
-        self.logits = torch.nn.Parameter(logits)
-
-    def forward(self, **_inputs: object) -> SimpleNamespace:
-        return SimpleNamespace(logits=self.logits)
-
-
-def batch_of(
-    ids: list[list[int]], labels: list[list[int]], mask: list[list[int]] | None = None
-) -> dict[str, Any]:
-    named = {"input_ids": ids, "labels": labels, "attention_mask": mask or [[1] * len(row) for row in ids]}
-    return {name: torch.tensor(rows) for name, rows in named.items()}
 
 
 def test_the_loss_of_two_pairs_by_hand() -> None:
