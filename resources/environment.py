@@ -38,6 +38,8 @@ RECORDED = {
 PASSED = PLACES | NETWORK | HARMLESS | RECORDED
 PASSED_BEGIN = PLACES_BEGIN + NETWORK_BEGIN
 FIXED = {
+    # Plugins of pydantic may change what a config says; only to look for some costs every process 30 ms.
+    "PYDANTIC_DISABLE_PLUGINS": "__all__",
     # GNU OpenMP lets waiting threads spin for millions of rounds. On 2 cores with one other busy process that made
     # training 14 times slower; a thousand rounds cost a tenth of the speed on a quiet machine.
     "GOMP_SPINCOUNT": "1000",

@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer as BackendTokenizer
 
 from tunemill.stages.artifacts import Tokenizer
+from tunemill.stages.data.engines.reference import Reference
 
 SPECIAL_TOKENS = "special_tokens_map"
 TEMPLATE = "chat_template"
@@ -86,3 +87,14 @@ def load_tokenizer(tokenizer: Tokenizer) -> LoadedTokenizer:
     from tunemill.stages.models.words_body import load_words
 
     return of_transformers(load_words(tokenizer.path), tokenizer.path)
+
+
+def load_to_encode(tokenizer: Tokenizer, *, plain: bool = False) -> tuple[LoadedTokenizer, Reference]:
+    """The tokenizer of an artifact, and what makes tokens with it.
+
+    They are one and the same, so the first by itself puts nothing around a text; transformers', which a user's own
+    code may be given, is left as it is.
+    """
+    loaded = load_tokenizer(tokenizer)
+    own = loaded.given is None
+    return loaded, Reference(loaded.backend_tokenizer, plain=plain, taken=own)

@@ -13,13 +13,12 @@ from tunemill.stages.artifacts import RawDataset, Tokenizer
 from tunemill.stages.data.conversations.chat_template import choose_template
 from tunemill.stages.data.conversations.encoding import Encoder
 from tunemill.stages.data.conversations.example import BadRowError
-from tunemill.stages.data.conversations.loaded import LoadedTokenizer, load_tokenizer
+from tunemill.stages.data.conversations.loaded import LoadedTokenizer, load_to_encode
 from tunemill.stages.data.conversations.template_body import renderer
 from tunemill.stages.data.conversations.today import with_clock
 from tunemill.stages.data.engines.encoded import Engine
 from tunemill.stages.data.engines.own_texts import own_texts
 from tunemill.stages.data.engines.proof import with_engine
-from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.data.preferences.config import PreferencesConfig
 from tunemill.stages.data.preferences.lengths import SCHEMAS, Measured, measure
 from tunemill.stages.data.preferences.quiet import quiet_text
@@ -48,8 +47,7 @@ def preferences(
     if config.dataset_num_proc is not None:
         # The tokenizer's thread pool reads this, and nothing else, when it starts.
         os.environ["RAYON_NUM_THREADS"] = str(config.dataset_num_proc)
-    loaded = load_tokenizer(tokenizer)
-    reference = Reference(loaded.backend_tokenizer)
+    loaded, reference = load_to_encode(tokenizer)
     encoder = Encoder(reference, loaded.eos_token_id)
     read = make_reader(config, loaded, report)
     name = Path(config.path).name if config.path else "the dataset"

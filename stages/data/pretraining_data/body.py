@@ -13,11 +13,10 @@ import pyarrow as pa
 from tunemill.stages.artifacts import Tokenizer
 from tunemill.stages.data.conversations.encoding import Encoder
 from tunemill.stages.data.conversations.example import BadRowError, Segment, text_field
-from tunemill.stages.data.conversations.loaded import load_tokenizer
+from tunemill.stages.data.conversations.loaded import load_to_encode
 from tunemill.stages.data.engines.encoded import Engine
 from tunemill.stages.data.engines.own_texts import texts_in
 from tunemill.stages.data.engines.proof import with_engine
-from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.data.pretraining_data.config import PretrainingDataConfig
 from tunemill.stages.data.pretraining_data.sequences import Rows, Sequencer
 from tunemill.stages.data.pretraining_data.source_body import open_rows
@@ -59,7 +58,7 @@ def pretraining_data(
     Raises RowError for bad rows among those that were read, and when there is nothing to train on; SourceError
     for a source that cannot be read.
     """
-    loaded = load_tokenizer(tokenizer)
+    loaded, reference = load_to_encode(tokenizer, plain=tokenizer.is_mistral)
     eos_id = loaded.eos_token_id
     if eos_id is None:
         raise SettingError(
@@ -71,7 +70,6 @@ def pretraining_data(
     first = list(islice(rows, PROVEN_WITH))
     # With another engine the source is read anew.
     sources = chain([chain(first, rows)], (open_rows(config, scratch, report)[1] for _ in repeat(None)))
-    reference = Reference(loaded.backend_tokenizer, plain=tokenizer.is_mistral)
     encoder = Encoder(reference, eos_id)
 
     def write_with(engine: Engine, _: bool) -> tuple[BadRows, Counts, Sequencer]:

@@ -7,12 +7,11 @@ from tunemill.stages.artifacts import Tokenizer
 from tunemill.stages.data.conversations.chat_template import choose_template
 from tunemill.stages.data.conversations.encoding import Encoder
 from tunemill.stages.data.conversations.example import Format, Kit, RenderTokens
-from tunemill.stages.data.conversations.loaded import LoadedTokenizer, load_tokenizer
+from tunemill.stages.data.conversations.loaded import LoadedTokenizer, load_to_encode
 from tunemill.stages.data.conversations.markers import advice
 from tunemill.stages.data.conversations.template_body import ASKED, renderer, seen
 from tunemill.stages.data.conversations.today import with_clock
 from tunemill.stages.data.conversations.tracing import tracer
-from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.format_table import maker
 from tunemill.stages.report import Report
@@ -29,8 +28,7 @@ class Words:
 
 def words_of(tokenizer: Tokenizer) -> Words:
     """The tokenizer of an artifact, with mistral-common's rules where it holds a tekken.json."""
-    loaded = load_tokenizer(tokenizer)
-    reference = Reference(loaded.backend_tokenizer, plain=tokenizer.is_mistral)
+    loaded, reference = load_to_encode(tokenizer, plain=tokenizer.is_mistral)
     encoder = Encoder(reference, loaded.eos_token_id)
     if not tokenizer.is_mistral:
         return Words(loaded, encoder, None)

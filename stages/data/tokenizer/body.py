@@ -61,8 +61,9 @@ def _write(
     check_class(config.tokenizer_type, given, folder)
     with TemporaryDirectory() as scratch:
         given = with_renamed_tokens(given, config.added_tokens_overrides, Path(scratch))
-    before, known = len(given), given.get_vocab()
-    new = [token for token in config.special_tokens.trained if token not in known]
+    before, trained = len(given), config.special_tokens.trained
+    known = given.get_vocab() if trained else {}
+    new = [token for token in trained if token not in known]
     if new and config.leaves_new_tokens_untrained:
         raise SettingError(f"{untrained(new)}.")
     add_special_tokens(given, config.special_tokens)

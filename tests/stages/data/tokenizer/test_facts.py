@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from tunemill.stages.artifacts import TOKENIZER_FACTS, Tokenizer
 from tunemill.stages.data.conversations.chat_template import NAMES, template_text
 from tunemill.stages.data.conversations.encoding import Encoder
-from tunemill.stages.data.conversations.loaded import load_tokenizer
+from tunemill.stages.data.conversations.loaded import load_to_encode, load_tokenizer
 from tunemill.stages.data.conversations.template_body import renderer
 from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.data.tokenizer.config import TokenizerConfig
@@ -64,6 +64,15 @@ def test_both_make_the_same_of_texts(artifact):
         assert encoder.ids_of(text) == ids
         assert light.backend_tokenizer.encode(text).ids == theirs.encode(text)
         assert light.decode(ids) == theirs.decode(ids, clean_up_tokenization_spaces=False)
+
+
+def test_what_is_loaded_to_encode_is_not_copied_and_makes_the_same(artifact):
+    (loaded, taken), copied = load_to_encode(artifact), Reference(load_tokenizer(artifact).backend_tokenizer)
+    assert taken.bare is loaded.backend_tokenizer
+    assert (taken.opening, taken.closing) == (copied.opening, copied.closing)
+    assert json.loads(taken.bare.to_str()) == json.loads(copied.bare.to_str())
+    assert not load_to_encode(artifact)[1].bare.encode_special_tokens
+    assert load_to_encode(artifact, plain=True)[1].bare.encode_special_tokens
 
 
 def test_both_know_the_same_tokens(artifact):
@@ -118,6 +127,18 @@ def test_a_class_that_makes_something_else_of_the_files_is_asked(tmp_path):
     ids = Encoder(Reference(loaded.backend_tokenizer), loaded.eos_token_id).ids_of(FIXED_TEXT)
     assert ids == theirs.encode(FIXED_TEXT, add_special_tokens=False)
     assert loaded.with_transformers() is loaded.given
+    # What a user's own code is given still puts BOS before a text.
+    loaded, reference = load_to_encode(Tokenizer(folder))
+    assert reference.opening and loaded.given.encode("a") == theirs.encode("a")
+
+
+def test_a_tokenizer_json_that_is_written_in_another_way_is_read_to_be_compared(artifact, tmp_path):
+    folder = tmp_path / "own"
+    copy_tokenizer(artifact.path, folder)
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8"))), encoding="utf-8")
+    write_facts(Tokenizer(folder))
+    assert (folder / TOKENIZER_FACTS).read_bytes() == artifact.facts.read_bytes()
 
 
 def test_what_is_known_of_a_tokenizer_stays_out_of_models(artifact, tmp_path):
