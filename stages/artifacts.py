@@ -206,3 +206,14 @@ class EvaluationReport(Artifact):
     @property
     def predictions(self) -> Path:
         return self.path / "predictions.jsonl"
+
+
+class PreferenceReport(EvaluationReport):
+    """The scores of held-out preferences.
+
+    A prediction has `row`, its texts, for each answer `<answer>_log_p`, `<answer>_reference_log_p` (sums over its
+    tokens) and `<answer>_tokens`, then `kl`, the mean over the tokens of its answers; and of a pair `preferred`, which
+    answer is likelier: `chosen`, `rejected` or `neither`.
+    """
+
+    columns = ("accuracy", "margin", "reward_accuracy", "reward_margin", "kl", "perplexity", "rows")

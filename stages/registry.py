@@ -14,6 +14,7 @@ from tunemill.stages.data.tokenizer.stage import TOKENIZER
 from tunemill.stages.data.training_data.stage import TRAINING_DATA
 from tunemill.stages.declaration import Stage
 from tunemill.stages.evaluation.answers.stage import EVALUATION
+from tunemill.stages.evaluation.preferences.stage import PREFERENCE_EVALUATION
 from tunemill.stages.models.base_model.stage import BASE_MODEL
 from tunemill.stages.models.hub_files.stage import HUB_FILES
 from tunemill.stages.models.merged.stage import MERGED
@@ -37,6 +38,9 @@ METHODS: dict[str, Stage] = {
 # What scores the models of a method on held-out rows; those of another method are not evaluated.
 EVALUATIONS: dict[str, Stage] = {
     "sft": EVALUATION,
+    "orpo": PREFERENCE_EVALUATION,
+    "dpo": PREFERENCE_EVALUATION,
+    "simpo": PREFERENCE_EVALUATION,
 }
 
 # What estimates the memory of a training, whatever the method; called as a body is.
@@ -61,4 +65,5 @@ STAGES: tuple[Stage, ...] = (
     MERGED,
     QUANTIZED,
     EVALUATION,
+    PREFERENCE_EVALUATION,
 )

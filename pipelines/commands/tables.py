@@ -90,14 +90,15 @@ def _first_line(text: str) -> str:
 
 def evaluation_table(pipeline: Pipeline, finished: Sequence[Finished]) -> Listing | None:
     """The evaluations of a run side by side, None if there are none."""
+    scored: dict[str | None, Mapping[str, Any]] = {}
     columns: tuple[str, ...] = ()
-    rows = []
     for item in finished:
         node = pipeline.node(item.node)
         if issubclass(node.stage.output, EvaluationReport) and item.published:
-            metrics = item.published.manifest["metrics"]
+            scored[node.about] = item.published.manifest["metrics"]
             columns = node.stage.output.columns
-            rows.append((node.about, *map(metrics.get, columns)))
+    columns = tuple(name for name in columns if any(name in metrics for metrics in scored.values()))
+    rows = [(model, *map(metrics.get, columns)) for model, metrics in scored.items()]
     return listing(("model", *columns), rows) if rows else None
 
 

@@ -11,13 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from tokenizers import Encoding
 
-from tunemill.stages.data.engines.reference import Reference
+from tunemill.stages.data.rows.answer_tokens import AnswerTokens, has_answer
 from tunemill.stages.data.rows.collate_body import Batch, Collator, Row
-from tunemill.stages.data.rows.labels import IGNORED
 from tunemill.stages.data.rows.log_p_columns import read_log_p
-from tunemill.stages.errors import SettingError
 
 TEXTS_AT_ONCE = 1024
 SIDES = ("chosen", "rejected")
@@ -38,22 +35,15 @@ class Pair:
 class PairReader:
     """Pairs of a prepared file by number, tokenized when they are read.
 
-    A BOS token goes before a prompt and an EOS token behind an answer where they are not there already, as TRL does
-    it; what is then longer than `longest` tokens loses its end. `numbers` are those of the pairs in which something
-    is left of both answers, and not the same; `left_out` is how many others there are. `reference` is the file of
-    stored log probabilities of these pairs.
+    `AnswerTokens` says where BOS and EOS go, and what is longer than `longest` tokens loses its end. `numbers` are
+    those of the pairs in which something is left of both answers, and not the same; `left_out` is how many others
+    there are. `reference` is the file of stored log probabilities of these pairs.
     """
 
     def __init__(self, rows: Path, tokenizer: Any, longest: int, reference: Path | None = None) -> None:
-        if tokenizer.eos_token_id is None:
-            raise SettingError(
-                "the tokenizer has no EOS token to end answers with; set special_tokens: eos_token"
-            )
         self.file = rows
         self._table = pa.ipc.open_file(pa.memory_map(str(rows))).read_all()
-        self._tokenizer = tokenizer
-        self._reference = Reference(tokenizer.backend_tokenizer)
-        self._longest = longest
+        self._tokens = AnswerTokens(tokenizer, longest)
         pairs = [pair for first in range(0, len(self._table), TEXTS_AT_ONCE) for pair in self._sizes(first)]
         sizes = np.asarray(pairs, dtype=np.int64).reshape(len(pairs), 2)
         self.numbers = np.flatnonzero(sizes.min(axis=1, initial=np.iinfo(np.int64).max) > 0)
@@ -83,27 +73,8 @@ class PairReader:
     def _pairs(self, first: int, count: int) -> list[Pair]:
         rows = self._table.slice(first, count)
         prompts = rows["prompt"].to_pylist()
-        whole = {
-            side: [p + a for p, a in zip(prompts, rows[side].to_pylist(), strict=True)] for side in SIDES
-        }
-        encoded = [self._reference.bare.encode_batch(whole[side], add_special_tokens=False) for side in SIDES]
-        made = zip(prompts, *encoded, strict=True)
-        return [
-            Pair(self._row(len(prompt), chosen), self._row(len(prompt), rejected))
-            for prompt, chosen, rejected in made
-        ]
-
-    def _row(self, prompt: int, encoding: Encoding) -> Row:
-        """A token that reaches from the prompt, of so many characters, into the answer belongs to the answer."""
-        whole = encoding.ids
-        start = sum(end <= prompt for _, end in encoding.offsets)
-        bos, eos = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
-        before = [bos] if bos is not None and whole[:1] != [bos] else []
-        after = [] if whole[start:] and whole[-1] == eos else [eos]
-        ids = np.asarray([*before, *whole, *after][: self._longest], dtype=np.int32)
-        labels = ids.copy()
-        labels[: len(before) + start] = IGNORED
-        return ids, labels
+        sides = (self._tokens.rows(prompts, rows[side].to_pylist()) for side in SIDES)
+        return [Pair(chosen, rejected) for chosen, rejected in zip(*sides, strict=True)]
 
 
 def _are_equal(pair: Pair) -> bool:
@@ -111,8 +82,7 @@ def _are_equal(pair: Pair) -> bool:
 
 
 def _size(row: Row) -> int:
-    ids, labels = row
-    return len(ids) if (labels != IGNORED).any() else 0
+    return len(row[0]) if has_answer(row) else 0
 
 
 def collate_pairs(pairs: Sequence[Pair]) -> Batch:

@@ -1,12 +1,10 @@
 """Scores one model on held-out rows: loss over trained tokens, and generated answers compared as text."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from peft import PeftModel
 from transformers import GenerationConfig
 
@@ -18,20 +16,19 @@ from tunemill.stages.evaluation.answers.batching_body import Batching, batching_
 from tunemill.stages.evaluation.answers.comparison import is_right, reader_of, special_ids
 from tunemill.stages.evaluation.answers.config import EvaluationConfig
 from tunemill.stages.evaluation.answers.questions import Question, question_of
+from tunemill.stages.evaluation.excerpts import end_of, start_of
+from tunemill.stages.evaluation.loading_body import load_scored
+from tunemill.stages.evaluation.written import write_scores
 from tunemill.stages.models.finite import check_finite
-from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.loss_body import RowLoss, mean_loss, row_losses
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.packed_loss_body import packed_row_losses
 from tunemill.stages.models.positions_body import check_positions, table_of_positions
 from tunemill.stages.models.quiet_body import be_quiet
-from tunemill.stages.models.rounded_body import with_adapter
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Scalar, Workspace
 
 WRONG_SHOWN = 20
-PROMPT_SHOWN = 200
-ANSWER_SHOWN = 600
 
 
 @dataclass(frozen=True)
@@ -103,22 +100,20 @@ def evaluate(
         from tunemill.stages.evaluation.answers.text_scores_body import text_scores
 
         metrics |= text_scores(config.text_scores, questions, answers, words)
-    _write(metrics, predictions, out)
+    write_scores(metrics, (prediction.__dict__ for prediction in predictions), out.data)
     report.summary(**metrics)
     _show_wrong(predictions, report)
 
 
 def _load(model: Model, adapter: Adapter | None) -> tuple[Any, frozenset[int]]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = load_causal_lm(model.path, dtype="auto")
-    own = loaded.generation_config.eos_token_id
+    loaded = load_scored(model, adapter)
+    plain = loaded if adapter is None else loaded.get_base_model()
+    own = plain.generation_config.eos_token_id
     end_ids = frozenset(own if isinstance(own, list) else [] if own is None else [own])
     # generate() fills gaps from the model's own settings: sampling or penalties there would leak into greedy search.
-    loaded.generation_config = GenerationConfig()
-    if adapter is not None:
-        loaded = with_adapter(loaded, adapter.path)
-    # What is quantized lies on its device already, and some of it cannot be moved.
-    return (loaded if is_quantized(model.path) else loaded.to(device)).eval(), end_ids
+    for one in (plain, loaded):
+        one.generation_config = GenerationConfig()
+    return loaded, end_ids
 
 
 def _questions(
@@ -192,33 +187,14 @@ def _predictions(
     return predictions
 
 
-def _write(metrics: Mapping[str, float | int], predictions: Sequence[Prediction], out: Workspace) -> None:
-    text = json.dumps(metrics, indent=2, sort_keys=True) + "\n"
-    (out.data / "metrics.json").write_text(text, encoding="utf-8")
-    with (out.data / "predictions.jsonl").open("w", encoding="utf-8") as file:
-        for prediction in predictions:
-            file.write(json.dumps(prediction.__dict__, ensure_ascii=False) + "\n")
-
-
 def _show_wrong(predictions: Sequence[Prediction], report: Report) -> None:
     wrong = [prediction for prediction in predictions if prediction.exact_match is False]
     if wrong:
         shown: list[list[Scalar]] = [
-            [p.row, _end(p.prompt), _start(p.reference), _answer(p)] for p in wrong[:WRONG_SHOWN]
+            [p.row, end_of(p.prompt), start_of(p.reference), _answer(p)] for p in wrong[:WRONG_SHOWN]
         ]
         report.table(f"Wrong answers ({len(wrong)})", ["row", "prompt", "reference", "prediction"], shown)
 
 
 def _answer(prediction: Prediction) -> str:
-    return _start(prediction.prediction) + (" (does not end)" if prediction.ended is False else "")
-
-
-def _end(prompt: str | None) -> str:
-    """The end of a prompt, where the question stands."""
-    text = prompt or ""
-    return text if len(text) <= PROMPT_SHOWN else "..." + text[-PROMPT_SHOWN:]
-
-
-def _start(answer: str | None) -> str:
-    text = answer or ""
-    return text if len(text) <= ANSWER_SHOWN else text[:ANSWER_SHOWN] + "..."
+    return start_of(prediction.prediction) + (" (does not end)" if prediction.ended is False else "")

@@ -6,20 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
-from tunemill.stages.declaration import Fault, Idle, Settings, StageConfig, YamlMark
+from tunemill.stages.declaration import Fault, Idle, StageConfig, YamlMark
+from tunemill.stages.evaluation.settings import RowsToScore
 
 # The scores of texts, and what is computed of every model anyway.
 TEXT_SCORES = ("sacrebleu", "chrf", "ter")
 ALWAYS = "perplexity"
 
 
-class EvaluationSettings(Settings):
+class EvaluationSettings(RowsToScore):
     """`pipeline.evaluation`: which figures to compute."""
 
     exact_match: bool = Field(
         True, description="generate an answer to each held-out row and compare all of it, its end too"
     )
-    max_rows: PositiveInt | None = Field(None, description="look at the first rows only; unset: all of them")
 
 
 class EvaluationConfig(StageConfig):

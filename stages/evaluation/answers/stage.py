@@ -19,6 +19,6 @@ EVALUATION = Stage(
     description="Held-out loss, perplexity and exact match of generated answers.",
     libraries=("transformers", "torch", "peft"),
     device="gpu",
-    idle_without="no model is evaluated here: that takes held-out rows of tokens, from test_datasets or val_set_size, "
+    idle_without="no model answers held-out rows here: that takes rows of tokens, from test_datasets or val_set_size, "
     "and no empty pipeline.evaluate",
 )

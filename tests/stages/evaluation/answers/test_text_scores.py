@@ -59,7 +59,7 @@ def test_check_says_what_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("config", [SFT, ORPO])
 def test_where_nothing_is_evaluated_it_is_noted(tmp_path: Path, config: dict[str, Any]) -> None:
     (note,) = load(tmp_path, {**config, "do_causal_lm_eval": True}).notes
-    assert note.path == "do_causal_lm_eval" and "no model is evaluated here" in note.message
+    assert note.path == "do_causal_lm_eval" and "no model answers held-out rows here" in note.message
 
 
 def test_what_needs_the_hub_is_refused(tmp_path: Path) -> None:

@@ -28,8 +28,9 @@ def finished(tmp_path_factory):
     }
     unread = dict.fromkeys(("sample_packing", "eval_max_new_tokens"))
     project = make_project(
-        folder, rl="dpo", datasets=entries["pairs"], test_datasets=entries["others"], eval_steps=2, **unread
-    )
+        folder, rl="dpo", datasets=entries["pairs"], test_datasets=entries["others"], eval_steps=2,
+        pipeline={"evaluate": []}, **unread,
+    )  # fmt: skip
     (folder / "data" / "pairs.jsonl").write_text("".join(map(pair, "abcdefghij")))
     (folder / "data" / "others.jsonl").write_text("".join(map(pair, "xyz")))
     return project, project.run()

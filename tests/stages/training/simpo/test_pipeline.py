@@ -14,7 +14,9 @@ UNREAD = dict.fromkeys(("sample_packing", "eval_max_new_tokens", "test_datasets"
 
 def project_of(folder, **keys):
     datasets = [{"path": "data/pairs.jsonl", "type": "chat_template.default"}]
-    project = make_project(folder, **{**UNREAD, "datasets": datasets, "val_set_size": 2, **keys})
+    project = make_project(
+        folder, **{**UNREAD, "datasets": datasets, "val_set_size": 2, "pipeline": {"evaluate": []}, **keys}
+    )
     (project.folder / "data" / "pairs.jsonl").write_text("".join(map(pair, "abcdefghij")))
     return project
 

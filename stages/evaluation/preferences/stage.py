@@ -1,0 +1,25 @@
+"""The `preference_evaluation` stage: what one model says of held-out answers, beside the base model."""
+
+from tunemill.stages.artifacts import Adapter, Model, PreferenceData, PreferenceReport
+from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.evaluation.preferences.config import PreferenceEvaluationConfig
+
+PREFERENCE_EVALUATION = Stage(
+    name="preference_evaluation",
+    version=1,
+    config=PreferenceEvaluationConfig,
+    inputs={
+        "model": Input(Model),
+        "adapter": Input(Adapter, optional=True),
+        "reference": Input(Model, optional=True),
+        "evaluation_data": Input(PreferenceData),
+    },
+    output=PreferenceReport,
+    body="tunemill.stages.evaluation.preferences.body:evaluate",
+    kinds=("pytorch",),
+    description="Accuracy, margins and divergence from the base model on held-out preferences.",
+    libraries=("transformers", "torch", "peft"),
+    device="gpu",
+    idle_without="no model is scored on preferences here: that takes held-out ones, from test_datasets or "
+    "val_set_size, and no empty pipeline.evaluate",
+)
