@@ -85,7 +85,8 @@ def write_rows(
             if not block.is_whole:
                 kept = _good(block, kept, places, file.shown, unit, bad)
             if len(kept) < len(rows):
-                rows, places = [rows[index] for index in kept], [places[index] for index in kept]
+                all_rows = [*rows]
+                rows, places = [all_rows[index] for index in kept], [places[index] for index in kept]
             bad.add_good(len(kept))
             if not bad.stops:
                 counts[file.shown] += len(kept)

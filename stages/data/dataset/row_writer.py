@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tunemill.stages.data.rows.columns import column, text_column
+from tunemill.stages.data.rows.columns import column, joined_text_column, text_column
+from tunemill.stages.data.sources.rows import JoinedTexts
 
 COLUMNS = [("row", pa.string()), ("line", pa.int64()), ("file", pa.string())]
 BATCH_ROWS = 1024
@@ -23,7 +24,9 @@ class RowWriter:
         self.written = 0
         self._schema = pa.schema(COLUMNS, metadata={"unit": unit})
         self._tell = tell
+        # In pieces of many texts, so that not a whole batch of small objects is alive at once.
         self._texts: list[bytes] = []
+        self._lengths: list[int] = []
         self._numbers: list[int] = []
         self._files: list[bytes] = []
         # Bytes are as many as characters or more, so characters are only counted where the bytes are too many.
@@ -35,22 +38,27 @@ class RowWriter:
 
     def add(self, texts: Sequence[bytes], numbers: Sequence[int], file: str) -> None:
         """Take rows: their texts in UTF-8, their numbers, and the file that all of them are from."""
-        start = 0
-        while start < len(texts):
-            part = texts[start : start + BATCH_ROWS - len(self._texts)]
+        left, start = JoinedTexts.of(texts), 0
+        while left:
+            part = left if len(left) <= self._room() else left[: self._room()]
             part = part[: self._fitting(part)]
-            self._texts += part
+            self._texts.append(part.joined)
+            self._lengths += part.lengths
             self._numbers += numbers[start : start + len(part)]
             self._files += [file.encode()] * len(part)
-            start += len(part)
-            if len(self._texts) == BATCH_ROWS or self._size >= BATCH_CHARACTERS:
+            left, start = left[len(part) :], start + len(part)
+            if not self._room() or self._size >= BATCH_CHARACTERS:
                 self._flush()
                 self._tell(self.written)
 
-    def _fitting(self, texts: Sequence[bytes]) -> int:
+    def _room(self) -> int:
+        """For how many more rows there is room in the batch."""
+        return BATCH_ROWS - len(self._lengths)
+
+    def _fitting(self, texts: JoinedTexts) -> int:
         """How many of the texts fill the batch, or all."""
         if not self._counts_characters:
-            size = self._size + sum(map(len, texts))
+            size = self._size + len(texts.joined)
             if size < BATCH_CHARACTERS:
                 self._size = size
                 return len(texts)
@@ -62,18 +70,18 @@ class RowWriter:
         return len(texts)
 
     def _flush(self) -> None:
-        if not self._texts:
+        if not self._lengths:
             return
         columns = [
-            text_column(self._texts),
+            joined_text_column(self._texts, self._lengths),
             column(self._numbers, pa.int64()),
             text_column(self._files),
         ]
         batch = pa.record_batch(columns, schema=self._schema)
         self._wait()
         self._writing = self._thread.submit(self._writer.write_batch, batch)
-        self.written += len(self._texts)
-        self._texts, self._numbers, self._files = [], [], []
+        self.written += len(self._lengths)
+        self._texts, self._lengths, self._numbers, self._files = [], [], [], []
         self._size, self._counts_characters = 0, False
 
     def _wait(self) -> None:

@@ -34,8 +34,13 @@ def column(values: Sequence[Any] | npt.NDArray[Any], kind: pa.DataType) -> pa.Ar
 
 def text_column(texts: Sequence[bytes]) -> pa.StringArray:
     """Texts in UTF-8 as a column of strings."""
-    offsets = _offsets(np.fromiter(map(len, texts), np.int64, len(texts)))
-    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts)))
+    return joined_text_column(texts, list(map(len, texts)))
+
+
+def joined_text_column(pieces: Sequence[bytes], lengths: Sequence[int]) -> pa.StringArray:
+    """Texts of these lengths in bytes as a column of strings; they stand behind each other in the pieces."""
+    offsets = _offsets(np.asarray(lengths, np.int64))
+    return pa.StringArray.from_buffers(len(lengths), pa.py_buffer(offsets), pa.py_buffer(b"".join(pieces)))
 
 
 def offsets_of_lengths(lengths: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int64]:

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -70,8 +70,10 @@ def in_workers(
 
 
 @contextmanager
-def started(module: str, workers: int) -> Iterator[list[Line]]:
+def started(module: str, workers: int, shared: Sequence[int] = ()) -> Iterator[list[Line]]:
     """So many processes, and the lines to them. They end with their line, whatever ends this process.
+
+    `shared` are open files of this process that they have too, under the same numbers.
 
     They are Python anew, not forks, which would share the locks of this process's threads; `module`, where their work
     is made, they import while there is nothing to do yet.
@@ -80,7 +82,7 @@ def started(module: str, workers: int) -> Iterator[list[Line]]:
     for _ in range(workers):
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", __name__, str(theirs.fileno()), module]
-        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno(), *shared], stdin=subprocess.DEVNULL)
         theirs.close()
         lines.append(Line(process, Connection(ours.detach())))
     try:
@@ -98,7 +100,7 @@ def started(module: str, workers: int) -> Iterator[list[Line]]:
 
 def send(line: Line, item: Any) -> None:
     """Hand over an item. That a process is gone is seen where its result is missing."""
-    with suppress(BrokenPipeError):
+    with suppress(BrokenPipeError, ConnectionResetError):
         line.connection.send(item)
 
 

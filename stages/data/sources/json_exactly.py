@@ -43,8 +43,10 @@ def levels(values: list[Any]) -> Iterator[tuple[set[type], list[float]]]:
         yield kinds, [value for value in values if type(value) is float] if float in kinds else []
         if dict not in kinds and list not in kinds:
             return
+        if len(kinds) > 1:
+            values = [value for value in values if type(value) is dict or type(value) is list]
         # What is in them, keys too: much faster than to go through each of them.
-        values = gc.get_referents(*[value for value in values if type(value) is dict or type(value) is list])
+        values = gc.get_referents(*values)
 
 
 def are_kept(numbers: list[float]) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 
 class Row(NamedTuple):
@@ -15,6 +15,42 @@ class Row(NamedTuple):
     value: Any = None
     problem: str | None = None
     text: str = ""
+
+
+@dataclass(frozen=True)
+class JoinedTexts(Sequence[bytes]):
+    """Texts behind each other in one, and the length of each: a thousand of them cost as much to handle as a few."""
+
+    joined: bytes
+    lengths: Sequence[int]
+
+    @classmethod
+    def of(cls, texts: Sequence[bytes]) -> "JoinedTexts":
+        return texts if isinstance(texts, cls) else cls(b"".join(texts), list(map(len, texts)))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[bytes]:
+        end = 0
+        for length in self.lengths:
+            end += length
+            yield self.joined[end - length : end]
+
+    @overload
+    def __getitem__(self, part: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, part: slice) -> "JoinedTexts": ...
+
+    def __getitem__(self, part: int | slice) -> "bytes | JoinedTexts":
+        if isinstance(part, int):
+            return self[part:][:1].joined if part >= 0 else self[len(self) + part]
+        first, stop, step = part.indices(len(self))
+        assert step == 1, "texts are taken out one behind the other"
+        start = sum(self.lengths[:first])
+        lengths = self.lengths[first:stop]
+        return JoinedTexts(self.joined[start : start + sum(lengths)], lengths)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from tunemill.stages.data.dataset import row_writer
 from tunemill.stages.data.dataset.row_writer import COLUMNS, RowWriter
-from tunemill.stages.data.sources import json_blocks
+from tunemill.stages.data.sources import json_blocks, json_parts
 from tunemill.stages.data.sources.blocks import text_of
-from tunemill.stages.data.sources.json_blocks import json_line_blocks, texts_of
+from tunemill.stages.data.sources.json_blocks import json_line_blocks
 from tunemill.stages.data.sources.json_exactly import text_of_object
 from tunemill.stages.data.sources.json_lines import count_lines, json_lines, row_of_line
+from tunemill.stages.data.sources.json_parts import texts_of
 from tunemill.stages.data.sources.json_text import json_text
 
 # Pieces of which lines are made that the two readers could tell apart.
@@ -181,7 +182,7 @@ def test_a_key_that_stands_twice_beside_escaped_quotation_marks():
 
 
 def test_rows_are_left_out_over_many_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(json_blocks, "BLOCK_BYTES", 30)
+    monkeypatch.setattr(json_parts, "BLOCK_BYTES", 30)
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(f'{{"n":{n}}}\n' + "\n" * (n % 3) + "oops\n" * (n % 5 == 0) for n in range(40)))
     rows = of_rows(path)
