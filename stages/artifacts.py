@@ -217,3 +217,10 @@ class PreferenceReport(EvaluationReport):
     """
 
     columns = ("accuracy", "margin", "reward_accuracy", "reward_margin", "kl", "perplexity", "rows")
+class StepReport(EvaluationReport):
+    """As every EvaluationReport; a prediction has the `row`, its `loss`, the `prompt`, and of each judged step in
+    `steps` its `text`, its `label`, the class in `prediction`, and the `probability` that it is not wrong.
+    `first_wrong` and `predicted_first_wrong` are numbers of steps, from 0, or null.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ("eval_loss", "step_accuracy", "first_wrong_f1", "steps", "rows")

@@ -15,6 +15,7 @@ from tunemill.stages.data.training_data.stage import TRAINING_DATA
 from tunemill.stages.declaration import Stage
 from tunemill.stages.evaluation.answers.stage import EVALUATION
 from tunemill.stages.evaluation.preferences.stage import PREFERENCE_EVALUATION
+from tunemill.stages.evaluation.steps.stage import STEP_EVALUATION
 from tunemill.stages.models.base_model.stage import BASE_MODEL
 from tunemill.stages.models.hub_files.stage import HUB_FILES
 from tunemill.stages.models.merged.stage import MERGED
@@ -22,6 +23,7 @@ from tunemill.stages.models.quantized.stage import QUANTIZED
 from tunemill.stages.models.quantized_base.stage import QUANTIZED_BASE
 from tunemill.stages.training.dpo.stage import DPO
 from tunemill.stages.training.orpo.stage import ORPO
+from tunemill.stages.training.process_reward.stage import PROCESS_REWARD
 from tunemill.stages.training.reference_logprobs.stage import REFERENCE_LOGPROBS
 from tunemill.stages.training.reward.stage import REWARD
 from tunemill.stages.training.sft.stage import SFT
@@ -33,6 +35,7 @@ METHODS: dict[str, Stage] = {
     "orpo": ORPO,
     "dpo": DPO,
     "reward": REWARD,
+    "process_reward": PROCESS_REWARD,
 }
 
 # What scores the models of a method on held-out rows; those of another method are not evaluated.
@@ -41,6 +44,7 @@ EVALUATIONS: dict[str, Stage] = {
     "orpo": PREFERENCE_EVALUATION,
     "dpo": PREFERENCE_EVALUATION,
     "simpo": PREFERENCE_EVALUATION,
+    "process_reward": STEP_EVALUATION,
 }
 
 # What estimates the memory of a training, whatever the method; called as a body is.
@@ -66,4 +70,5 @@ STAGES: tuple[Stage, ...] = (
     QUANTIZED,
     EVALUATION,
     PREFERENCE_EVALUATION,
+    STEP_EVALUATION,
 )

@@ -12,6 +12,7 @@ from tunemill.resources.protocols import ADOPTED, HUB_MODELS
 from tunemill.resources.shared_folder import LOCAL, fault_of_place, is_repository
 from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
 from tunemill.stages.declaration import ConflictError, HubMark, Idle, StageConfig, YamlMark, not_yet
+from tunemill.stages.models.heads import AUTO_CLASSES, Kind
 from tunemill.stages.models.prompts import LLAMA_ADAPTER
 from tunemill.stages.models.quantization import NOT_STORED
 from tunemill.stages.registry import EVALUATIONS
@@ -26,6 +27,8 @@ NOT_FOLDED = (
 SYNTHETIC_TYPE = "_synthetic"
 PreferenceMethod = Literal["dpo", "ipo", "kto", "orpo", "simpo"]
 Evaluated = Literal["base", "trained", "merged", "quantized"]
+# The key that asks for a model with such a head.
+HEAD_KEYS: dict[Kind, str] = {"sequence": "reward_model", "token": "process_reward_model"}
 
 
 def whole_asset(name: str, node: str) -> str:
@@ -81,6 +84,10 @@ class GraphConfig(StageConfig):
     reward_model: bool = Field(False, description="train a reward model: the datasets hold pairs of answers")
     process_reward_model: bool = Field(
         False, description="train a model that judges each step: the datasets hold answers in judged steps"
+    )
+    model_type: str | None = Field(
+        None,
+        description="one of a model with a head that scores fits reward_model or process_reward_model alone",
     )
     test_datasets: list[dict[str, Any]] = Field([], description="held-out datasets, only evaluated on")
     val_set_size: float = Field(
@@ -185,6 +192,12 @@ class GraphConfig(StageConfig):
                 f"nothing scores models of {self.asked_method} yet, only those of {', '.join(EVALUATIONS)}; remove it",
                 "evaluate",
             )
+        if "base" in asked and self.draws_head:
+            raise ConflictError(
+                f"the base scores nothing before {self.asked_method} is trained, which draws a head for it. Take base "
+                f"out",
+                "evaluate",
+            )
         if "merged" in asked and self.adapter is None:
             raise ConflictError(
                 "there is no merged model to evaluate without `adapter`", "evaluate", "adapter"
@@ -220,6 +233,14 @@ class GraphConfig(StageConfig):
         chosen = [key for key in ("rl", "reward_model", "process_reward_model") if getattr(self, key)]
         if len(chosen) > 1:
             raise ConflictError(f"{' and '.join(chosen)}: train one kind of model", *chosen)
+        head = AUTO_CLASSES.get(self.model_type or "")
+        if head is not None and not getattr(self, HEAD_KEYS[head]):
+            raise ConflictError(
+                f"{self.model_type} has a head that scores, as {HEAD_KEYS[head]}: true trains one. Set that, or take "
+                f"model_type out",
+                "model_type",
+                HEAD_KEYS[head],
+            )
         if self.pretraining_dataset:
             others = [
                 key for key in ("datasets", "test_datasets", "val_set_size", *chosen) if getattr(self, key)
@@ -307,6 +328,11 @@ class GraphConfig(StageConfig):
         if self.rl is not None:
             return self.rl
         return "reward" if self.reward_model else "process_reward" if self.process_reward_model else "sft"
+
+    @property
+    def draws_head(self) -> bool:
+        """Whether training puts a new head that scores in the place of the output head."""
+        return self.reward_model or self.process_reward_model
 
     @property
     def learns_preferences(self) -> bool:

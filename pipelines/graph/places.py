@@ -193,7 +193,9 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
         references = reference_places(graph, inputs, given)
         found += references
         inputs |= {place.name: (place.name,) for place in references}
-    models: dict[str, dict[str, tuple[str, ...]]] = {"base": {"model": ("base_model",)}}
+    models: dict[str, dict[str, tuple[str, ...]]] = {}
+    if not graph.draws_head:
+        models["base"] = {"model": ("base_model",)}
     if graph.adapter is None:
         found.append(Place("trained", method, inputs, given=given))
         models["trained"] = {"model": ("trained",), **reference}

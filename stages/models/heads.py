@@ -10,6 +10,10 @@ Kind = Literal["sequence", "token"]
 CLASSES: dict[Kind, str] = {"sequence": "ForSequenceClassification", "token": "ForTokenClassification"}
 TASKS: dict[Kind, str] = {"sequence": "SEQ_CLS", "token": "TOKEN_CLS"}
 LANGUAGE_TASK = "CAUSAL_LM"
+# The classes of transformers that load a model of any family with such a head, as the key `model_type` names them.
+AUTO_CLASSES: dict[str, Kind] = {f"AutoModel{ending}": kind for kind, ending in CLASSES.items()}
+# What the two classes of a token are called: those of the steps that a process reward model judges.
+STEP_CLASSES = ("wrong", "right")
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,11 @@ class Head:
     def task(self) -> str:
         """PEFT's word for it."""
         return TASKS[self.kind]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the scores are called in a config.json; none where transformers may number them."""
+        return STEP_CLASSES if self.kind == "token" and self.labels == len(STEP_CLASSES) else ()
 
     def __str__(self) -> str:
         of_what = "whole sequences" if self.kind == "sequence" else "tokens"

@@ -71,6 +71,9 @@ def load_model(
     model_config = AutoConfig.from_pretrained(folder)
     check_head(model_config, head)
     model_config.num_labels, model_config.architectures = head.labels, None
+    if head.names:
+        model_config.id2label = dict(enumerate(head.names))
+        model_config.label2id = {name: number for number, name in model_config.id2label.items()}
     if is_quantized(folder):
         _keep_whole(model_config, head)
     settings |= {"config": model_config, "output_loading_info": True}

@@ -7,6 +7,7 @@ from typing import Any
 
 from tunemill.stages.models.base_model.layouts.formats import FAULTS, GPTQ
 from tunemill.stages.models.files import weight_files
+from tunemill.stages.models.heads import AUTO_CLASSES
 from tunemill.stages.models.own_code import AUTO
 from tunemill.stages.text_files import MARK, fault_of_text_file
 
@@ -114,9 +115,9 @@ def quantized_by(stored: Mapping[str, Any]) -> str | None:
 
 
 def fault_of_class(stored: Mapping[str, Any], wanted: str | None) -> str | None:
-    """Whether another class is asked for than the config.json names."""
+    """Whether another class is asked for than the config.json names, or one with a head that training draws."""
     named = stored.get("architectures") or []
-    if wanted in (None, AUTO, *named):
+    if wanted in (None, AUTO, *AUTO_CLASSES, *named):
         return None
     return (
         f"{wanted}: the config.json of this model names {', '.join(map(str, named)) or 'no class'}. Set that, or "

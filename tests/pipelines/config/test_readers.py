@@ -9,18 +9,20 @@ from support.configs import DPO, HELD_OUT, LORA, ORPO, PRETRAINING, SFT, entry, 
 from tunemill.pipelines.cli import main
 from tunemill.pipelines.config.schema import json_schema
 
+PACKERS = "training_data, pretraining_data, sft, process_reward"
+
 
 @pytest.mark.parametrize(
     ("config", "path", "readers", "trains"),
     [
-        ({**DPO, "sample_packing": True}, "sample_packing", "training_data, pretraining_data, sft", "dpo"),
+        ({**DPO, "sample_packing": True}, "sample_packing", PACKERS, "dpo"),
         ({**DPO, "dataset_shard_num": 2}, "dataset_shard_num", "training_data", "dpo"),
         (entry(DPO, "datasets", train_on_eos="all"), "datasets[0].train_on_eos", "tokenized", "dpo"),
         (entry(DPO, "datasets", roles_to_train=["user"]), "datasets[0].roles_to_train", "tokenized", "dpo"),
         ({**DPO, "orpo_alpha": 0.2}, "orpo_alpha", "orpo", "dpo"),
         ({**SFT, "orpo_alpha": 0.2}, "orpo_alpha", "orpo", "sft"),
-        ({**ORPO, "sample_packing": True}, "sample_packing", "training_data, pretraining_data, sft", "orpo"),
-        ({**ORPO, "group_by_length": True}, "group_by_length", "sft", "orpo"),
+        ({**ORPO, "sample_packing": True}, "sample_packing", PACKERS, "orpo"),
+        ({**ORPO, "group_by_length": True}, "group_by_length", "sft, process_reward", "orpo"),
         ({**ORPO, "cut_cross_entropy": True}, "cut_cross_entropy", "sft", "orpo"),
         ({**SFT, "pretrain_multipack_attn": False}, "pretrain_multipack_attn", "pretraining_data", "sft"),
         ({**PRETRAINING, "dataset_shard_num": 2}, "dataset_shard_num", "training_data", "sft"),

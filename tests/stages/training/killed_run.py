@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from support.pairs import echoes, preference_data
+from support.steps import counting, step_data
 from support.tiny_model import (
     Heard,
     evaluation_data,
@@ -27,6 +28,8 @@ from tunemill.stages.artifacts import Model
 from tunemill.stages.report import Report
 from tunemill.stages.training.orpo.body import orpo
 from tunemill.stages.training.orpo.config import OrpoConfig
+from tunemill.stages.training.process_reward.body import process_reward
+from tunemill.stages.training.process_reward.config import ProcessRewardConfig
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
 from tunemill.stages.training.simpo.body import simpo
@@ -50,6 +53,10 @@ CASES: dict[str, dict[str, Any]] = {
         "micro_batch_size": 1, "gradient_accumulation_steps": 2, "num_epochs": 5, "save_steps": 3,
     },
     "simpo-full": {"micro_batch_size": 2, "num_epochs": 5, "save_steps": 3, "weight_decay": 0.1},
+    # 8 answers in steps, 2 a step: as above.
+    "steps": {
+        "micro_batch_size": 1, "gradient_accumulation_steps": 2, "num_epochs": 5, "save_steps": 3,
+    },
     # 8 rows, 2 a step: 4 steps an epoch. Checkpoints after 3, 6, 9, ...; held-out rows decide when it stops.
     "early": {
         "micro_batch_size": 2, "num_epochs": 5, "save_steps": 3, "eval_steps": 1, "lr_scheduler": "constant",
@@ -85,6 +92,12 @@ def run(case: str, folder: Path, report: Report) -> Path:
         body, config = ON_PAIRS[case]
         pairs = preference_data(folder.parent / f"{case}-data", echoes()[:8])
         body(config(**settings), training_data=pairs, **given)
+    if case == "steps":
+        steps = step_data(folder.parent / "steps-data", counting(8))
+        process_reward(ProcessRewardConfig(**settings), training_data=steps, **given)
+    elif case == "orpo":
+        pairs = preference_data(folder.parent / "orpo-data", echoes()[:8])
+        orpo(OrpoConfig(**settings), training_data=pairs, **given)
     else:
         packs = packs_of(20, 3) if case == "lora" else None
         data = training_data(folder.parent / f"{case}-data", random_rows(8 if case == "early" else 20), packs)

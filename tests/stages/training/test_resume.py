@@ -28,7 +28,8 @@ def killed_run() -> Any:
 
 def kill(case: str, folder: Path, where: str) -> None:
     """Run the case in a child process until it kills itself."""
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join((str(TESTS), str(TESTS.parent)))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     child = subprocess.run(
         [sys.executable, str(SCRIPT), case, str(folder), where],
         env=environment,
@@ -107,3 +108,10 @@ def test_killed_between_an_evaluation_and_its_checkpoint_beside_early_stopping(
     best = whole.summary["best_step"]
     assert best == min(scores, key=lambda step: scores[step]) == 3
     assert whole.summary["stopped_early"] and whole.summary["steps"] == best + 5
+
+
+@pytest.mark.slow
+def test_killed_at_a_random_step_of_a_process_reward_model(killed_run: ModuleType, tmp_path: Path) -> None:
+    # Its head has dropout.
+    step = random.SystemRandom().randint(7, 20)
+    compare(killed_run, "steps", tmp_path, f"step-{step}", resumes_from=(step - 1) // 3 * 3)

@@ -15,6 +15,7 @@ from stages.training.keys.case import (
 )
 from stages.training.keys.cases_of_devices import DEVICES
 from stages.training.keys.cases_of_own_code import OWN_CODE
+from stages.training.keys.cases_of_steps import PROCESS_REWARD
 from stages.training.keys.cases_of_weights import ADAPTER, FROZEN, RESTARTED
 from stages.training.keys.trainings import Settings
 
@@ -479,6 +480,7 @@ GROUPS = (
     RESTARTED,
     ADAPTER,
     BATCHES,
+    PROCESS_REWARD,
     SCHEDULE,
     OPTIMIZER,
     MACHINE,

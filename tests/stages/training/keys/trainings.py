@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 from support.pairs import reward_data, thanked
 from support.preference_rows import write_pairs
+from support.steps import counting, held_out_steps, step_data
 from support.tiny_model import (
     Heard,
     evaluation_data,
@@ -73,6 +74,10 @@ MAKERS: dict[type[Artifact], Callable[[Path], Artifact]] = {
 # What a method is given that reads other rows of the type.
 OF_METHOD: dict[str, dict[type[Artifact], Callable[[Path], Artifact]]] = {
     "reward": {PreferenceData: lambda folder: reward_data(folder, thanked(4))},
+    "process_reward": {
+        TrainingData: lambda folder: step_data(folder, counting(6)),
+        EvaluationData: lambda folder: held_out_steps(folder, counting(3, seed=9)),
+    },
 }
 
 
