@@ -28,8 +28,7 @@ def killed_run() -> Any:
 
 def kill(case: str, folder: Path, where: str) -> None:
     """Run the case in a child process until it kills itself."""
-    paths = os.pathsep.join((str(TESTS), str(TESTS.parent)))
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
     child = subprocess.run(
         [sys.executable, str(SCRIPT), case, str(folder), where],
         env=environment,

@@ -89,7 +89,6 @@ def test_every_row_of_a_known_shape_is_read_by_what_comes_first(bench):
 
 
 def test_what_is_said_to_train_does_and_nothing_else():
-    assert {name for name, goal in GOALS.items() if goal.trains} == {"tokens", "pair", "reward", "steps"}
     for goal in GOALS.values():
         named = goal.settings.get("rl", {"reward_model": "reward", "process_reward_model": "process_reward"})
         method = named if isinstance(named, str) else named.get(next(iter(goal.settings), ""), "sft")

@@ -11,6 +11,7 @@ from stages.training.keys.case import (
     SGD,
     WAITING,
     Case,
+    lora,
     without,
 )
 from stages.training.keys.cases_of_devices import DEVICES
@@ -236,11 +237,7 @@ MACHINE: dict[str, list[Case]] = {
 MEMORY: dict[str, list[Case]] = {
     "activation_offloading": [Case((False, True, "disk"), see.offloading)],
     "layer_offloading": [
-        Case(
-            (False, True),
-            see.callback("LayerOffloading", "beside"),
-            {**LORA, "activation_offloading": "disk"},
-        ),
+        Case((False, True), see.callback("LayerOffloading", "beside"), lora(activation_offloading="disk"))
     ],
     "gc_steps": [
         Case((None, 2, -1), see.callback("CollectGarbage", "steps")),
