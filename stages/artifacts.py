@@ -217,6 +217,8 @@ class PreferenceReport(EvaluationReport):
     """
 
     columns = ("accuracy", "margin", "reward_accuracy", "reward_margin", "kl", "perplexity", "rows")
+
+
 class StepReport(EvaluationReport):
     """As every EvaluationReport; a prediction has the `row`, its `loss`, the `prompt`, and of each judged step in
     `steps` its `text`, its `label`, the class in `prediction`, and the `probability` that it is not wrong.
