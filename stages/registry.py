@@ -22,6 +22,7 @@ from tunemill.stages.models.merged.stage import MERGED
 from tunemill.stages.models.quantized.stage import QUANTIZED
 from tunemill.stages.models.quantized_base.stage import QUANTIZED_BASE
 from tunemill.stages.training.dpo.stage import DPO
+from tunemill.stages.training.kto.stage import KTO
 from tunemill.stages.training.orpo.stage import ORPO
 from tunemill.stages.training.process_reward.stage import PROCESS_REWARD
 from tunemill.stages.training.reference_logprobs.stage import REFERENCE_LOGPROBS
@@ -36,6 +37,7 @@ METHODS: dict[str, Stage] = {
     "dpo": DPO,
     "reward": REWARD,
     "process_reward": PROCESS_REWARD,
+    "kto": KTO,
 }
 
 # What scores the models of a method on held-out rows; those of another method are not evaluated.
@@ -43,6 +45,7 @@ EVALUATIONS: dict[str, Stage] = {
     "sft": EVALUATION,
     "orpo": PREFERENCE_EVALUATION,
     "dpo": PREFERENCE_EVALUATION,
+    "kto": PREFERENCE_EVALUATION,
     "simpo": PREFERENCE_EVALUATION,
     "process_reward": STEP_EVALUATION,
 }

@@ -16,7 +16,7 @@ HELD_OUT_SHARE, MOST_HELD_OUT = 0.05, 500
 # Held out of rows that have not been counted, of which there are many.
 HELD_OUT = 200
 # As texts: Python would write 5e-05.
-LEARNING_RATES = {"tokens": "0.0002", "pair": "0.00005"}
+LEARNING_RATES = {"tokens": "0.0002", "pair": "0.00005", "rated": "0.00005"}
 LARGEST_CONFIG = 1 << 20
 
 
@@ -111,7 +111,9 @@ def seen_from(path: Path, folder: Path) -> str:
 def _entry(kind: Kind, folder: Path) -> list[str]:
     path = f"  - path: {spelled(seen_from(kind.path, folder))}"
     if not kind.keys:
-        return [f"{path} # without type: its rows are tokens already"]
+        are_tokens = "input_ids" in kind.shape.fields
+        why = "its rows are tokens already" if are_tokens else "its fields are those that are read"
+        return [f"{path} # without type: {why}"]
     return [path, *(f"    {key}: {_value(value)}" for key, value in kind.keys.items())]
 
 

@@ -1,6 +1,6 @@
 """What a model says of answers.
 
-B: pairs of a batch, L: tokens of the longest of their 2B sequences, V: the vocabulary.
+B: pairs of a batch, S: sequences of any batch, L: tokens of the longest of them, V: the vocabulary.
 """
 
 from dataclasses import dataclass
@@ -33,13 +33,24 @@ class AnswerLogP:
 
 def answer_log_p(model: Any, batch: Batch) -> AnswerLogP:
     """What the model says of the answers of a batch of `collate_pairs`."""
-    ids_2bl, mask_2bl = batch["input_ids"], batch["attention_mask"]
-    logits_2blv = model(input_ids=ids_2bl, attention_mask=mask_2bl, use_cache=False).logits
-    log_p_2bl = selective_log_softmax(logits_2blv[:, :-1], ids_2bl[:, 1:])
-    answer_2bl = batch["labels"][:, 1:] != IGNORED
-    pairs = len(ids_2bl) // 2
+    log_p_2bl, answer_2bl = _token_log_p(model, batch)
+    pairs = len(log_p_2bl) // 2
     return AnswerLogP(
         (log_p_2bl * answer_2bl).sum(-1),
         answer_2bl.sum(-1),
-        (log_p_2bl[:pairs] * mask_2bl[:pairs, 1:]).sum(),
+        (log_p_2bl[:pairs] * batch["attention_mask"][:pairs, 1:]).sum(),
     )
+
+
+def summed_log_p(model: Any, batch: Batch) -> Tensor:
+    """[S] the log probability of the answer of each of a batch's S sequences, summed over its tokens."""
+    log_p_sl, answer_sl = _token_log_p(model, batch)
+    return (log_p_sl * answer_sl).sum(-1)
+
+
+def _token_log_p(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """[S, L - 1] log probability of each token behind the first, and whether it belongs to the answer."""
+    ids_sl, mask_sl = batch["input_ids"], batch["attention_mask"]
+    logits_slv = model(input_ids=ids_sl, attention_mask=mask_sl, use_cache=False).logits
+    log_p_sl = selective_log_softmax(logits_slv[:, :-1], ids_sl[:, 1:])
+    return log_p_sl, batch["labels"][:, 1:] != IGNORED

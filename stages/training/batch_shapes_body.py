@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tunemill.stages.artifacts import TrainingData
 from tunemill.stages.memory import Above
+from tunemill.stages.training.keys.pairs import PairKeys
 from tunemill.stages.training.keys.sequences import SequenceKeys
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.order_body import Sequences
@@ -35,8 +36,10 @@ def batch_shape(config: TrainingKeys, above: Mapping[str, Above]) -> tuple[Batch
     limit = int(getattr(config, "sequence_len", None) or data.settings.get("sequence_len") or LENGTH)
     flash = config.attention_needs_gpu
     if not isinstance(config, SequenceKeys):
-        note = f"each pair is taken for two sequences of sequence_len, {limit} tokens"
-        return BatchShape(2 * config.micro_batch_size, limit, not flash, False, True), [note]
+        count = config.sequences_of_a_row if isinstance(config, PairKeys) else 2
+        each = "each pair is taken for two sequences" if count == 2 else "each row is taken for a sequence"
+        note = f"{each} of sequence_len, {limit} tokens"
+        return BatchShape(count * config.micro_batch_size, limit, not flash, False, True), [note]
     length, notes = limit, []
     if not config.pads_to_sequence_len:
         longest = _longest(data.folder)

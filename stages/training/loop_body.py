@@ -33,6 +33,7 @@ from tunemill.stages.training.added_loss_body import (
     loss_of_no_token,
     probe_loss,
 )
+from tunemill.stages.training.ahead_body import means_ahead
 from tunemill.stages.training.best_body import best_of, rates_of
 from tunemill.stages.training.callbacks_body import Checkpoints, Monitor, Reporter
 from tunemill.stages.training.embeddings_body import train_every_row
@@ -141,7 +142,9 @@ class LoopTrainer(Trainer):  # type: ignore[misc]
         for batch in batches:
             for name, count in self._own_loss.counts(batch).items():
                 counts[name] = counts.get(name, 0) + count
-        return batches, counts
+        with self.compute_loss_context_manager():
+            means = means_ahead(self._own_loss, self.model_wrapped, batches)
+        return [{**batch, **means} for batch in batches] if means else batches, counts
 
     def compute_loss_context_manager(self) -> ExitStack:
         """What surrounds a forward pass: autocast, and where activations wait for the backward pass."""
@@ -167,13 +170,15 @@ class LoopTrainer(Trainer):  # type: ignore[misc]
         parts = self._own_loss.loss(called, inputs)
         counts: Mapping[str, int] = num_items_in_batch
         for name, (total, counted) in parts.metrics.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(total) / counts[counted]
+            if counts[counted]:
+                self._sums[name] = self._sums.get(name, 0.0) + float(total) / counts[counted]
         loss = sum(total / counts[counted] for counted, total in parts.totals.items())
         return loss + called.mean / self.current_gradient_accumulation_steps if self._model_adds else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The step's own metrics stand beside its loss."""
-        super().log({**logs, **self._sums}, start_time)
+        derived = {} if self._own_loss is None else self._own_loss.derived(self._sums)
+        super().log({**logs, **self._sums, **derived}, start_time)
         self._sums = {}
 
 

@@ -26,10 +26,18 @@ class LossParts:
 
 @dataclass(frozen=True)
 class OwnLoss:
-    """A loss that the method computes. `counts` are those of a collated batch, by the names that `LossParts` uses."""
+    """A loss that the method computes. `counts` are those of a collated batch, by the names that `LossParts` uses.
+
+    `ahead` is asked of each micro batch before the first `loss` of a step, without gradient: sums, each with the name
+    of the count that it is divided by. Their means over the whole step stand in every batch that `loss` gets, by these
+    names. `derived` gives figures that are made of the means of the step's metrics. A metric whose count is 0 in a
+    step has no mean there, and is not among them.
+    """
 
     loss: Callable[[Any, Batch], LossParts]
     counts: Callable[[Batch], Counts]
+    ahead: Callable[[Any, Batch], Mapping[str, tuple[Any, str]]] | None = None
+    derived: Callable[[Mapping[str, float]], Mapping[str, float]] = lambda _means: {}
 
 
 @dataclass(frozen=True)

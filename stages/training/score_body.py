@@ -1,10 +1,11 @@
 """Held-out figures of a method that has a loss of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 
+from tunemill.stages.training.ahead_body import means_ahead
 from tunemill.stages.training.method import Batch, OwnLoss
 
 
@@ -26,17 +27,24 @@ def mean_over(
     totals: dict[str, float] = {}
     metrics: dict[str, tuple[float, str]] = {}
     counts: dict[str, int] = {}
-    with torch.no_grad():
+
+    def batches() -> Iterator[Batch]:
         for first in range(0, count, batch_size):
             batch = collate([read(place) for place in range(first, min(first + batch_size, count))])
+            yield {name: tensor.to(device) for name, tensor in batch.items()}
+
+    means = means_ahead(own_loss, model, batches())
+    with torch.no_grad():
+        for batch in batches():
             for name, number in own_loss.counts(batch).items():
                 counts[name] = counts.get(name, 0) + number
-            parts = own_loss.loss(model, {name: tensor.to(device) for name, tensor in batch.items()})
+            parts = own_loss.loss(model, {**batch, **means})
             for name, total in parts.totals.items():
                 totals[name] = totals.get(name, 0.0) + float(total)
             for name, (total, counted) in parts.metrics.items():
                 metrics[name] = (metrics.get(name, (0.0, counted))[0] + float(total), counted)
     model.train(was_training)
     loss = sum(total / counts[counted] for counted, total in totals.items())
-    shown = {f"eval_{name}": total / counts[counted] for name, (total, counted) in metrics.items()}
-    return {"eval_loss": loss, **shown}
+    shown = {name: total / counts[counted] for name, (total, counted) in metrics.items() if counts[counted]}
+    shown |= own_loss.derived(shown)
+    return {"eval_loss": loss, **{f"eval_{name}": value for name, value in shown.items()}}

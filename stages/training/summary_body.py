@@ -26,9 +26,13 @@ def summarize(
     report.plot("Training loss", numbers, losses, x_label="step", y_label="loss (nats per token)")
     rates = [entry["learning_rate"] for entry in steps]
     report.plot("Learning rate", numbers, rates, x_label="step", y_label="learning rate")
-    for name in sorted(steps[-1].keys() & reporter.own_metrics):
-        report.summary(**{f"last_{name}": steps[-1][name]})
-        report.plot(name, numbers, [entry[name] for entry in steps], x_label="step", y_label=name)
+    for name in sorted(reporter.own_metrics):
+        # Not every step has it: a mean over rows of which it has none.
+        having = [entry for entry in steps if name in entry]
+        report.summary(**{f"last_{name}": having[-1][name]})
+        report.plot(
+            name, [e["step"] for e in having], [e[name] for e in having], x_label="step", y_label=name
+        )
     scores = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
     if monitor is not None and scores:
         report.summary(**{f"last_{name}": value for name, value in scores[-1].items() if name != "step"})

@@ -21,6 +21,7 @@ SFT = {
 }
 DPO = {**SFT, "rl": "dpo", "datasets": [{"path": "rows.jsonl", "type": "chatml.intel"}]}
 ORPO = {**DPO, "rl": "orpo"}
+KTO = {**DPO, "rl": "kto"}
 PRETRAINING = {
     "base_model": "model",
     "learning_rate": 0.001,

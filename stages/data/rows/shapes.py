@@ -28,7 +28,7 @@ class Goal:
 GOALS = {
     "tokens": Goal("rows for fine-tuning", {}, trains=True),
     "pair": Goal("pairs of a better and a worse answer", {"rl": "orpo"}, trains=True),
-    "rated": Goal("answers that are judged good or bad", {"rl": "kto"}, trains=False),
+    "rated": Goal("answers that are judged good or bad", {"rl": "kto"}, trains=True),
     "reward": Goal("pairs of conversations for a reward model", {"reward_model": True}, trains=True),
     "steps": Goal("answers in judged steps", {"process_reward_model": True}, trains=True),
 }

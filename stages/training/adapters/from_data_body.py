@@ -32,6 +32,7 @@ from tunemill.stages.training.adapters.starts_body import (
     first_factors,
     probe,
 )
+from tunemill.stages.training.ahead_body import means_ahead
 from tunemill.stages.training.keys.factors import (
     FILE,
     CordaSettings,
@@ -44,6 +45,8 @@ from tunemill.stages.training.method import Batch, Method
 
 BASE = ".base_layer"
 FIRST = ".lora_A.weight"
+# What of a batch a model reads; a method may have put more into it.
+READ = ("input_ids", "attention_mask", "position_ids")
 # EVA takes batch after batch until its vectors stay, and again from the first; data that never lets them is refused.
 LONGEST_SEARCH = 1000
 
@@ -258,8 +261,12 @@ def _one_step(model: Any, examined: Examined) -> None:
     for place in places:
         for name, count in _counts(own, examined.batch([place])).items():
             counts[name] = counts.get(name, 0) + count
+    means = {}
+    if own is not None:
+        with examined.around():
+            means = means_ahead(own, model, (examined.batch([place]) for place in places))
     for place in places:
-        batch = examined.batch([place])
+        batch = {**examined.batch([place]), **means}
         with examined.around():
             if own is None:
                 loss = model(**batch, use_cache=False).loss * _counts(own, batch)["tokens"] / counts["tokens"]
@@ -294,7 +301,7 @@ def find_eva(config: FactorKeys, model: Any, examined: Examined) -> dict[str, An
                 f"pipeline.start_sequences, or lower peft.eva_config.tau or rho."
             )
         with examined.around():
-            adapted(**{name: value for name, value in batch.items() if name != "labels"}, use_cache=False)
+            adapted(**{name: batch[name] for name in READ if name in batch}, use_cache=False)
 
     with torch.no_grad():
         found: dict[str, Any] = get_eva_state_dict(

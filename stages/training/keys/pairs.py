@@ -20,10 +20,12 @@ COMPARED = (
 class PairKeys(TrainingKeys):
     """What every method reads, and how long a pair may be.
 
-    A method that shows more than `COMPARED` names it in `own_figures` too.
+    A method that shows more than `COMPARED` names it in `own_figures` too. `sequences_of_a_row`: how many the model
+    learns from at a time for each row of a micro batch.
     """
 
     own_figures: ClassVar[tuple[str, ...]] = COMPARED
+    sequences_of_a_row: ClassVar[int] = 2
 
     sequence_len: PositiveInt = Field(
         512, description="most tokens of a prompt with either answer, BOS and EOS counted: more are cut off"

@@ -1,16 +1,20 @@
-"""The body of the `reference_logprobs` stage: one pass of a frozen model over all pairs."""
+"""The body of the `reference_logprobs` stage: one pass of a frozen model over all pairs, or all judged answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from tunemill.stages.artifacts import Adapter, Model, PreferenceData
+from tunemill.stages.data.rows.collate_body import Batch
 from tunemill.stages.data.rows.log_p_columns import write_log_p
 from tunemill.stages.data.rows.pairs_body import SIDES, PairReader, collate_pairs
-from tunemill.stages.models.answers_body import answer_log_p
+from tunemill.stages.data.rows.rated_body import ANSWERS, RatedReader, passes_of
+from tunemill.stages.models.answers_body import summed_log_p
 from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.positions_body import check_positions
@@ -22,7 +26,25 @@ from tunemill.stages.training.machine_body import Precision, check_attention, ch
 from tunemill.stages.training.reference_logprobs.config import ReferenceConfig
 
 # The files of rows, by what messages call them.
-WHICH = {"rows": "preference data", "held_out": "held-out pairs"}
+WHICH = {"rows": "preference data", "held_out": "held-out preferences"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What rows are.
+
+    `answers` name their stored columns. `passes` gives what the model reads of some rows in training: one batch or
+    several, whose sequences hold all first answers of the rows, then all second ones.
+    """
+
+    name: str
+    answers: Sequence[str]
+    reader: Callable[..., PairReader | RatedReader]
+    passes: Callable[[Sequence[Any]], Sequence[Batch]]
+
+
+PAIRS = Kind("pairs", SIDES, PairReader, lambda pairs: [collate_pairs(pairs)])
+RATED = Kind("judged answers", ANSWERS, RatedReader, passes_of)
 
 
 def reference_logprobs(
@@ -46,11 +68,18 @@ def reference_logprobs(
     tokenizer = load_words(base_model.path)
     for name, file in (("rows", preference_data.rows), ("held_out", preference_data.held_out)):
         if file.exists():
-            pairs = PairReader(file, tokenizer, config.sequence_len)
-            check_positions(plain, pairs.longest_row, WHICH[name], report)
-            log_p_n2 = score_pairs(model, pairs, config.micro_batch_size, precision.autocast, report.progress)
-            write_log_p(out.data / f"{name}.arrow", SIDES, pairs.rows, pairs.numbers, log_p_n2.numpy())
-            report.summary(**{name: len(pairs.numbers)})
+            kind = kind_of(file)
+            rows = kind.reader(file, tokenizer, config.sequence_len)
+            check_positions(plain, rows.longest_row, WHICH[name], report)
+            log_p_n2 = score(model, kind, rows, config.micro_batch_size, precision.autocast, report.progress)
+            write_log_p(out.data / f"{name}.arrow", kind.answers, rows.rows, rows.numbers, log_p_n2.numpy())
+            report.summary(**{name: len(rows.numbers)})
+
+
+def kind_of(file: Path) -> Kind:
+    """What the rows of a prepared file are, by their columns."""
+    with pa.memory_map(str(file)) as mapped:
+        return RATED if "label" in pa.ipc.open_file(mapped).schema.names else PAIRS
 
 
 def load_reference(
@@ -71,25 +100,27 @@ def load_reference(
     return (model if is_quantized(base_model.path) else model.to(device)).eval()
 
 
-def score_pairs(
+def score(
     model: Any,
-    pairs: PairReader,
+    kind: Kind,
+    rows: PairReader | RatedReader,
     batch_size: int,
     autocast: Any,
     on_batch: Callable[[int, int | None, str], None],
 ) -> Tensor:
-    """[N, 2] what the model says of the chosen and the rejected answer of each of the N pairs that are read.
+    """[N, 2] what the model says of both answers of each of the N rows that are read.
 
-    Batches are those of a first epoch with as many pairs: the same padding, and so the same rounding.
+    Batches are those of a first epoch with as many rows: the same padding, and so the same rounding.
     """
     device = next(model.parameters()).device
-    count = len(pairs.numbers)
+    count = len(rows.numbers)
     found = torch.empty(count, 2)
     with torch.no_grad(), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
         for first in range(0, count, batch_size):
             last = min(first + batch_size, count)
-            batch = collate_pairs([pairs.read(place) for place in range(first, last)])
-            moved = {name: tensor.to(device) for name, tensor in batch.items()}
-            found[first:last] = answer_log_p(model, moved).sum_2b.view(2, -1).T.cpu()
-            on_batch(last, count, "pairs")
+            passes = kind.passes([rows.read(place) for place in range(first, last)])
+            moved = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in passes]
+            log_p_2b = torch.cat([summed_log_p(model, batch) for batch in moved])
+            found[first:last] = log_p_2b.view(2, -1).T.cpu()
+            on_batch(last, count, kind.name)
     return found

@@ -38,6 +38,7 @@ BOTS = [
 ]
 ALPACA = [{"instruction": f"say {i}", "input": "", "output": str(i)} for i in range(30)]
 PAIRS = [{"prompt": f"say {i}", "chosen": str(i), "rejected": "no"} for i in range(30)]
+RATED = [{"prompt": f"say {i}", "completion": str(i), "label": i % 2 == 0} for i in range(30)]
 TEXTS = [{"body": f"{i} is a number that is longer than the one before it", "id": "x"} for i in range(30)]
 TOKENS = [{"input_ids": [5 + i, 6, 7, 8], "labels": [-100, 6, 7, 8]} for i in range(30)]
 
@@ -94,6 +95,7 @@ def written(path="pipeline.yml"):
             {"type": "chat_template.default", "field_messages": "prompt"},
             "30 rows of `prompt`, `chosen`, `rejected`",
         ),
+        (RATED, {}, "30 rows of `prompt`, `completion`, `label`"),
         (TEXTS, {"type": "completion", "field": "body"}, "30 rows of `body`"),
         (TOKENS, {}, "30 rows of `input_ids`"),
         (
@@ -121,7 +123,7 @@ def test_each_kind_of_rows_gets_its_keys(init, capsys, rows, entry, said, kind):
     assert shown.splitlines()[:2] == [f"{name}: {said}", "written: pipeline.yml"]
     config = written()
     assert config["datasets"] == [{"path": name, **entry}]
-    assert config.get("rl") == ("orpo" if rows is PAIRS else None)
+    assert config.get("rl") == ("orpo" if rows is PAIRS else "kto" if rows is RATED else None)
     assert ("val_set_size" in config) == (len(rows) > 1) == ("eval_strategy" in config)
     assert ("chat_template" in config) == str(entry.get("type")).startswith("chat_template")
     assert main(["check", "pipeline.yml"]) == 0
@@ -280,11 +282,6 @@ def test_wrong_options_are_named_and_nothing_is_written(init, tmp_path, options,
             "rows.jsonl",
             b'{"messages": [{"role": "narrator", "content": "a"}]}\n',
             "none of the roles narrator is known as an assistant's",
-        ),
-        (
-            "rows.jsonl",
-            b'{"prompt": "a", "completion": "b", "label": true}\n',
-            "can be prepared, and not trained on yet; write the YAML by hand, with rl: kto",
         ),
         (
             "rows.jsonl",

@@ -18,7 +18,7 @@ SHA256 = "4794e4c5c8934ebfe211a021ffae42b5cef729290e5e4eda57e9c854a0674d08"
 REFUSED = {
     "trains on images or sound": {"processor_type"},
     "online reinforcement learning": {"rl", "trl", "ebft", "vllm"},
-    "other methods of training": {"plugins", "diffusion", "llmcompressor", "rl_beta", "kto_desirable_weight"},
+    "other methods of training": {"plugins", "diffusion", "llmcompressor", "rl_beta"},
     "reward models": {"center_rewards_coefficient"},
     "kernels of other libraries": {"use_onebitllms", "use_dsv4_kernels", "use_glm_dsa_kernels", "flash_optimum"},
     "publishing": {"hub_model_id"},

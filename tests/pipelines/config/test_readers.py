@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.configs import DPO, HELD_OUT, LORA, ORPO, PRETRAINING, SFT, entry, load, problems, provide
+from support.configs import DPO, HELD_OUT, KTO, LORA, ORPO, PRETRAINING, SFT, entry, load, problems, provide
 
 from tunemill.pipelines.cli import main
 from tunemill.pipelines.config.schema import json_schema
@@ -20,6 +20,10 @@ PACKERS = "training_data, pretraining_data, sft, process_reward"
         (entry(DPO, "datasets", train_on_eos="all"), "datasets[0].train_on_eos", "tokenized", "dpo"),
         (entry(DPO, "datasets", roles_to_train=["user"]), "datasets[0].roles_to_train", "tokenized", "dpo"),
         ({**DPO, "orpo_alpha": 0.2}, "orpo_alpha", "orpo", "dpo"),
+        ({**DPO, "kto_desirable_weight": 2}, "kto_desirable_weight", "kto", "dpo"),
+        ({**ORPO, "kto_undesirable_weight": 2}, "kto_undesirable_weight", "kto", "orpo"),
+        ({**KTO, "orpo_alpha": 0.2}, "orpo_alpha", "orpo", "kto"),
+        ({**KTO, "sample_packing": True}, "sample_packing", "training_data, pretraining_data, sft", "kto"),
         ({**SFT, "orpo_alpha": 0.2}, "orpo_alpha", "orpo", "sft"),
         ({**ORPO, "sample_packing": True}, "sample_packing", PACKERS, "orpo"),
         ({**ORPO, "group_by_length": True}, "group_by_length", "sft, process_reward", "orpo"),
@@ -188,7 +192,7 @@ def test_a_note_changes_no_key(project):
         (entry(SFT, "datasets", type={"field_chosen": "x"}), "datasets[0].type.field_chosen", "unread"),
         ({**SFT, **LORA, "lora_target_modules": ["all-linear"]}, "lora_target_modules", "value"),
         ({**SFT, **LORA, "lora_target_linear": None, "lora_target_modules": "(x"}, "lora_target_modules", "value"),
-        ({**DPO, "rl": "kto", "val_set_size": 2, "pipeline": {"evaluate": ["base"]}}, "pipeline.evaluate", "conflict"),
+        ({**DPO, "rl": "ipo", "val_set_size": 2, "pipeline": {"evaluate": ["base"]}}, "pipeline.evaluate", "conflict"),
         ({**ORPO, "kernels": ["linear_cross_entropy"]}, "kernels", "conflict"),
         ({**ORPO, "plugins": ["cut_cross_entropy"]}, "plugins", "conflict"),
     ],

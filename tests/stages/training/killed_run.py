@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from support.pairs import echoes, preference_data
+from support.rated import rated_data, said_by, unequal
 from support.steps import counting, step_data
 from support.tiny_model import (
     Heard,
@@ -26,6 +27,8 @@ from support.tiny_model import (
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.report import Report
+from tunemill.stages.training.kto.body import kto
+from tunemill.stages.training.kto.config import KtoConfig
 from tunemill.stages.training.orpo.body import orpo
 from tunemill.stages.training.orpo.config import OrpoConfig
 from tunemill.stages.training.process_reward.body import process_reward
@@ -57,6 +60,12 @@ CASES: dict[str, dict[str, Any]] = {
     "steps": {
         "micro_batch_size": 1, "gradient_accumulation_steps": 2, "num_epochs": 5, "save_steps": 3,
     },
+    # 8 judged answers, 2 a step: 4 steps an epoch. Checkpoints after 3, 6, 9, ...
+    "kto": {
+        "adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "lora_target_linear": True,
+        "micro_batch_size": 1, "gradient_accumulation_steps": 2, "num_epochs": 5, "save_steps": 3,
+    },
+    "kto-full": {"micro_batch_size": 2, "num_epochs": 5, "save_steps": 3},
     # 8 rows, 2 a step: 4 steps an epoch. Checkpoints after 3, 6, 9, ...; held-out rows decide when it stops.
     "early": {
         "micro_batch_size": 2, "num_epochs": 5, "save_steps": 3, "eval_steps": 1, "lr_scheduler": "constant",
@@ -92,12 +101,13 @@ def run(case: str, folder: Path, report: Report) -> Path:
         body, config = ON_PAIRS[case]
         pairs = preference_data(folder.parent / f"{case}-data", echoes()[:8])
         body(config(**settings), training_data=pairs, **given)
-    if case == "steps":
+    elif case == "steps":
         steps = step_data(folder.parent / "steps-data", counting(8))
         process_reward(ProcessRewardConfig(**settings), training_data=steps, **given)
-    elif case == "orpo":
-        pairs = preference_data(folder.parent / "orpo-data", echoes()[:8])
-        orpo(OrpoConfig(**settings), training_data=pairs, **given)
+    elif case.startswith("kto"):
+        rows = rated_data(folder.parent / f"{case}-data", unequal(8))
+        said = said_by(folder / "said", Model(base), rows, micro_batch_size=settings["micro_batch_size"])
+        kto(KtoConfig(**settings), training_data=rows, reference_logprobs=said, **given)
     else:
         packs = packs_of(20, 3) if case == "lora" else None
         data = training_data(folder.parent / f"{case}-data", random_rows(8 if case == "early" else 20), packs)

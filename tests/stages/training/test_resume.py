@@ -28,7 +28,8 @@ def killed_run() -> Any:
 
 def kill(case: str, folder: Path, where: str) -> None:
     """Run the case in a child process until it kills itself."""
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join((str(TESTS), str(TESTS.parent)))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     child = subprocess.run(
         [sys.executable, str(SCRIPT), case, str(folder), where],
         env=environment,
@@ -81,8 +82,8 @@ def test_killed_at_a_random_step_orpo(killed_run: ModuleType, tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 7], ids=["first epoch", "second epoch"])
-@pytest.mark.parametrize("case", ["simpo", "simpo-full"])
-def test_killed_on_pairs(killed_run: ModuleType, tmp_path: Path, case: str, step: int) -> None:
+@pytest.mark.parametrize("case", ["simpo", "simpo-full", "kto", "kto-full"])
+def test_killed_on_preferences(killed_run: ModuleType, tmp_path: Path, case: str, step: int) -> None:
     compare(killed_run, case, tmp_path, f"step-{step}", resumes_from=step - 1)
 
 

@@ -70,10 +70,7 @@ def suggested(line):
         (
             {"prompt": "a", "completion": "b", "label": True},
             {},
-            (
-                "these rows are answers that are judged good or bad: with `rl: kto` and no `type` they can be "
-                "prepared, and not trained on yet"
-            ),
+            "these rows are answers that are judged good or bad: they train with `rl: kto` and no `type`",
         ),
         (
             {"prompt": "a", "completions": ["b"], "labels": [True]},

@@ -15,6 +15,7 @@ from stages.training.keys.case import (
     without,
 )
 from stages.training.keys.cases_of_devices import DEVICES
+from stages.training.keys.cases_of_methods import OF_METHODS
 from stages.training.keys.cases_of_own_code import OWN_CODE
 from stages.training.keys.cases_of_steps import PROCESS_REWARD
 from stages.training.keys.cases_of_weights import ADAPTER, FROZEN, RESTARTED
@@ -436,43 +437,9 @@ EAFT: dict[str, list[Case]] = {
     "eaft_k": [Case((1, 2, 20), see.weights, {**SGD, "use_eaft": True})],
 }
 
-SIMPO: dict[str, list[Case]] = {
-    "rl_beta": [
-        Case((0.1, 2.0), see.weights, SGD, method="simpo"),
-        Case((0.1, 2.0), see.reported("rewards/margins"), {"max_steps": 1}, method="simpo"),
-    ],
-    "simpo_gamma": [Case((0.0, 0.5, 2.0), see.weights, SGD, method="simpo")],
-    "cpo_alpha": [
-        Case((0.0, 1.0), see.weights, SGD, method="simpo"),
-        Case((0.0, 0.5, 1.0), see.reported("loss"), {"max_steps": 1}, method="simpo"),
-    ],
-}
-
-ORPO: dict[str, list[Case]] = {
-    "orpo_alpha": [
-        Case((0.1, 0.5), see.weights, SGD, method="orpo"),
-        Case((0.1, 0.5), see.reported("rewards/margins"), {"max_steps": 1}, method="orpo"),
-    ],
-    "sequence_len": [
-        Case((512, 5), see.batch_shapes, method="orpo"),
-        Case((512, 5), see.held_out_shapes, {"eval_steps": 1}, method="orpo"),
-    ],
-}
-
-DPO: dict[str, list[Case]] = {
-    "rl_beta": [
-        Case((0.1, 0.5), see.weights, SGD, method="dpo"),
-        Case((0.1, 0.5), see.reported("rewards/margins"), {"max_steps": 1}, method="dpo"),
-    ],
-}
-
-REWARD: dict[str, list[Case]] = {
-    "center_rewards_coefficient": [Case((0.0, 0.5), see.weights, SGD, method="reward")],
-    "num_labels": [Case((1, 2), see.refusal, method="reward")],
-}
 
 GROUPS = (
-    DPO,
+    *OF_METHODS,
     FROZEN,
     RESTARTED,
     ADAPTER,
@@ -489,9 +456,6 @@ GROUPS = (
     RHYTHM,
     SEQUENCES,
     EAFT,
-    SIMPO,
-    ORPO,
-    REWARD,
 )
 
 CASES: list[tuple[str, Case]] = [

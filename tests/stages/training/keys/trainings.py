@@ -1,7 +1,7 @@
 """Real trainings of a tiny model, and what can be seen of them from outside: of one or of several settings of a key."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 from support.pairs import reward_data, thanked
 from support.preference_rows import write_pairs
+from support.rated import rated_data
 from support.steps import counting, held_out_steps, step_data
 from support.tiny_model import (
     Heard,
@@ -38,6 +39,7 @@ from tunemill.stages.artifacts import (
 )
 from tunemill.stages.data.rows.log_p_columns import write_log_p
 from tunemill.stages.data.rows.pairs_body import SIDES
+from tunemill.stages.data.rows.rated_body import ANSWERS
 from tunemill.stages.errors import SettingError
 from tunemill.stages.registry import METHODS
 from tunemill.stages.training.keys.training import TrainingKeys
@@ -78,14 +80,18 @@ OF_METHOD: dict[str, dict[type[Artifact], Callable[[Path], Artifact]]] = {
         TrainingData: lambda folder: step_data(folder, counting(6)),
         EvaluationData: lambda folder: held_out_steps(folder, counting(3, seed=9)),
     },
+    "kto": {
+        PreferenceData: lambda folder: rated_data(folder, [(p, c, len(c) > 2) for p, c, _ in PAIRS]),
+        ReferenceLogProbs: lambda folder: some_log_p(folder, ANSWERS),
+    },
 }
 
 
-def some_log_p(folder: Path) -> ReferenceLogProbs:
-    """What some model might say of the pairs."""
+def some_log_p(folder: Path, answers: Sequence[str] = SIDES) -> ReferenceLogProbs:
+    """What some model might say of the pairs, or of the judged answers."""
     folder.mkdir(parents=True)
     log_p_n2 = -np.arange(1, 2 * len(PAIRS) + 1, dtype=np.float32).reshape(-1, 2)
-    write_log_p(folder / "rows.arrow", SIDES, len(PAIRS), np.arange(len(PAIRS)), log_p_n2)
+    write_log_p(folder / "rows.arrow", answers, len(PAIRS), np.arange(len(PAIRS)), log_p_n2)
     return ReferenceLogProbs(folder)
 
 
