@@ -22,6 +22,7 @@ from tunemill.stages.models.merged.stage import MERGED
 from tunemill.stages.models.quantized.stage import QUANTIZED
 from tunemill.stages.models.quantized_base.stage import QUANTIZED_BASE
 from tunemill.stages.training.dpo.stage import DPO
+from tunemill.stages.training.ipo.stage import IPO
 from tunemill.stages.training.kto.stage import KTO
 from tunemill.stages.training.orpo.stage import ORPO
 from tunemill.stages.training.process_reward.stage import PROCESS_REWARD
@@ -35,6 +36,7 @@ METHODS: dict[str, Stage] = {
     "simpo": SIMPO,
     "orpo": ORPO,
     "dpo": DPO,
+    "ipo": IPO,
     "reward": REWARD,
     "process_reward": PROCESS_REWARD,
     "kto": KTO,

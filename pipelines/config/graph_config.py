@@ -25,6 +25,8 @@ NOT_FOLDED = (
 )
 # `type:` of entries whose rows are made up, not read.
 SYNTHETIC_TYPE = "_synthetic"
+# The methods that can ask a reference model beside each step.
+ASKING_BESIDE = ("dpo", "ipo")
 PreferenceMethod = Literal["dpo", "ipo", "kto", "orpo", "simpo"]
 Evaluated = Literal["base", "trained", "merged", "quantized"]
 # The key that asks for a model with such a head.
@@ -80,6 +82,13 @@ class GraphConfig(StageConfig):
     max_steps: int | None = Field(None, description="with `pretraining_dataset`: how far it is read")
     rl: PreferenceMethod | None = Field(
         None, description="learn from preferences, by this method: the datasets hold pairs or judged answers"
+    )
+    precompute_ref_log_probs: bool | None = Field(
+        None,
+        description="false: what a preference method compares with is no node, but asked beside each step",
+    )
+    sync_ref_model: Annotated[bool, YamlMark("trl.sync_ref_model")] = Field(
+        False, description="a reference that follows the trained model is no node either"
     )
     reward_model: bool = Field(False, description="train a reward model: the datasets hold pairs of answers")
     process_reward_model: bool = Field(
@@ -226,6 +235,16 @@ class GraphConfig(StageConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _reference_is_asked_for(self) -> "GraphConfig":
+        key = "sync_ref_model" if self.sync_ref_model else "precompute_ref_log_probs"
+        if not self.stores_reference and self.rl not in ASKING_BESIDE:
+            raise ConflictError(
+                f"{key}: of {self.asked_method} nothing is asked of a reference model beside each step. Remove it",
+                key,
+            )
+        return self
+
     _methods_to_come = not_yet("rl", "grpo", "gdpo", "ebft")
 
     @model_validator(mode="after")
@@ -307,6 +326,11 @@ class GraphConfig(StageConfig):
     def quantizes_base(self) -> bool:
         """Whether the base is quantized before an adapter is trained on it."""
         return self.adapter is not None and (self.load_in_4bit or self.load_in_8bit)
+
+    @property
+    def stores_reference(self) -> bool:
+        """Whether what the model is compared with is computed before the training, not beside each step."""
+        return self.precompute_ref_log_probs is not False and not self.sync_ref_model
 
     @property
     def quantizes(self) -> bool:

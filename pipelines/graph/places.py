@@ -189,7 +189,7 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
             inputs["stored_adapter"] = ("adapter_files",)
     # An adapter can be switched off, and the base is what others are compared with.
     reference = {"reference": ("base_model",)}
-    if "reference_logprobs" in method.inputs:
+    if "reference_logprobs" in method.inputs and graph.stores_reference:
         references = reference_places(graph, inputs, given)
         found += references
         inputs |= {place.name: (place.name,) for place in references}

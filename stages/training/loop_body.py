@@ -230,9 +230,8 @@ def train_once(
     monitors = [one for one in (monitor, best, rates_of(config, monitor, report)) if one is not None]
     offloading = offloading_of(config, out)
     waiting = layer_offloading_of(config, offloading, report)
-    kept: list[Any] = [] if config.grokfast is None else [Grokfast(out.checkpoints, *config.grokfast)]
-    if config.relora:
-        kept.append(Restarts(config, model, config.seed, out.checkpoints, schedule.total, report))
+    kept = kept_of(config, model, schedule, out, report)
+    kept += method.prepare(model, precision, out.checkpoints)
     checkpoints = Checkpoints(report, out.checkpoints, save_steps(config, schedule), config.save_total_limit)
     collator = method.collator(model)
     warmup = warmup_steps(schedule.total, config.warmup_steps, config.warmup_ratio)
@@ -276,6 +275,16 @@ def train_once(
             plugins.call("post_train", trainer.model)
     write_metrics(trainer.state.log_history, out.logs)
     summarize(trainer, schedule, reporter, monitor, report)
+
+
+def kept_of(
+    config: TrainingKeys, model: Any, schedule: Schedule, out: Workspace, report: Report
+) -> list[Any]:
+    """What changes gradients or weights beside the optimizer, and is kept in checkpoints."""
+    kept: list[Any] = [] if config.grokfast is None else [Grokfast(out.checkpoints, *config.grokfast)]
+    if config.relora:
+        kept.append(Restarts(config, model, config.seed, out.checkpoints, schedule.total, report))
+    return kept
 
 
 def schedule_of(config: TrainingKeys, method: Method) -> Schedule:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Method:
     into a batch. `check` is handed the model on its device before the first step, and the collator; it raises
     SettingError for a model that cannot be trained so. Without `own_loss` the model computes the loss, over
     `labels`. `score` gives figures of the held-out rows, `eval_loss` among them; None where there are none.
+    `prepare` is handed the loaded model, its precision and the folder of checkpoints, before anything is trained; it
+    gives callbacks that go along, each with a `resume` that is told of the checkpoint that a training goes on from.
     """
 
     examples: "Examples"
@@ -55,6 +58,7 @@ class Method:
     check: Callable[[Any, Any], None]
     own_loss: OwnLoss | None = None
     score: Callable[[Any], dict[str, float]] | None = None
+    prepare: Callable[[Any, Any, Path], list[Any]] = lambda _model, _precision, _checkpoints: []
 
 
 # What shapes the weights whatever the method, beside what its settings use.

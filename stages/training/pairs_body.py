@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -13,10 +14,14 @@ from tunemill.stages.errors import RowError
 from tunemill.stages.models.positions_body import check_positions
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training.dropout_body import leave_nothing_out
 from tunemill.stages.training.keys.pairs import PairKeys
+from tunemill.stages.training.keys.reference import ReferenceKeys
 from tunemill.stages.training.loop_body import plain_model, train
+from tunemill.stages.training.machine_body import Precision
 from tunemill.stages.training.method import Counts, LossParts, Method, OwnLoss
 from tunemill.stages.training.order_body import Examples
+from tunemill.stages.training.reference_body import LiveReference
 from tunemill.stages.training.score_body import mean_over
 
 
@@ -82,7 +87,11 @@ def on_pairs(
         held_out_logprobs: ReferenceLogProbs | None = None,
     ) -> None:
         tokenizer = load_words(base_model.path)
-        own_loss = OwnLoss(partial(loss_of, config), counts_of)
+        live: LiveReference | None = None
+        loss = partial(loss_of, config)
+        if isinstance(config, ReferenceKeys) and config.asks_beside_each_step:
+            live = LiveReference(config, base_model)
+        own_loss = OwnLoss(loss if live is None else live.beside(loss), counts_of)
         stored = None if reference_logprobs is None else reference_logprobs.rows
         pairs = PairReader(training_data.rows, tokenizer, config.sequence_len, stored)
         if evaluation_data is None:
@@ -104,10 +113,20 @@ def on_pairs(
             check=partial(check_lengths, longest, report),
             own_loss=own_loss,
             score=None if held_out is None else scorer(config, own_loss, held_out),
+            prepare=partial(prepare, config, live),
         )
         train(config.going_on_from(stored_adapter), base_model, method, out, report)
 
     return body
+
+
+def prepare(
+    config: PairKeys, live: LiveReference | None, model: Any, precision: Precision, checkpoints: Path
+) -> list[Any]:
+    """Without dropout where the model is compared with another; and what asks that one beside each step."""
+    if isinstance(config, ReferenceKeys):
+        leave_nothing_out(model)
+    return [] if live is None else [live.meet(model, precision, checkpoints)]
 
 
 def say_left_out(which: str, pairs: PairReader, report: Report) -> None:

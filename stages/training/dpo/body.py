@@ -2,21 +2,57 @@
 
 from typing import Any
 
-from tunemill.stages.models.answers_body import answer_log_p
-from tunemill.stages.training.dpo.config import DpoConfig
-from tunemill.stages.training.dpo.loss import sigmoid_loss
-from tunemill.stages.training.method import Batch, LossParts
-from tunemill.stages.training.pairs_body import compared, on_pairs
+from torch import Tensor
+
+from tunemill.stages.data.rows.labels import IGNORED
+from tunemill.stages.models.answers_body import WeightedLogP, answer_log_p_alone, weighted_answer_log_p
+from tunemill.stages.training.dpo.config import SFT, DpoConfig
+from tunemill.stages.training.dpo.loss import LOSSES, Gains
+from tunemill.stages.training.method import Batch, Counts, LossParts
+from tunemill.stages.training.pairs_body import compared, count_pairs, on_pairs
+
+
+def counts_of(batch: Batch) -> Counts:
+    """Pairs, and tokens of the chosen answers."""
+    pairs = count_pairs(batch)["pairs"]
+    return {"pairs": pairs, "chosen_tokens": int((batch["labels"][:pairs] != IGNORED).sum())}
 
 
 def loss_of(config: DpoConfig, model: Any, batch: Batch) -> LossParts:
-    """The loss over pairs; rewards are beta times how much likelier an answer became."""
-    log_p_2b = answer_log_p(model, batch).sum_2b
-    chosen_b, rejected_b = (log_p_2b - batch["reference_2b"]).chunk(2)
-    losses_b = sigmoid_loss(chosen_b - rejected_b, config.rl_beta)
+    """The comparisons over pairs, and of `sft` the likelihood over the tokens of chosen answers."""
+    found = (weighted_answer_log_p if config.dpo_use_weighting else answer_log_p_alone)(model, batch)
+    gains = gains_of(found.sum_2b, batch["reference_2b"], found.tokens_2b)
+    weights_b: Tensor | float = 1.0
+    if isinstance(found, WeightedLogP):
+        chosen_b, rejected_b = found.weights_2b.chunk(2)
+        weights_b = chosen_b * rejected_b
+    compare = [
+        weight * LOSSES[name](gains, config.rl_beta, config.dpo_label_smoothing)
+        for name, weight in config.losses
+        if name != SFT
+    ]
+    nll_b = -found.sum_2b.chunk(2)[0]
+    totals = {"pairs": (weights_b * sum(compare)).sum()} if compare else {}
+    weight_of_sft = dict(config.losses).get(SFT)
+    if weight_of_sft is not None:
+        totals["chosen_tokens"] = weight_of_sft * (weights_b * nll_b).sum()
     return LossParts(
-        {"pairs": losses_b.sum()}, compared(log_p_2b.chunk(2), (chosen_b, rejected_b), config.rl_beta)
+        totals,
+        {
+            **compared(found.sum_2b.chunk(2), (gains.chosen_b, gains.rejected_b), config.rl_beta),
+            "nll_loss": (nll_b.detach().sum(), "chosen_tokens"),
+        },
     )
 
 
-dpo = on_pairs(loss_of)
+def gains_of(log_p_2b: Tensor, reference_2b: Tensor, tokens_2b: Tensor) -> Gains:
+    """What answers have gained, of log probabilities of the chosen ones and then of the rejected ones."""
+    chosen_b, rejected_b = (log_p_2b - reference_2b).chunk(2)
+    tokens_b, other_tokens_b = tokens_2b.chunk(2)
+    (now_b, other_now_b), (before_b, other_before_b) = log_p_2b.chunk(2), reference_2b.chunk(2)
+    return Gains(
+        chosen_b, rejected_b, tokens_b, other_tokens_b, now_b - other_now_b, before_b - other_before_b
+    )
+
+
+dpo = on_pairs(loss_of, counts_of)

@@ -14,15 +14,12 @@ from tunemill.stages.data.rows.collate_body import Batch
 from tunemill.stages.data.rows.log_p_columns import write_log_p
 from tunemill.stages.data.rows.pairs_body import SIDES, PairReader, collate_pairs
 from tunemill.stages.data.rows.rated_body import ANSWERS, RatedReader, passes_of
-from tunemill.stages.models.answers_body import summed_log_p
-from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
-from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.positions_body import check_positions
 from tunemill.stages.models.quiet_body import be_quiet
-from tunemill.stages.models.rounded_body import with_adapter
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Workspace
-from tunemill.stages.training.machine_body import Precision, check_attention, choose_precision, to_float8
+from tunemill.stages.training.machine_body import check_attention, choose_precision
+from tunemill.stages.training.reference_body import load_reference, reference_log_p
 from tunemill.stages.training.reference_logprobs.config import ReferenceConfig
 
 # The files of rows, by what messages call them.
@@ -62,8 +59,9 @@ def reference_logprobs(
     be_quiet()
     precision = choose_precision(config, has_factors=config.has_factors)
     check_attention(config)
-    use_code_of(base_model.path)
-    model = load_reference(config, base_model, stored_adapter, precision)
+    folder = Path(config.lora_model_dir) if config.lora_model_dir else None
+    adapter = folder if stored_adapter is None else stored_adapter.path
+    model = load_reference(config, base_model, precision, adapter)
     plain = model.get_base_model() if hasattr(model, "peft_config") else model
     tokenizer = load_words(base_model.path)
     for name, file in (("rows", preference_data.rows), ("held_out", preference_data.held_out)):
@@ -82,24 +80,6 @@ def kind_of(file: Path) -> Kind:
         return RATED if "label" in pa.ipc.open_file(mapped).schema.names else PAIRS
 
 
-def load_reference(
-    config: ReferenceConfig, base_model: Model, stored_adapter: Adapter | None, precision: Precision
-) -> Any:
-    """The model that training starts from, on its device, in evaluation mode."""
-    attention = {"attn_implementation": config.attention} if config.attention else {}
-    compute_type = precision.autocast or precision.weights
-    model = load_causal_lm(base_model.path, dtype=precision.weights, compute_type=compute_type, **attention)
-    if precision.fp8:
-        to_float8(model)
-    folder = Path(config.lora_model_dir) if config.lora_model_dir else None
-    if stored_adapter is not None:
-        folder = stored_adapter.path
-    if folder is not None:
-        model = with_adapter(model, folder)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return (model if is_quantized(base_model.path) else model.to(device)).eval()
-
-
 def score(
     model: Any,
     kind: Kind,
@@ -115,12 +95,11 @@ def score(
     device = next(model.parameters()).device
     count = len(rows.numbers)
     found = torch.empty(count, 2)
-    with torch.no_grad(), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-        for first in range(0, count, batch_size):
-            last = min(first + batch_size, count)
-            passes = kind.passes([rows.read(place) for place in range(first, last)])
-            moved = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in passes]
-            log_p_2b = torch.cat([summed_log_p(model, batch) for batch in moved])
-            found[first:last] = log_p_2b.view(2, -1).T.cpu()
-            on_batch(last, count, kind.name)
+    for first in range(0, count, batch_size):
+        last = min(first + batch_size, count)
+        passes = kind.passes([rows.read(place) for place in range(first, last)])
+        moved = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in passes]
+        log_p_2b = torch.cat([reference_log_p(model, batch, autocast) for batch in moved])
+        found[first:last] = log_p_2b.view(2, -1).T.cpu()
+        on_batch(last, count, kind.name)
     return found

@@ -25,14 +25,19 @@ from support.tiny_model import (
     workspace,
 )
 
-from tunemill.stages.artifacts import Model
+from tunemill.stages.artifacts import Model, PreferenceData, ReferenceLogProbs
 from tunemill.stages.report import Report
+from tunemill.stages.training.dpo.body import dpo
+from tunemill.stages.training.dpo.config import DpoConfig
+from tunemill.stages.training.keys.reference import ReferenceKeys
 from tunemill.stages.training.kto.body import kto
 from tunemill.stages.training.kto.config import KtoConfig
 from tunemill.stages.training.orpo.body import orpo
 from tunemill.stages.training.orpo.config import OrpoConfig
 from tunemill.stages.training.process_reward.body import process_reward
 from tunemill.stages.training.process_reward.config import ProcessRewardConfig
+from tunemill.stages.training.reference_logprobs.body import reference_logprobs
+from tunemill.stages.training.reference_logprobs.config import ReferenceConfig
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
 from tunemill.stages.training.simpo.body import simpo
@@ -66,6 +71,16 @@ CASES: dict[str, dict[str, Any]] = {
         "micro_batch_size": 1, "gradient_accumulation_steps": 2, "num_epochs": 5, "save_steps": 3,
     },
     "kto-full": {"micro_batch_size": 2, "num_epochs": 5, "save_steps": 3},
+    # The reference is stored before, and what it says is in no checkpoint.
+    "dpo": {
+        "adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_linear": True, "learning_rate": 1e-3,
+        "micro_batch_size": 1, "gradient_accumulation_steps": 2, "num_epochs": 5, "save_steps": 3,
+    },
+    # The reference is a copy that follows every fourth step: after step 6 it is neither the base nor the model.
+    "dpo-full": {
+        "micro_batch_size": 2, "num_epochs": 5, "save_steps": 3, "learning_rate": 1e-3, "sync_ref_model": True,
+        "ref_model_sync_steps": 4,
+    },
     # 8 rows, 2 a step: 4 steps an epoch. Checkpoints after 3, 6, 9, ...; held-out rows decide when it stops.
     "early": {
         "micro_batch_size": 2, "num_epochs": 5, "save_steps": 3, "eval_steps": 1, "lr_scheduler": "constant",
@@ -82,6 +97,8 @@ ON_PAIRS: dict[str, tuple[Any, Any]] = {
     "orpo": (orpo, OrpoConfig),
     "simpo": (simpo, SimpoConfig),
     "simpo-full": (simpo, SimpoConfig),
+    "dpo": (dpo, DpoConfig),
+    "dpo-full": (dpo, DpoConfig),
 }
 
 
@@ -100,6 +117,8 @@ def run(case: str, folder: Path, report: Report) -> Path:
     if case in ON_PAIRS:
         body, config = ON_PAIRS[case]
         pairs = preference_data(folder.parent / f"{case}-data", echoes()[:8])
+        if issubclass(config, ReferenceKeys):
+            given["reference_logprobs"] = reference(folder.parent / f"{case}-reference", base, pairs)
         body(config(**settings), training_data=pairs, **given)
     elif case == "steps":
         steps = step_data(folder.parent / "steps-data", counting(8))
@@ -113,6 +132,14 @@ def run(case: str, folder: Path, report: Report) -> Path:
         data = training_data(folder.parent / f"{case}-data", random_rows(8 if case == "early" else 20), packs)
         sft(SftConfig(**settings), training_data=data, **given)
     return out.data
+
+
+def reference(folder: Path, base: Path, pairs: PreferenceData) -> ReferenceLogProbs:
+    """What the base says of the pairs, computed once."""
+    if not folder.exists():
+        out = workspace(folder)
+        reference_logprobs(ReferenceConfig(), Model(base), pairs, out, Heard().report)
+    return ReferenceLogProbs(folder / "data")
 
 
 def kill_at(kill: str) -> Report:

@@ -34,6 +34,9 @@ SAMPLES = Samples(
         "adam_epsilon2": {"optimizer": "came_pytorch"},
         "dataloader_prefetch_factor": {"dataloader_num_workers": 2},
         "adapter": FULL,
+        "sync_ref_model": FULL,
+        "ref_model_mixup_alpha": {**FULL, "sync_ref_model": True},
+        "ref_model_sync_steps": {**FULL, "sync_ref_model": True},
         "unfrozen_parameters": FULL,
         "spectrum_top_fraction": FULL,
         "lisa_n_layers": {**FULL, "lisa_n_layers": 1, "lisa_step_interval": 1},
@@ -76,5 +79,6 @@ SAMPLES = Samples(
         "lr_scheduler_kwargs": [{"num_cycles": 1.5}],
         "attn_implementation": ["eager"],
         "metric_for_best_model": ["loss"],
+        "precompute_ref_log_probs": [False],
     },
 )

@@ -17,6 +17,7 @@ from stages.training.keys.case import (
 from stages.training.keys.cases_of_devices import DEVICES
 from stages.training.keys.cases_of_methods import OF_METHODS
 from stages.training.keys.cases_of_own_code import OWN_CODE
+from stages.training.keys.cases_of_references import REFERENCES
 from stages.training.keys.cases_of_steps import PROCESS_REWARD
 from stages.training.keys.cases_of_weights import ADAPTER, FROZEN, RESTARTED
 from stages.training.keys.trainings import Settings
@@ -439,6 +440,7 @@ EAFT: dict[str, list[Case]] = {
 
 
 GROUPS = (
+    REFERENCES,
     *OF_METHODS,
     FROZEN,
     RESTARTED,

@@ -27,13 +27,6 @@ ORPO: dict[str, list[Case]] = {
     ],
 }
 
-DPO: dict[str, list[Case]] = {
-    "rl_beta": [
-        Case((0.1, 0.5), see.weights, SGD, method="dpo"),
-        Case((0.1, 0.5), see.reported("rewards/margins"), {"max_steps": 1}, method="dpo"),
-    ],
-}
-
 REWARD: dict[str, list[Case]] = {
     "center_rewards_coefficient": [Case((0.0, 0.5), see.weights, SGD, method="reward")],
     "num_labels": [Case((1, 2), see.refusal, method="reward")],
@@ -48,4 +41,4 @@ KTO: dict[str, list[Case]] = {
     "kto_undesirable_weight": [Case((1.0, 2.0), see.weights, SGD, method="kto")],
 }
 
-OF_METHODS = (DPO, KTO, ORPO, REWARD, SIMPO)
+OF_METHODS = (KTO, ORPO, REWARD, SIMPO)

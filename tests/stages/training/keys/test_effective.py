@@ -34,9 +34,9 @@ def declared() -> set[tuple[str, str]]:
     found = set()
     for method, stage in METHODS.items():
         for field in stage.config.model_fields:
-            (owner,) = [
+            owner = next(
                 kind for kind in stage.config.__mro__ if field in vars(kind).get("__annotations__", {})
-            ]
+            )
             shared = owner.__module__.startswith("tunemill.stages.training.keys.")
             found.add(("any", field) if shared else (method, field))
     return found

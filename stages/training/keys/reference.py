@@ -1,0 +1,90 @@
+"""The keys of methods that compare the model with a frozen one, the reference."""
+
+from collections.abc import Iterator
+from typing import Annotated, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from tunemill.stages.declaration import ConflictError, Idle, Runtime, YamlMark
+from tunemill.stages.training.keys.pairs import PairKeys
+
+# Where the keys stand that the reference is synchronised by.
+SYNC, MIXUP, EVERY = "trl.sync_ref_model", "trl.ref_model_mixup_alpha", "trl.ref_model_sync_steps"
+
+
+class ReferenceKeys(PairKeys):
+    """How strongly the model is held to the reference, and which that is."""
+
+    rl_beta: PositiveFloat = Field(0.1, description="how strongly the model is held to the reference")
+    precompute_ref_log_probs: bool | None = Field(
+        None,
+        description="compute what the reference says once, as a node of its own, which is the default; false: beside "
+        "each step, on an adapter's base without it, or on a copy of the model",
+    )
+    sync_ref_model: Annotated[bool, YamlMark(SYNC)] = Field(
+        False, description="let a copy of the model, the reference, follow the one that is trained (TR-DPO)"
+    )
+    ref_model_mixup_alpha: Annotated[float, YamlMark(MIXUP)] = Field(
+        0.9, gt=0, le=1, description="share of the trained model in the reference that is synchronised"
+    )
+    ref_model_sync_steps: Annotated[PositiveInt, YamlMark(EVERY)] = Field(
+        64, description="steps between two times that the reference is synchronised"
+    )
+    rl_adapter_ref_model: Runtime[bool | None] = Field(
+        None, description="asks for nothing: the reference is the model that training starts from either way"
+    )
+    lora_dropout: Runtime[float] = Field(
+        0.0, ge=0, lt=1, description="asks for nothing: what is compared with a reference is without dropout"
+    )
+
+    @property
+    def asks_beside_each_step(self) -> bool:
+        """Whether the reference is asked beside each step, in place of a node that has stored what it says."""
+        return self.sync_ref_model or self.precompute_ref_log_probs is False
+
+    @model_validator(mode="after")
+    def _check_reference(self) -> Self:
+        if self.sync_ref_model and self.precompute_ref_log_probs:
+            raise ConflictError(
+                "precompute_ref_log_probs: true: with sync_ref_model the reference changes as training goes on, so "
+                "nothing can be computed before. Remove one",
+                "precompute_ref_log_probs",
+                "sync_ref_model",
+            )
+        if self.sync_ref_model and self.adapter is not None:
+            raise ConflictError(
+                "sync_ref_model: true: beside an adapter the reference is the base without it, and there is no copy "
+                "that could follow. Remove it, or remove adapter",
+                "sync_ref_model",
+                "adapter",
+            )
+        if self.asks_beside_each_step and (self.lora_model_dir or self.has_stored_adapter):
+            raise ConflictError(
+                "precompute_ref_log_probs: false: with lora_model_dir the reference is the base with the stored "
+                "adapter, which changes as it is trained. Remove it: what the reference says is then stored before",
+                "precompute_ref_log_probs",
+                "lora_model_dir",
+            )
+        return self
+
+    def idle(self) -> Iterator[Idle]:
+        """How to follow where nothing follows, dropout that is left out, and an old way to name the reference."""
+        yield from super().idle()
+        if not self.sync_ref_model:
+            for key in ("ref_model_mixup_alpha", "ref_model_sync_steps"):
+                if self.is_set(key):
+                    yield Idle(key, f"{SYNC} is off")
+        if self.precompute_ref_log_probs:
+            yield Idle(
+                "precompute_ref_log_probs", "what the reference says is computed once anyway, as a node"
+            )
+        if self.lora_dropout:
+            yield Idle(
+                "lora_dropout", "what is compared with a reference is computed without dropout, as in TRL"
+            )
+        if self.rl_adapter_ref_model:
+            yield Idle(
+                "rl_adapter_ref_model",
+                "the reference is the model that training starts from, with the adapter of lora_model_dir if there is "
+                "one",
+            )

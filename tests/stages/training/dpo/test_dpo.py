@@ -1,0 +1,158 @@
+"""DPO and IPO through their bodies: they learn, as TRL does it, however a step is cut and whoever is the reference."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.pairs import echoes, preference_data
+from support.tiny_model import Heard, folder_bytes, make_model, workspace
+from support.trl_training import OURS, assert_same_curves, pairs_of, trl_log
+from trl import DPOConfig, DPOTrainer
+
+from tunemill.stages.artifacts import Model, PreferenceData, ReferenceLogProbs
+from tunemill.stages.report import Report
+from tunemill.stages.training.dpo.body import dpo
+from tunemill.stages.training.dpo.config import DpoConfig
+from tunemill.stages.training.ipo.body import ipo
+from tunemill.stages.training.ipo.config import IpoConfig
+from tunemill.stages.training.reference_logprobs.body import reference_logprobs
+from tunemill.stages.training.reference_logprobs.config import ReferenceConfig
+
+LORA: dict[str, Any] = {"adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_target_linear": True}
+METHODS = {"dpo": (dpo, DpoConfig), "ipo": (ipo, IpoConfig)}
+BESIDE = {"precompute_ref_log_probs": False}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return Model(make_model(tmp_path_factory.mktemp("model") / "base"))
+
+
+def stored(folder: Path, base: Model, data: PreferenceData, micro_batch_size: int) -> ReferenceLogProbs:
+    out = workspace(folder)
+    config = ReferenceConfig(micro_batch_size=micro_batch_size, bf16=False)
+    reference_logprobs(config, base_model=base, preference_data=data, out=out, report=Report(lambda _: None))
+    return ReferenceLogProbs(out.data)
+
+
+def run(
+    folder: Path, base: Model, data: PreferenceData, method: str = "dpo", **settings: Any
+) -> tuple[Path, Heard]:
+    out, heard = workspace(folder), Heard()
+    body, kind = METHODS[method]
+    config = kind(**{"learning_rate": 1e-2, "bf16": False, "logging_steps": 1, **settings})
+    reference = (
+        None
+        if config.asks_beside_each_step
+        else stored(folder / "reference", base, data, config.micro_batch_size)
+    )
+    body(
+        config,
+        base_model=base,
+        training_data=data,
+        evaluation_data=None,
+        reference_logprobs=reference,
+        out=out,
+        report=heard.report,
+    )
+    return out.data, heard
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    (file,) = folder.glob("*.safetensors")
+    return load_file(file)
+
+
+@pytest.mark.parametrize(("method", "settings"), [("dpo", {}), ("ipo", LORA)], ids=["dpo", "ipo-lora"])
+def test_it_learns_to_prefer_the_chosen_answers(
+    tmp_path: Path, base: Model, method: str, settings: dict[str, Any]
+) -> None:
+    data = preference_data(tmp_path / "pairs", echoes("abcdefghijklmnop"), held_out=echoes("qrst"))
+    given = {"micro_batch_size": 4, "num_epochs": 6, "eval_strategy": "epoch", **settings}
+    _, heard = run(tmp_path / "run", base, data, method, **given)
+    margins = heard.steps("eval_rewards/margins")
+    assert heard.steps("rewards/margins")[1] == 0
+    assert heard.steps("loss")[1] == pytest.approx({"dpo": 0.6931472, "ipo": 25.0}[method], abs=1e-6)
+    assert heard.steps("eval_rewards/accuracies")[24] > 0.9 and margins[24] > margins[4] > 0
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"dpo_loss_type": ["sigmoid"]},
+        {"dpo_loss_type": ["sigmoid", "sft"], "dpo_loss_weights": [1.0, 0.3]},
+        {"dpo_loss_type": ["robust"], "dpo_label_smoothing": 0.1, "dpo_use_weighting": True},
+    ],
+    ids=["sigmoid", "with-sft", "weighted"],
+)
+def test_ten_steps_are_those_of_trl(tmp_path: Path, base: Model, loss: dict[str, Any]) -> None:
+    rows = echoes()
+    _, heard = run(tmp_path / "ours", base, preference_data(tmp_path / "pairs", rows), **{**OURS, **loss})
+    theirs = {name.removeprefix("dpo_"): value for name, value in loss.items()}
+    log = trl_log(
+        DPOTrainer, DPOConfig, tmp_path / "theirs", base.path, pairs_of(rows), max_length=512, **theirs
+    )
+    assert_same_curves(heard, log, ("loss", "rewards/margins", "rewards/chosen", "logps/rejected"))
+
+
+def test_ten_steps_of_ipo_are_those_of_trl(tmp_path: Path, base: Model) -> None:
+    rows = echoes()
+    _, heard = run(tmp_path / "ours", base, preference_data(tmp_path / "pairs", rows), "ipo", **OURS)
+    log = trl_log(
+        DPOTrainer,
+        DPOConfig,
+        tmp_path / "theirs",
+        base.path,
+        pairs_of(rows),
+        max_length=512,
+        loss_type=["ipo"],
+    )
+    assert_same_curves(heard, log, ("loss", "rewards/margins"))
+
+
+@pytest.mark.parametrize("settings", [{}, LORA], ids=["full", "lora"])
+def test_a_reference_beside_each_step_says_what_was_stored(
+    tmp_path: Path, base: Model, settings: dict[str, Any]
+) -> None:
+    data = preference_data(tmp_path / "pairs", echoes())
+    given = {"max_steps": 6, "micro_batch_size": 4, **settings}
+    _, before = run(tmp_path / "before", base, data, **given)
+    _, beside = run(tmp_path / "beside", base, data, **given, **BESIDE)
+    for figure in ("loss", "rewards/margins", "rewards/chosen"):
+        assert beside.steps(figure) == pytest.approx(before.steps(figure), abs=1e-5), figure
+
+
+def test_one_by_eight_is_eight_by_one(tmp_path: Path, base: Model) -> None:
+    pairs = [(p * (1 + i % 3), c * (1 + i % 4), r * (1 + i % 2)) for i, (p, c, r) in enumerate(echoes())]
+    data = preference_data(tmp_path / "pairs", pairs)
+    given = {"max_steps": 4, "learning_rate": 1e-3, "dpo_loss_type": ["sigmoid", "sft"]}
+    _, one = run(tmp_path / "whole", base, data, micro_batch_size=8, **given)
+    _, eight = run(tmp_path / "cut", base, data, micro_batch_size=1, gradient_accumulation_steps=8, **given)
+    for figure in ("loss", "nll_loss", "rewards/margins"):
+        assert eight.steps(figure) == pytest.approx(one.steps(figure), rel=1e-4, abs=1e-5), figure
+
+
+def test_a_reference_that_follows_is_mixed_with_the_trained_model(tmp_path: Path, base: Model) -> None:
+    data = preference_data(tmp_path / "pairs", echoes())
+    given = {"max_steps": 4, "micro_batch_size": 4, "sync_ref_model": True, "ref_model_sync_steps": 2}
+    _, all_of_it = run(tmp_path / "all", base, data, **given, ref_model_mixup_alpha=1.0)
+    # After two steps the reference is the trained model, so the third begins where it began.
+    assert all_of_it.steps("rewards/margins")[3] == pytest.approx(0, abs=1e-6)
+    assert all_of_it.steps("loss")[3] == pytest.approx(all_of_it.steps("loss")[1], abs=1e-6)
+    _, half = run(tmp_path / "half", base, data, **given, ref_model_mixup_alpha=0.5)
+    _, fixed = run(tmp_path / "fixed", base, data, max_steps=4, micro_batch_size=4)
+    assert 0 < abs(half.steps("rewards/margins")[3]) < abs(fixed.steps("rewards/margins")[3])
+
+
+def test_there_is_no_dropout_and_the_same_run_twice_is_the_same_bytes(tmp_path: Path, base: Model) -> None:
+    data = preference_data(tmp_path / "pairs", echoes())
+    given = {**LORA, "max_steps": 3, "micro_batch_size": 2}
+    first, heard = run(tmp_path / "first", base, data, **given, lora_dropout=0.3)
+    second, _ = run(tmp_path / "second", base, data, **given, lora_dropout=0.3)
+    plain, _ = run(tmp_path / "plain", base, data, **given)
+    assert folder_bytes(first) == folder_bytes(second)
+    assert heard.steps("rewards/margins")[1] == 0
+    for name, tensor in weights(plain).items():
+        assert torch.equal(weights(first)[name], tensor), name
