@@ -226,3 +226,11 @@ class StepReport(EvaluationReport):
     """
 
     columns: ClassVar[tuple[str, ...]] = ("eval_loss", "step_accuracy", "first_wrong_f1", "steps", "rows")
+
+
+class RewardReport(EvaluationReport):
+    """As every EvaluationReport; a prediction has the `row`, the texts `chosen` and `rejected`, their scores
+    `chosen_reward` and `rejected_reward`, and the `loss` of the pair.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ("eval_loss", "accuracy", "margin", "mean_reward", "rows")

@@ -16,6 +16,7 @@ from tunemill.stages.declaration import Stage
 from tunemill.stages.evaluation.answers.stage import EVALUATION
 from tunemill.stages.evaluation.preferences.stage import PREFERENCE_EVALUATION
 from tunemill.stages.evaluation.steps.stage import STEP_EVALUATION
+from tunemill.stages.evaluation.rewards.stage import REWARD_EVALUATION
 from tunemill.stages.models.base_model.stage import BASE_MODEL
 from tunemill.stages.models.hub_files.stage import HUB_FILES
 from tunemill.stages.models.merged.stage import MERGED
@@ -50,6 +51,7 @@ EVALUATIONS: dict[str, Stage] = {
     "kto": PREFERENCE_EVALUATION,
     "simpo": PREFERENCE_EVALUATION,
     "process_reward": STEP_EVALUATION,
+    "reward": REWARD_EVALUATION,
 }
 
 # What estimates the memory of a training, whatever the method; called as a body is.
@@ -76,4 +78,5 @@ STAGES: tuple[Stage, ...] = (
     EVALUATION,
     PREFERENCE_EVALUATION,
     STEP_EVALUATION,
+    REWARD_EVALUATION,
 )

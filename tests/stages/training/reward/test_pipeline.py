@@ -1,0 +1,126 @@
+"""`reward_model: true` from a YAML to evaluated, merged and quantized models; and what of it runs again."""
+
+import json
+import random
+
+import pytest
+from support.project import make_project, nodes_in_state
+from transformers import AutoModelForSequenceClassification
+
+from tunemill.pipelines.cli import main
+
+MODELS = ("trained", "merged", "quantized")
+EVALUATIONS = {f"evaluation_of_{model}" for model in MODELS}
+AFTER = {*MODELS, *EVALUATIONS}
+UNREAD = dict.fromkeys(("sample_packing", "eval_max_new_tokens"))
+
+
+def pairs(count: int, seed: int) -> str:
+    """The better answer has a letter of the first half of the alphabet."""
+    chance = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        question = f"letter {chance.randrange(1000)}"
+        chosen, rejected = (f"it is {chance.choice(letters)}" for letters in ("abcdefgh", "qrstuvwx"))
+        rows.append(json.dumps({"input": question, "chosen": chosen, "rejected": rejected}) + "\n")
+    return "".join(rows)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reward") / "project"
+    entry = {"path": "data/pairs.jsonl", "type": "bradley_terry.chat_template"}
+    project = make_project(
+        folder, reward_model=True, num_labels=1, center_rewards_coefficient=0.01, datasets=[entry],
+        test_datasets=None, val_set_size=30, eval_steps=6, lora_r=8, lora_alpha=16, learning_rate=0.02, max_steps=12,
+        micro_batch_size=8, **UNREAD,
+    )  # fmt: skip
+    (folder / "data" / "pairs.jsonl").write_text(pairs(130, 1))
+    return project, project.run()
+
+
+def test_every_model_scores_what_was_held_out(finished, capsys):
+    project, nodes = finished
+    assert nodes_in_state(nodes, "computed") == set(nodes) >= AFTER | {"training_data", "evaluation_data"}
+    assert "evaluation_of_base" not in nodes
+    metrics = {model: nodes[f"evaluation_of_{model}"].published.manifest["metrics"] for model in MODELS}
+    trained = nodes["trained"].published.manifest["metrics"]
+    assert metrics["trained"]["accuracy"] == trained["last_eval_accuracy"] > 0.9
+    assert (
+        metrics["trained"]["rows"] == 30
+        and metrics["merged"]["accuracy"] > 0.9 < metrics["quantized"]["accuracy"]
+    )
+    assert metrics["merged"] == pytest.approx(metrics["trained"], rel=1e-3, abs=1e-4)
+    assert {item.state for item in project.plan().values()} == {"cached"}
+    assert main(["run", str(project.yaml), "--state", str(project.state)]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("accuracy", "margin", "mean_reward", *MODELS))
+
+
+def test_what_a_person_takes_away_says_what_it_is(finished):
+    links = finished[0].folder / "outputs"
+    assert json.loads((links / "trained" / "adapter_config.json").read_text())["task_type"] == "SEQ_CLS"
+    for model in ("merged", "quantized"):
+        stored = json.loads((links / model / "config.json").read_text())
+        assert stored["architectures"] == ["LlamaForSequenceClassification"], model
+    _, told = AutoModelForSequenceClassification.from_pretrained(links / "merged", output_loading_info=True)
+    assert not any(told.values())
+    lines = (links / "evaluation_of_merged" / "predictions.jsonl").read_text().splitlines()
+    assert len(lines) == 30 and "it is" in json.loads(lines[0])["chosen"]
+
+
+@pytest.mark.parametrize(
+    ("override", "runs"),
+    [
+        ("center_rewards_coefficient=0.1", AFTER),
+        ("lora_r=2", AFTER),
+        ("num_labels=null", set()),
+        ("eval_steps=3", set()),
+        ("eval_batch_size=2", EVALUATIONS),
+        ("pipeline.evaluation.max_rows=8", EVALUATIONS),
+        ("pipeline.evaluate=[trained]", set()),
+    ],
+)
+def test_what_runs_again(finished, override, runs):
+    planned = finished[0].plan(override)
+    assert {name for name, item in planned.items() if item.state == "run"} == runs
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        (
+            "--num_labels=2",
+            "num_labels: 2: which answer of a pair is better is learnt from the difference of two",
+        ),
+        (
+            "--adapter=llama-adapter",
+            "prompts of llama-adapter are those of language models, and a model that scores",
+        ),
+        (
+            "--sample_packing=true",
+            "sample_packing: is read by training_data, pretraining_data, sft; this pipeline",
+        ),
+        ("--orpo_alpha=0.1", "orpo_alpha: is read by orpo; this pipeline trains reward"),
+        ("--pipeline.evaluate=[base]", "the base scores nothing before reward_model: true is trained"),
+        ("--pipeline.evaluation.exact_match=true", "exact_match"),
+    ],
+)
+def test_what_does_not_go_with_it_is_refused(finished, capsys, override, reason):
+    project, _ = finished
+    assert main(["check", str(project.yaml), override]) == 1
+    assert reason in capsys.readouterr().err
+
+
+def test_a_reward_model_is_trained_on_and_no_language_model(finished, capsys):
+    project, _ = finished
+    name = f"--base_model={project.folder / 'outputs' / 'merged'}"
+    common = ["run", str(project.yaml), name, "--reinit_weights=false", "--state", str(project.state)]
+    assert main([*common, "--max_steps=1", "--quantization=null"]) == 0
+    sums = '--datasets=[{"path": "data/sums.jsonl", "type": "chat_template"}]'
+    more = ["--reward_model=false", "--num_labels=null", "--center_rewards_coefficient=null", sums]
+    capsys.readouterr()
+    assert main([*common, *more, "--only", "trained"]) == 1
+    assert "it is a model that scores whole sequences (1 score), and this takes a language model" in (
+        "".join(capsys.readouterr())
+    )
