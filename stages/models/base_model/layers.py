@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunemill.stages.errors import SourceError
+from tunemill.stages.models.heads import head_of_config
 from tunemill.stages.models.weights import tensors_of_model
 
 LAYER = re.compile(r"model\.layers\.(\d+)\..+")
@@ -31,7 +32,8 @@ def fault_of_tensors(folder: Path, settings: Mapping[str, Any]) -> str | None:
             f"{folder}: config.json names {wanted} layers, and no tensor of {shown} is in the files. Fetch the model "
             f"again, or correct num_hidden_layers"
         )
-    if settings.get("tie_word_embeddings") is False and HEAD not in names:
+    scores = head_of_config(settings) is not None
+    if settings.get("tie_word_embeddings") is False and HEAD not in names and not scores:
         return (
             f"{folder}: config.json says tie_word_embeddings: false, and {HEAD} is not in the files. Fetch the model "
             f"again, or correct config.json"

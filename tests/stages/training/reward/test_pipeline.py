@@ -16,12 +16,12 @@ UNREAD = dict.fromkeys(("sample_packing", "eval_max_new_tokens"))
 
 
 def pairs(count: int, seed: int) -> str:
-    """The better answer has a letter of the first half of the alphabet."""
+    """The better answer has one of the first letters of the alphabet, the other one of the last."""
     chance = random.Random(seed)
     rows = []
     for _ in range(count):
         question = f"letter {chance.randrange(1000)}"
-        chosen, rejected = (f"it is {chance.choice(letters)}" for letters in ("abcdefgh", "qrstuvwx"))
+        chosen, rejected = (f"it is {chance.choice(letters)}" for letters in ("abc", "xyz"))
         rows.append(json.dumps({"input": question, "chosen": chosen, "rejected": rejected}) + "\n")
     return "".join(rows)
 
@@ -32,10 +32,10 @@ def finished(tmp_path_factory):
     entry = {"path": "data/pairs.jsonl", "type": "bradley_terry.chat_template"}
     project = make_project(
         folder, reward_model=True, num_labels=1, center_rewards_coefficient=0.01, datasets=[entry],
-        test_datasets=None, val_set_size=30, eval_steps=6, lora_r=8, lora_alpha=16, learning_rate=0.02, max_steps=12,
+        test_datasets=None, val_set_size=30, eval_steps=16, lora_r=8, lora_alpha=16, learning_rate=0.01, max_steps=32,
         micro_batch_size=8, **UNREAD,
     )  # fmt: skip
-    (folder / "data" / "pairs.jsonl").write_text(pairs(130, 1))
+    (folder / "data" / "pairs.jsonl").write_text(pairs(160, 1))
     return project, project.run()
 
 
@@ -101,26 +101,23 @@ def test_what_runs_again(finished, override, runs):
             "--sample_packing=true",
             "sample_packing: is read by training_data, pretraining_data, sft; this pipeline",
         ),
-        ("--orpo_alpha=0.1", "orpo_alpha: is read by orpo; this pipeline trains reward"),
+        ("--orpo_alpha=0.2", "orpo_alpha: is read by orpo; this pipeline trains reward"),
         ("--pipeline.evaluate=[base]", "the base scores nothing before reward_model: true is trained"),
         ("--pipeline.evaluation.exact_match=true", "exact_match"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(finished, capsys, override, reason):
     project, _ = finished
-    assert main(["check", str(project.yaml), override]) == 1
+    assert main(["check", str(project.yaml), "--quantization=null", override]) == 1
     assert reason in capsys.readouterr().err
 
 
-def test_a_reward_model_is_trained_on_and_no_language_model(finished, capsys):
-    project, _ = finished
-    name = f"--base_model={project.folder / 'outputs' / 'merged'}"
-    common = ["run", str(project.yaml), name, "--reinit_weights=false", "--state", str(project.state)]
-    assert main([*common, "--max_steps=1", "--quantization=null"]) == 0
-    sums = '--datasets=[{"path": "data/sums.jsonl", "type": "chat_template"}]'
-    more = ["--reward_model=false", "--num_labels=null", "--center_rewards_coefficient=null", sums]
-    capsys.readouterr()
-    assert main([*common, *more, "--only", "trained"]) == 1
-    assert "it is a model that scores whole sequences (1 score), and this takes a language model" in (
-        "".join(capsys.readouterr())
+@pytest.mark.slow
+def test_a_reward_model_is_trained_on(finished):
+    project, nodes = finished
+    merged = str(project.folder / "outputs" / "merged")
+    again = project.run(f"base_model={merged}", "reinit_weights=false", "max_steps=1", "learning_rate=1e-6")
+    before, after = (found["evaluation_of_trained"].published.manifest["metrics"] for found in (nodes, again))
+    assert after["accuracy"] == before["accuracy"] and after["margin"] == pytest.approx(
+        before["margin"], rel=0.01
     )
