@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.pairs import echoes, preference_data
+from support.pairs import echoes, preference_data, reward_data, thanked
 from support.rated import rated_data, said_by, unequal
 from support.steps import counting, step_data
 from support.tiny_model import (
@@ -38,6 +38,8 @@ from tunemill.stages.training.process_reward.body import process_reward
 from tunemill.stages.training.process_reward.config import ProcessRewardConfig
 from tunemill.stages.training.reference_logprobs.body import reference_logprobs
 from tunemill.stages.training.reference_logprobs.config import ReferenceConfig
+from tunemill.stages.training.reward.body import reward
+from tunemill.stages.training.reward.config import RewardConfig
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
 from tunemill.stages.training.simpo.body import simpo
@@ -80,6 +82,11 @@ CASES: dict[str, dict[str, Any]] = {
     "dpo-full": {
         "micro_batch_size": 2, "num_epochs": 5, "save_steps": 3, "learning_rate": 1e-3, "sync_ref_model": True,
         "ref_model_sync_steps": 4,
+    },
+    # 8 pairs, 2 a step: as above, of every weight.
+    "reward": {
+        "micro_batch_size": 1, "gradient_accumulation_steps": 2, "num_epochs": 5, "save_steps": 3,
+        "center_rewards_coefficient": 0.01,
     },
     # 8 rows, 2 a step: 4 steps an epoch. Checkpoints after 3, 6, 9, ...; held-out rows decide when it stops.
     "early": {
@@ -127,6 +134,9 @@ def run(case: str, folder: Path, report: Report) -> Path:
         rows = rated_data(folder.parent / f"{case}-data", unequal(8))
         said = said_by(folder / "said", Model(base), rows, micro_batch_size=settings["micro_batch_size"])
         kto(KtoConfig(**settings), training_data=rows, reference_logprobs=said, **given)
+    elif case == "reward":
+        conversations = reward_data(folder.parent / "reward-data", thanked(8))
+        reward(RewardConfig(**settings), training_data=conversations, **given)
     else:
         packs = packs_of(20, 3) if case == "lora" else None
         data = training_data(folder.parent / f"{case}-data", random_rows(8 if case == "early" else 20), packs)

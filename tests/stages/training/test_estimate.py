@@ -17,6 +17,7 @@ from tunemill.stages.errors import UserError
 from tunemill.stages.memory import Above, Estimate, read_estimate, write_above
 from tunemill.stages.training.estimate_body import estimate, measured, plan_of
 from tunemill.stages.training.orpo.config import OrpoConfig
+from tunemill.stages.training.reward.config import RewardConfig
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
 
@@ -194,6 +195,20 @@ def test_methods_on_pairs_hold_two_sequences_for_each(tmp_path: Path) -> None:
     plan, notes = plan_of(OrpoConfig(learning_rate=1e-3, micro_batch_size=3), above(base))
     assert plan.shape.rows == 6 and "two sequences" in notes[0]
     assert measured(plan).total > 0
+
+
+def test_a_head_that_scores_takes_the_place_of_the_output_head(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", **SMALL)
+    config = RewardConfig(learning_rate=1e-3, micro_batch_size=2, bf16=False)
+    data = Above({"sequence_len": LENGTH})
+    plan, _ = plan_of(config, above(base, training_data=data))
+    found = measured(plan)
+    weights = load_file(base / "model.safetensors")
+    body = sum(one.numel() for name, one in weights.items() if name != "lm_head.weight")
+    assert found.gradients == 4 * (body + 256) and found.logits == 0
+    assert (plan.shape.rows, plan.shape.length) == (4, LENGTH)
+    adapted, _ = plan_of(config.model_copy(update=LORA), above(base, training_data=data))
+    assert 4 * 256 < measured(adapted).gradients < found.gradients / 10
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,12 @@ def test_killed_on_preferences(killed_run: ModuleType, tmp_path: Path, case: str
 
 
 @pytest.mark.slow
+def test_killed_at_a_random_step_reward(killed_run: ModuleType, tmp_path: Path) -> None:
+    step = random.SystemRandom().randint(7, 20)
+    compare(killed_run, "reward", tmp_path, f"step-{step}", resumes_from=(step - 1) // 3 * 3)
+
+
+@pytest.mark.slow
 def test_killed_between_an_evaluation_and_its_checkpoint_beside_early_stopping(
     killed_run: ModuleType, tmp_path: Path
 ) -> None:

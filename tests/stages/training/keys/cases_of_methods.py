@@ -30,6 +30,14 @@ ORPO: dict[str, list[Case]] = {
 REWARD: dict[str, list[Case]] = {
     "center_rewards_coefficient": [Case((0.0, 0.5), see.weights, SGD, method="reward")],
     "num_labels": [Case((1, 2), see.refusal, method="reward")],
+    "metric_for_best_model": [
+        Case(
+            (None, "margin"),
+            see.callback("Best", "metric"),
+            {"load_best_model_at_end": True, "eval_steps": 1, "has_held_out_rows": True},
+            method="reward",
+        ),
+    ],
 }
 
 KTO: dict[str, list[Case]] = {
