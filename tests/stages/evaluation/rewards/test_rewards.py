@@ -30,7 +30,7 @@ def test_figures_by_hand() -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    folder = make_model(tmp_path_factory.mktemp("model") / "base")
+    folder = make_model(tmp_path_factory.mktemp("model") / "base", pad_token_id=7)
     made = load_model(folder, Head("sequence", 1), dtype=torch.float32)
     made.save_pretrained(folder)
     return Model(folder)

@@ -2,6 +2,9 @@
 
 import json
 import random
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.project import make_project, nodes_in_state
@@ -12,6 +15,7 @@ from tunemill.pipelines.cli import main
 MODELS = ("trained", "merged", "quantized")
 EVALUATIONS = {f"evaluation_of_{model}" for model in MODELS}
 AFTER = {*MODELS, *EVALUATIONS}
+PAGE = (Path(__file__).parents[4] / "docs" / "rewards.md").read_text()
 UNREAD = dict.fromkeys(("sample_packing", "eval_max_new_tokens"))
 
 
@@ -67,6 +71,24 @@ def test_what_a_person_takes_away_says_what_it_is(finished):
     assert not any(told.values())
     lines = (links / "evaluation_of_merged" / "predictions.jsonl").read_text().splitlines()
     assert len(lines) == 30 and "it is" in json.loads(lines[0])["chosen"]
+
+
+def test_the_python_of_the_page_scores_a_conversation(finished, monkeypatch):
+    (block,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+    monkeypatch.chdir(finished[0].folder)
+    found: dict[str, Any] = {}
+    exec(block, found)  # noqa: S102 - the page's own
+    assert found["score"].isfinite() and found["score"].ndim == 0
+
+
+def test_the_yaml_of_the_page_is_valid(finished, tmp_path):
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
+    yaml = tmp_path / "page.yml"
+    model = finished[0].folder / "model"
+    yaml.write_text(block.replace("asset://sft/merged", str(model)) + "reinit_weights: true\n")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "pairs.jsonl").write_text(pairs(4, 1))
+    assert main(["check", str(yaml)]) == 0
 
 
 @pytest.mark.parametrize(
