@@ -15,8 +15,8 @@ from tunemill.stages.data.training_data.stage import TRAINING_DATA
 from tunemill.stages.declaration import Stage
 from tunemill.stages.evaluation.answers.stage import EVALUATION
 from tunemill.stages.evaluation.preferences.stage import PREFERENCE_EVALUATION
-from tunemill.stages.evaluation.steps.stage import STEP_EVALUATION
 from tunemill.stages.evaluation.rewards.stage import REWARD_EVALUATION
+from tunemill.stages.evaluation.steps.stage import STEP_EVALUATION
 from tunemill.stages.models.base_model.stage import BASE_MODEL
 from tunemill.stages.models.hub_files.stage import HUB_FILES
 from tunemill.stages.models.merged.stage import MERGED
