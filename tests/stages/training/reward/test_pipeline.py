@@ -121,7 +121,7 @@ def test_what_runs_again(finished, override, runs):
         ),
         (
             "--sample_packing=true",
-            "sample_packing: is read by training_data, pretraining_data, sft; this pipeline",
+            "sample_packing: is read by",
         ),
         ("--orpo_alpha=0.2", "orpo_alpha: is read by orpo; this pipeline trains reward"),
         ("--pipeline.evaluate=[base]", "the base scores nothing before reward_model: true is trained"),
