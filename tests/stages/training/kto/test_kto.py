@@ -188,6 +188,14 @@ def test_ten_steps_are_trls(tmp_path: Path, base: Model) -> None:
     assert_same_curves(heard, log, ("loss", *KtoConfig.own_figures))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["lora_ga", "eva"])
+def test_an_adapter_may_start_from_judged_answers(tmp_path: Path, base: Model, start: str) -> None:
+    given = {**LORA, "lora_r": 4, "micro_batch_size": 8, "max_steps": 2, "peft_init_lora_weights": start}
+    _, heard = run(tmp_path / "out", base, rated_data(tmp_path / "rows", unequal(16)), **given)
+    assert heard.steps("loss") and heard.summary["steps"] == 2
+
+
 class StoppedError(Exception):
     """What stands for a killed process; test_resume.py kills real ones."""
 
