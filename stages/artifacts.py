@@ -120,7 +120,9 @@ class TrainingData(Artifact):
 
     `rows.arrow`: `input_ids`, `labels`. `packs.arrow`: one row per sequence, `rows` (list of int32) are the
     indices of the rows in it; with packing off each sequence holds one row. `held_out.arrow`: the rows that
-    `val_set_size` set aside, with the columns of EvaluationData; absent without it.
+    `val_set_size` set aside, with the columns of EvaluationData; absent without it. `sources.arrow`, where a teacher's
+    log-probabilities lie beside the datasets: of each row of `rows.arrow` its `dataset` (int32, from 1), its
+    `source_row` there (int64, from 1) and at which token of that row it starts (`start`, int32).
     """
 
     @property
@@ -132,8 +134,28 @@ class TrainingData(Artifact):
         return self.path / "packs.arrow"
 
     @property
+    def sources(self) -> Path:
+        return self.path / "sources.arrow"
+
+    @property
     def held_out(self) -> Path:
         return self.path / "held_out.arrow"
+
+
+class TeacherLogProbs(Artifact):
+    """A teacher's likeliest tokens at each trained token of rows of tokens.
+
+    `rows.arrow` (IPC file), a row for each of those rows: `row` (int64, its number from 1, in the training data or in
+    its dataset), and flat over its trained tokens `positions` (list of int32: which tokens they are, none of them the
+    first), `counts` (list of int32: how many of the teacher's tokens there are for each) and, flat over those too,
+    `token_ids` (list of int32) and `log_p` (list of float32), the likeliest first: 8 bytes for each of the teacher's
+    tokens, and 8 for each trained token. `log_p` is temperature times log probability, where rows name a temperature:
+    a logit up to what is the same for all tokens.
+    """
+
+    @property
+    def rows(self) -> Path:
+        return self.path / "rows.arrow"
 
 
 class EvaluationData(Artifact):
@@ -234,3 +256,14 @@ class RewardReport(EvaluationReport):
     """
 
     columns: ClassVar[tuple[str, ...]] = ("eval_loss", "accuracy", "margin", "mean_reward", "rows")
+
+
+class StudentReport(EvaluationReport):
+    """The same of a model that learned from a teacher.
+
+    Where the teacher is there, both files say of all trained tokens, and of those of each row, how far the model's
+    probabilities are from the teacher's: `teacher_kl` (nats for each token), and `teacher_agreement`: in which share of
+    places both have the same likeliest token.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = (*EvaluationReport.columns[:-1], "teacher_kl", "rows")

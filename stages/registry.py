@@ -8,6 +8,7 @@ from tunemill.stages.data.held_out_preferences.stage import HELD_OUT_PREFERENCES
 from tunemill.stages.data.preference_data.stage import PREFERENCE_DATA
 from tunemill.stages.data.preferences.stage import PREFERENCES
 from tunemill.stages.data.pretraining_data.stage import PRETRAINING_DATA
+from tunemill.stages.data.stored_logprobs.stage import STORED_LOGPROBS
 from tunemill.stages.data.synthetic.stage import SYNTHETIC
 from tunemill.stages.data.tokenized.stage import TOKENIZED
 from tunemill.stages.data.tokenizer.stage import TOKENIZER
@@ -22,6 +23,7 @@ from tunemill.stages.models.hub_files.stage import HUB_FILES
 from tunemill.stages.models.merged.stage import MERGED
 from tunemill.stages.models.quantized.stage import QUANTIZED
 from tunemill.stages.models.quantized_base.stage import QUANTIZED_BASE
+from tunemill.stages.training.distillation.stage import DISTILLATION
 from tunemill.stages.training.dpo.stage import DPO
 from tunemill.stages.training.ipo.stage import IPO
 from tunemill.stages.training.kto.stage import KTO
@@ -31,6 +33,7 @@ from tunemill.stages.training.reference_logprobs.stage import REFERENCE_LOGPROBS
 from tunemill.stages.training.reward.stage import REWARD
 from tunemill.stages.training.sft.stage import SFT
 from tunemill.stages.training.simpo.stage import SIMPO
+from tunemill.stages.training.teacher_logprobs.stage import TEACHER_LOGPROBS
 
 METHODS: dict[str, Stage] = {
     "sft": SFT,
@@ -41,6 +44,7 @@ METHODS: dict[str, Stage] = {
     "reward": REWARD,
     "process_reward": PROCESS_REWARD,
     "kto": KTO,
+    "distillation": DISTILLATION,
 }
 
 # What scores the models of a method on held-out rows; those of another method are not evaluated.
@@ -52,6 +56,7 @@ EVALUATIONS: dict[str, Stage] = {
     "simpo": PREFERENCE_EVALUATION,
     "process_reward": STEP_EVALUATION,
     "reward": REWARD_EVALUATION,
+    "distillation": EVALUATION,
 }
 
 # What estimates the memory of a training, whatever the method; called as a body is.
@@ -68,10 +73,12 @@ STAGES: tuple[Stage, ...] = (
     PREFERENCES,
     PREFERENCE_DATA,
     HELD_OUT_PREFERENCES,
+    STORED_LOGPROBS,
     HUB_FILES,
     BASE_MODEL,
     QUANTIZED_BASE,
     REFERENCE_LOGPROBS,
+    TEACHER_LOGPROBS,
     *METHODS.values(),
     MERGED,
     QUANTIZED,

@@ -10,6 +10,7 @@ from tunemill.pipelines.config.idle_keys import is_idle
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.own_keys import Declared, declared_by
 from tunemill.pipelines.config.problems import Problem, given
+from tunemill.pipelines.config.refused_keys import REFUSED
 from tunemill.pipelines.config.renamed_keys import REMOVED
 from tunemill.pipelines.config.schema import (
     KeyTree,
@@ -113,6 +114,8 @@ def _foreign(key: str, place: KeyPath, document: Document) -> Problem | None:
     if len(place) == 3 and place[0] in ENTRY_LISTS and elsewhere:
         message = f"is a key of {' and '.join(elsewhere)}, and is not read under {place[0]}; take it out"
         return problem_at(place, document, "unread", message)
+    if len(place) == 1 and key in REFUSED:
+        return problem_at(place, document, "unsupported", REFUSED[key])
     if _is_axolotls(place):
         message = "a key of Axolotl that Tunemill does not support yet; take it out or set it to null"
         return problem_at(place, document, "unsupported", message)

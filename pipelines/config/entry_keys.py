@@ -8,10 +8,6 @@ from tunemill.pipelines.config.graph_config import ENTRY_LISTS
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.problems import Kind, Problem, given
 
-NO_DISTILLATION = (
-    "is read where a model is distilled from a teacher's log-probabilities (kd_trainer), and there is no such method "
-    "of training yet; take it out, and rows keep what other fields they have"
-)
 # Key -> the kind of problem, and what is said of a value.
 REFUSED: dict[str, tuple[Kind, Callable[[Any], str]]] = {
     "input_transform": (
@@ -26,8 +22,6 @@ REFUSED: dict[str, tuple[Kind, Callable[[Any], str]]] = {
             f"is read by nobody, and in Axolotl every split would be taken; write split: {given(value)}"
         ),
     ),
-    "logprobs_field": ("unsupported", lambda _: NO_DISTILLATION),
-    "temperature": ("unsupported", lambda _: NO_DISTILLATION),
 }
 # Key -> why nothing reads it.
 IDLE = {

@@ -15,7 +15,9 @@ from tunemill.stages.declaration import ConflictError, HubMark, Idle, StageConfi
 from tunemill.stages.models.heads import AUTO_CLASSES, Kind
 from tunemill.stages.models.prompts import LLAMA_ADAPTER
 from tunemill.stages.models.quantization import NOT_STORED
+from tunemill.stages.models.teacher import TEACHER
 from tunemill.stages.registry import EVALUATIONS
+from tunemill.stages.training.keys.plugins import DISTILLATION_PLUGINS
 
 # The lists of which each item is a dataset entry.
 ENTRY_LISTS = ("datasets", "test_datasets", "pretraining_dataset")
@@ -98,6 +100,18 @@ class GraphConfig(StageConfig):
         None,
         description="one of a model with a head that scores fits reward_model or process_reward_model alone",
     )
+    kd_trainer: bool | None = Field(
+        None,
+        description="learn from a teacher's log-probabilities: of pipeline.teacher, or of logprobs_field of datasets; "
+        "unset: if the plugin axolotl.integrations.kd.KDPlugin is named",
+    )
+    plugins: list[str] = Field([], description="whether that of distillation is named")
+    teacher: Annotated[str | None, HubMark(), YamlMark(TEACHER)] = Field(
+        None,
+        min_length=1,
+        description="distillation: the model that is learned from: a folder, owner/name of one on the Hub, or "
+        "asset://<pipeline>/<node>",
+    )
     test_datasets: list[dict[str, Any]] = Field([], description="held-out datasets, only evaluated on")
     val_set_size: float = Field(
         0.0, ge=0, description="share (below 1) or number of training rows to hold out"
@@ -146,6 +160,11 @@ class GraphConfig(StageConfig):
     @classmethod
     def _names_a_model(cls, value: str) -> str:
         return whole_asset(value, "merged")
+
+    @field_validator("teacher")
+    @classmethod
+    def _names_a_teacher(cls, value: str | None) -> str | None:
+        return None if value is None else whole_asset(value, "merged")
 
     @field_validator("lora_model_dir")
     @classmethod
@@ -250,6 +269,8 @@ class GraphConfig(StageConfig):
     @model_validator(mode="after")
     def _data_fit_the_goal(self) -> "GraphConfig":
         chosen = [key for key in ("rl", "reward_model", "process_reward_model") if getattr(self, key)]
+        if self.distills:
+            chosen.append("kd_trainer" if self.kd_trainer else "plugins")
         if len(chosen) > 1:
             raise ConflictError(f"{' and '.join(chosen)}: train one kind of model", *chosen)
         head = AUTO_CLASSES.get(self.model_type or "")
@@ -261,8 +282,9 @@ class GraphConfig(StageConfig):
                 HEAD_KEYS[head],
             )
         if self.pretraining_dataset:
+            wanted = ("rl", "reward_model", "process_reward_model")
             others = [
-                key for key in ("datasets", "test_datasets", "val_set_size", *chosen) if getattr(self, key)
+                key for key in ("datasets", "test_datasets", "val_set_size", *wanted) if getattr(self, key)
             ]
             if others:
                 raise ConflictError(
@@ -282,6 +304,36 @@ class GraphConfig(StageConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _there_is_one_teacher(self) -> "GraphConfig":
+        key = "kd_trainer" if self.kd_trainer else "plugins"
+        if not self.distills:
+            if self.teacher is not None:
+                raise ConflictError(
+                    f"{TEACHER} is learned from in distillation, and here nothing is distilled. Set kd_trainer: true, "
+                    f"or take it out",
+                    "teacher",
+                    "kd_trainer",
+                )
+            return self
+        with_field = [
+            bool(entry.get("logprobs_field")) and entry.get("type") != SYNTHETIC_TYPE
+            for entry in self.datasets
+        ]
+        if self.teacher is None and not (with_field and all(with_field)):
+            lacking = "an entry of datasets has no" if any(with_field) else "no entry of datasets has a"
+            raise ConflictError(
+                f"distillation needs a teacher, and {lacking} logprobs_field. Write pipeline: {{teacher: MODEL}}, or "
+                f"name the field of a teacher's log-probabilities in every entry of datasets",
+                key,
+            )
+        if self.teacher is not None and any(with_field):
+            raise ConflictError(
+                f"{TEACHER} and logprobs_field in datasets are two teachers of the same rows. Keep one",
+                "teacher",
+            )
+        return self
+
     def idle(self) -> Iterator[Idle]:
         """A revision of what has none, and a type to train for that no model is stored in."""
         yield from super().idle()
@@ -290,6 +342,8 @@ class GraphConfig(StageConfig):
                 "data_report",
                 "there are no such figures of pairs and judged answers, nor of texts that are read as far as needed",
             )
+        if self.kd_trainer is False and DISTILLATION_PLUGINS & set(self.plugins):
+            yield Idle("plugins", "kd_trainer: false, so nothing is distilled")
         if self.qat is not None and not self.quantizes:
             yield Idle(
                 "qat",
@@ -344,6 +398,8 @@ class GraphConfig(StageConfig):
         if self.rl is not None:
             return f"rl: {self.rl}"
         wanted = (key for key in ("reward_model", "process_reward_model") if getattr(self, key))
+        if self.distills:
+            return "kd_trainer: true"
         return next((f"{key}: true" for key in wanted), "sft")
 
     @property
@@ -351,12 +407,25 @@ class GraphConfig(StageConfig):
         """The name of the method of training."""
         if self.rl is not None:
             return self.rl
+        if self.distills:
+            return "distillation"
         return "reward" if self.reward_model else "process_reward" if self.process_reward_model else "sft"
 
     @property
     def draws_head(self) -> bool:
         """Whether training puts a new head that scores in the place of the output head."""
         return self.reward_model or self.process_reward_model
+
+    @property
+    def distills(self) -> bool:
+        """Whether a teacher is learned from."""
+        named = bool(DISTILLATION_PLUGINS & set(self.plugins))
+        return named if self.kd_trainer is None else self.kd_trainer
+
+    @property
+    def stored_teacher(self) -> bool:
+        """Whether what a teacher says lies beside the rows of the datasets."""
+        return self.distills and self.teacher is None
 
     @property
     def learns_preferences(self) -> bool:

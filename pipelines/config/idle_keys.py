@@ -35,6 +35,7 @@ ALWAYS = {
     "liger_rms_norm_gated": "gated norms are computed by transformers, which is the same but for rounding",
     "log_sweep_max_lr": "Axolotl does not read it either; lr_scheduler_kwargs of log_sweep are max_lr and min_lr",
     "log_sweep_min_lr": "Axolotl does not read it either; lr_scheduler_kwargs of log_sweep are max_lr and min_lr",
+    "kd_compiled_kernel": "PyTorch computes the loss of distillation as it is, and the same",
     "local_rank": SET_BY_LAUNCHER,
     "low_cpu_mem_usage": "weights are always read one after the other",
     "lr_div_factor": "Axolotl does not read it either",

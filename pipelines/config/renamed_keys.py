@@ -13,6 +13,7 @@ RENAMED = {
     "dataset_processes": "dataset_num_proc",
     "dpo_beta": "rl_beta",
     "evaluation_strategy": "eval_strategy",
+    "kd_top_k_before_softmax": "kd_normalize_topk",
     "liger_swiglu": "liger_glu_activation",
     "model_config": "overrides_of_model_config",
     "model_kwargs": "overrides_of_model_kwargs",

@@ -79,10 +79,15 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
     problems += problems_of_keys(graph, document)
     problems += refused_places(graph, document)
     name = graph.name or default_name(document)
-    for key, named in (("base_model", graph.base_model), ("lora_model_dir", graph.adapter_from or "")):
-        if named.startswith(f"{ASSET_SCHEME}{name}/"):
+    models = {
+        ("base_model",): graph.base_model,
+        ("lora_model_dir",): graph.adapter_from,
+        ("pipeline", "teacher"): graph.teacher,
+    }
+    for place, named in models.items():
+        if named and named.startswith(f"{ASSET_SCHEME}{name}/"):
             message = f"{named} is this pipeline's own result; name another pipeline's"
-            problems.append(problem_at((key,), document, "conflict", message))
+            problems.append(problem_at(place, document, "conflict", message))
     if not all(problem.is_note for problem in problems):
         return None, problems
     output_dir, prepared_path = (

@@ -13,13 +13,21 @@ from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.resources.local import LONGEST_NAME, short_name
 from tunemill.resources.protocols import HUB_MODELS, without_credentials
-from tunemill.stages.artifacts import Adapter, Artifact, FetchedAdapter, FetchedModel, Tokenizer
+from tunemill.stages.artifacts import (
+    Adapter,
+    Artifact,
+    FetchedAdapter,
+    FetchedModel,
+    StudentReport,
+    Tokenizer,
+)
 from tunemill.stages.data.dataset.stage import DATASET
 from tunemill.stages.data.evaluation_data.stage import EVALUATION_DATA
 from tunemill.stages.data.held_out_preferences.stage import HELD_OUT_PREFERENCES
 from tunemill.stages.data.preference_data.stage import PREFERENCE_DATA
 from tunemill.stages.data.preferences.stage import PREFERENCES
 from tunemill.stages.data.pretraining_data.stage import PRETRAINING_DATA
+from tunemill.stages.data.stored_logprobs.stage import STORED_LOGPROBS
 from tunemill.stages.data.synthetic.stage import SYNTHETIC
 from tunemill.stages.data.tokenized.stage import TOKENIZED
 from tunemill.stages.data.tokenizer.stage import TOKENIZER
@@ -30,8 +38,10 @@ from tunemill.stages.models.hub_files.stage import HUB_FILES
 from tunemill.stages.models.merged.stage import MERGED
 from tunemill.stages.models.quantized.stage import QUANTIZED
 from tunemill.stages.models.quantized_base.stage import QUANTIZED_BASE
+from tunemill.stages.models.teacher import TEACHER
 from tunemill.stages.registry import EVALUATIONS, METHODS
 from tunemill.stages.training.reference_logprobs.stage import REFERENCE_LOGPROBS
+from tunemill.stages.training.teacher_logprobs.stage import TEACHER_LOGPROBS
 
 # The nodes of what a model is compared with, and the data that each is of.
 REFERENCES = {"reference_logprobs": "training_data", "held_out_logprobs": "evaluation_data"}
@@ -88,7 +98,7 @@ def hub_place(
     """
     revision = graph.revision_of_model if repository == graph.base_model else None
     given = {"repository": repository, "needed": what, "revision": revision}
-    named_by = {"repository": (key,), "revision": ("revision_of_model",)}
+    named_by: dict[str, KeyPath] = {"repository": tuple(key.split(".")), "revision": ("revision_of_model",)}
     return Place(name, replace(HUB_FILES, output=output), {}, given=given, named_by=named_by)
 
 
@@ -128,7 +138,10 @@ def data_places(graph: GraphConfig) -> list[Place]:
         found.append(Place("training_data", PRETRAINING_DATA, inputs, ("pretraining_dataset", 0)))
     else:
         stage = PREFERENCE_DATA if graph.learns_preferences else TRAINING_DATA
-        found.append(Place("training_data", stage, {"tokenized": prepared["datasets"]}))
+        given = {"keeps_sources": graph.stored_teacher}
+        found.append(Place("training_data", stage, {"tokenized": prepared["datasets"]}, given=given))
+    if graph.stored_teacher:
+        found += stored_logprobs_places(graph)
     return [*found, *held_out_places(graph, prepared["test_datasets"])]
 
 
@@ -144,6 +157,38 @@ def row_places(name: str, entry: KeyPath, settings: Mapping[str, Any], preferenc
         Place(f"dataset_{name}", DATASET, {}, entry, given, name),
         Place(f"tokenized_{name}", stage, inputs, entry, given, name),
     ]
+
+
+def stored_logprobs_places(graph: GraphConfig) -> Iterator[Place]:
+    """The nodes that read a teacher's log-probabilities out of the rows of the datasets, one for each."""
+    names = unique_names([*graph.datasets, *graph.test_datasets])
+    for index, name in enumerate(names[: len(graph.datasets)]):
+        inputs = {
+            "dataset": (f"dataset_{name}",),
+            "tokenized": (f"tokenized_{name}",),
+            "tokenizer": ("tokenizer",),
+        }
+        yield Place(f"logprobs_{name}", STORED_LOGPROBS, inputs, ("datasets", index), about=name)
+
+
+def teacher_places(graph: GraphConfig) -> Iterator[Place]:
+    """The nodes that run a teacher over the rows that are trained on, if there is one."""
+    if graph.teacher is None:
+        return
+    if graph.teacher.startswith(HUB_MODELS):
+        yield hub_place("teacher_files", graph, TEACHER, graph.teacher, "model", FetchedModel)
+    inputs = {"tokenizer": ("tokenizer",), "training_data": ("training_data",), **teacher_model(graph)}
+    yield Place("teacher_logprobs", TEACHER_LOGPROBS, inputs)
+
+
+def teacher_model(graph: GraphConfig) -> dict[str, tuple[str, ...]]:
+    """The input that is the teacher; none where it is a local folder, which the stages read by themselves."""
+    name = graph.teacher or ""
+    if name.startswith(HUB_MODELS):
+        name = "teacher_files"
+    elif not name.startswith(ASSET_SCHEME):
+        return {}
+    return {"teacher_model": (name,)}
 
 
 def held_out_places(graph: GraphConfig, tokenized: tuple[str, ...]) -> list[Place]:
@@ -174,7 +219,15 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
     if graph.quantizes_base:
         found.append(Place("quantized_base", QUANTIZED_BASE, {"base_model": ("base_model",)}))
         method = reading(method, QUANTIZED_BASE)
-    inputs = {"base_model": (frozen,), "training_data": ("training_data",), **held_out}
+    inputs: dict[str, tuple[str, ...]] = {
+        "base_model": (frozen,),
+        "training_data": ("training_data",),
+        **held_out,
+    }
+    if graph.distills:
+        found += teacher_places(graph)
+        stored = tuple(place.name for place in stored_logprobs_places(graph))
+        inputs["teacher_logprobs"] = ("teacher_logprobs",) if graph.teacher else stored
     if graph.base_model.startswith(HUB_MODELS):
         given["base_on_hub"] = graph.base_model.removeprefix(HUB_MODELS)
     if graph.adapter_from is not None:
@@ -220,7 +273,7 @@ def evaluation_places(
         return
     for what in models if graph.evaluate is None else graph.evaluate:
         stage = evaluation_of(what, graph)
-        given = {**models[what], "evaluation_data": ("evaluation_data",)}
+        given = {**models[what], "evaluation_data": ("evaluation_data",), **teacher_model(graph)}
         inputs = {name: upstream for name, upstream in given.items() if name in stage.inputs}
         yield Place(f"evaluation_of_{what}", stage, inputs, about=what)
 
@@ -249,6 +302,8 @@ def merged_place(graph: GraphConfig) -> Place:
 def evaluation_of(what: str, graph: GraphConfig) -> Stage:
     """What evaluates a model."""
     stage = EVALUATIONS[graph.method]
+    if graph.teacher is not None:
+        stage = replace(stage, output=StudentReport)
     if what == "trained" and graph.quantizes_base:
         return reading(stage, QUANTIZED_BASE)
     return reading(stage, QUANTIZED) if what == "quantized" else stage

@@ -18,10 +18,12 @@ from tunemill.stages.training.loop_body import plain_model
 from tunemill.stages.training.order_body import Sequences
 
 
-def sequences_of(config: RowKeys, training_data: TrainingData) -> Sequences:
-    """The sequences that are trained on, in the order of each epoch."""
+def sequences_of(
+    config: RowKeys, training_data: TrainingData, made: Callable[..., Sequences] = Sequences
+) -> Sequences:
+    """The sequences that are trained on, in the order of each epoch; `made` by Sequences or what reads more."""
     per_step = config.micro_batch_size * config.gradient_accumulation_steps
-    return Sequences(
+    return made(
         training_data.rows,
         training_data.packs,
         config.seed,

@@ -27,6 +27,8 @@ USER_CODE = f"{PLACE}user_code:user_code"
 FAMILIES = sorted({name.split(":")[0].split(".")[0] for name in FORMATS})
 # Their function `load` may be named: `completion.load`.
 LOADABLE = {name for name in FORMATS if ":" not in name and "." not in name}
+# Axolotl's names of conversations with a teacher's log-probabilities beside them.
+DISTILLED = {f"axolotl.integrations.kd.chat_template{name}" for name in ("", ".load", ".load_legacy")}
 REMEDIES = {
     "sharegpt": (
         "is gone; use type: chat_template with field_messages: conversations and "
@@ -48,6 +50,9 @@ def maker(kind: str | BaseModel | None) -> str:
 
 def plain_name(kind: str) -> str:
     """The name of a format, without the function `load` that is meant anyway."""
+    if kind in DISTILLED:
+        # The same conversations: what a teacher says of them is read beside them.
+        return "chat_template"
     name = kind.removesuffix(".load")
     return name if name in LOADABLE else kind
 

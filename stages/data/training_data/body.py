@@ -13,6 +13,7 @@ from tunemill.stages.data.rows.order import shuffled
 from tunemill.stages.data.rows.packing import Packs, one_each, pack, pack_in_sequence
 from tunemill.stages.data.rows.packs import say_packing, write_packs
 from tunemill.stages.data.rows.quality import Figure, figures_of_rows, say_quality
+from tunemill.stages.data.rows.row_sources import write_sources
 from tunemill.stages.data.rows.tally import Tally, dataset_names, plot_lengths
 from tunemill.stages.data.rows.token_rows import (
     Bools,
@@ -46,6 +47,8 @@ def training_data(
     packs = in_packs(rows, config, report)
     write_token_rows(rows, out.data / "rows.arrow")
     write_packs(packs, out.data / "packs.arrow")
+    if config.keeps_sources:
+        write_sources(rows, out.data / "sources.arrow")
     if held_out is not None:
         write_token_rows(held_out, out.data / "held_out.arrow", with_roles=True)
         report.summary(held_out_rows=len(held_out))

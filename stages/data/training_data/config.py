@@ -1,13 +1,13 @@
 """What the training_data stage reads."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from tunemill.stages.data.rows.limits import PACKING_KEYS, Limits, Strategy
 from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
-from tunemill.stages.declaration import ConflictError, Idle, Runtime, StageConfig
+from tunemill.stages.declaration import ConflictError, GraphMark, Idle, Runtime, StageConfig
 
 
 class TrainingDataConfig(StageConfig):
@@ -40,6 +40,10 @@ class TrainingDataConfig(StageConfig):
     curriculum_sampling: bool = Field(False, description="keep the rows in the order of the data")
 
     data_report: DataReport = Field("cheap", description=DESCRIPTION)
+    keeps_sources: Annotated[bool, GraphMark()] = Field(
+        False,
+        description="whether it is said of each row where it comes from: what lies beside it is read too",
+    )
 
     sample_packing: bool = Field(False, description="several rows per sequence, kept apart by position ids")
     sample_packing_bin_size: PositiveInt | None = Field(

@@ -1,8 +1,9 @@
 """Scores one model on held-out rows: loss over trained tokens, and generated answers compared as text."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
@@ -15,6 +16,7 @@ from tunemill.stages.evaluation.answers.answers_body import answer
 from tunemill.stages.evaluation.answers.batching_body import Batching, batching_of
 from tunemill.stages.evaluation.answers.comparison import is_right, reader_of, special_ids
 from tunemill.stages.evaluation.answers.config import EvaluationConfig
+from tunemill.stages.evaluation.answers.divergence_body import Divergence, divergences, mean_divergence
 from tunemill.stages.evaluation.answers.questions import Question, question_of
 from tunemill.stages.evaluation.excerpts import end_of, start_of
 from tunemill.stages.evaluation.loading_body import load_scored
@@ -25,6 +27,7 @@ from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.packed_loss_body import packed_row_losses
 from tunemill.stages.models.positions_body import check_positions, table_of_positions
 from tunemill.stages.models.quiet_body import be_quiet
+from tunemill.stages.models.teacher_body import load_teacher, shared_tokens, teacher_folder
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Scalar, Workspace
 
@@ -55,6 +58,7 @@ def evaluate(
     evaluation_data: EvaluationData,
     out: Workspace,
     report: Report,
+    teacher_model: Model | None = None,
 ) -> None:
     """Write metrics.json and predictions.jsonl. Raises UserError where no held-out token is trained."""
     be_quiet()
@@ -100,7 +104,11 @@ def evaluate(
         from tunemill.stages.evaluation.answers.text_scores_body import text_scores
 
         metrics |= text_scores(config.text_scores, questions, answers, words)
-    write_scores(metrics, (prediction.__dict__ for prediction in predictions), out.data)
+    said: Sequence[Divergence] = ()
+    if teacher_model is not None or config.teacher is not None:
+        said = _divergences(config, loaded, (adapter or model).path, teacher_model, rows, numbers, report)
+        metrics |= mean_divergence(said)
+    write_scores(metrics, _lines(predictions, said), out.data)
     report.summary(**metrics)
     _show_wrong(predictions, report)
 
@@ -114,6 +122,24 @@ def _load(model: Model, adapter: Adapter | None) -> tuple[Any, frozenset[int]]:
     for one in (plain, loaded):
         one.generation_config = GenerationConfig()
     return loaded, end_ids
+
+
+def _divergences(
+    config: EvaluationConfig,
+    student: Any,
+    tokenizer: Path,
+    teacher_model: Model | None,
+    rows: Rows,
+    numbers: Sequence[int],
+    report: Report,
+) -> list[Divergence]:
+    """How far the model is from its teacher on each row. Raises SettingError for a teacher of other tokens."""
+    folder = teacher_folder(config, teacher_model)
+    teacher = load_teacher(folder, is_artifact=teacher_model is not None)
+    check_positions(teacher, int(rows.lengths[: len(numbers)].max(initial=0)), "evaluation data", report)
+    vocabularies = (one.get_output_embeddings().weight.shape[0] for one in (student, teacher))
+    tokens = shared_tokens(tokenizer, folder, min(vocabularies))
+    return divergences(student, teacher, rows, numbers, config.eval_batch_size, tokens)
 
 
 def _questions(
@@ -185,6 +211,12 @@ def _predictions(
             )
         )
     return predictions
+
+
+def _lines(predictions: Sequence[Prediction], said: Sequence[Divergence]) -> Iterator[Mapping[str, Scalar]]:
+    """What is written of each row."""
+    for place, prediction in enumerate(predictions):
+        yield {**prediction.__dict__, **(said[place].figures if said else {})}
 
 
 def _show_wrong(predictions: Sequence[Prediction], report: Report) -> None:

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
-from tunemill.stages.declaration import Fault, Idle, StageConfig, YamlMark
+from tunemill.stages.declaration import Fault, Idle, YamlMark
 from tunemill.stages.evaluation.settings import RowsToScore
+from tunemill.stages.models.teacher import TeacherKeys
 
 # The scores of texts, and what is computed of every model anyway.
 TEXT_SCORES = ("sacrebleu", "chrf", "ter")
@@ -22,7 +23,7 @@ class EvaluationSettings(RowsToScore):
     )
 
 
-class EvaluationConfig(StageConfig):
+class EvaluationConfig(TeacherKeys):
     """How held-out rows are scored."""
 
     eval_batch_size: PositiveInt = Field(

@@ -12,6 +12,7 @@ EVALUATION = Stage(
         "model": Input(Model),
         "adapter": Input(Adapter, optional=True),
         "evaluation_data": Input(EvaluationData),
+        "teacher_model": Input(Model, optional=True),
     },
     output=EvaluationReport,
     body="tunemill.stages.evaluation.answers.body:evaluate",

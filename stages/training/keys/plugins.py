@@ -23,6 +23,7 @@ from tunemill.stages.training.plugins import HOOKS, REFUSED, Plugin
 LIGER_PLUGINS = {"liger", "axolotl.integrations.liger.LigerPlugin"}
 CUT_PLUGINS = {"cut_cross_entropy", "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"}
 SPECTRUM_PLUGINS = {"axolotl.integrations.spectrum.SpectrumPlugin"}
+DISTILLATION_PLUGINS = {"axolotl.integrations.kd.KDPlugin"}
 # Axolotl's plugins without which the result is the same, and why.
 IDLE_PLUGINS = {
     "axolotl.integrations.expert_parallel.ExpertParallelPlugin": "spreads experts over several GPUs, and one device "
@@ -31,7 +32,14 @@ IDLE_PLUGINS = {
     "own way",
     "axolotl.integrations.swanlab.SwanLabPlugin": "the swanlab_* keys switch SwanLab on by themselves",
 }
-PLUGINS = LIGER_PLUGINS | CUT_PLUGINS | GROKFAST_PLUGINS | SPECTRUM_PLUGINS | set(IDLE_PLUGINS)
+PLUGINS = (
+    LIGER_PLUGINS
+    | CUT_PLUGINS
+    | GROKFAST_PLUGINS
+    | SPECTRUM_PLUGINS
+    | DISTILLATION_PLUGINS
+    | set(IDLE_PLUGINS)
+)
 # Axolotl's other plugins, and why they cannot be honoured.
 OTHER_PLUGINS = {
     "axolotl.integrations.diffusion.DiffusionPlugin": "trains by filling in masked tokens, a method that is not "

@@ -1,25 +1,23 @@
 """Supervised fine-tuning: rows of tokens, and the loss that the model computes over their labels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from tunemill.stages.artifacts import Adapter, EvaluationData, Model, TrainingData
 from tunemill.stages.data.rows.collate_body import Collator
-from tunemill.stages.data.rows.mapped import Rows, Tokens
+from tunemill.stages.data.rows.mapped import Tokens
 from tunemill.stages.errors import SettingError
-from tunemill.stages.models.loss_body import RowLoss, mean_loss, row_losses
-from tunemill.stages.models.packed_loss_body import packed_row_losses
 from tunemill.stages.models.positions_body import check_context
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.loop_body import plain_model, train
 from tunemill.stages.training.method import Method, OwnLoss
 from tunemill.stages.training.order_body import Sequences
-from tunemill.stages.training.samples_body import with_samples
 from tunemill.stages.training.sequences_body import check_rows, collator_of, sequences_of, takes_positions
 from tunemill.stages.training.sft.config import SftConfig
-from tunemill.stages.training.sft.loss import entropy_weighted, trained_tokens
+from tunemill.stages.training.sft.loss import entropy_weighted
 from tunemill.stages.training.sft.positions import jumping_positions
+from tunemill.stages.training.texts_body import scorer, trained_tokens
 
 
 def sft(
@@ -88,24 +86,3 @@ def check(
     if config.use_pose:
         check_context(plain_model(model), config.pose_max_context_len, "pose_max_context_len")
     check_rows(config, sequences, evaluation_data, report, model, collator)
-
-
-def scorer(
-    config: SftConfig, base_model: Model, evaluation_data: EvaluationData, report: Report
-) -> Callable[[Any], dict[str, float]]:
-    """What computes the held-out loss of a model, and shows what it writes where that is asked for."""
-    rows = Rows(evaluation_data.rows)
-    losses = packed_row_losses if config.eval_sample_packing else row_losses
-    score = partial(
-        _held_out_loss,
-        rows=rows,
-        batch_size=config.eval_batch_size or config.micro_batch_size,
-        losses=losses,
-    )
-    return with_samples(score, config, rows, base_model.path, report) if config.generate_samples else score
-
-
-def _held_out_loss(
-    model: Any, rows: Rows, batch_size: int, losses: Callable[[Any, Rows, Sequence[int], int], list[RowLoss]]
-) -> dict[str, float]:
-    return {"eval_loss": mean_loss(losses(model, rows, range(len(rows)), batch_size))}

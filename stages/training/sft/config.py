@@ -8,13 +8,11 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from tunemill.stages.declaration import ConflictError, Idle
 from tunemill.stages.training.keys.kernels import KernelName
 from tunemill.stages.training.keys.pose import PoseKeys
-from tunemill.stages.training.keys.rhythm import NOTHING_HELD_OUT
-from tunemill.stages.training.keys.rows import RowKeys
-from tunemill.stages.training.keys.samples import SampleKeys
+from tunemill.stages.training.keys.texts import TextKeys
 from tunemill.stages.training.keys.trainer_class import TrainerClassKeys
 
 
-class SftConfig(SampleKeys, RowKeys, PoseKeys, TrainerClassKeys):
+class SftConfig(TextKeys, PoseKeys, TrainerClassKeys):
     """Supervised fine-tuning, full or LoRA. Names and defaults are Axolotl's."""
 
     use_eaft: bool | None = Field(
@@ -48,10 +46,8 @@ class SftConfig(SampleKeys, RowKeys, PoseKeys, TrainerClassKeys):
         return self
 
     def idle(self) -> Iterator[Idle]:
-        """How to put held-out rows into sequences that there are none of, and settings of EAFT without it."""
+        """Settings of EAFT without it."""
         yield from super().idle()
         for key in ("eaft_alpha", "eaft_k"):
             if self.is_set(key) and not self.use_eaft:
                 yield Idle(key, "use_eaft is off")
-        if self.eval_sample_packing and not self.has_held_out_rows:
-            yield Idle("eval_sample_packing", NOTHING_HELD_OUT)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tunemill.stages.data.rows.labels import IGNORED
-from tunemill.stages.training.method import Batch, Counts, LossParts
+from tunemill.stages.training.method import Batch, LossParts
 
 
 def top_entropy(logits_nv: Tensor, k: int) -> Tensor:
@@ -42,8 +42,3 @@ def entropy_weighted(model: Any, batch: Batch, *, alpha: float, k: int) -> LossP
         {"tokens": (entropies_n.pow(alpha) * losses_n).sum()},
         {"token_entropy": (entropies_n.sum(), "tokens")},
     )
-
-
-def trained_tokens(batch: Batch) -> Counts:
-    """How many tokens of a batch are trained: the first of a sequence is predicted from nothing."""
-    return {"tokens": int((batch["labels"][:, 1:] != IGNORED).sum())}

@@ -9,8 +9,6 @@ from support.configs import ORPO, PRETRAINING, SFT, entry, load, problems
     [
         ("train_on_split", "train", "removed", "write split: 'train'"),
         ("input_transform", "chat", "removed", "write type: chat_template"),
-        ("logprobs_field", "logprobs", "unsupported", "there is no such method of training yet"),
-        ("temperature", 1.0, "unsupported", "there is no such method of training yet"),
     ],
 )
 @pytest.mark.parametrize("group", ["datasets", "test_datasets"])

@@ -2,4 +2,6 @@
 
 from support.samples import Samples
 
-SAMPLES = Samples(beside={"eval_causal_lm_metrics": {"do_causal_lm_eval": True}})
+SAMPLES = Samples(
+    beside={"eval_causal_lm_metrics": {"do_causal_lm_eval": True}}, values={"teacher": ["/teacher"]}
+)

@@ -15,6 +15,7 @@ from stages.training.keys.case import (
     without,
 )
 from stages.training.keys.cases_of_devices import DEVICES
+from stages.training.keys.cases_of_distillation import DISTILLATION
 from stages.training.keys.cases_of_methods import OF_METHODS
 from stages.training.keys.cases_of_own_code import OWN_CODE
 from stages.training.keys.cases_of_references import REFERENCES
@@ -446,6 +447,7 @@ GROUPS = (
     RESTARTED,
     ADAPTER,
     BATCHES,
+    DISTILLATION,
     PROCESS_REWARD,
     SCHEDULE,
     OPTIMIZER,

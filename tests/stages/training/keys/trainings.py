@@ -16,6 +16,7 @@ from support.pairs import reward_data, thanked
 from support.preference_rows import write_pairs
 from support.rated import rated_data
 from support.steps import counting, held_out_steps, step_data
+from support.taught_rows import write_taught
 from support.tiny_model import (
     Heard,
     evaluation_data,
@@ -29,12 +30,12 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
 from tunemill.stages.artifacts import (
-    Adapter,
     Artifact,
     EvaluationData,
     Model,
     PreferenceData,
     ReferenceLogProbs,
+    TeacherLogProbs,
     TrainingData,
 )
 from tunemill.stages.data.rows.log_p_columns import write_log_p
@@ -72,6 +73,7 @@ MAKERS: dict[type[Artifact], Callable[[Path], Artifact]] = {
     EvaluationData: lambda folder: evaluation_data(folder, random_rows(3, seed=9)),
     PreferenceData: lambda folder: PreferenceData(write_pairs(folder, PAIRS).path),
     ReferenceLogProbs: lambda folder: some_log_p(folder),
+    TeacherLogProbs: lambda folder: write_taught(folder, random_rows(6, longest=14)),
 }
 # What a method is given that reads other rows of the type.
 OF_METHOD: dict[str, dict[type[Artifact], Callable[[Path], Artifact]]] = {
@@ -152,13 +154,13 @@ class Trainings:
         config.write_text(json.dumps(preferring))
         self._inputs = {method: self._made_for(method) for method in METHODS}
 
-    def _made_for(self, method: str) -> dict[str, Artifact | None]:
+    def _made_for(self, method: str) -> dict[str, Artifact | list[Artifact]]:
         makers = MAKERS | OF_METHOD.get(method, {})
         return {
-            name: None if given.artifact is Adapter else makers[given.artifact](self._folder / method / name)
+            name: [made] if given.many else made
             for name, given in METHODS[method].inputs.items()
             # A stored adapter is optional.
-            if given.artifact in makers
+            if given.artifact in makers and (made := makers[given.artifact](self._folder / method / name))
         }
 
     def read(self, method: str, settings: Settings) -> Seen:
