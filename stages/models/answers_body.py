@@ -1,9 +1,11 @@
 """What a model says of answers.
 
-B: pairs of a batch, S: sequences of any batch, L: tokens of the longest of them, V: the vocabulary.
+B: pairs of a batch, S: sequences of any batch, L: tokens of the longest of them, T: tokens of all
+sequences in one line, V: the vocabulary.
 """
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,32 +64,54 @@ def answer_log_p(model: Any, batch: Batch) -> SequenceLogP:
 
 
 def answer_log_p_alone(model: Any, batch: Batch) -> AnswerLogP:
-    """What the model says of the answers of a batch of `collate_pairs`, of which prompts get no logits if possible."""
-    logits_2bkv, targets_2bk, answer_2bk = _answer_logits(model, batch)
-    log_p_2bk = selective_log_softmax(logits_2bkv, targets_2bk)
-    return AnswerLogP((log_p_2bk * answer_2bk).sum(-1), answer_2bk.sum(-1))
+    """What the model says of the answers of pairs, of which prompts get no logits if possible."""
+    said = _said(model, batch)
+    return AnswerLogP(said.sums(selective_log_softmax(said.logits, said.targets)), said.tokens_s)
 
 
 def summed_log_p(model: Any, batch: Batch) -> Tensor:
     """[S] the log probability of the answer of each of a batch's S sequences, summed over its tokens."""
-    logits_skv, targets_sk, answer_sk = _answer_logits(model, batch)
-    return (selective_log_softmax(logits_skv, targets_sk) * answer_sk).sum(-1)
+    said = _said(model, batch)
+    return said.sums(selective_log_softmax(said.logits, said.targets))
 
 
 def weighted_answer_log_p(model: Any, batch: Batch) -> WeightedLogP:
-    """The same, and how much each answer is what the model would say by itself."""
-    logits_2bkv, targets_2bk, answer_2bk = _answer_logits(model, batch)
-    log_p_2bk = selective_log_softmax(logits_2bkv, targets_2bk)
-    tokens_2b = answer_2bk.sum(-1)
+    """As `answer_log_p_alone`, and how much each answer is what the model would say by itself."""
+    said = _said(model, batch)
+    log_p = selective_log_softmax(said.logits, said.targets)
     with torch.no_grad():
-        z_2bkv = logits_2bkv.float()
-        log_sum_of_squares_2bk = (2 * z_2bkv).logsumexp(-1) - 2 * z_2bkv.logsumexp(-1)
-        weights_2b = (((log_p_2bk - log_sum_of_squares_2bk) * answer_2bk).sum(-1) / tokens_2b).exp()
-    return WeightedLogP((log_p_2bk * answer_2bk).sum(-1), tokens_2b, weights_2b)
+        logits = said.logits.float()
+        log_sum_of_squares = (2 * logits).logsumexp(-1) - 2 * logits.logsumexp(-1)
+        weights_2b = (said.sums(log_p - log_sum_of_squares) / said.tokens_s).exp()
+    return WeightedLogP(said.sums(log_p), said.tokens_s, weights_2b)
 
 
-def _answer_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits of the K places from the first answer of the batch on, the tokens there, and which are of answers."""
+@dataclass(frozen=True)
+class _Said:
+    """Logits of places, the token behind each, and what sums values of places over the answer of each sequence."""
+
+    logits: Tensor
+    targets: Tensor
+    tokens_s: Tensor
+    sums: Callable[[Tensor], Tensor]
+
+
+def is_flat(batch: Batch) -> bool:
+    """Whether the sequences stand in one line, kept apart by their positions."""
+    return "attention_mask" not in batch
+
+
+def sequences_in(batch: Batch) -> int:
+    """How many sequences a batch holds."""
+    return int((batch["position_ids"] == 0).sum()) if is_flat(batch) else len(batch["input_ids"])
+
+
+def _said(model: Any, batch: Batch) -> _Said:
+    return (_said_in_a_line if is_flat(batch) else _said_in_rows)(model, batch)
+
+
+def _said_in_rows(model: Any, batch: Batch) -> _Said:
+    """Of the K places from the first answer of the batch on."""
     ids_sl, answer_sl = batch["input_ids"], batch["labels"] != IGNORED
     kept = ids_sl.shape[1]
     arguments = {"input_ids": ids_sl, "attention_mask": batch["attention_mask"], "use_cache": False}
@@ -96,7 +120,34 @@ def _answer_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         kept -= max(int(answer_sl.any(0).int().argmax()) - 1, 0)
         arguments["logits_to_keep"] = kept
     logits_skv = model(**arguments).logits[:, -kept:]
-    return logits_skv[:, :-1], ids_sl[:, -kept:][:, 1:], answer_sl[:, -kept:][:, 1:]
+    answer_sk = answer_sl[:, -kept:][:, 1:]
+    return _Said(
+        logits_skv[:, :-1],
+        ids_sl[:, -kept:][:, 1:],
+        answer_sk.sum(-1),
+        lambda value_sk: (value_sk * answer_sk).sum(-1),
+    )
+
+
+def _said_in_a_line(model: Any, batch: Batch) -> _Said:
+    """Of the N places that a token of an answer stands behind, in the order of the sequences."""
+    ids_t, positions_t = batch["input_ids"][0], batch["position_ids"][0]
+    before_n = (batch["labels"][0, 1:] != IGNORED).nonzero().squeeze(-1)
+    arguments = {"input_ids": ids_t[None], "position_ids": positions_t[None], "use_cache": False}
+    if takes_logits_to_keep(model):
+        logits_nv = model(**arguments, logits_to_keep=before_n).logits[0]
+    else:
+        logits_nv = model(**arguments).logits[0, before_n]
+    sequence_t = (positions_t == 0).cumsum(0) - 1
+    tokens_s = torch.bincount(sequence_t[before_n + 1], minlength=sequences_in(batch))
+    counts = tokens_s.tolist()
+    return _Said(
+        logits_nv,
+        ids_t[before_n + 1],
+        tokens_s,
+        # Not by index_add, whose order on a GPU is another each time.
+        lambda value_n: torch.stack([part_n.sum() for part_n in value_n.split(counts)]),
+    )
 
 
 def takes_logits_to_keep(model: Any) -> bool:

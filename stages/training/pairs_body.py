@@ -9,8 +9,9 @@ from torch import Tensor
 
 from tunemill.stages.artifacts import Adapter, Model, PreferenceData, ReferenceLogProbs
 from tunemill.stages.data.rows.collate_body import Batch
-from tunemill.stages.data.rows.pairs_body import PairReader, collate_pairs
-from tunemill.stages.errors import RowError
+from tunemill.stages.data.rows.pairs_body import PairReader, collate_pairs, flatten_pairs
+from tunemill.stages.errors import RowError, SettingError
+from tunemill.stages.models.answers_body import sequences_in
 from tunemill.stages.models.positions_body import check_positions
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Workspace
@@ -23,6 +24,7 @@ from tunemill.stages.training.method import Counts, LossParts, Method, OwnLoss
 from tunemill.stages.training.order_body import Examples
 from tunemill.stages.training.reference_body import LiveReference
 from tunemill.stages.training.score_body import mean_over
+from tunemill.stages.training.sequences_body import leaks
 
 
 class PairExamples(Examples):
@@ -40,7 +42,7 @@ class PairExamples(Examples):
 
 def count_pairs(batch: Batch) -> Counts:
     """How many pairs a batch holds."""
-    return {"pairs": len(batch["input_ids"]) // 2}
+    return {"pairs": sequences_in(batch) // 2}
 
 
 Sides = tuple[Tensor, Tensor]
@@ -109,8 +111,8 @@ def on_pairs(
             longest["held-out pairs"] = held_out.longest_row
         method = Method(
             examples=PairExamples(pairs, config.seed, config.curriculum_sampling),
-            collator=lambda _model: collate_pairs,
-            check=partial(check_lengths, longest, report),
+            collator=lambda _model: flatten_pairs if config.flattens else collate_pairs,
+            check=partial(check_model, config, longest, report),
             own_loss=own_loss,
             score=None if held_out is None else scorer(config, own_loss, held_out),
             prepare=partial(prepare, config, live),
@@ -145,6 +147,18 @@ def check_held_out(pairs: PairReader) -> None:
         raise RowError(
             f"none of the {pairs.left_out} held-out pairs is left to score: with BOS and EOS, cut off after "
             "sequence_len, nothing is left of an answer, or both are the same. Raise sequence_len, or hold out others"
+        )
+
+
+def check_model(
+    config: PairKeys, longest: Mapping[str, int], report: Report, model: Any, collator: Any
+) -> None:
+    """Refuse a model with too few positions, or in which the answers of a line would see each other."""
+    check_lengths(longest, report, model, collator)
+    if config.flattens and leaks(model, under_mask=False):
+        raise SettingError(
+            f"dpo_padding_free: in {type(plain_model(model)).__name__} the sequences of a line see each other (it does "
+            f"not read position_ids as borders). Remove it."
         )
 
 

@@ -91,7 +91,19 @@ def collate_pairs(pairs: Sequence[Pair]) -> Batch:
     Where log probabilities of a frozen model are stored, they are `reference_2b`.
     """
     rows = [[pair.chosen] for pair in pairs] + [[pair.rejected] for pair in pairs]
-    batch = Collator("padded", None)(rows)
+    return _with_reference(Collator("padded", None)(rows), pairs)
+
+
+def flatten_pairs(pairs: Sequence[Pair]) -> Batch:
+    """[1, T] ids, labels and positions: the chosen sequences one behind the other, then the rejected ones.
+
+    There is no padding: positions begin anew with each sequence.
+    """
+    line = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
+    return _with_reference(Collator("packed", None)([line]), pairs)
+
+
+def _with_reference(batch: Batch, pairs: Sequence[Pair]) -> Batch:
     stored = [pair.reference for pair in pairs if pair.reference is not None]
     if stored:
         chosen, rejected = zip(*stored, strict=True)

@@ -5,7 +5,12 @@ from typing import Any
 from torch import Tensor
 
 from tunemill.stages.data.rows.labels import IGNORED
-from tunemill.stages.models.answers_body import WeightedLogP, answer_log_p_alone, weighted_answer_log_p
+from tunemill.stages.models.answers_body import (
+    WeightedLogP,
+    answer_log_p_alone,
+    is_flat,
+    weighted_answer_log_p,
+)
 from tunemill.stages.training.dpo.config import SFT, DpoConfig
 from tunemill.stages.training.dpo.loss import LOSSES, Gains
 from tunemill.stages.training.method import Batch, Counts, LossParts
@@ -15,7 +20,11 @@ from tunemill.stages.training.pairs_body import compared, count_pairs, on_pairs
 def counts_of(batch: Batch) -> Counts:
     """Pairs, and tokens of the chosen answers."""
     pairs = count_pairs(batch)["pairs"]
-    return {"pairs": pairs, "chosen_tokens": int((batch["labels"][:pairs] != IGNORED).sum())}
+    trained = batch["labels"] != IGNORED
+    if is_flat(batch):
+        chosen = (batch["position_ids"] == 0).cumsum(-1) <= pairs
+        return {"pairs": pairs, "chosen_tokens": int((trained & chosen).sum())}
+    return {"pairs": pairs, "chosen_tokens": int(trained[:pairs].sum())}
 
 
 def loss_of(config: DpoConfig, model: Any, batch: Batch) -> LossParts:

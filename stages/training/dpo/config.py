@@ -46,14 +46,27 @@ class DpoConfig(ReferenceKeys):
     rpo_alpha: float | None = Field(
         None, ge=0, description="older way to add sft to dpo_loss_type, with this weight"
     )
+    dpo_padding_free: bool = Field(
+        False, description="sequences of a batch in one line, kept apart by position ids, in place of padding"
+    )
     dpo_use_logits_to_keep: Runtime[bool | None] = Field(
         None, description="asks for nothing: logits are computed from the first answer on where the model can"
+    )
+
+    dpo_use_liger_kernel: Runtime[bool | None] = Field(
+        None,
+        description="asks for nothing: a loss that is fused by Liger Kernel is the same but for its memory",
     )
 
     @field_validator("dpo_loss_type", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
+
+    @property
+    def flattens(self) -> bool:
+        """As `dpo_padding_free` says."""
+        return self.dpo_padding_free
 
     @property
     def losses(self) -> list[tuple[LossType, float]]:
@@ -111,6 +124,12 @@ class DpoConfig(ReferenceKeys):
         if self.dpo_use_logits_to_keep is not None:
             yield Idle(
                 "dpo_use_logits_to_keep", "logits are computed from the first answer on where the model can"
+            )
+        if self.dpo_use_liger_kernel:
+            yield Idle(
+                "dpo_use_liger_kernel",
+                "Liger Kernel's fused loss saves logits; here only those of answers are computed, and its other "
+                "kernels have keys of their own, such as liger_rms_norm",
             )
         if self.dpo_norm_loss is False:
             yield Idle(

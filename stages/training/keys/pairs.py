@@ -27,6 +27,11 @@ class PairKeys(TrainingKeys):
     own_figures: ClassVar[tuple[str, ...]] = COMPARED
     sequences_of_a_row: ClassVar[int] = 2
 
+    @property
+    def flattens(self) -> bool:
+        """Whether the sequences of a batch stand in one line, without padding."""
+        return False
+
     sequence_len: PositiveInt = Field(
         512, description="most tokens of a prompt with either answer, BOS and EOS counted: more are cut off"
     )

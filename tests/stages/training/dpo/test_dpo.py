@@ -134,6 +134,17 @@ def test_one_by_eight_is_eight_by_one(tmp_path: Path, base: Model) -> None:
         assert eight.steps(figure) == pytest.approx(one.steps(figure), rel=1e-4, abs=1e-5), figure
 
 
+@pytest.mark.parametrize("loss", [{}, {"dpo_use_weighting": True, "dpo_loss_type": ["ipo", "sft"]}], ids=str)
+def test_without_padding_the_figures_are_the_same(tmp_path: Path, base: Model, loss: dict[str, Any]) -> None:
+    pairs = [(p * (1 + i % 3), c * (1 + i % 4), r * (1 + i % 2)) for i, (p, c, r) in enumerate(echoes())]
+    data = preference_data(tmp_path / "pairs", pairs, held_out=pairs[:5])
+    given = {"max_steps": 4, "micro_batch_size": 4, "learning_rate": 1e-3, "eval_steps": 4, **loss}
+    _, padded = run(tmp_path / "padded", base, data, **given)
+    _, flat = run(tmp_path / "flat", base, data, **given, dpo_padding_free=True)
+    for figure in ("loss", "nll_loss", "rewards/margins", "logps/chosen", "eval_loss"):
+        assert flat.steps(figure) == pytest.approx(padded.steps(figure), rel=1e-4, abs=1e-4), figure
+
+
 def test_a_reference_that_follows_is_mixed_with_the_trained_model(tmp_path: Path, base: Model) -> None:
     data = preference_data(tmp_path / "pairs", echoes())
     given = {"max_steps": 4, "micro_batch_size": 4, "sync_ref_model": True, "ref_model_sync_steps": 2}

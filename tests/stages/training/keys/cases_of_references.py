@@ -39,5 +39,7 @@ REFERENCES: dict[str, list[Case]] = {
         Case((None, False), see.idle_keys, method="dpo"),
         Case((None, True), see.refusal, method="dpo"),
     ],
+    "dpo_use_liger_kernel": [Case((None, True), see.idle_keys, method="dpo")],
+    "dpo_padding_free": [Case((False, True), see.batch_shapes, {"micro_batch_size": 2}, method="dpo")],
     "dpo_use_logits_to_keep": [Case((None, True), see.idle_keys, method="dpo")],
 }
