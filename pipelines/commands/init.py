@@ -84,12 +84,6 @@ def _check_goals(names: Sequence[str], kinds: "Sequence[Kind]") -> None:
     if twice:
         raise SourceError(f"{twice[0]} is given twice; give each file once")
     for name, kind in zip(names, kinds, strict=True):
-        if not kind.goal.trains:
-            asked = ", ".join(f"{key}: {str(value).lower()}" for key, value in kind.goal.settings.items())
-            raise SourceError(
-                f"{name} holds {kind.goal.rows} ({kind.said}): they can be prepared, and not trained on yet; write the "
-                f"YAML by hand, with {asked}, for tunemill preprocess"
-            )
         if kind.goal != kinds[0].goal:
             raise SourceError(
                 f"{names[0]} holds {kinds[0].goal.rows} and {name} {kind.goal.rows}; one model is not trained on "

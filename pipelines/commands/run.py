@@ -18,8 +18,6 @@ from tunemill.pipelines.commands.options import (
 from tunemill.pipelines.commands.selected import add_selection, load_selected
 from tunemill.pipelines.commands.tables import evaluation_table, is_evaluation, show_run
 from tunemill.pipelines.commands.watched import watched_run
-from tunemill.pipelines.config.document import problem_at
-from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.pinned import without_node
 from tunemill.pipelines.run.finished import Finished
@@ -39,8 +37,6 @@ def add_to(commands: Any, text: str) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the pipeline; 1 if a node failed."""
     pipeline, chosen = load_selected(options)
-    if pipeline.prepares_only:
-        raise ConfigError(pipeline.document.path, [_not_trained(pipeline)])
     for line in note_lines(pipeline):
         print(line, file=sys.stderr)
     store = store_of(options, make=True)
@@ -56,14 +52,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print(pipeline, finished, str(store.root), verbose=options.verbose)
     return 1 if any(item.state in ("failed", "skipped") for item in finished) else 0
-
-
-def _not_trained(pipeline: Pipeline) -> Problem:
-    setting = str(pipeline.prepares_only)
-    place = (setting.split(":")[0],)
-    file = pipeline.document.path.name
-    message = f"{setting} is not trained yet, only its data can be prepared: tunemill preprocess {file}"
-    return problem_at(place, pipeline.document, "unsupported", message)
 
 
 def _print(pipeline: Pipeline, finished: Sequence[Finished], state: str, *, verbose: bool) -> None:

@@ -104,7 +104,7 @@ def json_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     top: dict[str, Any] = {}
     items: dict[str, dict[str, Any]] = {group: {} for group in ENTRY_LISTS}
-    pipeline: dict[str, Any] = {}
+    grouped: dict[str, dict[str, Any]] = {}
     required: list[str] = []
     for config in config_classes():
         schema = config.model_json_schema(ref_template="#/$defs/{model}")
@@ -113,14 +113,16 @@ def json_schema() -> dict[str, Any]:
             for key, name in config.entry_keys(group).items():
                 items[group].setdefault(key, schema["properties"][name])
         for key, name in config.top_keys().items():
-            place = pipeline if key.startswith("pipeline.") else top
-            place.setdefault(key.removeprefix("pipeline."), schema["properties"][name])
+            group, _, last = key.rpartition(".")
+            place = grouped.setdefault(group, {}) if group else top
+            place.setdefault(last, schema["properties"][name])
         needed = (key for key, name in config.top_keys().items() if name in schema.get("required", []))
         required += [key for key in needed if key not in required]
     for group, properties in items.items():
         item = {"type": "object", "properties": properties, "additionalProperties": False}
         top[group] = {**top[group], "items": item}
-    top["pipeline"] = {"type": "object", "properties": pipeline, "additionalProperties": False}
+    for group, properties in grouped.items():
+        top[group] = {"type": "object", "properties": properties, "additionalProperties": False}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Tunemill pipeline",

@@ -20,7 +20,7 @@ from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, validate
 from tunemill.pipelines.config.tracker_config import TrackerConfig
 from tunemill.pipelines.graph.looks import LookAt, lacks_package, looked_at, no_folder, nothing
 from tunemill.pipelines.graph.nodes import Node, Pipeline
-from tunemill.pipelines.graph.places import Place, later_configs, places, plain_name, prepares_only
+from tunemill.pipelines.graph.places import Place, places, plain_name
 from tunemill.resources.local import absolute, local_path, odd_url, refusal, shown, unusable
 from tunemill.resources.shared_folder import LOCAL, SharedFolder, shared_folder
 from tunemill.stages.declaration import StageConfig
@@ -100,7 +100,6 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
         tuple(nodes),
         output_dir,
         prepared_path,
-        prepares_only(graph),
         trackers=trackers,
         shared=shared_by(graph, document),
     )
@@ -216,7 +215,7 @@ def problems_of_keys(graph: GraphConfig, document: Document) -> Iterator[Problem
     """Keys that nobody in the graph reads, and wrong values of keys that nobody reads."""
     found = places(graph)
     present = [place.stage.config for place in found]
-    everywhere: list[type[StageConfig]] = [GraphConfig, TrackerConfig, *present, *later_configs(graph)]
+    everywhere: list[type[StageConfig]] = [GraphConfig, TrackerConfig, *present]
     readers: dict[KeyPath, list[type[StageConfig]]] = {(): everywhere}
     for place in found:
         if place.entry is not None:

@@ -40,10 +40,9 @@ class Node:
 class Pipeline:
     """A graph; `nodes` are in an order in which they can run.
 
-    `output_dir` gets links to models and evaluations, `prepared_path` one to the training data. `prepares_only` is
-    the setting for which data can be prepared and nothing be trained yet. `notes` are settings that ask for nothing
-    here, and keys that were read under another name. `trackers` says where the figures of training go beside.
-    `shared` is where prepared rows are pushed to and pulled from.
+    `output_dir` gets links to models and evaluations, `prepared_path` one to the training data. `notes` are
+    settings that ask for nothing here, and keys that were read under another name. `trackers` says where the figures
+    of training go beside. `shared` is where prepared rows are pushed to and pulled from.
     """
 
     name: str
@@ -51,7 +50,6 @@ class Pipeline:
     nodes: tuple[Node, ...]
     output_dir: Path | None
     prepared_path: Path | None
-    prepares_only: str | None = None
     notes: tuple[Problem, ...] = ()
     trackers: TrackerConfig | None = None
     shared: SharedFolder | None = None

@@ -32,7 +32,7 @@ from tunemill.stages.data.synthetic.stage import SYNTHETIC
 from tunemill.stages.data.tokenized.stage import TOKENIZED
 from tunemill.stages.data.tokenizer.stage import TOKENIZER
 from tunemill.stages.data.training_data.stage import TRAINING_DATA
-from tunemill.stages.declaration import Stage, StageConfig
+from tunemill.stages.declaration import Stage
 from tunemill.stages.models.base_model.stage import BASE_MODEL
 from tunemill.stages.models.hub_files.stage import HUB_FILES
 from tunemill.stages.models.merged.stage import MERGED
@@ -75,8 +75,6 @@ def places(graph: GraphConfig) -> list[Place]:
         tokenizer = {"tokenizer_files": ("tokenizer_files",)}
     found.append(Place("tokenizer", TOKENIZER, tokenizer))
     found += data_places(graph)
-    if prepares_only(graph) is not None:
-        return found
     if graph.base_model.startswith(HUB_MODELS):
         found.append(hub_place("model_files", graph, "base_model", graph.base_model, "model", FetchedModel))
         upstream = {"upstream": ("model_files",)}
@@ -100,24 +98,6 @@ def hub_place(
     given = {"repository": repository, "needed": what, "revision": revision}
     named_by: dict[str, KeyPath] = {"repository": tuple(key.split(".")), "revision": ("revision_of_model",)}
     return Place(name, replace(HUB_FILES, output=output), {}, given=given, named_by=named_by)
-
-
-def prepares_only(graph: GraphConfig) -> str | None:
-    """The setting for which data can be prepared and nothing be trained yet, as text."""
-    return None if graph.method in METHODS else graph.asked_method
-
-
-def later_configs(graph: GraphConfig) -> list[type[StageConfig]]:
-    """Configs of what will follow the data once the method can be trained: their keys may stand there already.
-
-    Of the methods' keys only those that all of them read.
-    """
-    if prepares_only(graph) is None:
-        return []
-    methods = [method.config for method in METHODS.values()]
-    common = [base for base in methods[0].__mro__ if all(issubclass(config, base) for config in methods)]
-    shared = next(base for base in common if issubclass(base, StageConfig))
-    return [BASE_MODEL.config, QUANTIZED_BASE.config, MERGED.config, QUANTIZED.config, shared]
 
 
 def data_places(graph: GraphConfig) -> list[Place]:

@@ -72,9 +72,7 @@ def sentence(rows: str, keys: str, shape: Shape, is_own: bool, without: str) -> 
     settings = " and ".join(f"`{key}: {spelled(value)}`" for key, value in goal.settings.items())
     if not settings:
         return f"{kind}: {without}, {keys} trains on them"
-    if goal.trains:
-        return f"{kind}: they train with {settings} and {keys}"
-    return f"{kind}: with {settings} and {keys} they can be prepared, and not trained on yet"
+    return f"{kind}: they train with {settings} and {keys}"
 
 
 def differs(config: StageConfig, keys: Keys) -> bool:

@@ -18,19 +18,18 @@ Kind = Callable[[Any], bool]
 
 @dataclass(frozen=True)
 class Goal:
-    """What rows are for: what a person calls them, the keys at the top level, and whether it can be trained yet."""
+    """What rows are for: what a person calls them, and the keys at the top level that train on them."""
 
     rows: str
     settings: Mapping[str, Any]
-    trains: bool
 
 
 GOALS = {
-    "tokens": Goal("rows for fine-tuning", {}, trains=True),
-    "pair": Goal("pairs of a better and a worse answer", {"rl": "orpo"}, trains=True),
-    "rated": Goal("answers that are judged good or bad", {"rl": "kto"}, trains=True),
-    "reward": Goal("pairs of conversations for a reward model", {"reward_model": True}, trains=True),
-    "steps": Goal("answers in judged steps", {"process_reward_model": True}, trains=True),
+    "tokens": Goal("rows for fine-tuning", {}),
+    "pair": Goal("pairs of a better and a worse answer", {"rl": "orpo"}),
+    "rated": Goal("answers that are judged good or bad", {"rl": "kto"}),
+    "reward": Goal("pairs of conversations for a reward model", {"reward_model": True}),
+    "steps": Goal("answers in judged steps", {"process_reward_model": True}),
 }
 USUAL: Names = ("role", "content")
 MESSAGE_NAMES: tuple[Names, ...] = (

@@ -122,7 +122,7 @@ def test_bad_rows_stop_it_or_are_set_aside(project, preprocess):
 
 
 @pytest.mark.slow
-def test_preferences_are_prepared_and_not_trained(project, preprocess, tmp_path, capsys):
+def test_preferences_are_prepared(project, preprocess, tmp_path):
     write_lines(project.folder / "data" / "pairs.jsonl", [PAIR, {**PAIR, "question": "2 + 2"}])
     project.edit(
         rl="dpo",
@@ -140,8 +140,6 @@ def test_preferences_are_prepared_and_not_trained(project, preprocess, tmp_path,
         "<|im_start|>system\nAdd.<|im_end|>\n<|im_start|>user\n1 + 1<|im_end|>\n<|im_start|>assistant\n"
     )
     assert set(rows[0]) >= {"prompt", "chosen", "rejected"}
-    assert main(["run", str(project.yaml), "--state", str(project.state)]) == 1
-    assert "rl: dpo is not trained yet" in capsys.readouterr().err
 
 
 @pytest.mark.slow

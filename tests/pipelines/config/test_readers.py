@@ -23,7 +23,7 @@ PACKERS = "training_data, pretraining_data, sft, process_reward"
         ({**DPO, "kto_desirable_weight": 2}, "kto_desirable_weight", "kto", "dpo"),
         ({**ORPO, "kto_undesirable_weight": 2}, "kto_undesirable_weight", "kto", "orpo"),
         ({**KTO, "orpo_alpha": 0.2}, "orpo_alpha", "orpo", "kto"),
-        ({**KTO, "sample_packing": True}, "sample_packing", "training_data, pretraining_data, sft", "kto"),
+        ({**KTO, "sample_packing": True}, "sample_packing", PACKERS, "kto"),
         ({**SFT, "orpo_alpha": 0.2}, "orpo_alpha", "orpo", "sft"),
         ({**ORPO, "sample_packing": True}, "sample_packing", PACKERS, "orpo"),
         ({**ORPO, "group_by_length": True}, "group_by_length", "sft, process_reward", "orpo"),
@@ -175,7 +175,6 @@ def test_a_note_changes_no_key(project):
         # What is refused already makes no other setting wrong.
         ({**SFT, "adapter": "llama-adapter", "lora_r": 8, "lora_alpha": 16}, "adapter", "conflict"),
         ({**SFT, **LORA, "adapter": "lroa", "lora_mlp_kernel": True}, "adapter", "value"),
-        # Of a method that is not trained yet too.
         ({**DPO, "adapter": "llama_adapter", "lora_r": 8}, "adapter", "value"),
         ({**DPO, "optimizer": "sdg"}, "optimizer", "value"),
         ({**DPO, "quantization": {"weight_dtype": "int9"}}, "quantization.weight_dtype", "value"),

@@ -76,8 +76,8 @@ def suggested(line):
             {"prompt": "a", "completions": ["b"], "labels": [True]},
             {},
             (
-                "these rows are answers in judged steps: with `process_reward_model: true` and "
-                "`type: stepwise_supervised` they can be prepared, and not trained on yet"
+                "these rows are answers in judged steps: they train with `process_reward_model: true` and "
+                "`type: stepwise_supervised`"
             ),
         ),
     ],
