@@ -52,6 +52,7 @@ EVALUATIONS: dict[str, Stage] = {
     "sft": EVALUATION,
     "orpo": PREFERENCE_EVALUATION,
     "dpo": PREFERENCE_EVALUATION,
+    "ipo": PREFERENCE_EVALUATION,
     "kto": PREFERENCE_EVALUATION,
     "simpo": PREFERENCE_EVALUATION,
     "process_reward": STEP_EVALUATION,

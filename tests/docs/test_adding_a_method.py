@@ -39,6 +39,13 @@ def test_a_key_of_another_method_is_refused(copy, tmp_path):
     assert "is read by orpo; this pipeline trains slic" in copy.refused(project)
 
 
+def test_models_that_nothing_scores_yet_are_not_evaluated(copy, tmp_path):
+    datasets = [{"path": "data/pairs.jsonl", "type": "chat_template.default"}]
+    evaluate = {"val_set_size": 2, "pipeline": {"evaluate": ["base"]}}
+    project = make_project(tmp_path / "it", **UNREAD, rl="slic", datasets=datasets, **evaluate)
+    assert "nothing scores models of slic yet" in copy.refused(project)
+
+
 def pair(letter):
     """A row with a question, a better and a worse answer."""
     question = {"role": "user", "content": f"say {letter}"}

@@ -191,7 +191,6 @@ def test_a_note_changes_no_key(project):
         (entry(SFT, "datasets", type={"field_chosen": "x"}), "datasets[0].type.field_chosen", "unread"),
         ({**SFT, **LORA, "lora_target_modules": ["all-linear"]}, "lora_target_modules", "value"),
         ({**SFT, **LORA, "lora_target_linear": None, "lora_target_modules": "(x"}, "lora_target_modules", "value"),
-        ({**DPO, "rl": "ipo", "val_set_size": 2, "pipeline": {"evaluate": ["base"]}}, "pipeline.evaluate", "conflict"),
         ({**ORPO, "kernels": ["linear_cross_entropy"]}, "kernels", "conflict"),
         ({**ORPO, "plugins": ["cut_cross_entropy"]}, "plugins", "conflict"),
     ],

@@ -64,3 +64,10 @@ def test_what_runs_again(finished, override, runs):
         "training_data",
         "evaluation_data",
     } == runs
+
+
+def test_models_of_ipo_are_evaluated_as_those_of_dpo(finished):
+    project, _ = finished
+    planned = project.plan("rl=ipo", "pipeline.evaluate=null")
+    made = {"base", "trained", "merged", "quantized"}
+    assert {f"evaluation_of_{model}" for model in made} <= planned.keys()
