@@ -24,8 +24,8 @@ RUNS = [words for words in COMMANDS if words[0] == "run"]
 SCORES = {
     "dpo": {"accuracy": 0.9, "reward_accuracy": 0.9},
     "dpo --rl=ipo": {"accuracy": 0.9, "reward_accuracy": 0.9},
-    "orpo": {"accuracy": 0.9, "reward_accuracy": 0.9},
-    "simpo": {"accuracy": 0.9, "reward_accuracy": 0.9},
+    "orpo": {"accuracy": 0.9},
+    "simpo": {"accuracy": 0.9},
     "reward": {"accuracy": 0.9},
     "distill": {"exact_match": 0.5, "teacher_agreement": 0.9},
 }
@@ -78,8 +78,8 @@ def test_every_example_learns_what_it_is_for(examples, words):
     nodes = {node["node"]: node for node in json.loads(done.stdout)["nodes"]}
     for metric, least in SCORES.get(name_of(words), {}).items():
         assert nodes["evaluation_of_trained"]["metrics"][metric] > least
-        if name_of(words).startswith("dpo"):
-            assert nodes["evaluation_of_base"]["metrics"][metric] < 0.6
+    if name_of(words) in ("dpo", "orpo", "simpo"):
+        assert nodes["evaluation_of_base"]["metrics"]["accuracy"] < 0.6
 
 
 def test_the_pairs_are_what_the_script_makes_and_no_held_out_date_is_trained_on(tmp_path):
