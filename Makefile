@@ -37,6 +37,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/tokenizing.py
+	$(BIN)/python benchmarks/methods.py
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
 	then $(BIN)/python benchmarks/kernels/run.py; \
 	else echo "benchmarks/kernels/run.py needs a GPU: not run"; fi
