@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field, PositiveInt
 
-from tunemill.stages.training.keys.training import TrainingKeys
+from tunemill.stages.training.keys.padding import PaddedKeys
 
 # What `pairs_body.compared` says of pairs, by TRL's names.
 COMPARED = (
@@ -17,7 +17,7 @@ COMPARED = (
 )
 
 
-class PairKeys(TrainingKeys):
+class PairKeys(PaddedKeys):
     """What every method reads, and how long a pair may be.
 
     A method that shows more than `COMPARED` names it in `own_figures` too. `sequences_of_a_row`: how many the model

@@ -12,10 +12,35 @@ from tunemill.stages.training.keys.pairs import PairKeys
 SYNC, MIXUP, EVERY = "trl.sync_ref_model", "trl.ref_model_mixup_alpha", "trl.ref_model_sync_steps"
 
 
-class ReferenceKeys(PairKeys):
-    """How strongly the model is held to the reference, and which that is."""
+class HeldKeys(PairKeys):
+    """How strongly the model is held to the reference, which is the one that training starts from."""
 
     rl_beta: PositiveFloat = Field(0.1, description="how strongly the model is held to the reference")
+    rl_adapter_ref_model: Runtime[bool | None] = Field(
+        None, description="asks for nothing: the reference is the model that training starts from either way"
+    )
+    lora_dropout: Runtime[float] = Field(
+        0.0, ge=0, lt=1, description="asks for nothing: what is compared with a reference is without dropout"
+    )
+
+    def idle(self) -> Iterator[Idle]:
+        """Dropout that is left out, and an old way to name the reference."""
+        yield from super().idle()
+        if self.lora_dropout:
+            yield Idle(
+                "lora_dropout", "what is compared with a reference is computed without dropout, as in TRL"
+            )
+        if self.rl_adapter_ref_model:
+            yield Idle(
+                "rl_adapter_ref_model",
+                "the reference is the model that training starts from, with the adapter of lora_model_dir if there is "
+                "one",
+            )
+
+
+class ReferenceKeys(HeldKeys):
+    """When the reference is asked, and how it follows."""
+
     precompute_ref_log_probs: bool | None = Field(
         None,
         description="compute what the reference says once, as a node of its own, which is the default; false: beside "
@@ -29,12 +54,6 @@ class ReferenceKeys(PairKeys):
     )
     ref_model_sync_steps: Annotated[PositiveInt, YamlMark(EVERY)] = Field(
         64, description="steps between two times that the reference is synchronised"
-    )
-    rl_adapter_ref_model: Runtime[bool | None] = Field(
-        None, description="asks for nothing: the reference is the model that training starts from either way"
-    )
-    lora_dropout: Runtime[float] = Field(
-        0.0, ge=0, lt=1, description="asks for nothing: what is compared with a reference is without dropout"
     )
 
     @property
@@ -68,7 +87,7 @@ class ReferenceKeys(PairKeys):
         return self
 
     def idle(self) -> Iterator[Idle]:
-        """How to follow where nothing follows, dropout that is left out, and an old way to name the reference."""
+        """How to follow where nothing follows, and what is computed before either way."""
         yield from super().idle()
         if not self.sync_ref_model:
             for key in ("ref_model_mixup_alpha", "ref_model_sync_steps"):
@@ -77,14 +96,4 @@ class ReferenceKeys(PairKeys):
         if self.precompute_ref_log_probs:
             yield Idle(
                 "precompute_ref_log_probs", "what the reference says is computed once anyway, as a node"
-            )
-        if self.lora_dropout:
-            yield Idle(
-                "lora_dropout", "what is compared with a reference is computed without dropout, as in TRL"
-            )
-        if self.rl_adapter_ref_model:
-            yield Idle(
-                "rl_adapter_ref_model",
-                "the reference is the model that training starts from, with the adapter of lora_model_dir if there is "
-                "one",
             )

@@ -13,6 +13,7 @@ from tunemill.stages.errors import RowError
 from tunemill.stages.models.answers_body import summed_log_p
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training.dropout_body import leave_nothing_out
 from tunemill.stages.training.kto.config import KtoConfig
 from tunemill.stages.training.kto.loss import kto_losses, share_of_kinds
 from tunemill.stages.training.loop_body import train
@@ -124,8 +125,15 @@ def kto(
             count=len(held_out.numbers),
             batch_size=config.eval_batch_size or config.micro_batch_size,
         ),
+        prepare=without_dropout,
     )
     train(config.going_on_from(stored_adapter), base_model, method, out, report)
+
+
+def without_dropout(model: Any, *_: Any) -> list[Any]:
+    """What is compared with a reference is computed as that is."""
+    leave_nothing_out(model)
+    return []
 
 
 def _read(

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from pydantic import Field, PositiveFloat
 
-from tunemill.stages.training.keys.pairs import PairKeys
+from tunemill.stages.training.keys.reference import HeldKeys
 
 
-class KtoConfig(PairKeys):
+class KtoConfig(HeldKeys):
     """Kahneman-Tversky optimization, full or LoRA: answers that are judged good or bad by themselves."""
 
     own_figures: ClassVar[tuple[str, ...]] = (
@@ -21,9 +21,6 @@ class KtoConfig(PairKeys):
     )
     sequences_of_a_row: ClassVar[int] = 1
 
-    rl_beta: PositiveFloat = Field(
-        0.1, description="how strongly the model is held to the one it starts from"
-    )
     kto_desirable_weight: PositiveFloat = Field(1.0, description="weight of desirable answers in the loss")
     kto_undesirable_weight: PositiveFloat = Field(
         1.0, description="weight of undesirable answers in the loss"

@@ -7,5 +7,6 @@ KTO = pairs_stage(
     "tunemill.stages.training.kto.body:kto",
     KtoConfig,
     "Kahneman-Tversky optimization: desirable answers gain against the reference, undesirable ones lose.",
+    version=2,
     has_reference=True,
 )

@@ -6,13 +6,13 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
 from tunemill.stages.declaration import Runtime
 from tunemill.stages.models.heads import Head
-from tunemill.stages.training.keys.training import TrainingKeys
+from tunemill.stages.training.keys.padding import PaddedKeys
 
 # One score, for "better" is an order.
 REWARD = Head("sequence", 1)
 
 
-class RewardConfig(TrainingKeys):
+class RewardConfig(PaddedKeys):
     """A model that gives the better one of two answers the higher score, full or LoRA."""
 
     own_figures: ClassVar[tuple[str, ...]] = ("accuracy", "margin", "mean_reward")

@@ -17,9 +17,8 @@ SHA256 = "4794e4c5c8934ebfe211a021ffae42b5cef729290e5e4eda57e9c854a0674d08"
 # Where the mistakes are, by the reason that stands behind them.
 REFUSED = {
     "trains on images or sound": {"processor_type"},
-    "online reinforcement learning": {"rl", "trl", "ebft", "vllm"},
-    "other methods of training": {"plugins", "diffusion", "llmcompressor", "rl_beta"},
-    "reward models": {"center_rewards_coefficient"},
+    "online reinforcement learning": {"rl", "ebft"},
+    "other methods of training": {"plugins", "diffusion", "llmcompressor"},
     "kernels of other libraries": {"use_onebitllms", "use_dsv4_kernels", "use_glm_dsa_kernels", "flash_optimum"},
     "publishing": {"hub_model_id"},
     "no key of Axolotl's, or one that it has taken out": {
@@ -58,4 +57,4 @@ def test_most_pass_and_the_others_fail_for_a_known_reason(examples: Path) -> Non
             }
     known = {key for keys in REFUSED.values() for key in keys}
     assert {name: keys for name, keys in refused.items() if not keys & known} == {}
-    assert len(files) - len(refused) >= 190, sorted(refused)
+    assert len(files) - len(refused) >= 193, sorted(refused)

@@ -19,7 +19,12 @@ REFERENCES: dict[str, list[Case]] = {
         Case((None, True), see.idle_keys, method="dpo"),
     ],
     "lora_dropout": [
-        Case((0.0, 0.5), see.idle_keys, {"adapter": "lora", "lora_r": 4, "lora_alpha": 8}, method="dpo")
+        Case((0.0, 0.5), see.idle_keys, {"adapter": "lora", "lora_r": 4, "lora_alpha": 8}, method="dpo"),
+        Case((0.0, 0.5), see.idle_keys, {"adapter": "lora", "lora_r": 4, "lora_alpha": 8}, method="kto"),
+    ],
+    "pad_to_sequence_len": [
+        Case((None, True), see.idle_keys, method="dpo"),
+        Case((None, True), see.idle_keys, method="reward"),
     ],
     "sync_ref_model": [Case((False, True), see.weights, {**SGD, "ref_model_sync_steps": 1}, method="dpo")],
     "ref_model_mixup_alpha": [Case((0.5, 0.9), see.weights, FOLLOWING, method="dpo")],

@@ -137,11 +137,21 @@ def test_the_same_run_twice_is_the_same_bytes_and_monitoring_changes_none(
     tmp_path: Path, base: Model
 ) -> None:
     data = rated_data(tmp_path / "rows", judged(12), held_out=judged(5, skip=300))
-    settings = {**LORA, "lora_dropout": 0.1, "max_steps": 5, "micro_batch_size": 2}
+    settings = {**LORA, "max_steps": 5, "micro_batch_size": 2}
     first, _ = run(tmp_path / "first", base, data, **settings)
     second, heard = run(tmp_path / "second", base, data, **settings, eval_steps=2, eval_batch_size=1)
     assert folder_bytes(first) == folder_bytes(second)
     assert list(heard.steps("eval_loss")) == [2, 4]
+
+
+def test_nothing_is_dropped_out(tmp_path: Path, base: Model) -> None:
+    data = rated_data(tmp_path / "rows", judged(8))
+    given = {**LORA, "max_steps": 3, "micro_batch_size": 4, "logging_steps": 1}
+    first, heard = run(tmp_path / "first", base, data, **given, lora_dropout=0.5)
+    second, plain = run(tmp_path / "second", base, data, **given)
+    assert heard.steps("loss") == plain.steps("loss")
+    for name, tensor in weights(first).items():
+        assert torch.equal(weights(second)[name], tensor), name
 
 
 def test_held_out_figures_are_the_same_for_any_batch_size(tmp_path: Path, base: Model) -> None:
@@ -205,7 +215,7 @@ class StoppedError(Exception):
 def test_it_goes_on_exactly(tmp_path: Path, base: Model, step: int) -> None:
     data = rated_data(tmp_path / "rows", unequal(10))
     given = {
-        **LORA, "lora_dropout": 0.1, "gradient_accumulation_steps": 2, "num_epochs": 2, "save_steps": 2,
+        **LORA, "gradient_accumulation_steps": 2, "num_epochs": 2, "save_steps": 2,
         "logging_steps": 1,
     }  # fmt: skip
 
