@@ -53,7 +53,7 @@ NOTES = """\
 The last losses of a method are equal where both sides do the same; KTO's differ, because TRL takes the answers that
 are compared with from the same batch, and we from the row before. "Tunemill" of DPO, IPO and KTO reads what the stage
 has stored, which is computed once for all trainings on the same base and rows; a step of the stage is a batch of rows.
-There is no TRL trainer of process reward models."""
+TRL has no trainer of process reward models. Beside other work on the machine, CPU ms/step is what to compare."""
 
 
 def write_work(folder: Path, count: int) -> None:
