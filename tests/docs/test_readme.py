@@ -128,10 +128,10 @@ learning_rate: 0.001
 """
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(6))
 def test_the_yaml_of_the_page_on_data_is_valid(tmp_path, number):
     blocks = re.findall(r"^```yaml\n(.*?)^```", DATA_PAGE, re.M | re.S)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     dataset = "" if "dataset" in blocks[number] else "datasets: [{path: rows.jsonl, type: chat_template}]"
     (tmp_path / "x.yml").write_text(f"{DATA_BASE}\n{dataset}\n{blocks[number]}")
     command = [sys.executable, "-m", "tunemill.pipelines.cli", "check", str(provide(tmp_path / "x.yml"))]

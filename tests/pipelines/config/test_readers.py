@@ -9,7 +9,7 @@ from support.configs import DPO, HELD_OUT, KTO, LORA, ORPO, PRETRAINING, SFT, en
 from tunemill.pipelines.cli import main
 from tunemill.pipelines.config.schema import json_schema
 
-PACKERS = "training_data, pretraining_data, sft, process_reward"
+PACKERS = "training_data, pretraining_data, sft, process_reward, distillation"
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ PACKERS = "training_data, pretraining_data, sft, process_reward"
         ({**KTO, "sample_packing": True}, "sample_packing", PACKERS, "kto"),
         ({**SFT, "orpo_alpha": 0.2}, "orpo_alpha", "orpo", "sft"),
         ({**ORPO, "sample_packing": True}, "sample_packing", PACKERS, "orpo"),
-        ({**ORPO, "group_by_length": True}, "group_by_length", "sft, process_reward", "orpo"),
+        ({**ORPO, "group_by_length": True}, "group_by_length", "sft, process_reward, distillation", "orpo"),
         ({**ORPO, "cut_cross_entropy": True}, "cut_cross_entropy", "sft", "orpo"),
         ({**SFT, "pretrain_multipack_attn": False}, "pretrain_multipack_attn", "pretraining_data", "sft"),
         ({**PRETRAINING, "dataset_shard_num": 2}, "dataset_shard_num", "training_data", "sft"),
@@ -68,7 +68,8 @@ def test_the_schema_knows_what_each_list_may_hold():
         name: set(json_schema()["properties"][name]["items"]["properties"])
         for name in ("datasets", "test_datasets", "pretraining_dataset")
     }
-    assert items["datasets"] == items["test_datasets"]
+    of_teachers = {"logprobs_field", "temperature"}
+    assert items["datasets"] - of_teachers == items["test_datasets"]
     assert {"skip", "text_column", "path"} <= items["pretraining_dataset"] and "skip" not in items["datasets"]
     assert "roles_to_train" in items["datasets"] and "roles_to_train" not in items["pretraining_dataset"]
 
