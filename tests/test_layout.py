@@ -113,7 +113,7 @@ def test_definitions_load_fast_and_without_torch():
     code = f"import sys, tunemill.pipelines.assets.definitions; assert not {heavy} & set(sys.modules)"
     ours = min(seconds_of(code) for _ in range(3))
     dagsters = min(seconds_of("import dagster") for _ in range(3))
-    assert ours < 2 * dagsters + 0.3, (ours, dagsters)
+    assert ours < 3 * dagsters + 0.3, (ours, dagsters)
 
 
 def seconds_of(code):

@@ -42,7 +42,8 @@ def new_yaml(kinds: Sequence[Kind], base_model: str, folder: Path, stem: str) ->
         "adapter: lora # trains a small adapter and merges it; without these lines every weight is trained",
         "lora_r: 16 # its rank",
         "lora_alpha: 32 # its scale: alpha / r",
-        "lora_dropout: 0.05",
+        # Some methods that compare answers leave nothing out.
+        *(["lora_dropout: 0.05"] if is_sft else []),
         "lora_target_linear: true # on every linear module",
         "",
         "micro_batch_size: 2 # sequences computed at a time: fewer need less memory",

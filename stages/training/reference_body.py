@@ -49,7 +49,7 @@ class LiveReference(TrainerCallback):  # type: ignore[misc]
     """A reference that is asked beside each step: an adapter's base without it, or a copy, which may follow."""
 
     def __init__(self, config: ReferenceKeys, base_model: Model) -> None:
-        self._config, self._base_model = config, base_model
+        self.config, self._base_model = config, base_model
         self._trained: Any = None
         self._copy: Any = None
         self._autocast: Any = None
@@ -59,7 +59,7 @@ class LiveReference(TrainerCallback):  # type: ignore[misc]
         """Called once with the loaded model."""
         self._trained, self._autocast, self._root = model, precision.autocast, checkpoints
         if not hasattr(model, "peft_config"):
-            self._copy = load_reference(self._config, self._base_model, precision)
+            self._copy = load_reference(self.config, self._base_model, precision)
         return self
 
     def beside(self, loss: Callable[[Any, Batch], LossParts]) -> Callable[[Any, Batch], LossParts]:
@@ -82,15 +82,15 @@ class LiveReference(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
         """reference <- alpha trained + (1 - alpha) reference."""
-        if self._config.sync_ref_model and state.global_step % self._config.ref_model_sync_steps == 0:
+        if self.config.sync_ref_model and state.global_step % self.config.ref_model_sync_steps == 0:
             trained = dict(self._trained.named_parameters())
             for name, parameter in self._copy.named_parameters():
                 parameter.data.lerp_(
-                    trained[name].data.to(parameter.dtype), self._config.ref_model_mixup_alpha
+                    trained[name].data.to(parameter.dtype), self.config.ref_model_mixup_alpha
                 )
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
         """A copy that follows is part of what a training goes on from."""
-        if self._config.sync_ref_model:
+        if self.config.sync_ref_model:
             tensors = {name: one.data.contiguous() for name, one in self._copy.named_parameters()}
             save_file(tensors, self._root / f"checkpoint-{state.global_step}" / FILE)

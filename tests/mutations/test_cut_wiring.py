@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mutations.cut_wiring import ROOT, cut, defaults, reads_of, training_sources
 
-from tunemill.stages.registry import METHODS
+from tunemill.stages.registry import STAGES
 
 SCRIPT = Path(__file__).with_name("cut_wiring.py")
 KEYS = """
@@ -55,7 +55,11 @@ def test_a_cut_changes_nothing_but_the_reads() -> None:
 def test_every_key_of_training_has_a_default_and_a_read() -> None:
     sources = training_sources(ROOT)
     assert set(defaults(sources)) == {
-        name for stage in METHODS.values() for name in stage.config.model_fields
+        name
+        for stage in STAGES
+        for kind in stage.config.__mro__
+        if ".stages.training." in f"{kind.__module__}."
+        for name in stage.config.model_fields.keys() & vars(kind).get("__annotations__", {}).keys()
     }
     for default in defaults(sources).values():
         ast.literal_eval(default)

@@ -20,6 +20,22 @@ SAMPLES = {stage.name: samples_of(stage) for stage in STAGES}
 FIELDS = [(stage, field) for stage in STAGES for field in stage.config.model_fields]
 
 
+def owner_of(stage: Stage, field: str) -> type:
+    """The class that declares the field: of a group of keys, which several stages share."""
+    return next(kind for kind in stage.config.__mro__ if field in vars(kind).get("__annotations__", {}))
+
+
+def each_group_once(fields: list[tuple[Stage, str]]) -> list[Any]:
+    """The same as parameters; a field of a group that a stage before has had is left to the slow tests."""
+    had: set[tuple[type, str]] = set()
+    found = []
+    for stage, field in fields:
+        group = (owner_of(stage, field), field)
+        found.append(pytest.param(stage, field, marks=[pytest.mark.slow] if group in had else []))
+        had.add(group)
+    return found
+
+
 def name_of(item: tuple[Stage, str]) -> str:
     return f"{item[0].name}.{item[1]}"
 
@@ -28,7 +44,7 @@ def name(item: Any) -> str:
     return item if isinstance(item, str) else item.name
 
 
-@pytest.mark.parametrize(("stage", "field"), FIELDS, ids=name)
+@pytest.mark.parametrize(("stage", "field"), each_group_once(FIELDS), ids=name)
 def test_every_field_moves_the_key_or_is_declared_not_to(stage, field):
     base = smallest(stage, field)
     changed = next(variants(stage, base, field), None)
@@ -153,7 +169,7 @@ WITH_DEFAULT = [
 ]
 
 
-@pytest.mark.parametrize(("stage", "field"), WITH_DEFAULT, ids=name)
+@pytest.mark.parametrize(("stage", "field"), each_group_once(WITH_DEFAULT), ids=name)
 def test_a_key_at_its_default_is_as_good_as_unset(stage, field):
     base = smallest(stage, field)
     given = base.model_dump(exclude_unset=True)

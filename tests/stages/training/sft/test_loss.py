@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 from tunemill.stages.artifacts import Model
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
-from tunemill.stages.training.sft.loss import entropy_weighted, top_entropy, trained_tokens
+from tunemill.stages.training.sft.loss import entropy_weighted, top_entropy
+from tunemill.stages.training.texts_body import trained_tokens
 
 ROWS = random_rows(4)
 
