@@ -82,12 +82,11 @@ class LiveReference(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
         """reference <- alpha trained + (1 - alpha) reference."""
-        if self.config.sync_ref_model and state.global_step % self.config.ref_model_sync_steps == 0:
+        config = self.config
+        if config.sync_ref_model and state.global_step % config.ref_model_sync_steps == 0:
             trained = dict(self._trained.named_parameters())
             for name, parameter in self._copy.named_parameters():
-                parameter.data.lerp_(
-                    trained[name].data.to(parameter.dtype), self.config.ref_model_mixup_alpha
-                )
+                parameter.data.lerp_(trained[name].data.to(parameter.dtype), config.ref_model_mixup_alpha)
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
         """A copy that follows is part of what a training goes on from."""

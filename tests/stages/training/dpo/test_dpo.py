@@ -97,6 +97,7 @@ def test_ten_steps_are_those_of_trl(tmp_path: Path, base: Model, loss: dict[str,
     assert_same_curves(heard, log, ("loss", "rewards/margins", "rewards/chosen", "logps/rejected"))
 
 
+@pytest.mark.slow
 def test_ten_steps_of_ipo_are_those_of_trl(tmp_path: Path, base: Model) -> None:
     rows = echoes()
     _, heard = run(tmp_path / "ours", base, preference_data(tmp_path / "pairs", rows), "ipo", **OURS)
@@ -134,6 +135,7 @@ def test_one_by_eight_is_eight_by_one(tmp_path: Path, base: Model) -> None:
         assert eight.steps(figure) == pytest.approx(one.steps(figure), rel=1e-4, abs=1e-5), figure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [{}, {"dpo_use_weighting": True, "dpo_loss_type": ["ipo", "sft"]}], ids=str)
 def test_without_padding_the_figures_are_the_same(tmp_path: Path, base: Model, loss: dict[str, Any]) -> None:
     pairs = [(p * (1 + i % 3), c * (1 + i % 4), r * (1 + i % 2)) for i, (p, c, r) in enumerate(echoes())]
@@ -157,6 +159,7 @@ def test_a_reference_that_follows_is_mixed_with_the_trained_model(tmp_path: Path
     assert 0 < abs(half.steps("rewards/margins")[3]) < abs(fixed.steps("rewards/margins")[3])
 
 
+@pytest.mark.slow
 def test_there_is_no_dropout_and_the_same_run_twice_is_the_same_bytes(tmp_path: Path, base: Model) -> None:
     data = preference_data(tmp_path / "pairs", echoes())
     given = {**LORA, "max_steps": 3, "micro_batch_size": 2}
