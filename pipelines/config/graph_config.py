@@ -16,7 +16,7 @@ from tunemill.stages.models.heads import AUTO_CLASSES, Kind
 from tunemill.stages.models.prompts import LLAMA_ADAPTER
 from tunemill.stages.models.quantization import NOT_STORED
 from tunemill.stages.models.teacher import TEACHER
-from tunemill.stages.registry import EVALUATIONS
+from tunemill.stages.registry import EVALUATIONS, METHODS
 from tunemill.stages.training.keys.plugins import DISTILLATION_PLUGINS
 
 # The lists of which each item is a dataset entry.
@@ -257,6 +257,10 @@ class GraphConfig(StageConfig):
     @model_validator(mode="after")
     def _reference_is_asked_for(self) -> "GraphConfig":
         key = "sync_ref_model" if self.sync_ref_model else "precompute_ref_log_probs"
+        if self.is_set(key) and "reference_logprobs" not in METHODS[self.method].inputs:
+            raise ConflictError(
+                f"{key}: {self.asked_method} compares with no reference model. Remove it", key
+            )
         if not self.stores_reference and self.rl not in ASKING_BESIDE:
             raise ConflictError(
                 f"{key}: of {self.asked_method} nothing is asked of a reference model beside each step. Remove it",
@@ -326,6 +330,7 @@ class GraphConfig(StageConfig):
                 f"distillation needs a teacher, and {lacking} logprobs_field. Write pipeline: {{teacher: MODEL}}, or "
                 f"name the field of a teacher's log-probabilities in every entry of datasets",
                 key,
+                "teacher",
             )
         if self.teacher is not None and any(with_field):
             raise ConflictError(

@@ -26,7 +26,7 @@ def unread_keys(
     `readers` are the configs of the graph, by the dataset entry that they read (`()`: the top level); `trains` is the
     method that it trains by. Keys at the default that they would have, whoever reads them, are passed over.
     """
-    for place, value in _set_keys(document):
+    for place, value in _set_keys(document, stages):
         entry = place[:2] if len(place) == 3 else ()
         key = spell(place[len(entry) :])
         if any(key in _keys_of(config, entry) for config in readers.get(entry, ())):
@@ -76,10 +76,11 @@ def _unread(place: KeyPath, document: Document, fields: Sequence[tuple[Stage, st
     return problem_at(place, document, "unread", message)
 
 
-def _set_keys(document: Document) -> Iterator[tuple[KeyPath, Any]]:
-    """Every key that a stage may read by itself: of the top level, below `pipeline`, and of dataset entries."""
+def _set_keys(document: Document, stages: Sequence[Stage]) -> Iterator[tuple[KeyPath, Any]]:
+    """Every key that a stage may read by itself: of the top level, of groups of keys, and of dataset entries."""
+    groups = {key.rpartition(".")[0] for stage in stages for key in stage.config.top_keys()}
     for key, value in document.data.items():
-        if key == "pipeline" and isinstance(value, dict):
+        if key in groups and isinstance(value, dict):
             yield from (((key, name), item) for name, item in value.items())
         elif key in ENTRY_LISTS and isinstance(value, list):
             for index, entry in enumerate(value):

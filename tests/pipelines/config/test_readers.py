@@ -31,6 +31,8 @@ PACKERS = "training_data, pretraining_data, sft, process_reward, distillation"
         ({**SFT, "pretrain_multipack_attn": False}, "pretrain_multipack_attn", "pretraining_data", "sft"),
         ({**PRETRAINING, "dataset_shard_num": 2}, "dataset_shard_num", "training_data", "sft"),
         ({**PRETRAINING, "eot_tokens": ["x"]}, "eot_tokens", "tokenized", "sft"),
+        ({**SFT, "trl": {"ref_model_mixup_alpha": 0.5}}, "trl.ref_model_mixup_alpha", "dpo, ipo", "sft"),
+        ({**KTO, "trl": {"ref_model_sync_steps": 2}}, "trl.ref_model_sync_steps", "dpo, ipo", "kto"),
         (entry(SFT, "datasets", length=5), "datasets[0].length", "synthetic", "sft"),
     ],
 )  # fmt: skip
@@ -54,6 +56,19 @@ def test_a_key_that_nobody_reads_here_is_an_error_that_says_who_would(
 def test_a_key_of_another_list_says_which(tmp_path, config, path, message):
     (problem,) = problems(tmp_path, config)
     assert (problem.path, problem.kind) == (path, "unread") and problem.message.startswith(message)
+
+
+@pytest.mark.parametrize("config", [SFT, ORPO, {**SFT, "reward_model": True}, {**SFT, "kd_trainer": True}])
+@pytest.mark.parametrize(
+    ("key", "given"),
+    [
+        ("precompute_ref_log_probs", {"precompute_ref_log_probs": True}),
+        ("trl.sync_ref_model", {"trl": {"sync_ref_model": True}}),
+    ],
+)
+def test_a_reference_is_of_methods_that_compare_with_one(tmp_path, config, key, given):
+    found = {problem.path: problem.message for problem in problems(tmp_path, {**config, **given})}
+    assert "compares with no reference model" in found[key]
 
 
 @pytest.mark.parametrize("group", ["datasets", "pretraining_dataset"])
