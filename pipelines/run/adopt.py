@@ -16,8 +16,8 @@ from tunemill.resources.protocols import ADOPTED, LINEAGE_FILE
 from tunemill.resources.refs import Ref
 from tunemill.resources.store import Published, Store
 from tunemill.stages.artifacts import Adapter, Artifact, BaseModel, EvaluationData, TrainingData
-from tunemill.stages.models.base_model.folder import fault_of_folder
 from tunemill.stages.models.files import ADAPTER_FILES, INDEX_FILE, copy_file
+from tunemill.stages.models.model_folder import fault_of_folder
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
@@ -58,7 +58,7 @@ def kind_of(folder: Path) -> type[Artifact]:
     """What a folder holds, going by its files. Raises StoreError for what no pipeline can take."""
     if all((folder / name).is_file() for name in ADAPTER_FILES):
         return Adapter
-    fault = fault_of_folder(folder, reads_weights=True)
+    fault = fault_of_folder(folder)
     if fault is None:
         return BaseModel
     if (folder / INDEX_FILE).is_file():

@@ -7,28 +7,21 @@ from typing import Annotated
 from pydantic import Field
 
 from tunemill.stages.declaration import Fault, ModelSource, StageConfig, YamlMark
-from tunemill.stages.models.files import weight_files
+from tunemill.stages.models.heads import head_of_config
+from tunemill.stages.models.model_folder import fault_of_folder, fault_of_json, settings_of
 
 TEACHER = "pipeline.teacher"
 
 
 def fault_of_teacher(folder: Path) -> str | None:
-    """Why a folder is none of a model."""
-    if not folder.is_dir():
-        return f"{folder}: {'is a file' if folder.exists() else 'no such folder'}; name the folder of a model"
-    try:
-        has_weights = bool(weight_files(folder))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{folder}: its index of weights is damaged. Fetch the model again"
-    lacking = [
-        what
-        for what, is_there in (
-            ("config.json", (folder / "config.json").is_file()),
-            ("*.safetensors", has_weights),
-        )
-        if not is_there
-    ]
-    return f"{folder}: no {' and no '.join(lacking)}, so no model" if lacking else None
+    """Why a folder is none of a language model."""
+    if reason := fault_of_folder(folder):
+        return reason
+    stored = settings_of(folder)
+    if stored is None:
+        return fault_of_json(folder / "config.json")
+    head = head_of_config(stored)
+    return None if head is None else f"{folder}: it is {head}, and a teacher is a language model. Name one"
 
 
 class TeacherKeys(StageConfig):
@@ -41,7 +34,7 @@ class TeacherKeys(StageConfig):
     )
 
     def faults(self) -> Iterator[Fault]:
-        """A folder that is none of a model."""
+        """A folder that is none of a language model."""
         yield from super().faults()
         if self.teacher and Path(self.teacher).exists() and (reason := fault_of_teacher(Path(self.teacher))):
             yield Fault("teacher", reason)

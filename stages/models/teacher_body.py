@@ -15,7 +15,7 @@ from tunemill.stages.models.words_body import load_words
 
 
 def teacher_folder(config: TeacherKeys, upstream: Model | None) -> Path:
-    """Where the teacher lies: a local folder, or what another node gives. Raises SourceError where it is no model."""
+    """Where the teacher lies: a local folder, or what another node gives. Raises SourceError for no language model."""
     assert (config.teacher is None) != (upstream is None), "one of a folder and another node's model"
     folder = Path(config.teacher) if upstream is None else upstream.path  # type: ignore[arg-type]
     if reason := fault_of_teacher(folder):

@@ -17,10 +17,8 @@ from tunemill.stages.models.base_model.fit_body import check_fit
 from tunemill.stages.models.base_model.folder import (
     fault_of_class,
     fault_of_description,
-    fault_of_folder,
     fault_of_gptq_key,
     fault_of_settings,
-    settings_of,
 )
 from tunemill.stages.models.base_model.layouts.read_body import as_plain
 from tunemill.stages.models.base_model.overrides_body import overridden_config
@@ -37,6 +35,7 @@ from tunemill.stages.models.generation_body import check_generation, keep_genera
 from tunemill.stages.models.heads import head_of_config
 from tunemill.stages.models.heads_body import auto_class
 from tunemill.stages.models.loading_body import is_quantized
+from tunemill.stages.models.model_folder import settings_of
 from tunemill.stages.models.own_code import KEY as CODE_KEY
 from tunemill.stages.models.own_code import code_files, digest_of
 from tunemill.stages.models.own_code_body import check_without_code, use_code_of
@@ -175,7 +174,7 @@ def _forget_code(config_file: Path) -> None:
 def _source_folder(config: BaseModelConfig, upstream: Model | None) -> Path:
     assert (config.base_model is None) != (upstream is None), "one of base_model and upstream"
     folder = Path(config.base_model) if upstream is None else upstream.path  # type: ignore[arg-type]
-    if reason := fault_of_folder(folder, reads_weights=not config.reinit_weights):
+    if reason := config.fault_of(folder):
         raise SourceError(f"base_model: {reason}.")
     return folder
 

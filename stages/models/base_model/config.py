@@ -18,17 +18,16 @@ from tunemill.stages.declaration import (
 from tunemill.stages.models.base_model.folder import (
     fault_of_class,
     fault_of_description,
-    fault_of_folder,
     fault_of_gptq_key,
     fault_of_settings,
     quantized_by,
-    settings_of,
 )
 from tunemill.stages.models.base_model.layers import fault_of_tensors
 from tunemill.stages.models.base_model.layouts.formats import FAULTS
 from tunemill.stages.models.base_model.rope import given_rope
 from tunemill.stages.models.linearized import KEY as LINEARIZED
 from tunemill.stages.models.linearized import fault_of_type
+from tunemill.stages.models.model_folder import fault_of_folder, settings_of
 from tunemill.stages.models.own_code import code_files, digest_of
 from tunemill.stages.models.prompts import LLAMA_ADAPTER, fault_of_prompts
 
@@ -207,7 +206,7 @@ class BaseModelConfig(StageConfig):
         if self.base_model is None or not Path(self.base_model).exists():
             return
         folder = Path(self.base_model)
-        if reason := fault_of_folder(folder, reads_weights=not self.reinit_weights):
+        if reason := self.fault_of(folder):
             yield Fault("base_model", reason)
             return
         if reason := fault_of_gptq_key(folder, settings_of(folder) or {}, self.gptq):
@@ -224,6 +223,11 @@ class BaseModelConfig(StageConfig):
                 yield Fault("base_model", reason)
             return
         yield from self._faults_of_own_settings(folder, stored)
+
+    def fault_of(self, folder: Path) -> str | None:
+        """What a folder lacks that the model is read from."""
+        instead = ", or set reinit_weights: true to draw new ones from config.json"
+        return fault_of_folder(folder, reads_weights=not self.reinit_weights, instead=instead)
 
     def _fault_of_description(self) -> str | None:
         """What stands in the way in the folder of base_model_config, where it is there."""

@@ -1,47 +1,17 @@
 """Whether a folder is one of a model that can be trained, going by its files and its config.json."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tunemill.stages.models.base_model.layouts.formats import FAULTS, GPTQ
-from tunemill.stages.models.files import weight_files
 from tunemill.stages.models.heads import AUTO_CLASSES
+from tunemill.stages.models.model_folder import fault_of_json
 from tunemill.stages.models.own_code import AUTO
-from tunemill.stages.text_files import MARK, fault_of_text_file
 
 BITSANDBYTES = "bitsandbytes"
 # How weights are quantized -> the class of transformers that reads them as numbers.
 UNPACKED_BY = {"mxfp4": "Mxfp4Config", "fp8": "FineGrainedFP8Config"}
-
-
-def fault_of_folder(folder: Path, *, reads_weights: bool) -> str | None:
-    """What the folder lacks."""
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "no such folder"
-        return f"{folder}: {what}; name the folder of a model"
-    if not (folder / "config.json").is_file():
-        return f"{folder}: no config.json, so no model folder. Name the one that has it"
-    try:
-        weights = weight_files(folder) if reads_weights else []
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{folder}: its index of weights is damaged. Fetch the model again"
-    if reads_weights and not weights:
-        return (
-            f"{folder}: no *.safetensors. Save the weights as safetensors (load the model with transformers and call "
-            f"save_pretrained), or set reinit_weights: true to draw new ones from config.json"
-        )
-    return None
-
-
-def settings_of(folder: Path) -> dict[str, Any] | None:
-    """The config.json; None where it is none."""
-    try:
-        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return stored if isinstance(stored, dict) else None
 
 
 def fault_of_settings(
@@ -70,15 +40,6 @@ def fault_of_settings(
             f"save memory"
         )
     return None
-
-
-def fault_of_json(path: Path) -> str:
-    """Why a file is no JSON object."""
-    if path.is_file() and (reason := fault_of_text_file(path)):
-        return reason
-    if path.is_file() and path.read_bytes().startswith(MARK.encode()):
-        return f"{path} begins with a byte order mark, which transformers does not read; save it without the mark"
-    return f"{path.parent}: its {path.name} is no JSON object. Fetch the model again"
 
 
 def fault_of_description(folder: Path, stored: Mapping[str, Any] | None) -> str | None:

@@ -9,7 +9,7 @@ import torch
 
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.base_model.config import BaseModelConfig
-from tunemill.stages.models.base_model.folder import quantized_by, settings_of
+from tunemill.stages.models.base_model.folder import quantized_by
 from tunemill.stages.models.base_model.layouts import awq_body, gptq_body, nvfp4_body
 from tunemill.stages.models.base_model.layouts.formats import AWQ, COMPRESSED, FAULTS, GPTQ, MODELOPT
 from tunemill.stages.models.base_model.layouts.linearized_body import TextModel, settings_of_text
@@ -17,6 +17,7 @@ from tunemill.stages.models.base_model.layouts.packed_body import PackedWeights
 from tunemill.stages.models.base_model.layouts.plain_body import write_plain
 from tunemill.stages.models.linearized import KEY as LINEARIZED
 from tunemill.stages.models.linearized import fault_of_type
+from tunemill.stages.models.model_folder import settings_of
 from tunemill.stages.report import Report
 
 

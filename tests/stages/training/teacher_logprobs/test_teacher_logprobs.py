@@ -101,11 +101,25 @@ def test_a_teacher_of_other_tokens_is_refused(tmp_path: Path, teacher: Path) -> 
         body.teacher_logprobs(config, Tokenizer(teacher), data, workspace(out), Heard().report)
 
 
-def test_what_is_no_model_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    config = body.TeacherLogprobsConfig(teacher=str(empty))
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "no config.json, so no model folder"),
+        ({"config.json": "{}"}, "no *.safetensors"),
+        ({"config.json": "[1]", "model.safetensors": ""}, "its config.json is no JSON object"),
+        (
+            {"config.json": '{"architectures": ["LlamaForSequenceClassification"]}', "model.safetensors": ""},
+            "it is a model that scores whole sequences (2 scores), and a teacher is a language model",
+        ),
+    ],
+)
+def test_what_is_no_language_model_is_refused_before_anything_runs(
+    tmp_path: Path, files: dict[str, str], said: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    config = body.TeacherLogprobsConfig(teacher=str(tmp_path))
     (fault,) = config.faults()
-    assert fault.key == "teacher" and "no config.json and no *.safetensors, so no model" in fault.reason
-    with pytest.raises(SourceError, match=r"pipeline\.teacher"):
+    assert fault.key == "teacher" and said in fault.reason and "reinit_weights" not in fault.reason
+    with pytest.raises(SourceError, match=r"pipeline\.teacher: .*\.$"):
         body.teacher_folder(config, None)
