@@ -117,8 +117,9 @@ def in_child(call: Call, sink: Sink, stop: threading.Event | None = None) -> Non
 
 
 def _start(request: Path, events: int, lifeline: int) -> subprocess.Popen[bytes]:
+    # A file in the folder where a person works, such as random.py, is not the module of that name.
     return subprocess.Popen(
-        [sys.executable, "-m", "tunemill.resources.launcher", str(request), str(events), str(lifeline)],
+        [sys.executable, "-P", "-m", "tunemill.resources.launcher", str(request), str(events), str(lifeline)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -84,6 +84,12 @@ def test_no_garbage_is_looked_for_in_what_a_body_imports(workspace):
     assert metrics["collects"] and metrics["passed_over"] > 10_000
 
 
+def test_a_file_where_a_person_works_is_not_the_module_of_its_name(tmp_path, workspace, monkeypatch):
+    (tmp_path / "json.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(tmp_path)
+    in_child(call(workspace, "misbehave", "nothing"), lambda _: None)
+
+
 @pytest.mark.parametrize("launch", [in_this_process, in_child])
 def test_a_users_mistake_comes_back_as_its_message(launch, workspace):
     with pytest.raises(LaunchError, match=r"^rows.jsonl:3: not valid JSON; mend the line$") as caught:

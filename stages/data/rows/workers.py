@@ -1,6 +1,7 @@
 """The same work in several processes, with its results in order."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -79,13 +80,9 @@ def started(module: str, workers: int, shared: Sequence[int] = ()) -> Iterator[l
     is made, they import while there is nothing to do yet.
     """
     lines: list[Line] = []
-    for _ in range(workers):
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", __name__, str(theirs.fileno()), module]
-        process = subprocess.Popen(command, pass_fds=[theirs.fileno(), *shared], stdin=subprocess.DEVNULL)
-        theirs.close()
-        lines.append(Line(process, Connection(ours.detach())))
     try:
+        for _ in range(workers):
+            lines.append(_start(module, shared))
         yield lines
     finally:
         for line in lines:
@@ -96,6 +93,14 @@ def started(module: str, workers: int, shared: Sequence[int] = ()) -> Iterator[l
             except subprocess.TimeoutExpired:
                 line.process.kill()
                 line.process.wait()
+
+
+def _start(module: str, shared: Sequence[int]) -> Line:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), module]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno(), *shared], stdin=subprocess.DEVNULL)
+        return Line(process, Connection(ours.detach()))
 
 
 def send(line: Line, item: Any) -> None:
@@ -148,5 +153,7 @@ def serve(line: "Connection[Any, Any]") -> None:
 
 
 if __name__ == "__main__":
+    # Of an interrupt the process that asked tells.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     import_module(sys.argv[2])
     serve(Connection(int(sys.argv[1])))

@@ -36,6 +36,12 @@ def test_the_work_is_made_once_in_each_process():
     }
 
 
+def test_a_file_where_a_person_works_is_not_the_module_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / "socket.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(tmp_path)
+    assert [number for number, _ in worked([(1, 0)], ("x",), 1)] == [1]
+
+
 def test_an_error_of_the_work_is_raised_here():
     with pytest.raises(SettingError, match="number 3 is not wanted"):
         list(worked([(number, 0) for number in (1, 3, 2)], ("x", 3), 2))
@@ -52,6 +58,14 @@ def test_a_killed_process_is_an_error_with_a_way_out():
     os.kill(process, signal.SIGKILL)
     with pytest.raises(SettingError, match=r"was killed.*dataset_num_proc: 1"):
         list(results)
+
+
+def test_an_interrupt_ends_a_process_without_a_word(capfd):
+    with started(started_at.__module__, 1) as lines:
+        ((_, process),) = in_workers([(1, 0)], started_at, ("x",), lines)
+        os.kill(process, signal.SIGINT)
+        assert lines[0].process.wait(10) == -signal.SIGINT
+    assert capfd.readouterr() == ("", "")
 
 
 def test_no_process_outlives_the_one_that_asked():
