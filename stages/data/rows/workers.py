@@ -81,8 +81,7 @@ def started(module: str, workers: int, shared: Sequence[int] = ()) -> Iterator[l
     """
     lines: list[Line] = []
     try:
-        for _ in range(workers):
-            lines.append(_start(module, shared))
+        lines.extend(_start(module, shared) for _ in range(workers))
         yield lines
     finally:
         for line in lines:
