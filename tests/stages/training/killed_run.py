@@ -15,6 +15,7 @@ import torch
 from support.pairs import echoes, preference_data, reward_data, thanked
 from support.rated import rated_data, said_by, unequal
 from support.steps import counting, step_data
+from support.taught_rows import write_taught
 from support.tiny_model import (
     Heard,
     evaluation_data,
@@ -27,6 +28,8 @@ from support.tiny_model import (
 
 from tunemill.stages.artifacts import Model, PreferenceData, ReferenceLogProbs
 from tunemill.stages.report import Report
+from tunemill.stages.training.distillation.body import distillation
+from tunemill.stages.training.distillation.config import DistillationConfig
 from tunemill.stages.training.dpo.body import dpo
 from tunemill.stages.training.dpo.config import DpoConfig
 from tunemill.stages.training.keys.reference import ReferenceKeys
@@ -88,6 +91,17 @@ CASES: dict[str, dict[str, Any]] = {
         "micro_batch_size": 1, "gradient_accumulation_steps": 2, "num_epochs": 5, "save_steps": 3,
         "center_rewards_coefficient": 0.01,
     },
+    # As lora; what the teacher says is read again, and is in no checkpoint.
+    "distillation": {
+        "adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "lora_target_linear": True,
+        "sample_packing": True, "sequence_len": 48, "micro_batch_size": 2, "num_epochs": 5, "save_steps": 3,
+        "kd_alpha": 0.9, "kd_ce_alpha": 0.1,
+    },
+    # 8 rows, 2 a step: 4 steps an epoch. Checkpoints after 3, 6, 9, ...
+    "distillation-full": {
+        "micro_batch_size": 1, "gradient_accumulation_steps": 2, "num_epochs": 5, "save_steps": 3, "kd_beta": 0.5,
+        "kd_temperature": 2.0,
+    },
     # 8 rows, 2 a step: 4 steps an epoch. Checkpoints after 3, 6, 9, ...; held-out rows decide when it stops.
     "early": {
         "micro_batch_size": 2, "num_epochs": 5, "save_steps": 3, "eval_steps": 1, "lr_scheduler": "constant",
@@ -138,9 +152,14 @@ def run(case: str, folder: Path, report: Report) -> Path:
         conversations = reward_data(folder.parent / "reward-data", thanked(8))
         reward(RewardConfig(**settings), training_data=conversations, **given)
     else:
-        packs = packs_of(20, 3) if case == "lora" else None
-        data = training_data(folder.parent / f"{case}-data", random_rows(8 if case == "early" else 20), packs)
-        sft(SftConfig(**settings), training_data=data, **given)
+        packs = packs_of(20, 3) if settings.get("sample_packing") else None
+        rows = random_rows(8 if case in ("early", "distillation-full") else 20)
+        data = training_data(folder.parent / f"{case}-data", rows, packs)
+        if case.startswith("distillation"):
+            said = write_taught(folder.parent / f"{case}-said", rows)
+            distillation(DistillationConfig(**settings), training_data=data, teacher_logprobs=[said], **given)
+        else:
+            sft(SftConfig(**settings), training_data=data, **given)
     return out.data
 
 

@@ -82,8 +82,11 @@ def test_killed_at_a_random_step_orpo(killed_run: ModuleType, tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 7], ids=["first epoch", "second epoch"])
-@pytest.mark.parametrize("case", ["simpo", "simpo-full", "dpo", "dpo-full", "kto", "kto-full"])
-def test_killed_on_preferences(killed_run: ModuleType, tmp_path: Path, case: str, step: int) -> None:
+@pytest.mark.parametrize(
+    "case",
+    ["simpo", "simpo-full", "dpo", "dpo-full", "kto", "kto-full", "distillation", "distillation-full"],
+)
+def test_killed_in_either_epoch(killed_run: ModuleType, tmp_path: Path, case: str, step: int) -> None:
     compare(killed_run, case, tmp_path, f"step-{step}", resumes_from=step - 1)
 
 
