@@ -10,6 +10,7 @@ from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.resources.local import local_path
 from tunemill.resources.protocols import ADOPTED, HUB_MODELS
 from tunemill.resources.shared_folder import LOCAL, fault_of_place, is_repository
+from tunemill.stages.data.preferences.config import METHODS_TO_COME, Method
 from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
 from tunemill.stages.declaration import ConflictError, HubMark, Idle, StageConfig, YamlMark, not_yet
 from tunemill.stages.models.heads import AUTO_CLASSES, Kind
@@ -29,7 +30,6 @@ NOT_FOLDED = (
 SYNTHETIC_TYPE = "_synthetic"
 # The methods that can ask a reference model beside each step.
 ASKING_BESIDE = ("dpo", "ipo")
-PreferenceMethod = Literal["dpo", "ipo", "kto", "orpo", "simpo"]
 Evaluated = Literal["base", "trained", "merged", "quantized"]
 # The key that asks for a model with such a head.
 HEAD_KEYS: dict[Kind, str] = {"sequence": "reward_model", "token": "process_reward_model"}
@@ -82,7 +82,7 @@ class GraphConfig(StageConfig):
         False, description="with `test_datasets`: rows that are trained on are not evaluated on"
     )
     max_steps: int | None = Field(None, description="with `pretraining_dataset`: how far it is read")
-    rl: PreferenceMethod | None = Field(
+    rl: Method | None = Field(
         None, description="learn from preferences, by this method: the datasets hold pairs or judged answers"
     )
     precompute_ref_log_probs: bool | None = Field(
@@ -268,7 +268,7 @@ class GraphConfig(StageConfig):
             )
         return self
 
-    _methods_to_come = not_yet("rl", "grpo", "gdpo", "ebft")
+    _methods_to_come = not_yet("rl", *METHODS_TO_COME)
 
     @model_validator(mode="after")
     def _data_fit_the_goal(self) -> "GraphConfig":
