@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -10,19 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.pages import ROOT, blocks_of, edited
 
-ROOT = Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
-FILE = re.compile(r"`(\w+/[\w./-]+\.\w+)`")
 LEFT_OUT = (".venv", ".git", ".tunemill", ".hypothesis", "__pycache__", "*_cache", "*.egg-info", "*.png")
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-# The tests that any new key, stage, method or template may break.
-MAY_BREAK = {
-    "tests/docs/test_readme.py::test_the_page_of_keys_is_current",
-    "tests/pipelines/graph/test_fingerprint.py::test_every_fingerprint_is_recorded",
-    "tests/pipelines/graph/test_keys.py",
-    "tests/test_house.py",
-}
 # Runs commands of the command line, with stages in this process: in children, each would import torch anew.
 RUN = """
 import json, sys
@@ -38,63 +28,20 @@ sys.exit(max(cli.main(arguments) for arguments in json.loads(sys.argv[1])))
 
 
 @dataclass(frozen=True)
-class Block:
-    """A block of code on a page; `file` is the file that the text before it named last."""
-
-    language: str
-    text: str
-    file: str | None
-
-
-def blocks_of(page):
-    """The blocks of a page, in order."""
-    text = (ROOT / "docs" / page).read_text()
-    for found in BLOCK.finditer(text):
-        named = FILE.findall(BLOCK.sub("", text[: found.start()]))
-        yield Block(found[1], found[2], named[-1] if named else None)
-
-
-def patched(text, diff):
-    """A text after a diff: hunks between lines of `@@`, each of which fits one place."""
-    for hunk in re.split(r"^@@\n", diff, flags=re.M):
-        lines = hunk.splitlines(keepends=True)
-        old = "".join(line[1:] for line in lines if line[0] in " -")
-        new = "".join(line[1:] for line in lines if line[0] in " +")
-        assert f"\n{text}".count(f"\n{old}") == 1, f"this must be there once:\n{old}"
-        text = f"\n{text}".replace(f"\n{old}", f"\n{new}")[1:]
-    return text
-
-
-@dataclass(frozen=True)
 class Copy:
     """A copy of the project in which a page was followed, step by step."""
 
     root: Path
-    page: str
-    blocks: list[Block]
 
-    def follow(self):
-        """Write the page's files, apply its changes, run its commands, in the order of the page."""
-        for block in self.blocks:
+    def follow(self, blocks):
+        """Write the page's files and apply its changes, then run its commands: pages end with these."""
+        for name, text in edited(blocks, self.root).items():
+            file = self.root / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        for block in blocks:
             if block.language == "sh":
                 self.call("bash", "-euc", block.text)
-                continue
-            file = self.root / block.file
-            if block.language == "diff":
-                file.write_text(patched(file.read_text(), block.text))
-            else:
-                assert not file.exists(), f"{block.file} is there already"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(block.text)
-
-    def changed(self, ending=".py"):
-        """The files that the page writes or changes."""
-        files = dict.fromkeys(block.file for block in self.blocks if block.language != "sh")
-        return [file for file in files if file.endswith(ending)]
-
-    def lines(self, *languages):
-        """How many lines of code the page has."""
-        return sum(len(block.text.splitlines()) for block in self.blocks if block.language in languages)
 
     def call(self, *command, cwd=None, code=0):
         """Run a command that imports the copy; what it wrote to stdout."""
@@ -129,23 +76,14 @@ class Copy:
         assert len(found) == len(commands)
         return found
 
-    def check_page(self):
-        """The page is short, runs what any new thing may break, and its files are as `make lint` wants them."""
-        assert len((self.root / "docs" / self.page).read_text().splitlines()) < 80
-        run = {word for block in self.blocks if block.language == "sh" for word in block.text.split()}
-        assert run >= MAY_BREAK
-        self.call(sys.executable, "-m", "ruff", "check", *self.changed())
-        self.call(sys.executable, "-m", "ruff", "format", "--check", *self.changed())
-
 
 @pytest.fixture(scope="module")
 def copy(request, tmp_path_factory):
     """A copy of the project in which the module's PAGE was followed."""
     root = tmp_path_factory.mktemp("page") / "copy"
     shutil.copytree(ROOT, root, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
-    page: str = request.module.PAGE
-    made = Copy(root, page, list(blocks_of(page)))
+    made = Copy(root)
     imported = made.call(sys.executable, "-c", "import tunemill; print(tunemill.__file__)").strip()
     assert imported == str(root / "tunemill" / "__init__.py")
-    made.follow()
+    made.follow(blocks_of(request.module.PAGE))
     return made

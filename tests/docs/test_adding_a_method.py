@@ -12,10 +12,6 @@ PAGE = "adding-a-method.md"
 UNREAD = dict.fromkeys(("sample_packing", "eval_max_new_tokens", "test_datasets", "quantization", "adapter"))
 
 
-def test_the_page_runs_what_a_method_may_break(copy):
-    copy.check_page()
-
-
 def test_it_trains_and_a_key_of_its_own_trains_again(copy, tmp_path):
     datasets = [{"path": "data/pairs.jsonl", "type": "chat_template.default"}]
     project = make_project(

@@ -13,13 +13,8 @@ PAGE = "adding-a-stage.md"
 DATASETS = {"datasets": [{"path": "data/sums.jsonl", "type": "chat_template"}], "test_datasets": None}
 
 
-def test_the_page_runs_what_a_stage_may_break(copy):
-    copy.check_page()
+def test_its_fingerprint_is_recorded(copy):
     assert "frequencies" in json.loads((copy.root / "stages" / "versions.json").read_text())
-
-
-def test_it_takes_under_50_lines(copy):
-    assert copy.lines("python", "diff", "sh") < 50
 
 
 def test_the_new_stage_runs_once_and_again_with_other_rows(copy, tmp_path):

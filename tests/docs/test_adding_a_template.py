@@ -8,10 +8,6 @@ PAGE = "adding-a-template.md"
 SUMS = {"datasets": [{"path": "data/sums.jsonl", "type": "chat_template"}], "test_datasets": None}
 
 
-def test_the_page_runs_what_a_template_may_break(copy):
-    copy.check_page()
-
-
 def test_rows_are_rendered_and_masked_by_the_new_template(copy, tmp_path):
     project = make_project(tmp_path / "it", **SUMS, chat_template="zephyr", eval_max_new_tokens=None)
     notes, prepared = copy.tunemill(project, "check", "preprocess --debug")
