@@ -60,8 +60,11 @@ EVALUATIONS: dict[str, Stage] = {
     "distillation": EVALUATION,
 }
 
-# What estimates the memory of a training, whatever the method; called as a body is.
-MEMORY = "tunemill.stages.training.estimate_body:estimate"
+# What estimates the memory of a stage, by its name: of any training, and of a teacher's pass; called as a body is.
+MEMORY: dict[str, str] = {
+    **dict.fromkeys(METHODS, "tunemill.stages.training.estimate_body:estimate"),
+    TEACHER_LOGPROBS.name: "tunemill.stages.training.teacher_estimate_body:estimate",
+}
 
 STAGES: tuple[Stage, ...] = (
     DATASET,

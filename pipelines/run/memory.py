@@ -1,4 +1,4 @@
-"""How much memory the trainings of a pipeline will take: each is estimated in a process of its own."""
+"""How much memory the trainings and the teacher of a pipeline will take: each is estimated in a process of its own."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,17 +12,17 @@ from tunemill.resources.launcher import Call, Launcher, in_child, name_of
 from tunemill.resources.store import Published, Store
 from tunemill.stages.errors import UserError
 from tunemill.stages.memory import Above, Estimate, read_estimate, write_above
-from tunemill.stages.registry import MEMORY, METHODS
+from tunemill.stages.registry import MEMORY
 from tunemill.stages.report import Report, Workspace
 
 
 def estimates(
     planned: Sequence[Planned], store: Store, launch: Launcher = in_child
 ) -> dict[str, Estimate | str]:
-    """The estimate of each node that trains, or in words why there is none."""
+    """The estimate of each node that trains or teaches, or in words why there is none."""
     found: dict[str, Estimate | str] = {}
     for item in planned:
-        if item.node.stage.name in METHODS and not item.left_alone:
+        if item.node.stage.name in MEMORY and not item.left_alone:
             found[item.node.name] = _estimate(item.node, above(item.node, planned, store), launch)
     return found
 
@@ -67,7 +67,7 @@ def _estimate(node: Node, nodes_above: Mapping[str, Above], launch: Launcher) ->
 
 def _call(node: Node, places: Mapping[str, Path]) -> Call:
     return Call(
-        body=MEMORY,
+        body=MEMORY[node.stage.name],
         config_class=name_of(node.stage.config),
         config=node.config.model_dump(mode="json", exclude_unset=True),
         inputs={},

@@ -4,14 +4,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import SettingError, SourceError, UserError
 from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
+from tunemill.stages.models.loss_body import LOGIT_BYTES
 from tunemill.stages.models.own_code_body import check_without_code, use_code_of
 from tunemill.stages.models.teacher import TEACHER, TeacherKeys, fault_of_teacher
 from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
 from tunemill.stages.models.words_body import load_words
+
+# Rows that a teacher reads at once, if their logits take no more than LOGIT_BYTES, twice in float32.
+BATCH_ROWS = 16
+
+
+def most_tokens(vocabulary: int) -> int:
+    """Tokens that a teacher reads at once, padding too; a longer row stands alone."""
+    return max(1, LOGIT_BYTES // (8 * vocabulary))
+
+
+def likeliest_tokens(logits_nv: Tensor, width: int, tokens: int) -> tuple[Tensor, Tensor]:
+    """[N, width] log-probabilities over the whole vocabulary and ids, of the likeliest of the first `tokens` tokens."""
+    log_z_n1 = logits_nv.logsumexp(dim=-1, keepdim=True)
+    top_nk, ids_nk = logits_nv[:, :tokens].topk(width, dim=-1)
+    return top_nk - log_z_n1, ids_nk
 
 
 def teacher_folder(config: TeacherKeys, upstream: Model | None) -> Path:

@@ -8,28 +8,32 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-    UnsupportedFakeTensorException,
-)
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig
 
 from tunemill.stages.artifacts import Adapter
-from tunemill.stages.errors import SettingError, UserError
+from tunemill.stages.errors import UserError
 from tunemill.stages.memory import Above, Estimate, Saving, read_above, write_estimate
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.accounts_body import ACTIVATIONS, GRADIENTS, LOGITS, WEIGHTS, Accounts
 from tunemill.stages.training.batch_shapes_body import BatchShape, batch_shape
+from tunemill.stages.training.keys.reference import ReferenceKeys
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.layer_offloading_body import LAYERS_AT_ONCE, waiting_bytes
 from tunemill.stages.training.machine_body import Precision, choose_precision
 from tunemill.stages.training.optimizers.groups_body import embedding_parameters, parameter_groups
 from tunemill.stages.training.optimizers.state_bytes import IN_MAIN_MEMORY, state_bytes
 from tunemill.stages.training.optimizers.table import OPTIMIZERS
-from tunemill.stages.training.shapes_body import build_model, kept_elsewhere, losses_of, place
+from tunemill.stages.training.shapes_body import (
+    build_model,
+    capacity_of,
+    from_shapes_alone,
+    kept_elsewhere,
+    losses_of,
+    place,
+    this_device,
+)
 
 # What `adapter: lora` is taken to mean where the question is what it would save.
 ADAPTER = {"adapter": "lora", "lora_r": 16, "lora_alpha": 32, "lora_target_linear": True}
@@ -56,22 +60,12 @@ def estimate(config: TrainingKeys, out: Workspace, report: Report) -> None:
     """
     be_quiet()
     plan, notes = plan_of(config, read_above(out.data))
-    model_config = plan.model_config
-    try:
+    with from_shapes_alone(plan.model_config):
         found = measured(plan)
         savings = []
         for name, other in variants(plan):
             savings.append(Saving(name, found.total - measured(other).total))
             report.progress(len(savings), None, "estimates")
-    except (
-        DataDependentOutputException,
-        DynamicOutputShapeException,
-        UnsupportedFakeTensorException,
-    ) as error:
-        raise SettingError(
-            f"{model_config.model_type}: what its layers compute depends on numbers in its tensors ({error}), so its "
-            f"memory cannot be told from shapes alone."
-        ) from error
     worth = sorted((one for one in savings if one.saved > WORTH * found.total), key=lambda one: -one.saved)
     write_estimate(out.data, replace(found, savings=worth, notes=notes))
 
@@ -180,9 +174,14 @@ def variants(plan: Plan) -> Iterator[tuple[str, Plan]]:
             "optimizer: adamw_8bit",
             turned(optimizer="adamw_8bit", optim_args=None, optim_target_modules=None),
         )
-    if config.adapter is None:
+    follows = isinstance(config, ReferenceKeys) and config.sync_ref_model
+    if holds_a_copy(config) and not follows:
+        yield "without precompute_ref_log_probs: false", turned(precompute_ref_log_probs=None)
+    # A reference that follows has to be a copy.
+    adapts = config.adapter is None and not follows
+    if adapts:
         yield "adapter: lora (lora_r: 16, every linear layer)", turned(**ADAPTER)
-    if plan.bits > 4 and (config.has_factors or config.adapter is None):
+    if plan.bits > 4 and (config.has_factors or adapts):
         name = (
             "load_in_4bit: true" if config.adapter else "adapter: qlora and load_in_4bit: true (lora_r: 16)"
         )
@@ -197,7 +196,7 @@ def measured(plan: Plan, *, has_gpu: bool | None = None) -> Estimate:
     """
     config = plan.config
     precision = choose_precision(config, has_factors=config.has_factors)
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    device = this_device()
     has_gpu = device.type == "cuda" if has_gpu is None else has_gpu
     with torch.device("meta"):
         model = build_model(config, plan.model_config, precision, plan.shape, plan.bits, plan.double_quant)
@@ -205,7 +204,10 @@ def measured(plan: Plan, *, has_gpu: bool | None = None) -> Estimate:
         place(model)
         trained = [one for one in model.parameters() if one.requires_grad]
         accounts = Accounts(plan.model_config.vocab_size, plan.shape.rows * plan.shape.length)
-        for tensor in (*model.parameters(), *model.buffers()):
+        held = [*model.parameters(), *model.buffers()]
+        if holds_a_copy(config):
+            held += [torch.empty_like(one) for one in held]
+        for tensor in held:
             accounts.enter(tensor, WEIGHTS)
         collect(config, trained, accounts)
         run_step(config, precision, plan.shape, model, accounts)
@@ -213,7 +215,7 @@ def measured(plan: Plan, *, has_gpu: bool | None = None) -> Estimate:
         away = waiting_bytes(model) if config.layer_offloading and has_gpu else 0
     most = accounts.most
     stepping = most[WEIGHTS] + most[GRADIENTS] + working
-    on_gpu = torch.cuda.get_device_properties(0) if device.type == "cuda" else None
+    name, capacity = capacity_of(device)
     return Estimate(
         weights=most[WEIGHTS] - away,
         gradients=most[GRADIENTS],
@@ -222,9 +224,14 @@ def measured(plan: Plan, *, has_gpu: bool | None = None) -> Estimate:
         logits=most[LOGITS],
         # Layers that will wait are on the device once, until the model is whole.
         total=max(most[WEIGHTS], kept + max(accounts.peak, stepping) - away),
-        device=on_gpu.name if on_gpu else "the CPU's main memory",
-        capacity=on_gpu.total_memory if on_gpu else None,
+        device=name,
+        capacity=capacity,
     )
+
+
+def holds_a_copy(config: TrainingKeys) -> bool:
+    """Whether the reference is a second model, in full and never with activations at the peak."""
+    return isinstance(config, ReferenceKeys) and config.holds_a_copy
 
 
 def collect(config: TrainingKeys, trained: list[nn.Parameter], accounts: Accounts) -> None:

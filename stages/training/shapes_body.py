@@ -1,18 +1,24 @@
 """A model, its adapter and its loss as a training has them, of tensors that need hold no numbers."""
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, get_peft_model
 from torch import nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedFakeTensorException,
+)
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from tunemill.kernels.functions.chunked_cross_entropy import chunked_cross_entropy
-from tunemill.stages.errors import UserError
+from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.heads_body import auto_class, check_head, head_modules, output_modules
 from tunemill.stages.models.quantization_body import round_in_forward
 from tunemill.stages.training.adapters.add_body import add_adapter
@@ -26,6 +32,35 @@ from tunemill.stages.training.machine_body import Precision
 
 # Attention that makes no mask: with flash attention, or where no row is padded.
 UNMASKED = "tunemill_unmasked"
+
+
+@contextmanager
+def from_shapes_alone(model_config: Any) -> Iterator[None]:
+    """Raises SettingError where what a model computes depends on numbers."""
+    try:
+        yield
+    except (
+        DataDependentOutputException,
+        DynamicOutputShapeException,
+        UnsupportedFakeTensorException,
+    ) as error:
+        raise SettingError(
+            f"{model_config.model_type}: what its layers compute depends on numbers in its tensors ({error}), so its "
+            f"memory cannot be told from shapes alone."
+        ) from error
+
+
+def this_device() -> torch.device:
+    """The device that computes on this machine."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def capacity_of(device: torch.device) -> tuple[str, int | None]:
+    """What a device is called, and its bytes; None: not a GPU."""
+    if device.type != "cuda":
+        return "the CPU's main memory", None
+    found = torch.cuda.get_device_properties(device)
+    return found.name, found.total_memory
 
 
 def build_model(

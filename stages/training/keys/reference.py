@@ -61,6 +61,11 @@ class ReferenceKeys(HeldKeys):
         """Whether the reference is asked beside each step, in place of a node that has stored what it says."""
         return self.sync_ref_model or self.precompute_ref_log_probs is False
 
+    @property
+    def holds_a_copy(self) -> bool:
+        """Whether the reference is a second model beside the one that is trained."""
+        return self.asks_beside_each_step and self.adapter is None
+
     @model_validator(mode="after")
     def _check_reference(self) -> Self:
         if self.sync_ref_model and self.precompute_ref_log_probs:

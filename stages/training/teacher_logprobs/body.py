@@ -17,18 +17,23 @@ from tunemill.stages.data.rows.mapped import Rows, batches_by_length
 from tunemill.stages.data.rows.teacher_rows import TaughtRow, taught_batch, teacher_writer, trained_positions
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.finite import check_finite
-from tunemill.stages.models.loss_body import LOGIT_BYTES
 from tunemill.stages.models.positions_body import check_positions
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.teacher import TEACHER
-from tunemill.stages.models.teacher_body import load_teacher, shared_tokens, teacher_folder
+from tunemill.stages.models.teacher_body import (
+    BATCH_ROWS,
+    likeliest_tokens,
+    load_teacher,
+    most_tokens,
+    shared_tokens,
+    teacher_folder,
+)
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.teacher_logprobs.config import TeacherLogprobsConfig
 
 # Rows of like length are put together among so many neighbours, and fewer where what is said of them has many bytes.
 ROWS_AT_ONCE = 1024
 BYTES_AT_ONCE = 64 << 20
-BATCH_ROWS = 16
 BYTES_OF_ENTRY = 8
 
 PADDED = Collator("padded", None)
@@ -109,7 +114,7 @@ def likeliest(model: Any, rows: Rows, window: Sequence[int], width: int, tokens:
     vocabulary = model.get_output_embeddings().weight.shape[0]
     found: dict[int, TaughtRow] = {}
     with torch.no_grad():
-        for batch in batches_by_length(rows, window, BATCH_ROWS, max(1, LOGIT_BYTES // (8 * vocabulary))):
+        for batch in batches_by_length(rows, window, BATCH_ROWS, most_tokens(vocabulary)):
             log_p_nk, ids_nk, counts_b = said_of_batch(model, rows, batch, width, tokens)
             first = 0
             for row, count in zip(batch, counts_b, strict=True):
@@ -134,6 +139,5 @@ def said_of_batch(
     trained_bl = tensors.pop("labels")[:, 1:] != IGNORED
     logits_blv = model(**{name: t.to(device) for name, t in tensors.items()}, use_cache=False).logits
     logits_nv = logits_blv[:, :-1][trained_bl.to(device)].float()
-    log_z_n1 = logits_nv.logsumexp(dim=-1, keepdim=True)
-    top_nk, ids_nk = logits_nv[:, :tokens].topk(width, dim=-1)
-    return (top_nk - log_z_n1).cpu(), ids_nk.cpu(), trained_bl.sum(dim=1).tolist()
+    log_p_nk, ids_nk = likeliest_tokens(logits_nv, width, tokens)
+    return log_p_nk.cpu(), ids_nk.cpu(), trained_bl.sum(dim=1).tolist()

@@ -1,21 +1,24 @@
 """The estimate of a training's memory against trainings whose allocations are counted."""
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.allocations import allocated
 from support.llama4 import make_llama4
 from support.tiny_model import VOCABULARY, Heard, make_model, training_data, workspace
 from support.trained_families import FAMILIES, make_folder
-from torch.profiler import ProfilerActivity, profile
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import UserError
 from tunemill.stages.memory import Above, Estimate, read_estimate, write_above
-from tunemill.stages.training.estimate_body import estimate, measured, plan_of
+from tunemill.stages.training.dpo.config import DpoConfig
+from tunemill.stages.training.estimate_body import Plan, estimate, measured, plan_of, variants
 from tunemill.stages.training.orpo.config import OrpoConfig
 from tunemill.stages.training.reward.config import RewardConfig
 from tunemill.stages.training.sft.body import sft
@@ -63,20 +66,13 @@ def above(base: Path, **more: Above) -> dict[str, Above]:
 
 
 def peak_of_training(config: SftConfig, base: Path, folder: Path) -> int:
-    """Bytes at the peak, by the allocator's own counts. What other threads allocate, as those that read the weights do,
-    it does not count: these are added."""
+    """Bytes at the peak, with the weights, which other threads read."""
     rows = torch.randint(3, VOCABULARY, (24, LENGTH), generator=torch.Generator().manual_seed(0)).tolist()
     data = training_data(folder / "rows", [(row, row) for row in rows])
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        sft(config, Model(base), data, None, workspace(folder / "trained"), Heard().report)
-    profiled.export_chrome_trace(str(folder / "trace.json"))
-    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
-    events = sorted((one for one in events if one.get("name") == "[memory]"), key=lambda one: one["ts"])
-    first = events[0]["args"]
-    before = first["Total Allocated"] - first["Bytes"]
+    run = partial(sft, config, Model(base), data, None, workspace(folder / "trained"), Heard().report)
     size = 2 if config.bf16 in (True, "full") else 4
     weights = sum(size * one.numel() for one in load_file(base / "model.safetensors").values())
-    return weights + max(one["args"]["Total Allocated"] for one in events) - before
+    return weights + allocated(run, folder)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +191,25 @@ def test_methods_on_pairs_hold_two_sequences_for_each(tmp_path: Path) -> None:
     plan, notes = plan_of(OrpoConfig(learning_rate=1e-3, micro_batch_size=3), above(base))
     assert plan.shape.rows == 6 and "two sequences" in notes[0]
     assert measured(plan).total > 0
+
+
+def test_a_reference_beside_each_step_is_a_second_model(tmp_path: Path) -> None:
+    base = above(make_model(tmp_path / "base"))
+
+    def plan(**settings: Any) -> Plan:
+        few = {"learning_rate": 1e-3, "micro_batch_size": 1, "bf16": False, "sequence_len": 16}
+        return plan_of(DpoConfig(**few, **settings), base)[0]
+
+    stored, copied, follows = plan(), plan(precompute_ref_log_probs=False), plan(sync_ref_model=True)
+    one, two = measured(stored), measured(copied)
+    assert two.weights == 2 * one.weights and two.total - one.total == one.weights
+    assert replace(two, weights=one.weights, total=one.total) == one
+    assert measured(follows) == two
+    turned = dict(variants(copied))
+    assert not turned["without precompute_ref_log_probs: false"].config.holds_a_copy
+    assert not turned["adapter: lora (lora_r: 16, every linear layer)"].config.holds_a_copy
+    # A reference that follows has no adapter beside it, and cannot be stored before.
+    assert not [name for name, _ in variants(follows) if "adapter" in name or "precompute" in name]
 
 
 def test_a_head_that_scores_takes_the_place_of_the_output_head(tmp_path: Path) -> None:
