@@ -209,6 +209,19 @@ class QuantizedModel(Model):
     """A quantized model that stock `transformers` loads."""
 
 
+class GgufModel(Artifact):
+    """One `.gguf` file for llama.cpp. Of a whole model the files of its tokenizer and its settings lie beside it, as
+    `transformers` wants them.
+    """
+
+    exported = True
+
+    @property
+    def file(self) -> Path:
+        """The file itself."""
+        return next(iter(sorted(self.path.glob("*.gguf"))))
+
+
 class EvaluationReport(Artifact):
     """`metrics.json` (a flat object) and `predictions.jsonl` (one object per held-out row).
 

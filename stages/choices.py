@@ -33,13 +33,14 @@ def rule(given: str, accepted: Sequence[str]) -> str:
 def nearest(given: str, accepted: Sequence[str], count: int = 1) -> list[str]:
     """The accepted values that are close to what was given; case and dashes do not count.
 
-    The same one comes first, then those that go on where it ends, then the closest.
+    The same one comes first, then those of the same letters, those that go on where it ends, and the closest.
     """
     plain = {_plain(value): value for value in accepted}
     near = difflib.get_close_matches(_plain(given), list(plain), n=count, cutoff=CLOSE_ENOUGH)
     begun = [name for name in plain if len(given) >= SHORTEST_START and name.startswith(f"{_plain(given)}_")]
     same = [_plain(given)] if _plain(given) in plain else []
-    return [plain[name] for name in dict.fromkeys([*same, *begun, *near])][:count]
+    turned = [name for name in plain if sorted(name) == sorted(_plain(given))]
+    return [plain[name] for name in dict.fromkeys([*same, *turned, *begun, *near])][:count]
 
 
 def _plain(text: str) -> str:

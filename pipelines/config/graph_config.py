@@ -13,6 +13,7 @@ from tunemill.resources.shared_folder import LOCAL, fault_of_place, is_repositor
 from tunemill.stages.data.preferences.config import METHODS_TO_COME, Method
 from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
 from tunemill.stages.declaration import ConflictError, HubMark, Idle, StageConfig, YamlMark, not_yet
+from tunemill.stages.models.exports import Export, conflict_of_exports
 from tunemill.stages.models.heads import AUTO_CLASSES, Kind
 from tunemill.stages.models.prompts import LLAMA_ADAPTER
 from tunemill.stages.models.quantization import NOT_STORED
@@ -30,7 +31,7 @@ NOT_FOLDED = (
 SYNTHETIC_TYPE = "_synthetic"
 # The methods that can ask a reference model beside each step.
 ASKING_BESIDE = ("dpo", "ipo")
-Evaluated = Literal["base", "trained", "merged", "quantized"]
+Evaluated = Literal["base", "trained", "merged", "quantized", "exported"]
 # The key that asks for a model with such a head.
 HEAD_KEYS: dict[Kind, str] = {"sequence": "reward_model", "token": "process_reward_model"}
 
@@ -155,6 +156,9 @@ class GraphConfig(StageConfig):
         None, description="which models to evaluate; without it all that there are"
     )
     data_report: DataReport = Field("cheap", description=DESCRIPTION)
+    export: Annotated[list[Export], YamlMark("pipeline.export")] = Field(
+        [], description="files of other engines to make of the finished model, each a node of its own"
+    )
 
     @field_validator("base_model")
     @classmethod
@@ -242,6 +246,10 @@ class GraphConfig(StageConfig):
                 "evaluate",
                 "quantization",
             )
+        if "exported" in asked and not any(export.of == "model" for export in self.export):
+            raise ConflictError(
+                "there is no exported model to evaluate: pipeline.export asks for none", "evaluate", "export"
+            )
         if self.quantization is not None and self.adapter is not None and not self.merges:
             raise ConflictError(
                 f"quantization is of a model without an adapter, and {NOT_FOLDED}. Remove it",
@@ -252,6 +260,14 @@ class GraphConfig(StageConfig):
             raise ConflictError(
                 "give either `test_datasets` or `val_set_size`, not both", "val_set_size", "test_datasets"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _exports_can_be_made(self) -> "GraphConfig":
+        head = "reward_model" if self.reward_model else "process_reward_model" if self.draws_head else None
+        conflict = conflict_of_exports(self.export, adapter=self.adapter, merges=self.merges, head=head)
+        if conflict is not None:
+            raise ConflictError(conflict, "export")
         return self
 
     @model_validator(mode="after")

@@ -320,7 +320,9 @@ def _missing(item: ErrorDetails, place: KeyPath, config: type[StageConfig], docu
     field = config.model_fields.get(str(item["loc"][0])) if len(item["loc"]) == 1 else None
     what = f" ({field.description})" if field is not None and field.description else ""
     name = str(item["loc"][-1])
-    if _has(document.raw, place):
+    inside = place if field is not None or _has(document.data, (*place, item["loc"][-1])) else (*place, name)
+    if _has(document.raw, inside):
+        place = inside
         message = f"has no value, or null, and it needs one{what}; write `{place[-1]}: VALUE`"
     elif field is not None:
         message = f"this key is required and is not given{what}; add `{place[-1]}: VALUE`"

@@ -34,6 +34,7 @@ from tunemill.stages.data.tokenizer.stage import TOKENIZER
 from tunemill.stages.data.training_data.stage import TRAINING_DATA
 from tunemill.stages.declaration import Stage
 from tunemill.stages.models.base_model.stage import BASE_MODEL
+from tunemill.stages.models.exported_gguf.stage import EXPORTED_GGUF
 from tunemill.stages.models.hub_files.stage import HUB_FILES
 from tunemill.stages.models.merged.stage import MERGED
 from tunemill.stages.models.quantized.stage import QUANTIZED
@@ -45,6 +46,9 @@ from tunemill.stages.training.teacher_logprobs.stage import TEACHER_LOGPROBS
 
 # The nodes of what a model is compared with, and the data that each is of.
 REFERENCES = {"reference_logprobs": "training_data", "held_out_logprobs": "evaluation_data"}
+
+# What writes the files of a format of `pipeline.export`.
+EXPORTS: Mapping[str, Stage] = {"gguf": EXPORTED_GGUF}
 
 
 @dataclass(frozen=True)
@@ -242,7 +246,31 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
         full = "trained" if graph.adapter is None else "merged"
         found.append(Place("quantized", QUANTIZED, {"model": (full,)}))
         models["quantized"] = {"model": ("quantized",), **reference}
+    exports = list(export_places(graph))
+    found += exports
+    models |= {
+        place.name: {"model": (place.name,), **reference}
+        for place in exports
+        if "adapter" not in place.inputs
+    }
     return [*found, *evaluation_places(graph, models)]
+
+
+def export_places(graph: GraphConfig) -> Iterator[Place]:
+    """The nodes that write the finished model, or its adapter, for other engines."""
+    whole = {"model": ("trained" if graph.adapter is None else "merged",)}
+    beside = {"model": ("base_model",), "adapter": ("trained",)}
+    for index, export in enumerate(graph.export):
+        given = export.model_dump(exclude={"format"})
+        key: KeyPath = ("pipeline", "export", index)
+        yield Place(
+            export.node,
+            EXPORTS[export.format],
+            beside if export.of == "adapter" else whole,
+            given=given,
+            about=export.node,
+            named_by={field: (*key, field) if field in export.model_fields_set else key for field in given},
+        )
 
 
 def evaluation_places(
@@ -251,7 +279,11 @@ def evaluation_places(
     """The nodes that score models, each with those inputs of `models` that its stage asks for."""
     if not graph.evaluates:
         return
-    for what in models if graph.evaluate is None else graph.evaluate:
+    asked = set(models if graph.evaluate is None else graph.evaluate)
+    exported = {place.name for place in export_places(graph)}
+    for what in models:
+        if what not in asked and not (what in exported and "exported" in asked):
+            continue
         stage = evaluation_of(what, graph)
         given = {**models[what], "evaluation_data": ("evaluation_data",), **teacher_model(graph)}
         inputs = {name: upstream for name, upstream in given.items() if name in stage.inputs}
