@@ -1,6 +1,7 @@
 """Keys that some stage reads, but none of this graph: an error, or a note where they ask for nothing here."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import mode
 from typing import Any
 
 from tunemill.pipelines.config.document import Document, problem_at
@@ -68,7 +69,8 @@ def _unread(place: KeyPath, document: Document, fields: Sequence[tuple[Stage, st
     names = ", ".join(stage.name for stage, _ in fields)
     absent = [stage.idle_without for stage, _ in fields]
     if all(absent):
-        return problem_at(place, document, "idle", f"asks for nothing: {absent[0]}")
+        # What most of its readers lack is true of all that have the key; one alone may lack more.
+        return problem_at(place, document, "idle", f"asks for nothing: {mode(absent)}")
     if all(field in stage.config.marked(RuntimeMark) for stage, field in fields):
         message = f"asks for nothing: it is read by {names}, which this pipeline lacks, and changes no result"
         return problem_at(place, document, "idle", message)

@@ -1,5 +1,6 @@
-"""Long texts as tables show them."""
+"""How much tables show: rows, and of long texts."""
 
+WRONG_SHOWN = 20
 PROMPT_SHOWN = 200
 ANSWER_SHOWN = 600
 

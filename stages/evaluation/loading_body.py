@@ -5,15 +5,28 @@ from typing import Any
 import torch
 
 from tunemill.stages.artifacts import Adapter, Model
-from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
+from tunemill.stages.errors import SettingError
+from tunemill.stages.models.heads import Kind
+from tunemill.stages.models.heads_body import head_of_adapter, head_of_folder
+from tunemill.stages.models.loading_body import is_quantized, load_base_of, load_model
 from tunemill.stages.models.rounded_body import with_adapter
 
 
-def load_scored(model: Model, adapter: Adapter | None) -> Any:
-    """The model, with its adapter if there is one, in the type of its weights and on its device, in evaluation mode."""
-    loaded = load_causal_lm(model.path, dtype="auto")
-    if adapter is not None:
-        loaded = with_adapter(loaded, adapter.path)
+def load_scored(model: Model, adapter: Adapter | None, kind: Kind | None = None) -> Any:
+    """The model, with its adapter if there is one, in the type of its weights and on its device, in evaluation mode.
+
+    `kind`: what its head scores; None of a language model. Raises SettingError for a model with another head.
+    """
+    found = head_of_folder(model.path) if adapter is None else head_of_adapter(adapter.path)
+    if kind != (found and found.kind):
+        wanted = "a language model" if kind is None else f"one that scores each {kind}"
+        raise SettingError(
+            f"evaluation: {found or 'a language model'}, where {wanted} is evaluated. Take it out of pipeline.evaluate."
+        )
+    if adapter is None:
+        loaded = load_model(model.path, dtype="auto")
+    else:
+        loaded = with_adapter(load_base_of(adapter.path, model.path, dtype="auto"), adapter.path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # What is quantized lies on its device already, and some of it cannot be moved.
     return (loaded if is_quantized(model.path) else loaded.to(device)).eval()

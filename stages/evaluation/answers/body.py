@@ -18,7 +18,7 @@ from tunemill.stages.evaluation.answers.comparison import is_right, reader_of, s
 from tunemill.stages.evaluation.answers.config import EvaluationConfig
 from tunemill.stages.evaluation.answers.divergence_body import Divergence, divergences, mean_divergence
 from tunemill.stages.evaluation.answers.questions import Question, question_of
-from tunemill.stages.evaluation.excerpts import end_of, start_of
+from tunemill.stages.evaluation.excerpts import WRONG_SHOWN, end_of, start_of
 from tunemill.stages.evaluation.loading_body import load_scored
 from tunemill.stages.evaluation.written import write_scores
 from tunemill.stages.models.finite import check_finite
@@ -30,8 +30,6 @@ from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.teacher_body import load_teacher, shared_tokens, teacher_folder
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Scalar, Workspace
-
-WRONG_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def evaluate(
     be_quiet()
     use_code_of(model.path)
     rows = Rows(evaluation_data.rows)
-    numbers = list(range(min(len(rows), config.evaluation.max_rows or len(rows))))
+    numbers = config.evaluation.numbers(len(rows))
     loaded, end_ids = _load(model, adapter)
     plain = loaded.get_base_model() if adapter is not None else loaded
     check_positions(plain, int(rows.lengths[: len(numbers)].max(initial=0)), "evaluation data", report)

@@ -20,6 +20,6 @@ EVALUATION = Stage(
     description="Held-out loss, perplexity and exact match of generated answers.",
     libraries=("transformers", "torch", "peft"),
     device="gpu",
-    idle_without="no model answers held-out rows here: that takes rows of tokens, from test_datasets or val_set_size, "
-    "and no empty pipeline.evaluate",
+    idle_without="no model answers held-out rows here: that takes one that learns to write answers, from rows or a "
+    "teacher, rows held out by test_datasets or val_set_size, and no empty pipeline.evaluate",
 )

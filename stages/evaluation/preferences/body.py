@@ -7,7 +7,7 @@ from tunemill.stages.artifacts import Adapter, Model, PreferenceData
 from tunemill.stages.data.rows.answer_tokens import AnswerTokens
 from tunemill.stages.data.rows.pairs_body import SIDES
 from tunemill.stages.errors import RowError
-from tunemill.stages.evaluation.excerpts import end_of, start_of
+from tunemill.stages.evaluation.excerpts import WRONG_SHOWN, end_of, start_of
 from tunemill.stages.evaluation.loading_body import load_scored
 from tunemill.stages.evaluation.preferences.config import PreferenceEvaluationConfig
 from tunemill.stages.evaluation.preferences.figures import AnswerScore, figures_of_judged, figures_of_pairs
@@ -25,8 +25,6 @@ from tunemill.stages.models.positions_body import check_positions
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Scalar, Workspace
-
-WRONG_SHOWN = 20
 
 Scores = Sequence[AnswerScore]
 

@@ -3,6 +3,7 @@
 from tunemill.stages.artifacts import Adapter, Model, PreferenceData, PreferenceReport
 from tunemill.stages.declaration import Input, Stage
 from tunemill.stages.evaluation.preferences.config import PreferenceEvaluationConfig
+from tunemill.stages.evaluation.settings import NOTHING_EVALUATED
 
 PREFERENCE_EVALUATION = Stage(
     name="preference_evaluation",
@@ -20,6 +21,5 @@ PREFERENCE_EVALUATION = Stage(
     description="Accuracy, margins and divergence from the base model on held-out preferences.",
     libraries=("transformers", "torch", "peft"),
     device="gpu",
-    idle_without="no model is scored on preferences here: that takes held-out ones, from test_datasets or "
-    "val_set_size, and no empty pipeline.evaluate",
+    idle_without=NOTHING_EVALUATED,
 )

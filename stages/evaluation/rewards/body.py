@@ -6,23 +6,19 @@ from typing import Any
 import torch
 
 from tunemill.stages.artifacts import Adapter, Model, PreferenceData
-from tunemill.stages.errors import RowError, SettingError
-from tunemill.stages.evaluation.excerpts import end_of
+from tunemill.stages.errors import RowError
+from tunemill.stages.evaluation.excerpts import WRONG_SHOWN, end_of
+from tunemill.stages.evaluation.loading_body import load_scored
 from tunemill.stages.evaluation.rewards.config import RewardEvaluationConfig
 from tunemill.stages.evaluation.rewards.figures import PairScore, figures_of
 from tunemill.stages.evaluation.written import write_scores
 from tunemill.stages.models.finite import check_finite
-from tunemill.stages.models.heads_body import head_of_adapter, head_of_folder
-from tunemill.stages.models.loading_body import is_quantized, load_base_of, load_model
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.positions_body import check_positions
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.rewards_body import RewardPairs, collate_rewards, padding_of, rewards_of
-from tunemill.stages.models.rounded_body import with_adapter
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Scalar, Workspace
-
-WRONG_SHOWN = 20
 
 
 def evaluate(
@@ -40,10 +36,10 @@ def evaluate(
     be_quiet()
     use_code_of(model.path)
     pairs = RewardPairs(evaluation_data.rows)
-    numbers = list(range(min(len(pairs), config.evaluation.max_rows or len(pairs))))
+    numbers = config.evaluation.numbers(len(pairs))
     if not numbers:
         raise RowError("evaluation data: there is no held-out pair to score. Hold out others, or none.")
-    loaded = _load(model, adapter)
+    loaded = load_scored(model, adapter, "sequence")
     plain = loaded if adapter is None else loaded.get_base_model()
     check_positions(plain, pairs.longest_row, "evaluation data", report)
     scores = score_pairs(
@@ -84,22 +80,6 @@ def score_pairs(
         found |= {number: PairScore(*values) for number, values in zip(part, both, strict=True)}
         on_batch(len(found))
     return [found[number] for number in numbers]
-
-
-def _load(model: Model, adapter: Adapter | None) -> Any:
-    """The model, with its adapter if there is one, on its device, in evaluation mode."""
-    head = head_of_folder(model.path) if adapter is None else head_of_adapter(adapter.path)
-    if head is None or head.kind != "sequence":
-        raise SettingError(
-            f"evaluation: {head or 'a language model'} gives a conversation no score. Take it out of pipeline.evaluate."
-        )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if adapter is None:
-        loaded = load_model(model.path, dtype="auto")
-    else:
-        loaded = with_adapter(load_base_of(adapter.path, model.path, dtype="auto"), adapter.path)
-    # What is quantized lies on its device already, and some of it cannot be moved.
-    return (loaded if is_quantized(model.path) else loaded.to(device)).eval()
 
 
 def _prediction(number: int, pairs: RewardPairs, score: PairScore, words: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from tunemill.stages.artifacts import Adapter, Model, PreferenceData, RewardReport
 from tunemill.stages.declaration import Input, Stage
 from tunemill.stages.evaluation.rewards.config import RewardEvaluationConfig
+from tunemill.stages.evaluation.settings import NOTHING_EVALUATED
 
 REWARD_EVALUATION = Stage(
     name="reward_evaluation",
@@ -19,6 +20,5 @@ REWARD_EVALUATION = Stage(
     description="Accuracy, margin and loss of a reward model on held-out pairs.",
     libraries=("transformers", "torch", "peft"),
     device="gpu",
-    idle_without="no reward model is evaluated here: that takes reward_model: true with held-out pairs, from "
-    "test_datasets or val_set_size, and no empty pipeline.evaluate",
+    idle_without=NOTHING_EVALUATED,
 )

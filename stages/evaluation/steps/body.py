@@ -1,6 +1,5 @@
 """Scores a process reward model on held-out answers: its loss, the steps that it judges right, the first wrong ones."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ import torch
 from tunemill.stages.artifacts import Adapter, EvaluationData, Model
 from tunemill.stages.data.rows.collate_body import Collator
 from tunemill.stages.data.rows.mapped import Rows, batches_by_length
-from tunemill.stages.errors import SettingError
+from tunemill.stages.evaluation.excerpts import WRONG_SHOWN, start_of
+from tunemill.stages.evaluation.loading_body import load_scored
 from tunemill.stages.evaluation.steps.config import StepEvaluationConfig
 from tunemill.stages.evaluation.steps.scores import (
     WRONG,
@@ -21,18 +21,13 @@ from tunemill.stages.evaluation.steps.scores import (
     step_accuracy,
 )
 from tunemill.stages.evaluation.steps.steps import Step, prompt_end, steps_of
+from tunemill.stages.evaluation.written import write_scores
 from tunemill.stages.models.finite import check_finite
-from tunemill.stages.models.heads_body import head_of_adapter, head_of_folder
-from tunemill.stages.models.loading_body import is_quantized, load_base_of, load_model
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.positions_body import check_positions, table_of_positions
 from tunemill.stages.models.quiet_body import be_quiet
-from tunemill.stages.models.rounded_body import with_adapter
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Scalar, Workspace
-
-WRONG_SHOWN = 20
-TEXT_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -73,8 +68,8 @@ def evaluate(
     be_quiet()
     use_code_of(model.path)
     rows = Rows(evaluation_data.rows)
-    numbers = list(range(min(len(rows), config.evaluation.max_rows or len(rows))))
-    loaded = _load(model, adapter)
+    numbers = config.evaluation.numbers(len(rows))
+    loaded = load_scored(model, adapter, "token")
     plain = loaded.get_base_model() if adapter is not None else loaded
     check_positions(plain, int(rows.lengths[: len(numbers)].max(initial=0)), "evaluation data", report)
     verdicts = judge(loaded, rows, numbers, config.eval_batch_size, table_of_positions(plain), report)
@@ -90,13 +85,9 @@ def evaluate(
     }
     if "first_wrong_f1" not in metrics:
         report.log("no F1 of the first wrong step: that takes held-out answers with and without one")
-    text = json.dumps(metrics, indent=2, sort_keys=True) + "\n"
-    (out.data / "metrics.json").write_text(text, encoding="utf-8")
     words = load_words((adapter or model).path)
     predictions = [_prediction(one, rows, words) for one in verdicts]
-    with (out.data / "predictions.jsonl").open("w", encoding="utf-8") as file:
-        for prediction in predictions:
-            file.write(json.dumps(prediction, ensure_ascii=False) + "\n")
+    write_scores(metrics, predictions, out.data)
     report.summary(**metrics)
     _show_missed(predictions, report)
 
@@ -119,20 +110,6 @@ def judge(
             found[row] = Verdict(row, steps, logits_lc[[step.place for step in steps]].log_softmax(dim=-1))
         report.progress(len(found), len(numbers), "rows")
     return [found[row] for row in numbers]
-
-
-def _load(model: Model, adapter: Adapter | None) -> Any:
-    head = head_of_folder(model.path) if adapter is None else head_of_adapter(adapter.path)
-    if head is None or head.kind != "token":
-        what = "a language model" if head is None else str(head)
-        raise SettingError(f"evaluation: {what} judges no steps. Take it out of pipeline.evaluate.")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if adapter is None:
-        loaded = load_model(model.path, dtype="auto")
-    else:
-        loaded = with_adapter(load_base_of(adapter.path, model.path, dtype="auto"), adapter.path)
-    # What is quantized lies on its device already, and some of it cannot be moved.
-    return (loaded if is_quantized(model.path) else loaded.to(device)).eval()
 
 
 def _prediction(verdict: Verdict, rows: Rows, words: Any) -> dict[str, Any]:
@@ -167,7 +144,7 @@ def _show_missed(predictions: Sequence[dict[str, Any]], report: Report) -> None:
         place = min(p for p in (one["first_wrong"], one["predicted_first_wrong"]) if p is not None)
         step = one["steps"][place]
         shown.append(
-            [one["row"], place, step["text"][:TEXT_SHOWN], step["label"], round(step["probability"], 3)]
+            [one["row"], place, start_of(step["text"]), step["label"], round(step["probability"], 3)]
         )
     columns = ["row", "step", "text", "label", "probability"]
     report.table(f"Answers whose first wrong step is another ({len(missed)})", columns, shown)

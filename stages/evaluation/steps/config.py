@@ -4,13 +4,8 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt
 
-from tunemill.stages.declaration import Settings, StageConfig, YamlMark
-
-
-class StepEvaluationSettings(Settings):
-    """`pipeline.evaluation`: which rows."""
-
-    max_rows: PositiveInt | None = Field(None, description="look at the first rows only; unset: all of them")
+from tunemill.stages.declaration import StageConfig, YamlMark
+from tunemill.stages.evaluation.settings import RowsToScore
 
 
 class StepEvaluationConfig(StageConfig):
@@ -19,6 +14,6 @@ class StepEvaluationConfig(StageConfig):
     eval_batch_size: PositiveInt = Field(
         8, description="rows per forward pass; rounding differs between sizes"
     )
-    evaluation: Annotated[StepEvaluationSettings, YamlMark("pipeline.evaluation")] = Field(
-        StepEvaluationSettings(), description="which rows to look at"
+    evaluation: Annotated[RowsToScore, YamlMark("pipeline.evaluation")] = Field(
+        RowsToScore(), description="which rows are scored"
     )

@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import Adapter, EvaluationData, Model, StepReport
 from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.evaluation.settings import NOTHING_EVALUATED
 from tunemill.stages.evaluation.steps.config import StepEvaluationConfig
 
 STEP_EVALUATION = Stage(
@@ -19,5 +20,5 @@ STEP_EVALUATION = Stage(
     description="Held-out loss, step accuracy and F1 of the first wrong step.",
     libraries=("transformers", "torch", "peft"),
     device="gpu",
-    idle_without="no process reward model is evaluated here: that takes held-out rows and no empty pipeline.evaluate",
+    idle_without=NOTHING_EVALUATED,
 )

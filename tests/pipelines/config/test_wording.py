@@ -165,7 +165,7 @@ def test_a_slip_in_any_enumerated_value_is_answered_with_the_value(model, name, 
         ("pipeline.name=a-b", "must be text of the form", None),
         ("quantization.weight_dtype=", "given: nothing, or null", None),
         ("datasets[0].roles={user: human}", r"must be a list \(given: 'human'\)", None),
-        ("rl=dpoo", "must be one of dpo, ipo, kto, ", "dpo"),
+        ("rl=dpoo", "must be one of dpo, ipo, simpo, ", "dpo"),
     ],
 )  # fmt: skip
 def test_what_a_user_reads(project, override, message, suggestion):

@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 import pytest
-from support.configs import LORA, ORPO, load, problems
+from support.configs import LORA, ORPO, SFT, load, problems
 from support.project import make_project, nodes_in_state
 
 from tunemill.pipelines.cli import main
@@ -13,6 +13,13 @@ from tunemill.pipelines.cli import main
 MODELS = ("base", "trained", "merged")
 EVALUATIONS = {f"evaluation_of_{model}" for model in MODELS}
 GOOD, BAD = "abcdefgh", "qrstuvwx"
+REWARDS, STEPS = (
+    {**SFT, key: True, "datasets": [{"path": "rows.jsonl", "type": kind}]}
+    for key, kind in (
+        ("reward_model", "bradley_terry.chat_template"),
+        ("process_reward_model", "stepwise_supervised"),
+    )
+)
 
 
 def pairs(count: int, seed: int) -> str:
@@ -116,8 +123,16 @@ def test_wrong_settings_are_refused_by_check(tmp_path, settings, path, kind):
     assert kind is None or problem.kind == kind
 
 
-def test_settings_of_generated_answers_are_noted(tmp_path):
-    pipeline = load(tmp_path, {**ORPO, "val_set_size": 2, "eval_max_new_tokens": 4})
-    assert [note.path for note in pipeline.notes if note.path == "eval_max_new_tokens"]
-    inputs = pipeline.node("evaluation_of_base").inputs
-    assert set(inputs) == {"model", "evaluation_data"}
+@pytest.mark.parametrize("config", [ORPO, REWARDS, STEPS], ids=["pairs", "scores", "steps"])
+def test_settings_of_generated_answers_are_noted(tmp_path, config):
+    pipeline = load(tmp_path, {**config, "val_set_size": 2, "eval_max_new_tokens": 4})
+    (note,) = (note for note in pipeline.notes if note.path == "eval_max_new_tokens")
+    assert "that takes one that learns to write answers" in note.message
+    evaluated = pipeline.node("evaluation_of_base" if config is ORPO else "evaluation_of_trained")
+    assert set(evaluated.inputs) == {"model", "evaluation_data"}
+
+
+@pytest.mark.parametrize("config", [SFT, ORPO, REWARDS, STEPS], ids=["rows", "pairs", "scores", "steps"])
+def test_settings_of_every_evaluation_are_noted_where_there_is_none(tmp_path, config):
+    (note,) = load(tmp_path, {**config, "pipeline": {"evaluation": {"max_rows": 4}}}).notes
+    assert "no model is evaluated here: that takes held-out rows" in note.message

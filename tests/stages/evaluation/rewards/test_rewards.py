@@ -62,7 +62,9 @@ def test_scores_are_those_of_each_conversation_by_itself(tmp_path: Path, model: 
 def test_what_cannot_be_scored_is_refused(tmp_path: Path, model: Model) -> None:
     language, heard = Model(make_model(tmp_path / "language")), Heard()
     config, out = RewardEvaluationConfig(), workspace(tmp_path / "out")
-    with pytest.raises(SettingError, match="a language model gives a conversation no score"):
+    with pytest.raises(
+        SettingError, match="a language model, where one that scores each sequence is evaluated"
+    ):
         evaluate(config, language, None, reward_data(tmp_path / "pairs", thanked(2)), out, heard.report)
     with pytest.raises(RowError, match="no held-out pair to score"):
         evaluate(config, model, None, reward_data(tmp_path / "none", []), out, heard.report)
