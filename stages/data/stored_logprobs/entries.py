@@ -1,6 +1,5 @@
 """What a row says of a teacher's log-probabilities, in the ways in which they are written."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,10 @@ from tunemill.stages.data.rows.teacher_rows import TaughtRow, trained_positions
 IDS_FIELD = "target_token_ids"
 # A rounded log-probability of a certain token may be a little above 0.
 HIGHEST = 0.01
+# What is less is written for minus infinity, and would be that as a float32.
+LOWEST = -1e30
+# More than any token's id has.
+DIGITS = 18
 PREFIX = "token_id:"
 
 Candidates = dict[int, float]
@@ -76,7 +79,7 @@ def candidates(entry: Any, ids: Any, vocabulary: int) -> Candidates:
     """Token id -> log-probability, of one entry. What has none, or that of minus infinity, is left out."""
     found: Candidates = {}
     for token, log_p in _pairs(entry, ids):
-        if log_p is None or log_p == -math.inf:
+        if log_p is None:
             continue
         if isinstance(log_p, bool) or not isinstance(log_p, int | float) or not log_p <= HIGHEST:
             raise BadRowError(f"{log_p!r:.40} is no log-probability: those are numbers of at most 0")
@@ -84,7 +87,8 @@ def candidates(entry: Any, ids: Any, vocabulary: int) -> Candidates:
             raise BadRowError(
                 f"a log-probability of the token {token}, and the tokenizer has 0 to {vocabulary - 1}"
             )
-        found.setdefault(token, float(log_p))
+        if log_p >= LOWEST:
+            found.setdefault(token, float(log_p))
     return found
 
 
@@ -116,7 +120,7 @@ def _id(token: Any) -> int:
     if isinstance(token, int) and not isinstance(token, bool):
         return token
     number = token.removeprefix(PREFIX) if isinstance(token, str) else ""
-    if not number.isdecimal():
+    if not number.isdecimal() or len(number) > DIGITS:
         raise BadRowError(
             f"{token!r:.40} is no id of a token: write 123, or 'token_id:123' (vLLM: --return-tokens-as-token-ids)"
         )

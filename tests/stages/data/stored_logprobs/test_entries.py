@@ -37,7 +37,7 @@ def test_more_entries_than_tokens_are_refused() -> None:
         ([{"token": "token_id:3", "logprob": -0.5}, {"token": "token_id:4", "logprob": -2}], None),
         ([{"token_id": 3, "logprob": -0.5, "token": "a"}, {"token_id": 4, "logprob": -2}], None),
         ({"3": {"logprob": -0.5, "rank": 1}, "4": {"logprob": -2.0}}, None),
-        ({"3": -0.5, "4": -2.0, "5": -math.inf, "6": None}, None),
+        ({"3": -0.5, "4": -2.0, "5": -math.inf, "6": None, "7": -1e39, "8": -(10**400)}, None),
         ([-0.5, -2], [3, 4]),
     ],
 )
@@ -54,6 +54,7 @@ def test_an_entry_that_says_nothing(entry: object) -> None:
     ("entry", "said"),
     [
         ([{"token": "hello", "logprob": -1}], "'hello' is no id of a token"),
+        ({"1" * 5000: -1}, "'1111.* is no id of a token"),
         ({"12": -1}, "of the token 12, and the tokenizer has 0 to 9"),
         ({"1": 0.5}, "0.5 is no log-probability"),
         ({"1": "x"}, "'x' is no log-probability"),
