@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,16 @@ DOTTED = re.compile(r"tunemill(\.\w+){2,}(:\w+|\.)?")
 MEANINGLESS = frozenset({"ctx", "kind", "type_comment", "type_params"})
 
 
-def files_of(stage: Stage) -> set[Path]:
+def files_of(stage: Stage, imports: Callable[[Path], Sequence[Path]]) -> set[Path]:
     """Every file that the stage's results may come from: those of the body's folder, and all that these import.
 
-    A module that is named by a string (`tunemill.stages.x:function`) counts as imported, and so does every module below
-    a folder that is named by one (`tunemill.stages.x.`).
+    `imports`: those of a file. A module that is named by a string (`tunemill.stages.x:function`) counts as imported,
+    and so does every module below a folder that is named by one (`tunemill.stages.x.`).
     """
     files = set(folder_of_body(stage).rglob("*.py"))
     pending = list(files)
     while pending:
-        for imported in _imports(pending.pop()):
+        for imported in imports(pending.pop()):
             if imported not in files:
                 files.add(imported)
                 pending.append(imported)
@@ -52,20 +52,26 @@ def folder_of_body(stage: Stage) -> Path:
     return body.parent
 
 
-def fingerprint(stage: Stage) -> str:
-    """SHA-256 over the meaning of the stage's modules, and the files that they read by the name of their folder."""
-    files = files_of(stage)
-    meanings = [
-        f"{path.relative_to(ROOT).as_posix()}\n{_meaning_of(path.read_text())}" for path in sorted(files)
-    ]
-    read = {file for path in files for file in _read_by(path)}
-    meanings += [f"{path.relative_to(ROOT).as_posix()}\n{path.read_text()}" for path in sorted(read)]
-    return hashlib.sha256("\n".join(meanings).encode()).hexdigest()
+def fingerprints(stages: Sequence[Stage]) -> dict[str, str]:
+    """Of each stage SHA-256 over the meaning of its modules, and the files that they read by the name of their folder.
+
+    Stages share most of their files, so each is looked at once.
+    """
+    text, imports, read_by = cache(Path.read_text), cache(_imports), cache(_read_by)
+    found = {}
+    for stage in stages:
+        files = files_of(stage, imports)
+        read = {file for path in files for file in read_by(path)}
+        meanings = [_named(path, _meaning_of(text(path))) for path in sorted(files)]
+        meanings += [_named(path, text(path)) for path in sorted(read)]
+        found[stage.name] = hashlib.sha256("\n".join(meanings).encode()).hexdigest()
+    return found
 
 
 def current() -> dict[str, dict[str, Any]]:
     """Version and fingerprint of every stage as it is now."""
-    return {stage.name: {"version": stage.version, "fingerprint": fingerprint(stage)} for stage in STAGES}
+    found = fingerprints(STAGES)
+    return {stage.name: {"version": stage.version, "fingerprint": found[stage.name]} for stage in STAGES}
 
 
 def recorded() -> dict[str, dict[str, Any]]:
@@ -87,15 +93,16 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _imports(path: Path) -> Iterator[Path]:
+def _imports(path: Path) -> list[Path]:
     imported, named = _references(path.read_text())
-    for name in named:
-        # The beginning of several names: whatever it is completed to.
-        yield from _folder_of(name).rglob("*.py")
-    for module in (*imported, *named):
-        file = _file_of(module)
-        if file is not None and not (file.name in CONTRACT and file.parent == STAGES_FOLDER):
-            yield file
+    # The beginning of several names: whatever it is completed to.
+    found = [file for name in named for file in _folder_of(name).rglob("*.py")]
+    files = (_file_of(module) for module in (*imported, *named))
+    return found + [
+        file
+        for file in files
+        if file is not None and not (file.name in CONTRACT and file.parent == STAGES_FOLDER)
+    ]
 
 
 @cache
@@ -113,18 +120,22 @@ def _references(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(imported), tuple(named)
 
 
-def _read_by(path: Path) -> Iterator[Path]:
+def _read_by(path: Path) -> list[Path]:
     """What a module may read that is no module: the files of a folder beside it that it names, such as `templates`."""
-    for name in _words(path.read_text()):
-        folder = path.parent / name
-        if folder.is_dir():
-            yield from (file for file in folder.rglob("*.jinja") if file.is_file())
+    folders = (path.parent / name for name in _words(path.read_text()))
+    return [
+        file for folder in folders if folder.is_dir() for file in folder.rglob("*.jinja") if file.is_file()
+    ]
 
 
 @cache
 def _words(text: str) -> frozenset[str]:
     constants = (node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant))
     return frozenset(value for value in constants if isinstance(value, str) and value.isidentifier())
+
+
+def _named(path: Path, text: str) -> str:
+    return f"{path.relative_to(ROOT).as_posix()}\n{text}"
 
 
 @cache

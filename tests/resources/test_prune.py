@@ -58,6 +58,7 @@ def prune_against_publishers(state: Path, prunes: int, seconds: float) -> tuple[
     return published, deleted
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_that_others_publish_or_take_meanwhile(store):
     published, deleted = prune_against_publishers(store.root, 30, 4)
     assert 0 < deleted < published

@@ -117,6 +117,7 @@ def test_under_autocast():
         assert torch.equal(leaf.grad, low_leaf.grad.float())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [SETTINGS["plain"], SETTINGS["all"]], ids=["plain", "all"])
 def test_under_torch_compile(settings):
     torch.compiler.reset()

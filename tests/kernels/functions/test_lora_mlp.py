@@ -17,6 +17,7 @@ from tunemill.kernels.functions import lora_mlp as kernel
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 5e-2, torch.float16: 6e-3}
 
 
+@pytest.mark.slow
 def test_under_the_interpreter() -> None:
     run_interpreted("lora_mlp", at_least=15)
 

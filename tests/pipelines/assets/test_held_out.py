@@ -60,6 +60,7 @@ def test_no_model_is_downstream_of_held_out_rows(tmp_path, settings):
         assert "evaluation_data" in upstream_of(project, f"evaluation_of_{model}")
 
 
+@pytest.mark.slow
 def test_training_alone_makes_the_rows_that_it_looks_at(fresh_project):
     fresh_project.edit(eval_steps=2)
     needed = upstream_of(fresh_project, "trained")
@@ -119,6 +120,7 @@ def test_they_are_asked_for_where_they_are_scored(fresh_project, settings, are_a
     assert inputs.get("evaluation_data") == (("evaluation_data",) if are_asked_for else None)
 
 
+@pytest.mark.slow
 def test_without_monitoring_they_are_not_needed(fresh_project):
     (fresh_project.folder / "data" / "held_out.jsonl").write_text("no json\n")
     outcome, made = materialize(fresh_project, "trained", *upstream_of(fresh_project, "trained"))
@@ -136,6 +138,7 @@ def test_rows_that_cannot_be_read_are_named_and_nothing_is_trained(fresh_project
     assert finished["merged"].state == "skipped" and finished["training_data"].state == "computed"
 
 
+@pytest.mark.slow
 def test_where_they_decide_they_are_an_input_like_any_other(fresh_project):
     """The graph, the lineage and the plan have them, and other rows train again."""
     fresh_project.edit(eval_steps=2, early_stopping_patience=1)

@@ -94,6 +94,7 @@ class Streams:
         return stream.buffer.getvalue().decode()
 
 
+@pytest.mark.slow
 def test_any_value_of_any_key(file):
     """Every known key with some odd values, and every odd value at some keys."""
     draw = random.Random(0)
@@ -137,6 +138,7 @@ def test_any_value_as_an_override(file, good, key):
         check(file, good.encode(), f"--{key}={value}")
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_changed(file, good, data):

@@ -194,6 +194,7 @@ def test_no_line_of_it_runs_in_check(tmp_path: Path) -> None:
         load_function("type", "own_plugin.load", [str(tmp_path / "own_plugin.py")])
 
 
+@pytest.mark.slow
 def test_a_changed_plugin_trains_again_and_is_named(tmp_path: Path) -> None:
     project = make_project(tmp_path, adapter=None, quantization=None, test_datasets=None, max_steps=1)
     files = plugged(tmp_path)["plugin_code"]

@@ -43,7 +43,7 @@ def copied(tmp_path, monkeypatch):
 
 
 def prints():
-    return {stage.name: fingerprint.fingerprint(stage) for stage in fingerprint.STAGES}
+    return fingerprint.fingerprints(fingerprint.STAGES)
 
 
 def moved(before):

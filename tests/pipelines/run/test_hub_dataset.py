@@ -44,6 +44,7 @@ def state_of(hub, tmp_path_factory):
     return state
 
 
+@pytest.mark.slow
 def test_commits_that_change_no_rows_are_the_same_dataset(hub, state_of):
     assert state_of(README_dot_md=CARD + b"And words about them.\n", _dot_gitattributes=b"") == "cached"
     hub.requests.clear()

@@ -73,6 +73,7 @@ def files_on(hub):
     return repository.commits[repository.revisions["main"]]
 
 
+@pytest.mark.slow
 def test_what_is_pushed_is_private_and_holds_no_rows_of_the_source(hub, pushed):
     _, nodes, said = pushed
     assert f"pushed to {NAME}" in said

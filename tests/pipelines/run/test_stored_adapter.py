@@ -46,6 +46,7 @@ def factors(folder):
     return load_file(folder / "adapter_model.safetensors")
 
 
+@pytest.mark.slow
 def test_what_another_pipeline_has_trained(first, tmp_path):
     project = further(
         tmp_path / "further", first.state, lora_model_dir="asset://pipeline/trained", learning_rate=1e-30

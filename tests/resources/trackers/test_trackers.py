@@ -63,6 +63,7 @@ def test_tensorboard_reads_the_figures_and_a_resumed_run_takes_back_what_was_los
     assert first.said == [f"TensorBoard: tensorboard --logdir {tmp_path}"]
 
 
+@pytest.mark.slow
 def test_mlflow_has_figures_settings_and_the_model_and_goes_on_with_a_run(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     from mlflow.tracking import MlflowClient

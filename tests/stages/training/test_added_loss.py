@@ -226,6 +226,7 @@ def train_orpo(folder: Path, base: Model, data: Any, **settings: Any) -> Heard:
     return heard
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "adapter", [{}, {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_linear": True}]
 )

@@ -82,6 +82,7 @@ def test_more_can_be_better(tmp_path: Path) -> None:
     assert heard.summary["best_step"] == max(losses, key=lambda step: losses[step])
 
 
+@pytest.mark.slow
 def test_a_killed_run_decides_as_one_that_was_not(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base")
     settings = {

@@ -262,6 +262,7 @@ def test_activations_on_disk_take_no_memory(tmp_path: Path) -> None:
     assert away.activations < 0.6 * here.activations and away.total < here.total
 
 
+@pytest.mark.slow
 def test_layers_that_wait_leave_the_device_but_all_weights_are_there_once(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base", **{**SMALL, "num_hidden_layers": 5})
     # Attention with half as many keys as queries, MLP, and two norms; float32.

@@ -170,6 +170,7 @@ def test_lisa_names_what_it_cannot_find(base: Model, tmp_path: Path) -> None:
         train(base, tmp_path / "b", lisa_n_layers=5, lisa_step_interval=1)
 
 
+@pytest.mark.slow
 def test_an_interrupted_lisa_goes_on_with_the_same_layers(base: Model, tmp_path: Path) -> None:
     keys = {"lisa_n_layers": 1, "lisa_step_interval": 3, "save_steps": 4, "max_steps": 10}
     whole, _ = train(base, tmp_path / "whole", **keys)

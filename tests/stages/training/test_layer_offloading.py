@@ -234,6 +234,7 @@ def trained(folder: Path, offloading: LayerOffloading | None) -> tuple[list[floa
     return losses, load_file(folder / "checkpoint-2" / "adapter_model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_whole_training_and_its_checkpoints_are_the_same(tmp_path: Path) -> None:
     heard = Heard()
     losses, saved = trained(tmp_path / "plain", None)

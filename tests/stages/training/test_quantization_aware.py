@@ -104,6 +104,7 @@ class StoppedError(Exception):
     """What stands for a killed process."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 6], ids=["before the rounding", "after it"])
 def test_it_goes_on_exactly(tmp_path: Path, base: Model, data: TrainingData, stop: int) -> None:
     settings: dict[str, Any] = {"qat": {**INT4, "fake_quant_after_n_steps": 4}, "save_steps": 1}
@@ -123,6 +124,7 @@ def test_it_goes_on_exactly(tmp_path: Path, base: Model, data: TrainingData, sto
     assert folder_bytes(whole) == folder_bytes(resumed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "beside",
     [
@@ -141,6 +143,7 @@ def test_it_goes_with(tmp_path: Path, base: Model, beside: dict[str, Any]) -> No
     assert said.summary["max_abs_difference_to_training"] == 0
 
 
+@pytest.mark.slow
 def test_a_model_trained_for_it_loses_less(tmp_path: Path, base: Model) -> None:
     """Both trainings learn 32 rows by heart; then each is stored in 4 bits."""
     rows = random_rows(32, longest=30)

@@ -53,6 +53,7 @@ def run(folder: Path, base: Path, stop_at: int | None = None, **settings: Any) -
     return heard
 
 
+@pytest.mark.slow
 def test_every_figure_of_every_step_is_a_line(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base")
     run(tmp_path / "whole", base)

@@ -52,6 +52,7 @@ def gpt2(folder: Path, *, bare: bool) -> BaseModel:
     return base
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [None, 4])
 def test_dora_learns_and_merges(tmp_path: Path, bits: int | None) -> None:
     base = llama(tmp_path / "base", dtype=torch.bfloat16)

@@ -38,6 +38,7 @@ def loss_of(folder: Path, model: Model, adapter: Adapter | None = None) -> float
     return float(heard.summary["eval_loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experts", [False, True])
 def test_it_is_trained_in_4_bits_and_merged(tmp_path: Path, base: BaseModel, experts: bool) -> None:
     targets = [*ATTENTION, *OF_EXPERTS] if experts else ATTENTION

@@ -125,6 +125,7 @@ def test_packed_rows_compute_what_they_compute_apart(family: str) -> None:
         assert torch.allclose(gradient, added[name], rtol=1e-4, atol=1e-7), name
 
 
+@pytest.mark.slow
 def test_packs_and_gradient_checkpoints_train_the_same(tmp_path: Path) -> None:
     base, rows = llama(tmp_path / "base"), random_rows(8)
     settings = {"steps": 4, "rows": rows, "sample_packing": True, "sequence_len": 32}
@@ -139,6 +140,7 @@ class StoppedError(Exception):
     """What stands for a killed process."""
 
 
+@pytest.mark.slow
 def test_goes_on_exactly(tmp_path: Path) -> None:
     base, rows = llama(tmp_path / "base"), random_rows(8)
     settings = {"steps": 8, "rows": rows, "save_strategy": None, "save_steps": 3}

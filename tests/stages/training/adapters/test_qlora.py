@@ -73,6 +73,7 @@ def loss_of(folder: Path, model: Model, adapter: Adapter | None) -> float:
     return float(heard.summary["eval_loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "dtype"), [(4, torch.bfloat16), (8, torch.float32)])
 def test_it_learns_and_merges_into_what_was_trained(tmp_path: Path, bits: int, dtype: torch.dtype) -> None:
     base = make_base(tmp_path / "base", dtype)

@@ -192,6 +192,7 @@ def test_kernels_are_proven_under_autocast(base: Model) -> None:
     assert all(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", [None, 3])
 def test_a_chunked_loss_runs_anywhere(
     tmp_path: Path, base: Model, data: TrainingData, chunks: int | None

@@ -51,7 +51,16 @@ def test_every_key_of_every_method_has_a_case() -> None:
     assert not unknown, f"{unknown}: cases of no key"
 
 
-@pytest.mark.parametrize("number", range(len(CASES)), ids=case_id)
+def numbers() -> Iterator[object]:
+    """Of each method's key the first place where it acts; the others are slow ones."""
+    seen = set()
+    for number, (field, case) in enumerate(CASES):
+        marks = [pytest.mark.slow] if (case.method, field) in seen else []
+        seen.add((case.method, field))
+        yield pytest.param(number, marks=marks, id=case_id(number))
+
+
+@pytest.mark.parametrize("number", numbers())
 def test_a_key_takes_effect(trainings: Trainings, number: int) -> None:
     field, case = CASES[number]
 

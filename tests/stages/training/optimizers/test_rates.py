@@ -97,6 +97,7 @@ def run(folder: Path, base: Path, **settings: Any) -> tuple[Path, Heard]:
     return out.data, heard
 
 
+@pytest.mark.slow
 def test_lora_plus_learns_faster(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base")
     settings = {

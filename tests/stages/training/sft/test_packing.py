@@ -138,6 +138,7 @@ def base(tmp_path: Path) -> Model:
     return Model(make_model(tmp_path / "base"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -157,6 +158,7 @@ def test_how_batches_are_laid_out_does_not_change_training(
     assert other.steps("loss") == pytest.approx(padded.steps("loss"), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real", [True, False, None])
 def test_packs_as_a_batch_or_in_one_line(tmp_path: Path, base: Model, real: bool | None) -> None:
     rows = random_rows(24, longest=30)
