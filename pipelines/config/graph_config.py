@@ -363,6 +363,10 @@ class GraphConfig(StageConfig):
                 "data_report",
                 "there are no such figures of pairs and judged answers, nor of texts that are read as far as needed",
             )
+        if self.precompute_ref_log_probs and self.rl not in ASKING_BESIDE:
+            yield Idle(
+                "precompute_ref_log_probs", "what the reference says is computed once anyway, as a node"
+            )
         if self.kd_trainer is False and DISTILLATION_PLUGINS & set(self.plugins):
             yield Idle("plugins", "kd_trainer: false, so nothing is distilled")
         if self.qat is not None and not self.quantizes:

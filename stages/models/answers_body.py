@@ -152,5 +152,11 @@ def _said_in_a_line(model: Any, batch: Batch) -> _Said:
 
 def takes_logits_to_keep(model: Any) -> bool:
     """Whether the model can be told to compute logits of the last places alone."""
-    plain = model.get_base_model() if hasattr(model, "peft_config") else model
+    plain = uncompiled(model)
+    plain = plain.get_base_model() if hasattr(plain, "peft_config") else plain
     return "logits_to_keep" in inspect.signature(plain.forward).parameters
+
+
+def uncompiled(model: Any) -> Any:
+    """The model itself, out of what `torch.compile` makes of it."""
+    return getattr(model, "_orig_mod", model)

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from tunemill.stages.artifacts import Model
-from tunemill.stages.models.answers_body import summed_log_p
+from tunemill.stages.models.answers_body import summed_log_p, uncompiled
 from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.rounded_body import with_adapter
@@ -50,28 +50,28 @@ class LiveReference(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, config: ReferenceKeys, base_model: Model) -> None:
         self.config, self._base_model = config, base_model
-        self._trained: Any = None
         self._copy: Any = None
         self._autocast: Any = None
         self._root = Path()
 
     def meet(self, model: Any, precision: Precision, checkpoints: Path) -> "LiveReference":
-        """Called once with the loaded model."""
-        self._trained, self._autocast, self._root = model, precision.autocast, checkpoints
+        """Called with the loaded model, of each attempt to train: nothing is kept of an earlier one."""
+        self._copy, self._autocast, self._root = None, precision.autocast, checkpoints
         if not hasattr(model, "peft_config"):
             self._copy = load_reference(self.config, self._base_model, precision)
         return self
 
     def beside(self, loss: Callable[[Any, Batch], LossParts]) -> Callable[[Any, Batch], LossParts]:
         """The loss with `reference_2b` in its batches."""
-        return lambda model, batch: loss(model, {**batch, "reference_2b": self.log_p(batch)})
+        return lambda model, batch: loss(model, {**batch, "reference_2b": self.log_p(model, batch)})
 
-    def log_p(self, batch: Batch) -> Tensor:
-        """[2B] what the reference says of the answers."""
+    def log_p(self, model: Any, batch: Batch) -> Tensor:
+        """[2B] what the reference of a model says of the answers."""
         if self._copy is not None:
             return reference_log_p(self._copy, batch, self._autocast)
-        with self._trained.disable_adapter():
-            return reference_log_p(self._trained, batch, self._autocast)
+        plain = uncompiled(model)
+        with plain.disable_adapter():
+            return reference_log_p(plain, batch, self._autocast)
 
     def resume(self, checkpoint: Path | None) -> None:
         """Go on with the copy of a checkpoint."""
@@ -80,11 +80,11 @@ class LiveReference(TrainerCallback):  # type: ignore[misc]
             for name, parameter in self._copy.named_parameters():
                 parameter.data.copy_(stored[name])
 
-    def on_step_end(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
+    def on_step_end(self, _args: Any, state: Any, _control: Any, model: Any, **_kwargs: Any) -> None:
         """reference <- alpha trained + (1 - alpha) reference."""
         config = self.config
         if config.sync_ref_model and state.global_step % config.ref_model_sync_steps == 0:
-            trained = dict(self._trained.named_parameters())
+            trained = dict(model.named_parameters())
             for name, parameter in self._copy.named_parameters():
                 parameter.data.lerp_(trained[name].data.to(parameter.dtype), config.ref_model_mixup_alpha)
 

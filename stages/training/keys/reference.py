@@ -23,6 +23,22 @@ class HeldKeys(PairKeys):
         0.0, ge=0, lt=1, description="asks for nothing: what is compared with a reference is without dropout"
     )
 
+    @property
+    def asks_beside_each_step(self) -> bool:
+        """Whether the reference is asked beside each step, in place of a node that has stored what it says."""
+        return False
+
+    @model_validator(mode="after")
+    def _check_layers(self) -> Self:
+        if self.has_factors and self.peft_layer_replication and not self.asks_beside_each_step:
+            raise ConflictError(
+                "peft_layer_replication: training starts from a model with more layers than the reference, which is "
+                "asked before. Remove it; rl: dpo and rl: ipo can ask beside each step, with precompute_ref_log_probs: "
+                "false",
+                "peft_layer_replication",
+            )
+        return self
+
     def idle(self) -> Iterator[Idle]:
         """Dropout that is left out, and an old way to name the reference."""
         yield from super().idle()
@@ -58,7 +74,7 @@ class ReferenceKeys(HeldKeys):
 
     @property
     def asks_beside_each_step(self) -> bool:
-        """Whether the reference is asked beside each step, in place of a node that has stored what it says."""
+        """As these keys say."""
         return self.sync_ref_model or self.precompute_ref_log_probs is False
 
     @property
@@ -89,7 +105,22 @@ class ReferenceKeys(HeldKeys):
                 "precompute_ref_log_probs",
                 "lora_model_dir",
             )
+        if self.asks_beside_each_step and (key := self._key_that_changes_base):
+            raise ConflictError(
+                f"precompute_ref_log_probs: false: beside an adapter the reference is the base without it, and {key} "
+                f"changes that base. Remove one",
+                "precompute_ref_log_probs",
+                key,
+            )
         return self
+
+    @property
+    def _key_that_changes_base(self) -> str | None:
+        if not self.has_factors:
+            return None
+        if self.takes_start_out or self.rounds_base:
+            return "peft_init_lora_weights" if self.is_set("peft_init_lora_weights") else "peft"
+        return "relora" if self.relora else None
 
     def idle(self) -> Iterator[Idle]:
         """How to follow where nothing follows, and what is computed before either way."""

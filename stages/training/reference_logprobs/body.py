@@ -59,7 +59,7 @@ def reference_logprobs(
     be_quiet()
     precision = choose_precision(config, has_factors=config.has_factors)
     check_attention(config)
-    folder = Path(config.lora_model_dir) if config.lora_model_dir else None
+    folder = Path(config.lora_model_dir) if config.adapter and config.lora_model_dir else None
     adapter = folder if stored_adapter is None else stored_adapter.path
     model = load_reference(config, base_model, precision, adapter)
     plain = model.get_base_model() if hasattr(model, "peft_config") else model

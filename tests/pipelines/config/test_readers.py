@@ -113,6 +113,7 @@ def test_keys_at_their_default_and_those_of_later_stages_are_passed_over(tmp_pat
         ({**SFT, "evals_per_epoch": 0}, ["evals_per_epoch"]),
         ({**SFT, **HELD_OUT, "evals_per_epoch": 0}, ["evals_per_epoch"]),
         ({**ORPO, "evals_per_epoch": 1}, ["evals_per_epoch"]),
+        ({**KTO, "precompute_ref_log_probs": True}, ["precompute_ref_log_probs"]),
         ({**SFT, "eval_max_new_tokens": 7}, ["eval_max_new_tokens"]),
         ({**SFT, "eval_sequence_len": 99}, ["eval_sequence_len"]),
         ({**SFT, "lora_r": 8, "lora_dropout": 0.1}, ["lora_r", "lora_dropout"]),

@@ -1,5 +1,7 @@
 """DPO and IPO through their bodies: they learn, as TRL does it, however a step is cut and whoever is the reference."""
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,14 @@ from support.trl_training import OURS, assert_same_curves, pairs_of, trl_log
 from trl import DPOConfig, DPOTrainer
 
 from tunemill.stages.artifacts import Model, PreferenceData, ReferenceLogProbs
+from tunemill.stages.models.loading_body import load_causal_lm
 from tunemill.stages.report import Report
 from tunemill.stages.training.dpo.body import dpo
 from tunemill.stages.training.dpo.config import DpoConfig
 from tunemill.stages.training.ipo.body import ipo
 from tunemill.stages.training.ipo.config import IpoConfig
+from tunemill.stages.training.machine_body import Precision
+from tunemill.stages.training.reference_body import LiveReference
 from tunemill.stages.training.reference_logprobs.body import reference_logprobs
 from tunemill.stages.training.reference_logprobs.config import ReferenceConfig
 
@@ -30,9 +35,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return Model(make_model(tmp_path_factory.mktemp("model") / "base"))
 
 
-def stored(folder: Path, base: Model, data: PreferenceData, micro_batch_size: int) -> ReferenceLogProbs:
+def stored(folder: Path, base: Model, data: PreferenceData, training: Any) -> ReferenceLogProbs:
     out = workspace(folder)
-    config = ReferenceConfig(micro_batch_size=micro_batch_size, bf16=False)
+    shared = ("micro_batch_size", "adapter", "lora_model_dir")
+    config = ReferenceConfig(**{key: getattr(training, key) for key in shared}, bf16=False)
     reference_logprobs(config, base_model=base, preference_data=data, out=out, report=Report(lambda _: None))
     return ReferenceLogProbs(out.data)
 
@@ -43,11 +49,7 @@ def run(
     out, heard = workspace(folder), Heard()
     body, kind = METHODS[method]
     config = kind(**{"learning_rate": 1e-2, "bf16": False, "logging_steps": 1, **settings})
-    reference = (
-        None
-        if config.asks_beside_each_step
-        else stored(folder / "reference", base, data, config.micro_batch_size)
-    )
+    reference = None if config.asks_beside_each_step else stored(folder / "reference", base, data, config)
     body(
         config,
         base_model=base,
@@ -123,6 +125,58 @@ def test_a_reference_beside_each_step_says_what_was_stored(
     _, beside = run(tmp_path / "beside", base, data, **given, **BESIDE)
     for figure in ("loss", "rewards/margins", "rewards/chosen"):
         assert beside.steps(figure) == pytest.approx(before.steps(figure), abs=1e-5), figure
+
+
+@pytest.mark.parametrize(
+    "start", [{}, pytest.param({"peft_init_lora_weights": "loftq"}, marks=pytest.mark.slow)], ids=str
+)
+def test_further_training_is_compared_with_the_stored_adapter(
+    tmp_path: Path, base: Model, start: dict[str, Any]
+) -> None:
+    data = preference_data(tmp_path / "pairs", echoes())
+    given = {"max_steps": 2, "micro_batch_size": 4}
+    first, before = run(tmp_path / "first", base, data, **given, **LORA, **start)
+    _, further = run(tmp_path / "further", base, data, **given, adapter="lora", lora_model_dir=str(first))
+    assert further.steps("rewards/margins")[1] == 0 and further.steps("rewards/margins")[2] != 0
+    assert further.steps("logps/chosen")[1] > before.steps("logps/chosen")[1] + 1
+    # Where every weight is trained the adapter is noted, and no part of the reference.
+    _, full = run(tmp_path / "full", base, data, **given, lora_model_dir=str(first))
+    assert full.steps("rewards/margins")[1] == 0
+
+
+@pytest.mark.slow
+def test_a_compiled_model_begins_where_the_reference_is(tmp_path: Path, base: Model) -> None:
+    data = preference_data(tmp_path / "pairs", echoes())
+    given = {"max_steps": 1, "micro_batch_size": 4, "torch_compile": True, "torch_compile_backend": "eager"}
+    _, heard = run(tmp_path / "out", base, data, **given)
+    assert heard.steps("rewards/margins")[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({**BESIDE, "relora": True, "jagged_restart_steps": 2}, "relora changes that base"),
+        ({**BESIDE, "peft_init_lora_weights": "pissa"}, "peft_init_lora_weights changes that base"),
+        ({**BESIDE, "peft": {"loftq_config": {"loftq_bits": 4}}}, "peft changes that base"),
+        ({"peft_layer_replication": [(0, 2), (1, 2)]}, "more layers than the reference"),
+    ],
+    ids=str,
+)
+def test_a_reference_that_would_be_another_model_is_refused(settings: dict[str, Any], reason: str) -> None:
+    for config in (DpoConfig, IpoConfig):
+        with pytest.raises(ValueError, match=reason):
+            config(learning_rate=1e-2, **LORA, **settings)
+
+
+def test_nothing_of_a_failed_attempt_is_kept(tmp_path: Path, base: Model) -> None:
+    """What runs out of memory is tried again, and memory is what there is not."""
+    live = LiveReference(DpoConfig(learning_rate=1e-2, **BESIDE), base)
+    model = load_causal_lm(base.path, dtype=torch.float32, compute_type=torch.float32)
+    gone = weakref.ref(model)
+    live.meet(model, Precision(torch.float32), tmp_path)
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_one_by_eight_is_eight_by_one(tmp_path: Path, base: Model) -> None:

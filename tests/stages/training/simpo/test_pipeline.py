@@ -62,7 +62,7 @@ def test_what_runs_again(finished, override, runs):
         ("cpo_alpha=0.1", r"cpo_alpha: is read by simpo; this pipeline trains orpo"),
         ("pipeline.simpo_gamma=0.1", r"pipeline\.simpo_gamma: "),
         ("datasets[0].simpo_gamma=0.1", r"datasets\[0\]\.simpo_gamma: "),
-        ("trl.simpo_gamma=0.1", r"trl"),
+        ("trl.simpo_gamma=0.1", r"trl\.simpo_gamma: unknown key"),
     ],
 )
 def test_its_keys_are_refused_where_another_method_trains_at_any_depth(tmp_path, override, said, capsys):
