@@ -10,7 +10,8 @@ from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.loop_body import plain_model, train
 from tunemill.stages.training.method import Batch, LossParts, Method, OwnLoss
 from tunemill.stages.training.order_body import Examples
-from tunemill.stages.training.pairs_body import check_lengths, count_pairs
+from tunemill.stages.training.pairs_body import count_pairs
+from tunemill.stages.training.preferences_body import check_lengths
 from tunemill.stages.training.reward.config import RewardConfig
 from tunemill.stages.training.reward.loss import reward_loss
 from tunemill.stages.training.score_body import mean_over

@@ -12,7 +12,8 @@ from transformers import AutoTokenizer
 from tunemill.stages.data.rows.pairs_body import Pair, PairReader, collate_pairs
 from tunemill.stages.errors import RowError
 from tunemill.stages.report import Report
-from tunemill.stages.training.pairs_body import PairExamples, check_held_out, say_left_out
+from tunemill.stages.training.pairs_body import PAIRS
+from tunemill.stages.training.preferences_body import PreferenceExamples, check_held_out, read_rows
 
 
 def pairs_of(folder: Path, rows: list[tuple[str, str, str]], tokenizer: str | None = None, longest: int = 64):
@@ -60,17 +61,17 @@ def test_what_is_too_long_loses_its_end_and_pairs_without_an_answer_go(tmp_path:
 def test_lengths_are_those_of_both_sequences(tmp_path: Path) -> None:
     _, reader, pairs = pairs_of(tmp_path, [("a", "b", "cde"), ("q", "rstu", "v")])
     assert reader.lengths.tolist() == [len(p.chosen[0]) + len(p.rejected[0]) for p in pairs]
-    assert PairExamples(reader, seed=1, keep_order=False).lengths.tolist() == reader.lengths.tolist()
+    assert PreferenceExamples(reader, seed=1, keep_order=False).lengths.tolist() == reader.lengths.tolist()
 
 
 def test_epochs_after_the_first_have_an_order_of_their_own_unless_it_is_kept(tmp_path: Path) -> None:
     _, reader, _ = pairs_of(tmp_path, [(str(i), "a", "b") for i in range(20)])
-    shuffled = PairExamples(reader, seed=1, keep_order=False)
+    shuffled = PreferenceExamples(reader, seed=1, keep_order=False)
     assert shuffled.order(0) == list(range(20)) and shuffled.order(1) not in (
         shuffled.order(0),
         shuffled.order(2),
     )
-    assert PairExamples(reader, seed=1, keep_order=True).order(1) == list(range(20))
+    assert PreferenceExamples(reader, seed=1, keep_order=True).order(1) == list(range(20))
 
 
 def test_a_batch_has_the_chosen_sequences_first(tmp_path: Path) -> None:
@@ -111,16 +112,16 @@ def test_no_token_of_the_prompt_alone_is_trained(tokenizer: str, prompt: str, tm
         assert len(loaded.decode(trained[1:], skip_special_tokens=True)) < len(answer)
 
 
-def test_held_out_pairs_of_which_none_is_left_are_refused(tmp_path: Path) -> None:
-    _, reader, _ = pairs_of(tmp_path, [("ab", "c", "c")])
-    with pytest.raises(RowError, match="none of the 1 held-out pairs is left to score"):
-        check_held_out(reader)
+@pytest.mark.parametrize("rejected", ["c", "d"])
+def test_held_out_pairs_of_which_none_is_left_are_refused(tmp_path: Path, rejected: str) -> None:
+    tokenizer, reader, _ = pairs_of(tmp_path, [("ab", "c", rejected)])
     said: list[dict[str, Any]] = []
-    say_left_out("held_out_pairs", reader, Report(said.append))
+    rows = read_rows(PAIRS, tokenizer, 64, Report(said.append), "held_out_pairs", reader.file, None)
+    if rejected == "d":
+        check_held_out(PAIRS, rows)
+        assert said == []
+        return
+    with pytest.raises(RowError, match="none of the 1 held-out pairs is left to score"):
+        check_held_out(PAIRS, rows)
     assert said[0]["metrics"] == {"left_out_held_out_pairs": 1}
     assert said[1]["message"].startswith("warning: 1 held out pairs are left out: ")
-    _, reader, _ = pairs_of(tmp_path / "good", [("ab", "c", "d")])
-    check_held_out(reader)
-    events: list[dict[str, object]] = []
-    say_left_out("held_out_pairs", reader, Report(events.append))
-    assert events == []

@@ -16,7 +16,8 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 from tunemill.stages.artifacts import Model, PreferenceData
 from tunemill.stages.data.rows.pairs_body import PairReader
 from tunemill.stages.training.method import OwnLoss
-from tunemill.stages.training.pairs_body import scorer
+from tunemill.stages.training.pairs_body import PAIRS
+from tunemill.stages.training.preferences_body import scorer
 from tunemill.stages.training.simpo.body import counts_of, loss_of, simpo
 from tunemill.stages.training.simpo.config import SimpoConfig
 
@@ -39,7 +40,7 @@ def untrained(base: Model, data: PreferenceData, config: SimpoConfig) -> dict[st
     """The figures of held-out pairs before the first step."""
     reader = PairReader(data.held_out, AutoTokenizer.from_pretrained(base.path), config.sequence_len)
     own_loss = OwnLoss(lambda model, batch: loss_of(config, model, batch), counts_of)
-    return scorer(config, own_loss, reader)(AutoModelForCausalLM.from_pretrained(base.path))
+    return scorer(PAIRS, config, own_loss, reader)(AutoModelForCausalLM.from_pretrained(base.path))
 
 
 @pytest.mark.parametrize("settings", [{}, {**LORA, "learning_rate": 3e-3}], ids=["full", "lora"])
