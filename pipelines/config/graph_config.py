@@ -31,6 +31,8 @@ NOT_FOLDED = (
 SYNTHETIC_TYPE = "_synthetic"
 # The methods that can ask a reference model beside each step.
 ASKING_BESIDE = ("dpo", "ipo")
+# The keys that choose the method of training.
+METHOD_KEYS = ("rl", "reward_model", "process_reward_model", "kd_trainer", "plugins")
 Evaluated = Literal["base", "trained", "merged", "quantized", "exported"]
 # The key that asks for a model with such a head.
 HEAD_KEYS: dict[Kind, str] = {"sequence": "reward_model", "token": "process_reward_model"}
@@ -275,12 +277,13 @@ class GraphConfig(StageConfig):
         key = "sync_ref_model" if self.sync_ref_model else "precompute_ref_log_probs"
         if self.is_set(key) and "reference_logprobs" not in METHODS[self.method].inputs:
             raise ConflictError(
-                f"{key}: {self.asked_method} compares with no reference model. Remove it", key
+                f"{key}: {self.asked_method} compares with no reference model. Remove it", key, *METHOD_KEYS
             )
         if not self.stores_reference and self.rl not in ASKING_BESIDE:
             raise ConflictError(
                 f"{key}: of {self.asked_method} nothing is asked of a reference model beside each step. Remove it",
                 key,
+                *METHOD_KEYS,
             )
         return self
 

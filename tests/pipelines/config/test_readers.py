@@ -71,6 +71,13 @@ def test_a_reference_is_of_methods_that_compare_with_one(tmp_path, config, key, 
     assert "compares with no reference model" in found[key]
 
 
+@pytest.mark.parametrize("wrong", [{"rl": "dppo"}, {"rl": "grpo"}, {"kd_trainer": "maybe"}])
+@pytest.mark.parametrize("given", [{"trl": {"sync_ref_model": True}}, {"precompute_ref_log_probs": False}])
+def test_where_the_method_is_wrong_nothing_is_said_of_its_reference(tmp_path, wrong, given):
+    (problem,) = problems(tmp_path, {**SFT, **wrong, **given})
+    assert problem.path == next(iter(wrong))
+
+
 @pytest.mark.parametrize("group", ["datasets", "pretraining_dataset"])
 def test_a_typo_in_an_entry_is_unknown_whatever_the_list(tmp_path, group):
     config = SFT if group == "datasets" else PRETRAINING
