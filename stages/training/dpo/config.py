@@ -108,6 +108,13 @@ class DpoConfig(ReferenceKeys):
                 "dpo_use_weighting",
                 "dpo_loss_type",
             )
+        if self.auto_find_batch_size and (chosen := SORTED & set(types)):
+            raise ConflictError(
+                f"auto_find_batch_size: {sorted(chosen)[0]} sorts the pairs of a micro batch, so smaller ones have "
+                f"another loss. Remove one, or set micro_batch_size to what fits",
+                "auto_find_batch_size",
+                "dpo_loss_type",
+            )
         if self.dpo_norm_loss:
             raise ConflictError(
                 "dpo_norm_loss: write dpo_loss_type: [sigmoid_norm], which is what TRL makes of it",

@@ -162,3 +162,9 @@ def test_weights_are_one_where_the_model_is_sure_of_what_it_says() -> None:
     assert float(weighted.totals["pairs"]) == pytest.approx(
         weight**2 * float(plain.totals["pairs"]), rel=1e-5
     )
+
+
+@pytest.mark.parametrize("name", sorted(SORTED))
+def test_a_loss_that_sorts_a_micro_batch_has_one_size_of_it(name: LossType) -> None:
+    with pytest.raises(ValueError, match=f"auto_find_batch_size: {name} sorts the pairs of a micro batch"):
+        DpoConfig(learning_rate=1, dpo_loss_type=[name], auto_find_batch_size=True)
