@@ -1,6 +1,7 @@
 """DPO and IPO through their bodies: they learn, as TRL does it, however a step is cut and whoever is the reference."""
 
 import gc
+import math
 import weakref
 from pathlib import Path
 from typing import Any
@@ -35,21 +36,35 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return Model(make_model(tmp_path_factory.mktemp("model") / "base"))
 
 
-def stored(folder: Path, base: Model, data: PreferenceData, training: Any) -> ReferenceLogProbs:
+def stored(
+    folder: Path, base: Model, data: PreferenceData, training: Any, size: int | None
+) -> ReferenceLogProbs:
     out = workspace(folder)
-    shared = ("micro_batch_size", "adapter", "lora_model_dir")
-    config = ReferenceConfig(**{key: getattr(training, key) for key in shared}, bf16=False)
+    config = ReferenceConfig(
+        micro_batch_size=size or training.micro_batch_size,
+        adapter=training.adapter,
+        lora_model_dir=training.lora_model_dir,
+        bf16=False,
+    )
     reference_logprobs(config, base_model=base, preference_data=data, out=out, report=Report(lambda _: None))
     return ReferenceLogProbs(out.data)
 
 
 def run(
-    folder: Path, base: Model, data: PreferenceData, method: str = "dpo", **settings: Any
+    folder: Path,
+    base: Model,
+    data: PreferenceData,
+    method: str = "dpo",
+    reference_size: int | None = None,
+    **settings: Any,
 ) -> tuple[Path, Heard]:
+    """`reference_size`: pairs of a batch of the reference, where they are not those of the training."""
     out, heard = workspace(folder), Heard()
     body, kind = METHODS[method]
     config = kind(**{"learning_rate": 1e-2, "bf16": False, "logging_steps": 1, **settings})
-    reference = None if config.asks_beside_each_step else stored(folder / "reference", base, data, config)
+    reference = None
+    if not config.asks_beside_each_step:
+        reference = stored(folder / "reference", base, data, config, reference_size)
     body(
         config,
         base_model=base,
@@ -83,9 +98,12 @@ def test_it_learns_to_prefer_the_chosen_answers(
 @pytest.mark.parametrize(
     "loss",
     [
-        {"dpo_loss_type": ["sigmoid"]},
+        pytest.param({"dpo_loss_type": ["sigmoid"]}, marks=pytest.mark.slow),
         {"dpo_loss_type": ["sigmoid", "sft"], "dpo_loss_weights": [1.0, 0.3]},
-        {"dpo_loss_type": ["robust"], "dpo_label_smoothing": 0.1, "dpo_use_weighting": True},
+        pytest.param(
+            {"dpo_loss_type": ["robust"], "dpo_label_smoothing": 0.1, "dpo_use_weighting": True},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["sigmoid", "with-sft", "weighted"],
 )
@@ -115,7 +133,7 @@ def test_ten_steps_of_ipo_are_those_of_trl(tmp_path: Path, base: Model) -> None:
     assert_same_curves(heard, log, ("loss", "rewards/margins"))
 
 
-@pytest.mark.parametrize("settings", [{}, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("settings", [pytest.param({}, marks=pytest.mark.slow), LORA], ids=["full", "lora"])
 def test_a_reference_beside_each_step_says_what_was_stored(
     tmp_path: Path, base: Model, settings: dict[str, Any]
 ) -> None:
@@ -138,6 +156,7 @@ def test_further_training_is_compared_with_the_stored_adapter(
     first, before = run(tmp_path / "first", base, data, **given, **LORA, **start)
     _, further = run(tmp_path / "further", base, data, **given, adapter="lora", lora_model_dir=str(first))
     assert further.steps("rewards/margins")[1] == 0 and further.steps("rewards/margins")[2] != 0
+    assert further.steps("loss")[1] == pytest.approx(math.log(2), abs=1e-7)
     assert further.steps("logps/chosen")[1] > before.steps("logps/chosen")[1] + 1
     # Where every weight is trained the adapter is noted, and no part of the reference.
     _, full = run(tmp_path / "full", base, data, **given, lora_model_dir=str(first))
@@ -180,11 +199,13 @@ def test_nothing_of_a_failed_attempt_is_kept(tmp_path: Path, base: Model) -> Non
 
 
 def test_one_by_eight_is_eight_by_one(tmp_path: Path, base: Model) -> None:
+    """Also where the reference was asked eight at a time: auto_find_batch_size cuts the steps of the training alone."""
     pairs = [(p * (1 + i % 3), c * (1 + i % 4), r * (1 + i % 2)) for i, (p, c, r) in enumerate(echoes())]
     data = preference_data(tmp_path / "pairs", pairs)
     given = {"max_steps": 4, "learning_rate": 1e-3, "dpo_loss_type": ["sigmoid", "sft"]}
     _, one = run(tmp_path / "whole", base, data, micro_batch_size=8, **given)
-    _, eight = run(tmp_path / "cut", base, data, micro_batch_size=1, gradient_accumulation_steps=8, **given)
+    cut = {"micro_batch_size": 1, "gradient_accumulation_steps": 8, "reference_size": 8}
+    _, eight = run(tmp_path / "cut", base, data, **cut, **given)
     for figure in ("loss", "nll_loss", "rewards/margins"):
         assert eight.steps(figure) == pytest.approx(one.steps(figure), rel=1e-4, abs=1e-5), figure
 
@@ -208,8 +229,15 @@ def test_a_reference_that_follows_is_mixed_with_the_trained_model(tmp_path: Path
     # After two steps the reference is the trained model, so the third begins where it began.
     assert all_of_it.steps("rewards/margins")[3] == pytest.approx(0, abs=1e-6)
     assert all_of_it.steps("loss")[3] == pytest.approx(all_of_it.steps("loss")[1], abs=1e-6)
-    _, half = run(tmp_path / "half", base, data, **given, ref_model_mixup_alpha=0.5)
-    _, fixed = run(tmp_path / "fixed", base, data, max_steps=4, micro_batch_size=4)
+
+
+@pytest.mark.slow
+def test_a_reference_that_follows_half_is_between(tmp_path: Path, base: Model) -> None:
+    data = preference_data(tmp_path / "pairs", echoes())
+    given = {"max_steps": 4, "micro_batch_size": 4}
+    follows = {"sync_ref_model": True, "ref_model_sync_steps": 2, "ref_model_mixup_alpha": 0.5}
+    _, half = run(tmp_path / "half", base, data, **given, **follows)
+    _, fixed = run(tmp_path / "fixed", base, data, **given)
     assert 0 < abs(half.steps("rewards/margins")[3]) < abs(fixed.steps("rewards/margins")[3])
 
 

@@ -4,35 +4,16 @@ import json
 import math
 
 import pytest
-from support.project import make_project, nodes_in_state
+from support.preference_project import preference_project
+from support.project import nodes_in_state
 
-AFTER = {"trained", "merged", "quantized"}
+AFTER = {"trained", "merged"}
 REFERENCES = {"reference_logprobs", "held_out_logprobs"}
-
-
-def pair(letter: str) -> str:
-    messages = [{"role": "user", "content": f"say {letter}"}]
-    answers = {
-        side: {"role": "assistant", "content": text}
-        for side, text in (("chosen", letter), ("rejected", "never"))
-    }
-    return json.dumps({"messages": messages, **answers}) + "\n"
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dpo") / "project"
-    entries = {
-        name: [{"path": f"data/{name}.jsonl", "type": "chat_template.default"}]
-        for name in ("pairs", "others")
-    }
-    unread = dict.fromkeys(("sample_packing", "eval_max_new_tokens"))
-    project = make_project(
-        folder, rl="dpo", datasets=entries["pairs"], test_datasets=entries["others"], eval_steps=2,
-        pipeline={"evaluate": []}, **unread,
-    )  # fmt: skip
-    (folder / "data" / "pairs.jsonl").write_text("".join(map(pair, "abcdefghij")))
-    (folder / "data" / "others.jsonl").write_text("".join(map(pair, "xyz")))
+    project = preference_project(tmp_path_factory.mktemp("dpo") / "project", "dpo", quantization=None)
     return project, project.run()
 
 
@@ -68,6 +49,6 @@ def test_what_runs_again(finished, override, runs):
 
 def test_models_of_ipo_are_evaluated_as_those_of_dpo(finished):
     project, _ = finished
-    planned = project.plan("rl=ipo", "pipeline.evaluate=null")
+    planned = project.plan("rl=ipo", "pipeline.evaluate=null", "quantization.weight_dtype=int8")
     made = {"base", "trained", "merged", "quantized"}
     assert {f"evaluation_of_{model}" for model in made} <= planned.keys()

@@ -15,10 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tunemill.stages.artifacts import Model, PreferenceData
 from tunemill.stages.data.rows.answer_tokens import AnswerTokens
 from tunemill.stages.data.rows.collate_body import Collator
+from tunemill.stages.data.rows.rated_body import RatedReader
 from tunemill.stages.errors import RowError
 from tunemill.stages.models.answers_body import summed_log_p
 from tunemill.stages.report import Report
-from tunemill.stages.training.kto.body import kto
+from tunemill.stages.training.kto.body import kto, say_shares
 from tunemill.stages.training.kto.config import KtoConfig
 
 SGD: dict[str, Any] = {
@@ -104,7 +105,11 @@ def test_it_learns_what_is_desirable(tmp_path: Path, base: Model) -> None:
     assert {plot["title"] for plot in heard.of("plot")} >= {"Held-out loss", "rewards/margins", "kl"}
 
 
-@pytest.mark.parametrize("settings", [{}, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param({}, marks=pytest.mark.slow), {**LORA, "lora_dropout": 0.5}],
+    ids=["full", "lora"],
+)
 def test_the_first_step_is_where_the_reference_is(
     tmp_path: Path, base: Model, settings: dict[str, Any]
 ) -> None:
@@ -144,6 +149,7 @@ def test_the_same_run_twice_is_the_same_bytes_and_monitoring_changes_none(
     assert list(heard.steps("eval_loss")) == [2, 4]
 
 
+@pytest.mark.slow
 def test_nothing_is_dropped_out(tmp_path: Path, base: Model) -> None:
     data = rated_data(tmp_path / "rows", judged(8))
     given = {**LORA, "max_steps": 3, "micro_batch_size": 4, "logging_steps": 1}
@@ -154,6 +160,7 @@ def test_nothing_is_dropped_out(tmp_path: Path, base: Model) -> None:
         assert torch.equal(weights(second)[name], tensor), name
 
 
+@pytest.mark.slow
 def test_held_out_figures_are_the_same_for_any_batch_size(tmp_path: Path, base: Model) -> None:
     data, held_out = (
         rated_data(tmp_path / "rows", judged(8)),
@@ -232,15 +239,15 @@ def test_it_goes_on_exactly(tmp_path: Path, base: Model, step: int) -> None:
 
 
 def test_kinds_that_are_out_of_balance_are_told(tmp_path: Path, base: Model) -> None:
-    rows = [(f"{letter}=", "+", letter != "A") for letter in "ABCDEFGH"]
-    data = rated_data(tmp_path / "rows", rows)
-    given = {"micro_batch_size": 8, "max_steps": 1}
-    _, heard = run(tmp_path / "out", base, data, **given)
+    data = rated_data(tmp_path / "rows", [(f"{letter}=", "+", letter != "A") for letter in "ABCDEFGH"])
+    rows, heard = RatedReader(data.rows, AutoTokenizer.from_pretrained(base.path), 64), Heard()
+    say_shares(KtoConfig(learning_rate=1), rows, heard.report)
     assert heard.summary["desirable_rows"] == 7 and heard.summary["undesirable_rows"] == 1
-    (said,) = [event["message"] for event in heard.of("log") if "desirable" in event["message"]]
+    (said,) = [event["message"] for event in heard.of("log")]
     assert "7.00 to 1" in said and "kto_desirable_weight between 0.14 and 0.19" in said
-    _, heard = run(tmp_path / "mended", base, data, **given, kto_desirable_weight=0.16)
-    assert not [event for event in heard.of("log") if "desirable" in event["message"]]
+    heard = Heard()
+    say_shares(KtoConfig(learning_rate=1, kto_desirable_weight=0.16), rows, heard.report)
+    assert not heard.of("log") and heard.summary["desirable_rows"] == 7
 
 
 def test_rows_of_which_nothing_is_left_are_told_or_refused(tmp_path: Path, base: Model) -> None:

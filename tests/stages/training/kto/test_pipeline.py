@@ -3,39 +3,23 @@
 import json
 
 import pytest
-from support.project import make_project, nodes_in_state
+from support.preference_project import preference_project
+from support.project import nodes_in_state
 
 AFTER = {"trained", "merged"}
 REFERENCES = {"reference_logprobs", "held_out_logprobs"}
 
 
-def judged(letter: str) -> str:
-    """Of every second letter a good answer, of the others a bad one."""
-    good = ord(letter) % 2 == 0
-    return (
-        json.dumps({"prompt": f"say {letter}", "completion": letter if good else "never", "label": good})
-        + "\n"
-    )
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("kto") / "project"
-    unread = dict.fromkeys(("sample_packing", "eval_max_new_tokens"))
-    project = make_project(
-        folder,
-        rl="kto",
-        datasets=[{"path": "data/judged.jsonl"}],
-        test_datasets=[{"path": "data/others.jsonl"}],
-        eval_steps=2,
+    project = preference_project(
+        tmp_path_factory.mktemp("kto") / "project",
+        "kto",
         micro_batch_size=2,
         remove_unused_columns=False,
         quantization=None,
         pipeline={"evaluate": ["trained"]},
-        **unread,
     )
-    (folder / "data" / "judged.jsonl").write_text("".join(map(judged, "abcdefghij")))
-    (folder / "data" / "others.jsonl").write_text("".join(map(judged, "wxyz")))
     return project, project.run()
 
 

@@ -48,7 +48,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(file)
 
 
-@pytest.mark.parametrize("settings", [{}, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("settings", [{}, pytest.param(LORA, marks=pytest.mark.slow)], ids=["full", "lora"])
 def test_it_learns_to_prefer_the_chosen_answers(
     tmp_path: Path, base: Model, settings: dict[str, Any]
 ) -> None:
@@ -87,6 +87,7 @@ def test_one_by_eight_is_eight_by_one(tmp_path: Path, base: Model) -> None:
         torch.testing.assert_close(weights(cut)[name], tensor, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_is_the_same_bytes_and_monitoring_changes_none(
     tmp_path: Path, base: Model
 ) -> None:

@@ -1,41 +1,21 @@
 """`rl: orpo` from a YAML to a merged, quantized model; and what of it runs again when a key changes."""
 
-import json
-
 import pytest
-from support.project import make_project, nodes_in_state
+from support.preference_project import pair, preference_project, write_rows
+from support.project import nodes_in_state
 
 from tunemill.pipelines.cli import main
 
 AFTER = {"trained", "merged", "quantized"}
 
 
-def pair(letter: str) -> str:
-    messages = [{"role": "user", "content": f"say {letter}"}]
-    answers = {
-        side: {"role": "assistant", "content": text}
-        for side, text in (("chosen", letter), ("rejected", "never"))
-    }
-    return json.dumps({"messages": messages, **answers}) + "\n"
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("orpo") / "project"
-    entries = {
-        name: [{"path": f"data/{name}.jsonl", "type": "chat_template.default"}]
-        for name in ("pairs", "others")
-    }
-    unread = dict.fromkeys(("sample_packing", "eval_max_new_tokens"))
-    project = make_project(
-        folder, rl="orpo", datasets=entries["pairs"], test_datasets=entries["others"], eval_steps=2,
-        pipeline={"evaluate": []}, **unread,
-    )  # fmt: skip
-    (folder / "data" / "pairs.jsonl").write_text("".join(map(pair, "abcdefghij")))
-    (folder / "data" / "others.jsonl").write_text("".join(map(pair, "xyz")))
+    project = preference_project(tmp_path_factory.mktemp("orpo") / "project", "orpo")
     return project, project.run()
 
 
+@pytest.mark.slow
 def test_every_node_runs_and_training_is_orpos(finished):
     project, nodes = finished
     assert nodes_in_state(nodes, "computed") == set(nodes) >= AFTER | {"training_data", "evaluation_data"}
@@ -48,6 +28,7 @@ def test_every_node_runs_and_training_is_orpos(finished):
     assert main(["run", str(project.yaml), "--state", str(project.state)]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "runs"),
     [
@@ -64,15 +45,16 @@ def test_what_runs_again(finished, override, runs):
     assert {name for name, item in planned.items() if item.state == "run"} == runs
 
 
+@pytest.mark.slow
 def test_other_held_out_rows_train_nothing_again(finished):
     project, _ = finished
-    (project.folder / "data" / "others.jsonl").write_text("".join(map(pair, "uvw")))
+    write_rows(project.folder, "others", pair, "uvw")
     states = {name: item.state for name, item in project.run().items()}
     assert states["evaluation_data"] == "computed" and states["trained"] == "cached"
 
 
-def test_supervised_keys_are_refused_and_others_methods_are_not_trained(finished, capsys):
-    project, _ = finished
+def test_supervised_keys_are_refused_and_others_methods_are_not_trained(tmp_path, capsys):
+    project = preference_project(tmp_path / "project", "orpo")
     assert main(["run", str(project.yaml), "--sample_packing=true", "--state", str(project.state)]) == 1
     refusal = capsys.readouterr().err
     assert "sample_packing: is read by training_data, pretraining_data, sft" in refusal

@@ -3,27 +3,18 @@
 import re
 
 import pytest
-from stages.training.orpo.test_pipeline import pair
-from support.project import make_project, nodes_in_state
+from support.preference_project import preference_project
+from support.project import nodes_in_state
 
 from tunemill.pipelines.cli import main
 
 AFTER = {"trained", "merged"}
-UNREAD = dict.fromkeys(("sample_packing", "eval_max_new_tokens", "test_datasets", "quantization"))
-
-
-def project_of(folder, **keys):
-    datasets = [{"path": "data/pairs.jsonl", "type": "chat_template.default"}]
-    project = make_project(
-        folder, **{**UNREAD, "datasets": datasets, "val_set_size": 2, "pipeline": {"evaluate": []}, **keys}
-    )
-    (project.folder / "data" / "pairs.jsonl").write_text("".join(map(pair, "abcdefghij")))
-    return project
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    project = project_of(tmp_path_factory.mktemp("simpo") / "project", rl="simpo", eval_steps=2)
+    folder = tmp_path_factory.mktemp("simpo") / "project"
+    project = preference_project(folder, "simpo", test_datasets=None, val_set_size=2, quantization=None)
     return project, project.run()
 
 
@@ -66,6 +57,6 @@ def test_what_runs_again(finished, override, runs):
     ],
 )
 def test_its_keys_are_refused_where_another_method_trains_at_any_depth(tmp_path, override, said, capsys):
-    project = project_of(tmp_path, rl="orpo")
+    project = preference_project(tmp_path / "project", "orpo")
     assert main(["check", str(project.yaml), f"--{override}"]) == 1
     assert re.search(said, capsys.readouterr().err)
