@@ -16,7 +16,7 @@ from tunemill.stages.declaration import ConflictError, HubMark, Idle, StageConfi
 from tunemill.stages.models.exports import Export, conflict_of_exports
 from tunemill.stages.models.heads import AUTO_CLASSES, Kind
 from tunemill.stages.models.prompts import LLAMA_ADAPTER
-from tunemill.stages.models.quantization import NOT_STORED
+from tunemill.stages.models.quantization import is_stored
 from tunemill.stages.models.teacher import TEACHER
 from tunemill.stages.registry import EVALUATIONS, METHODS
 from tunemill.stages.training.keys.plugins import DISTILLATION_PLUGINS
@@ -376,7 +376,7 @@ class GraphConfig(StageConfig):
             yield Idle(
                 "qat",
                 f"the training rounds to {self.qat['weight_dtype']} and its model stays in full precision: "
-                f"transformers stores no MX tensor of torchao, so there is no node `quantized`",
+                f"torchao stores this type only where activation_dtype is it too, so there is no node `quantized`",
             )
         if self.revision_of_model is not None and not self.base_model.startswith(HUB_MODELS):
             yield Idle(
@@ -417,8 +417,9 @@ class GraphConfig(StageConfig):
     @property
     def quantizes(self) -> bool:
         """Whether the model is quantized after training."""
-        foreseen = self.qat is not None and self.qat.get("weight_dtype") not in NOT_STORED
-        return self.quantization is not None or foreseen
+        qat = self.qat or {}
+        stored = is_stored(qat.get("weight_dtype"), qat.get("activation_dtype"))
+        return self.quantization is not None or (self.qat is not None and stored)
 
     @property
     def asked_method(self) -> str:

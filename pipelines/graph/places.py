@@ -244,7 +244,8 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
             models["merged"] = {"model": ("merged",), **reference}
     if graph.quantizes:
         full = "trained" if graph.adapter is None else "merged"
-        found.append(Place("quantized", QUANTIZED, {"model": (full,)}))
+        compared = {} if graph.learns_preferences else held_out
+        found.append(Place("quantized", QUANTIZED, {"model": (full,), **compared}))
         models["quantized"] = {"model": ("quantized",), **reference}
     exports = list(export_places(graph))
     found += exports

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from tunemill.stages.declaration import Settings
+from tunemill.stages.errors import UserError
 
 # Axolotl's other names of a type.
 SAME_TYPE = {"float8": "fp8", "float8_e4m3fn": "fp8"}
@@ -18,15 +19,20 @@ ACTIVATIONS: dict[str, tuple[str | None, ...]] = {
 }
 # Inputs that share a scale where nothing is said; types that are not here have one scale per output row.
 GROUPS = {"int4": 32, "nvfp4": 16, "mxfp4": 32}
-# Types in which that many inputs share a scale, and no other number.
-FIXED_GROUPS = ("nvfp4", "mxfp4")
-# What can be trained for, and not stored: transformers has no file for torchao's MX tensors.
-NOT_STORED = ("mxfp4",)
+# Types in which that many inputs share a scale, and no other number; and in which torchao looks up no embedding.
+FOUR_BIT_FLOATS = ("nvfp4", "mxfp4")
+# Where more of the weights of linear layers stays as it is, a model is not called quantized.
+MOST_LEFT_OUT = 0.5
 # What torchao computes products of such activations with.
 NEEDED = {
     "fp8": "an NVIDIA GPU from Ada or Hopper on (compute capability 8.9)",
     "nvfp4": "an NVIDIA GPU from Blackwell on (compute capability 10.0)",
 }
+
+
+def is_stored(weight_dtype: str | None, activation_dtype: str | None) -> bool:
+    """Whether a model can be stored in a type, or only trained for it."""
+    return weight_dtype != "mxfp4" or activation_dtype == "mxfp4"
 
 
 class QuantizationSettings(Settings):
@@ -43,8 +49,9 @@ class QuantizationSettings(Settings):
         description="inputs that share a scale; unset: 32 for int4 and mxfp4, 16 for nvfp4, else one scale per "
         "output row",
     )
-    quantize_embedding: Literal[False] = Field(
-        False, description="store embeddings in weight_dtype too: refused"
+    quantize_embedding: bool = Field(
+        False,
+        description="store the embeddings in weight_dtype too, and with them an output head that is tied to them",
     )
 
     @field_validator("weight_dtype", "activation_dtype", mode="before")
@@ -54,12 +61,17 @@ class QuantizationSettings(Settings):
 
     @field_validator("quantize_embedding", mode="before")
     @classmethod
-    def _embeddings_as_they_are(cls, value: object) -> object:
-        if value is True:
-            raise ValueError(
-                "true is not supported yet; leave it out, so that only linear modules are quantized"
-            )
+    def _unset_is_false(cls, value: object) -> object:
         return False if value is None else value
+
+    @model_validator(mode="after")
+    def _embeddings_are_looked_up(self) -> Self:
+        if self.quantize_embedding and self.weight_dtype in FOUR_BIT_FLOATS:
+            raise ValueError(
+                f"quantize_embedding: torchao looks up no embeddings in {self.weight_dtype}: the model would not run. "
+                f"Leave it out, or use int8, int4 or fp8"
+            )
+        return self
 
     @model_validator(mode="after")
     def _types_fit(self) -> Self:
@@ -77,7 +89,7 @@ class QuantizationSettings(Settings):
             return self
         if self.weight_dtype == "fp8":
             raise ValueError("group_size: weights in fp8 have one scale per output row. Leave it out")
-        fixed = GROUPS[self.weight_dtype] if self.weight_dtype in FIXED_GROUPS else self.group_size
+        fixed = GROUPS[self.weight_dtype] if self.weight_dtype in FOUR_BIT_FLOATS else self.group_size
         if self.group_size != fixed:
             raise ValueError(
                 f"group_size: {self.group_size}: in {self.weight_dtype} {fixed} inputs share a scale. Leave it out"
@@ -88,6 +100,21 @@ class QuantizationSettings(Settings):
     def group(self) -> int | None:
         """Inputs that share a scale; None: all of a row."""
         return GROUPS.get(self.weight_dtype) if self.group_size is None else self.group_size
+
+    @property
+    def stored(self) -> bool:
+        """Whether a model can be stored so: torchao rounds to mxfp4 only where it rounds activations to it too."""
+        return is_stored(self.weight_dtype, self.activation_dtype)
+
+    @property
+    def key(self) -> str:
+        """The key that these are the value of."""
+        return "quantization"
+
+    @property
+    def words(self) -> str:
+        """The types, as a sentence names them."""
+        return self.weight_dtype + (f" with {self.activation_dtype} inputs" if self.activation_dtype else "")
 
     @property
     def needs(self) -> str | None:
@@ -102,6 +129,11 @@ class QatSettings(QuantizationSettings):
         None, description="steps to train without rounding first; unset: none"
     )
 
+    @property
+    def key(self) -> str:
+        """The key that these are the value of."""
+        return "qat"
+
     @model_validator(mode="after")
     def _rounding_has_a_slope(self) -> Self:
         if self.weight_dtype == "fp8":
@@ -110,3 +142,18 @@ class QatSettings(QuantizationSettings):
                 "quantization: {weight_dtype: fp8} stores what was trained in float8"
             )
         return self
+
+
+def check_left_out(share: float, settings: QuantizationSettings) -> None:
+    """Raise UserError where more than half of the weights of linear layers would stay as they are."""
+    if share <= MOST_LEFT_OUT:
+        return
+    way = (
+        "Train without qat, and use quantization: {weight_dtype: int8}"
+        if isinstance(settings, QatSettings)
+        else "Use weight_dtype: fp8, or int8 without group_size"
+    )
+    raise UserError(
+        f"{settings.key}: {share:.0%} of the weights of linear layers would stay as they are: they are those of "
+        f"experts, for which there is no format in {settings.words}. {way}, or take it out."
+    )

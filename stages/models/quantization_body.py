@@ -1,6 +1,9 @@
 """Settings of `quantization` and `qat` as torchao takes them, and linear modules that compute as if quantized."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,6 +11,8 @@ from torch import Tensor, nn
 from torchao.quantization import (
     Float8DynamicActivationFloat8WeightConfig,
     Float8WeightOnlyConfig,
+    FqnToConfig,
+    Int8DynamicActivationInt8WeightConfig,
     Int8DynamicActivationIntxWeightConfig,
     Int8WeightOnlyConfig,
     IntxWeightOnlyConfig,
@@ -16,11 +21,11 @@ from torchao.quantization import (
     PerRow,
     quantize_,
 )
-from torchao.quantization.qat import FakeQuantizedLinear, QATConfig
+from torchao.quantization.qat import FakeQuantizedEmbedding, FakeQuantizedLinear, QATConfig
 
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.heads_body import output_modules
-from tunemill.stages.models.quantization import GROUPS, QatSettings, QuantizationSettings
+from tunemill.stages.models.quantization import GROUPS, QuantizationSettings, check_left_out
 
 # NVFP4 has a scale for each 16 inputs, and torchao wants as many outputs at a time.
 NVFP4_BLOCK = 16
@@ -84,7 +89,7 @@ def quantized_linears(model: nn.Module, settings: QuantizationSettings) -> Itera
 
     Raises SettingError for one whose size does not fit the type.
     """
-    heads, key = output_modules(model), "qat" if isinstance(settings, QatSettings) else "quantization"
+    heads, key = output_modules(model), settings.key
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear) or any(module is head for head in heads):
             continue
@@ -104,6 +109,113 @@ def quantized_linears(model: nn.Module, settings: QuantizationSettings) -> Itera
         yield name, module
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What is quantized of a model, by name: linear modules, parameters of experts, and the table of embeddings.
+
+    `left_out`: share of the weights of linear modules and experts that stays as it is, for want of a format.
+    """
+
+    linears: tuple[str, ...]
+    experts: tuple[str, ...]
+    embedding: str | None
+    left_out: float
+
+
+def parts_of(model: Any, settings: QuantizationSettings, *, trained: bool) -> Parts:
+    """What these settings quantize of a model, which may be without weights.
+
+    Raises UserError for a model in which that is nothing, or less than half of its weights; SettingError for sizes that
+    do not fit the type.
+    """
+    linears = dict(quantized_linears(model, settings))
+    experts = dict(_expert_parameters(model))
+    fitting = [
+        name
+        for name, (turned, weight) in experts.items()
+        if expert_settings(settings, turned=turned, trained=trained) is not None
+        and (settings.group is None or weight.shape[-1] % settings.group == 0)
+    ]
+    if not linears and not experts:
+        raise UserError(
+            f"{settings.key}: the model has no linear module but its output head: nothing to quantize."
+        )
+    left = sum(weight.numel() for name, (_, weight) in experts.items() if name not in fitting)
+    total = sum(module.weight.numel() for module in linears.values())
+    share = left / (total + sum(weight.numel() for _, weight in experts.values()))
+    check_left_out(share, settings)
+    embedding = _name_of(model, model.get_input_embeddings()) if settings.quantize_embedding else None
+    return Parts(tuple(linears), tuple(fitting), embedding, share)
+
+
+def _name_of(model: nn.Module, wanted: nn.Module) -> str:
+    found: str = next(name for name, module in model.named_modules() if module is wanted)
+    return found
+
+
+def _expert_parameters(model: nn.Module) -> Iterator[tuple[str, tuple[bool | None, nn.Parameter]]]:
+    """Name of each parameter with the weights of all experts of a layer, whether it is [E, inputs, outputs] (None:
+    unknown, and transformers computes with it in a way of its own), and the parameter."""
+    for place, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim == 3 and parameter.is_floating_point() and "experts" in place.split("."):
+                yield f"{place}.{name}", (getattr(module, "is_transposed", None), parameter)
+
+
+def expert_settings(settings: QuantizationSettings, *, turned: bool | None, trained: bool) -> Any | None:
+    """What torchao takes to store the experts of a layer; None where it has no format that transformers computes with.
+
+    Checked with torchao 0.18: its tensors for int4 and nvfp4 have no experts, those for int8 none that are `turned`.
+    """
+    if trained or turned is None:
+        return None
+    match settings.weight_dtype, settings.activation_dtype:
+        case "int8", None if not turned:
+            return storing_settings(settings, trained=False)
+        case "int8", "int8" if not turned and settings.group is None:
+            return Int8DynamicActivationInt8WeightConfig()
+        case "fp8", None:
+            return storing_settings(settings, trained=False)
+    return None
+
+
+def embedding_settings(settings: QuantizationSettings, *, trained: bool) -> Any:
+    """What torchao takes to store embeddings, which are looked up and not multiplied: weights alone."""
+    return storing_settings(settings.model_copy(update={"activation_dtype": None}), trained=trained)
+
+
+def storing_by_name(model: Any, parts: Parts, settings: QuantizationSettings, *, trained: bool) -> Any:
+    """What torchao takes to store these parts; `model` may be without weights."""
+    linear = storing_settings(settings, trained=trained)
+    if not parts.experts and parts.embedding is None:
+        return linear
+    by_name: OrderedDict[str, Any] = OrderedDict()
+    if parts.embedding is not None:
+        by_name[f"{parts.embedding}.weight"] = embedding_settings(settings, trained=trained)
+    turned = {name: turned for name, (turned, _) in _expert_parameters(model)}
+    every = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    for way in (False, True):
+        names = [name for name in parts.experts if turned[name] is way]
+        of_experts = expert_settings(settings, turned=way, trained=trained)
+        by_name.update((pattern, of_experts) for pattern in patterns(names, every))
+    linears = [f"{name}.weight" for name in parts.linears]
+    by_name.update((pattern, linear) for pattern in patterns(linears, every))
+    return FqnToConfig(by_name)
+
+
+def patterns(names: Iterable[str], every: Iterable[str]) -> list[str]:
+    """Names of parameters among all of a model's, as torchao takes them: by their ends where no other has such a one,
+    else each by itself."""
+    wanted = set(names)
+    if not wanted:
+        return []
+    parent = {".".join(name.split(".")[-2:]) for name in wanted}
+    pattern = rf".*\.({'|'.join(sorted(re.escape(end) for end in parent))})"
+    if {name for name in every if re.fullmatch(pattern, name)} == wanted:
+        return [f"re:{pattern}"]
+    return sorted(wanted)
+
+
 def storing_settings(settings: QuantizationSettings, *, trained: bool) -> Any:
     """What torchao takes to store a model; `trained`: with the rounding that `qat` trained with."""
     rows = PerAxis(0) if settings.group is None else PerGroup(settings.group)
@@ -120,6 +232,8 @@ def storing_settings(settings: QuantizationSettings, *, trained: bool) -> Any:
             return Float8WeightOnlyConfig()
         case "fp8", "fp8":
             return Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
+        case "mxfp4", "mxfp4":
+            return _storing_mxfp4()
     from torchao.prototype.mx_formats import (
         NVFP4DynamicActivationNVFP4WeightConfig,
         NVFP4WeightOnlyConfig,
@@ -133,24 +247,41 @@ def storing_settings(settings: QuantizationSettings, *, trained: bool) -> Any:
     )
 
 
-def round_in_forward(model: nn.Module, settings: QuantizationSettings) -> int:
-    """Let each linear module that will be quantized compute with rounded weights (and inputs); returns how many.
+def _storing_mxfp4() -> Any:
+    from torchao.prototype.mx_formats import MXDynamicActivationMXWeightConfig
+    from torchao.prototype.mx_formats.config import ScaleCalculationMode
+    from torchao.quantization.quantize_.common import KernelPreference
 
-    The weights themselves, and their names, stay. Raises UserError for a model without such modules, SettingError for
-    sizes that do not fit.
+    return MXDynamicActivationMXWeightConfig(
+        activation_dtype=torch.float4_e2m1fn_x2,
+        weight_dtype=torch.float4_e2m1fn_x2,
+        kernel_preference=KernelPreference.EMULATED,
+        scaling_mode=ScaleCalculationMode.FLOOR,
+    )
+
+
+def round_in_forward(model: nn.Module, settings: QuantizationSettings) -> Parts:
+    """Let each module that will be quantized compute with rounded weights (and inputs); returns which these are.
+
+    The weights themselves, and their names, stay. An output head that is tied to rounded embeddings is rounded as
+    they are. Raises UserError for a model without such modules, SettingError for sizes that do not fit.
     """
-    chosen = {module for _, module in quantized_linears(model, settings)}
-    if not chosen:
-        raise UserError("qat: the model has no linear module but its output head: nothing to round.")
+    parts = parts_of(model, settings, trained=True)
+    chosen = {model.get_submodule(name) for name in parts.linears}
+    if parts.embedding is not None:
+        table = model.get_submodule(parts.embedding)
+        tied = [head for head in output_modules(model) if head.weight is table.weight]
+        preparing = QATConfig(embedding_settings(settings, trained=True), step="prepare")
+        quantize_(model, preparing, filter_fn=lambda module, _: module is table or module in tied)
     if settings.weight_dtype in FP4:
         for module in list(model.modules()):
             for name, child in module.named_children():
                 if child in chosen:
                     setattr(module, name, _rounding_fp4(child, settings))
-        return len(chosen)
+        return parts
     preparing = QATConfig(storing_settings(settings, trained=True), step="prepare")
     quantize_(model, preparing, filter_fn=lambda module, _: module in chosen)
-    return len(chosen)
+    return parts
 
 
 def _rounding_fp4(module: nn.Linear, settings: QuantizationSettings) -> nn.Module:
@@ -164,9 +295,6 @@ def _rounding_fp4(module: nn.Linear, settings: QuantizationSettings) -> nn.Modul
 def rounding_parts(model: nn.Module) -> Iterator[Any]:
     """What rounds in a model, each with a switch `enabled`."""
     for module in model.modules():
-        if isinstance(module, FakeQuantizedLinear):
-            yield from (
-                part
-                for part in (module.weight_fake_quantizer, module.activation_fake_quantizer)
-                if part is not None
-            )
+        if isinstance(module, FakeQuantizedLinear | FakeQuantizedEmbedding):
+            found = (getattr(module, f"{of}_fake_quantizer", None) for of in ("weight", "activation"))
+            yield from (part for part in found if part is not None)

@@ -32,11 +32,19 @@ def prepare(settings: QatSettings, model: Any, report: Report) -> list[TrainerCa
 
     Raises UserError and SettingError as `round_in_forward` does.
     """
-    count = round_in_forward(model, settings)
+    parts = round_in_forward(model, settings)
     activations = (
         "" if settings.activation_dtype is None else f", their inputs to {settings.activation_dtype}"
     )
-    report.log(f"qat: {count} linear modules round their weights to {settings.weight_dtype}{activations}")
+    embedding = " and the embeddings" if parts.embedding is not None else ""
+    report.log(
+        f"qat: {len(parts.linears)} linear modules{embedding} round their weights to "
+        f"{settings.weight_dtype}{activations}"
+    )
+    if parts.left_out:
+        report.log(
+            f"qat: {parts.left_out:.0%} of the weights of linear layers are those of experts, and stay as they are"
+        )
     if not settings.fake_quant_after_n_steps:
         return []
     return [RoundLater(list(rounding_parts(model)), settings.fake_quant_after_n_steps)]

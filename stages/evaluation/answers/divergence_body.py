@@ -13,6 +13,7 @@ from torch import Tensor
 from tunemill.stages.data.rows.collate_body import Collator
 from tunemill.stages.data.rows.labels import IGNORED
 from tunemill.stages.data.rows.mapped import Rows, batches_by_length
+from tunemill.stages.models.agreement_body import divergence
 from tunemill.stages.models.loss_body import LOGIT_BYTES
 
 # Logits and log-probabilities of both models.
@@ -52,8 +53,7 @@ def divergences(
                 log_p(model, tensors, trained_bl, tokens) for model in (student, teacher)
             )
             teacher_nv = teacher_nv.to(student_nv.device)
-            kl_n = (teacher_nv.exp() * (teacher_nv - student_nv)).sum(-1).double()
-            same_n = teacher_nv.argmax(-1) == student_nv.argmax(-1)
+            kl_n, same_n = divergence(student_nv, teacher_nv)
             counts = trained_bl.sum(dim=1).tolist()
             for row, kl, same in zip(batch, kl_n.split(counts), same_n.split(counts), strict=True):
                 found[row] = Divergence(float(kl.sum()), int(same.sum()), len(kl))

@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from tunemill.stages.declaration import ConflictError, StageConfig
-from tunemill.stages.models.quantization import NOT_STORED, QatSettings, QuantizationSettings
+from tunemill.stages.models.quantization import QatSettings, QuantizationSettings
 
 
 class QuantizedConfig(StageConfig):
@@ -19,10 +19,10 @@ class QuantizedConfig(StageConfig):
     @field_validator("quantization", mode="after")
     @classmethod
     def _can_be_stored(cls, value: QuantizationSettings) -> QuantizationSettings:
-        if value.weight_dtype in NOT_STORED:
+        if not value.stored:
             raise ValueError(
-                f"weight_dtype: {value.weight_dtype} is not supported: transformers stores no MX tensor of torchao, so "
-                f"there would be no model to load. Use nvfp4, or int4"
+                f"weight_dtype: {value.weight_dtype} is stored only where activations are rounded to it too. Add "
+                f"activation_dtype: {value.weight_dtype}, or use nvfp4 or int4"
             )
         return value
 

@@ -1,17 +1,22 @@
 """The `quantized` stage: post-training quantization with torchao."""
 
-from tunemill.stages.artifacts import Model, QuantizedModel
+from tunemill.stages.artifacts import EvaluationData, Model, QuantizedModel
 from tunemill.stages.declaration import Input, Stage
 from tunemill.stages.models.quantized.config import QuantizedConfig
 
+LOOKED_AT = "the quantized model is compared with the one before on them, and stays as it is"
+
 QUANTIZED = Stage(
     name="quantized",
-    version=1,
+    version=2,
     config=QuantizedConfig,
-    inputs={"model": Input(Model)},
+    inputs={
+        "model": Input(Model),
+        "evaluation_data": Input(EvaluationData, optional=True, runtime=LOOKED_AT),
+    },
     output=QuantizedModel,
     body="tunemill.stages.models.quantized.body:quantize",
     kinds=("pytorch", "huggingface"),
-    description="Weights of linear modules in int8, loadable by stock transformers.",
+    description="Weights in 8 or 4 bits, loadable by stock transformers, and proven to be.",
     libraries=("transformers", "torch", "torchao"),
 )

@@ -4,6 +4,7 @@ from math import ceil
 from typing import NamedTuple
 
 from tunemill.stages.models.quantization import QuantizationSettings
+from tunemill.stages.models.quantized.linear_weights import Kind
 
 
 class Stored(NamedTuple):
@@ -14,19 +15,28 @@ class Stored(NamedTuple):
 
 
 def stored(
-    settings: QuantizationSettings, outputs: int, inputs: int, itemsize: int, *, trained: bool
+    settings: QuantizationSettings,
+    rows: int,
+    inputs: int,
+    itemsize: int,
+    *,
+    trained: bool,
+    of: Kind = "linear",
 ) -> Stored:
-    """A weight of `outputs` rows, of a model whose numbers have `itemsize` bytes.
+    """A weight of that many rows, of a model whose numbers have `itemsize` bytes.
 
-    `trained`: stored as `qat` trained for. Formats: torchao 0.18.
+    `trained`: stored as `qat` trained for. `of`: "linear", "experts" (all rows of all of them) or "embedding". Formats:
+    torchao 0.18.
     """
-    weights = outputs * inputs
-    scales = outputs * (inputs // (settings.group or inputs))
+    weights = rows * inputs
+    scales = rows * (inputs // (settings.group or inputs))
     if settings.weight_dtype == "fp8":
-        return Stored("F8_E4M3", weights + 4 * outputs)
-    if settings.weight_dtype == "nvfp4":
+        return Stored("F8_E4M3", weights + 4 * rows)
+    if settings.weight_dtype in ("nvfp4", "mxfp4"):
         # Two weights in a byte. Scales are of one byte, in blocks of 128 rows and 4 columns, which are filled up.
-        return Stored("U8", weights // 2 + 128 * ceil(outputs / 128) * 4 * ceil(inputs / 16 / 4) + 4)
-    plain = settings.weight_dtype == "int8" and settings.activation_dtype is None and not trained
+        blocks = 128 * ceil(rows / 128) * 4 * ceil(inputs / (settings.group or inputs) / 4)
+        return Stored("U8", weights // 2 + blocks + (4 if settings.weight_dtype == "nvfp4" else 0))
+    alone = settings.weight_dtype == "int8" and not trained
+    plain = alone and (settings.activation_dtype is None or of != "linear")
     # Integers take a byte each, also those of 4 bits; with each scale goes a zero point of one byte.
     return Stored("I8", weights + scales * ((4 if plain else itemsize) + 1))

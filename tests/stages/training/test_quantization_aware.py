@@ -35,6 +35,7 @@ ROUNDINGS: dict[str, dict[str, Any]] = {
     "int4": {"weight_dtype": "int4"},
     "int8": {},
     "nvfp4": {"weight_dtype": "nvfp4"},
+    "int4, embeddings": {"weight_dtype": "int4", "quantize_embedding": True},
 }
 IDS = torch.arange(3, 60).reshape(3, 19)
 
@@ -82,6 +83,26 @@ def test_it_is_stored_as_it_was_trained(
     assert torch.equal(foreseen, found)
     assert said.summary["max_abs_difference_to_training"] == 0
     assert said.summary["max_abs_logit_difference"] > 0
+
+
+def test_it_is_stored_in_mxfp4_as_it_was_trained(tmp_path: Path, data: TrainingData) -> None:
+    qat = {"weight_dtype": "mxfp4", "activation_dtype": "mxfp4"}
+    base = Model(make_model(tmp_path / "bfloat16", dtype=torch.bfloat16))
+    trained, _ = run(tmp_path / "qat", base, data, qat=qat, bf16=True, max_steps=2)
+    _, said = store(tmp_path / "stored", trained, qat=qat)
+    assert said.summary["max_abs_difference_to_training"] == 0
+
+
+def test_an_output_head_that_is_tied_to_rounded_embeddings_is_rounded_too(
+    tmp_path: Path, data: TrainingData
+) -> None:
+    qat = {"weight_dtype": "int4", "group_size": 16, "quantize_embedding": True}
+    base = Model(make_model(tmp_path / "tied", tie_word_embeddings=True))
+    trained, heard = run(tmp_path / "qat", base, data, qat=qat, max_steps=2)
+    assert any("and the embeddings round their weights to int4" in e["message"] for e in heard.of("log"))
+    _, said = store(tmp_path / "stored", trained, qat=qat)
+    assert said.summary["max_abs_difference_to_training"] == 0
+    assert said.summary["quantized_embeddings"] == 1
 
 
 def test_it_moves_every_weight_that_it_rounds(tmp_path: Path, base: Model, data: TrainingData) -> None:
@@ -207,7 +228,7 @@ def test_it_trains_for_a_type_that_is_not_stored(tmp_path: Path, base: Model, da
         ({"qat": {"weight_dtype": "int4", "activation_dtype": "fp8"}}, "does not go with weights in int4"),
         ({"qat": {"weight_dtype": "nvfp4", "group_size": 32}}, "in nvfp4 16 inputs share a scale"),
         ({"qat": {"fake_quant_after_n_steps": -1}}, "greater than or equal to 0"),
-        ({"qat": {"quantize_embedding": True}}, "true is not supported yet"),
+        ({"qat": {"quantize_embedding": True, "weight_dtype": "nvfp4"}}, "looks up no embeddings in nvfp4"),
     ],
 )
 def test_what_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:

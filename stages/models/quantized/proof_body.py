@@ -1,0 +1,244 @@
+"""Proof that a folder holds a model quantized: by its files, by each weight, and by what it computes.
+
+Nothing here is used by what quantizes; the readers are the headers of the files and stock transformers.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tunemill.stages.data.rows.collate_body import Collator
+from tunemill.stages.data.rows.labels import IGNORED
+from tunemill.stages.data.rows.mapped import Rows
+from tunemill.stages.errors import UserError
+from tunemill.stages.models.agreement_body import Agreement, agreement
+from tunemill.stages.models.finite import check_finite
+from tunemill.stages.models.heads_body import auto_class, head_of_folder
+from tunemill.stages.models.probe_body import fixed_tokens, logits_of
+from tunemill.stages.models.quantization import QuantizationSettings
+from tunemill.stages.models.quantization_body import round_in_forward
+from tunemill.stages.models.quantized.rounding_body import allowed_error, noise
+from tunemill.stages.models.quantized.stored_proof import prove_files
+from tunemill.stages.models.quantized.words_proof_body import prove_words
+
+# How far logits may be from those before saving, and from those that a quantization-aware training had, as a share of
+# the largest: the same products are computed with the same numbers, but for those of float types, which a GPU adds up
+# in another order.
+SAME, FORESEEN, FORESEEN_OF_FLOATS = 1e-4, 1e-3, 5e-2
+# KL to the unquantized model, in multiples of what chance does with rounding errors of the same size: twice such errors
+# have about four times the KL. A token that goes to another expert moves logits far, with few such tokens in a sample.
+# And below this nothing is a fault.
+TIMES_CHANCE, TIMES_CHANCE_OF_EXPERTS, LEAST_KL = 4.0, 16.0, 1e-4
+# Held-out tokens that are looked at: their log-probabilities are kept, all of the vocabulary.
+PLACES = 1024
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The model as it was, and as stock transformers loads what was made of it."""
+
+    plain: Any
+    quantized: Any
+
+
+def prove(
+    source: Path,
+    result: Path,
+    settings: QuantizationSettings,
+    *,
+    trained: bool,
+    rows: Path | None = None,
+    measured: Tensor | None = None,
+) -> dict[str, float | int]:
+    """Figures of the proof with their bounds. `trained`: with the rounding that `qat` trained with.
+
+    `rows` are held out; without them fixed tokens are looked at. `measured` are the logits of the fixed tokens before
+    the model was saved. Raises UserError, with what is wrong, where a figure is beyond its bound.
+    """
+    prove_words(source, result)
+    files = prove_files(source, result, settings, trained=trained)
+    plain = auto_class(head_of_folder(source)).from_pretrained(source, dtype="auto").eval()
+    ids = fixed_tokens(plain.config.get_text_config().vocab_size)
+    before = logits_of(plain, ids)
+    largest = float(before.abs().max())
+    check_finite("quantization", "the largest logit of the model", largest, plain.dtype)
+    loaded = Loaded(plain, _reload(result))
+    error = _prove_weights(loaded, settings)
+    after = logits_of(loaded.quantized, ids)
+    check_finite(
+        "quantization", "the largest logit of the quantized model", float(after.abs().max()), plain.dtype
+    )
+    figures: dict[str, float | int] = {
+        "bytes_before": files.size_before,
+        "bytes_after": files.size,
+        "left_out_share": files.left_out,
+        "max_abs_logit_difference": _difference(after, before),
+        "max_abs_logit": largest,
+        "largest_error_in_bounds": error,
+    }
+    if measured is not None:
+        figures |= _bounded("max_abs_difference_reloaded", _difference(after, measured), SAME * largest)
+    if head_of_folder(source) is None:
+        figures |= _prove_agreement(loaded, settings, rows, ids, trained=trained)
+    if trained:
+        round_in_forward(plain, settings)
+        allowed = FORESEEN_OF_FLOATS if settings.needs else FORESEEN
+        found = _difference(after, logits_of(plain, ids))
+        figures |= _bounded("max_abs_difference_to_training", found, allowed * largest)
+    return figures
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max())
+
+
+def _bounded(name: str, found: float, bound: float) -> dict[str, float | int]:
+    """The figure and its bound. Raises UserError where it is beyond."""
+    if not found <= bound:
+        raise UserError(
+            f"quantization: {WORDS[name]}: {found:g}, and at most {bound:g} is rounding. {REMEDY}"
+        )
+    return {name: found, f"{name}_bound": bound}
+
+
+WORDS = {
+    "max_abs_difference_reloaded": "what stock transformers loads has other logits than what was saved",
+    "max_abs_difference_to_training": "the stored model has other logits than the training with qat had",
+    "kl_to_unquantized": "KL from the unquantized model, in nats, is more than such rounding makes by chance",
+}
+REMEDY = (
+    "The model is broken, or this type is too coarse for it: quantize again, then try a type with more bits or a "
+    "smaller group_size."
+)
+
+
+def _reload(result: Path) -> Any:
+    """As anybody would load it. Raises UserError where weights are not in the files."""
+    kind = auto_class(head_of_folder(result))
+    model, told = kind.from_pretrained(result, output_loading_info=True)
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if names := sorted(map(str, told[what])):
+            raise UserError(
+                f"quantization: stock transformers loads the result with {what.replace('_', ' ')}: {names[0]}. "
+                f"Quantize again."
+            )
+    return model.eval()
+
+
+def _prove_weights(loaded: Loaded, settings: QuantizationSettings) -> float:
+    """Every weight is the one before, or within its bound of it. Returns the largest error in such bounds: up to 1."""
+    largest = 0.0
+    with torch.no_grad():
+        for name, found in loaded.quantized.named_parameters():
+            weight = loaded.plain.get_parameter(name)
+            if not hasattr(found, "qdata"):
+                _check_kept(name, weight, found)
+                continue
+            error = (found.dequantize().float() - weight.float()).abs()
+            relative = error / allowed_error(weight, settings, settings.group).clamp(min=1e-30)
+            worst = float(torch.nan_to_num(relative, nan=float("inf")).max())
+            if worst > 1:
+                row = int(relative.amax(-1).argmax())
+                raise UserError(
+                    f"quantization: {name}: in row {row} a stored number is {worst:.3g} times as far from the model's "
+                    f"as rounding to {settings.weight_dtype} allows: its scale is another's, or its place. {REMEDY}"
+                )
+            largest = max(largest, worst)
+    return largest
+
+
+def _check_kept(name: str, weight: nn.Parameter, found: nn.Parameter) -> None:
+    if weight.shape == found.shape and torch.equal(weight.to(found.dtype), found):
+        return
+    rows = (weight.to(found.dtype) != found).reshape(found.shape[0], -1).any(-1).nonzero()
+    raise UserError(
+        f"quantization: {name} is stored as it was, and {len(rows)} of its {found.shape[0]} rows are others, the first "
+        f"is {int(rows[0])}. Quantize again."
+    )
+
+
+def _prove_agreement(
+    loaded: Loaded, settings: QuantizationSettings, rows: Path | None, ids: Tensor, *, trained: bool
+) -> dict[str, float | int]:
+    """What the quantized model says of held-out tokens, beside the model before; and a model with errors of chance.
+
+    What was trained for its rounding has no such bound: it is compared with the training instead.
+    """
+    batches = [{"input_ids": ids}] if rows is None else _batches(rows)
+    before_rv = _log_p(loaded.plain, batches)
+    found = agreement(_log_p(loaded.quantized, batches), before_rv)
+    figures = _figures(found)
+    figures["compared_tokens_held_out"] = 0 if rows is None else found.tokens
+    if trained:
+        return figures
+    chance = agreement(_with_chance(loaded, settings, batches), before_rv)
+    of_experts = any(".experts." in name for name, _ in loaded.plain.named_parameters())
+    bound = (TIMES_CHANCE_OF_EXPERTS if of_experts else TIMES_CHANCE) * chance.kl + LEAST_KL
+    return figures | _bounded("kl_to_unquantized", found.kl, bound)
+
+
+def _figures(found: Agreement) -> dict[str, float | int]:
+    return {
+        "kl_to_unquantized": found.kl,
+        "top1_agreement": found.top1,
+        "compared_tokens": found.tokens,
+    }
+
+
+def _batches(path: Path) -> list[dict[str, Tensor]]:
+    """The first held-out rows, one in a batch, with as many trained tokens as are looked at."""
+    rows, padded, found, places = Rows(path), Collator("padded", None), [], 0
+    for row in range(len(rows)):
+        if places >= PLACES:
+            break
+        found.append(padded([[(rows.ids(row), rows.labels(row))]]))
+        places += int((rows.labels(row)[1:] != IGNORED).sum())
+    return found
+
+
+def _log_p(model: Any, batches: list[dict[str, Tensor]]) -> Tensor:
+    """[R, V] log-probabilities behind the trained tokens, or behind all where there are no labels."""
+    found = []
+    with torch.no_grad():
+        for batch in batches:
+            inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+            logits_blv = model(**inputs, use_cache=False).logits.float()
+            if "labels" in batch:
+                found.append(logits_blv[:, :-1][batch["labels"][:, 1:] != IGNORED])
+            else:
+                found.append(logits_blv.flatten(0, 1))
+    return torch.cat(found)[:PLACES].log_softmax(-1)
+
+
+def _with_chance(loaded: Loaded, settings: QuantizationSettings, batches: list[dict[str, Tensor]]) -> Tensor:
+    """The same of the model before with an error of up to half a step in each number that is rounded.
+
+    The model has these errors afterwards.
+    """
+    random, hooks = torch.Generator().manual_seed(0), []
+
+    def disturb(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        error = noise(inputs[0], settings.activation_dtype or "", _group_of_inputs(settings), random)
+        return (inputs[0] + error, *inputs[1:])
+
+    with torch.no_grad():
+        for name, found in loaded.quantized.named_parameters():
+            if not hasattr(found, "qdata"):
+                continue
+            weight = loaded.plain.get_parameter(name)
+            weight += noise(weight, settings.weight_dtype, settings.group, random)
+            module = loaded.plain.get_submodule(name.rpartition(".")[0])
+            if settings.activation_dtype is not None and isinstance(module, nn.Linear):
+                hooks.append(module.register_forward_pre_hook(disturb))
+    found_rv = _log_p(loaded.plain, batches)
+    for hook in hooks:
+        hook.remove()
+    return found_rv
+
+
+def _group_of_inputs(settings: QuantizationSettings) -> int | None:
+    """Inputs of a token that share a scale; None: all."""
+    return settings.group if settings.activation_dtype in ("nvfp4", "mxfp4") else None
