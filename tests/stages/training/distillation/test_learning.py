@@ -65,6 +65,7 @@ def sampled(model: Any, count: int, seed: int) -> list[tuple[list[int], list[int
     return [(ids, [-100, *ids[1:]]) for ids in ids_bl.tolist()]
 
 
+@pytest.mark.slow
 def test_a_students_divergence_is_a_third_of_supervised_trainings_at_most(tmp_path: Path) -> None:
     teacher = markov(tmp_path / "teacher")
     base = Model(make_model(tmp_path / "base"))

@@ -53,8 +53,8 @@ def test_a_teacher_is_run_once_for_all_students(finished: Any) -> None:
     assert nodes["trained"].stage == "distillation"
     metrics = nodes["trained"].published.manifest["metrics"]
     assert metrics["last_kd_loss"] > 0 and metrics["last_ce_loss"] > 0
-    second = project.run("learning_rate=0.01", "kd_alpha=0.5", "kd_temperature=3", "kd_beta=0.5")
-    assert nodes_in_state(second, "computed") == AFTER
+    second = project.plan("learning_rate=0.01", "kd_alpha=0.5", "kd_temperature=3", "kd_beta=0.5")
+    assert nodes_in_state(second, "run") == AFTER
     assert second["teacher_logprobs"].state == "cached"
     # Another base with the same tokens, too: what a teacher says is of rows alone.
     assert project.plan("seed=7", "shuffle_merged_datasets=false")["teacher_logprobs"].state == "run"
@@ -63,7 +63,7 @@ def test_a_teacher_is_run_once_for_all_students(finished: Any) -> None:
     )
 
 
-def test_its_evaluation_says_how_far_it_is_from_its_teacher(finished: Any, stored: Any) -> None:
+def test_its_evaluation_says_how_far_it_is_from_its_teacher(finished: Any) -> None:
     report = finished[1]["evaluation_of_trained"].published
     lines = [json.loads(line) for line in (report.data / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == 4 and all(line["teacher_kl"] > 0 for line in lines)
@@ -71,9 +71,6 @@ def test_its_evaluation_says_how_far_it_is_from_its_teacher(finished: Any, store
     low, high = min(line["teacher_kl"] for line in lines), max(line["teacher_kl"] for line in lines)
     assert low < metrics["teacher_kl"] < high and 0 <= metrics["teacher_agreement"] <= 1
     assert metrics["teacher_kl"] == report.manifest["metrics"]["teacher_kl"]
-    # Of what is stored there is no teacher to ask.
-    others = stored[1]["evaluation_of_trained"].published.data
-    assert "teacher_kl" not in json.loads((others / "predictions.jsonl").read_text().splitlines()[0])
 
 
 @pytest.mark.parametrize("override", ["pipeline.teacher_top_k=4", "pipeline.teacher=model"])
@@ -98,7 +95,7 @@ def said_of(model: Any, ids: list[int], temperature: float) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def stored(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+def stored(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The same rows with what the same teacher says of them, of one dataset at a temperature of 2."""
     _, nodes, model = finished
     folder = tmp_path_factory.mktemp("stored") / "project"
@@ -120,11 +117,11 @@ def stored(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
         for number, row in enumerate(rows):
             row["said"] = said_of(model, tokens.ids(number).tolist(), temperature)
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return nodes, other.run()
+    return other
 
 
-def test_what_is_stored_beside_rows_is_what_the_teacher_says(stored: Any) -> None:
-    first, second = stored
+def test_what_is_stored_beside_rows_is_what_the_teacher_says(finished: Any, stored: Project) -> None:
+    first, second = finished[1], stored.run(only=["training_data", "logprobs_sums", "logprobs_echoes"])
     whole, parts = (
         TeacherRows(
             [TeacherLogProbs(nodes[name].published.data) for name in names],
@@ -135,7 +132,7 @@ def test_what_is_stored_beside_rows_is_what_the_teacher_says(stored: Any) -> Non
             (second, ["logprobs_sums", "logprobs_echoes"]),
         )
     )
-    rows, others = (Rows(nodes["training_data"].published.data / "rows.arrow") for nodes in stored)
+    rows, others = (Rows(nodes["training_data"].published.data / "rows.arrow") for nodes in (first, second))
     assert len(rows) == len(others) == 30
     for row in range(len(rows)):
         assert rows.ids(row).tolist() == others.ids(row).tolist()
@@ -147,11 +144,17 @@ def test_what_is_stored_beside_rows_is_what_the_teacher_says(stored: Any) -> Non
     assert not (first["training_data"].published.data / "sources.arrow").exists()
 
 
-def test_a_student_of_stored_log_probabilities_learns_the_same(stored: Any) -> None:
-    metrics = [nodes["trained"].published.manifest["metrics"] for nodes in stored]
+@pytest.mark.slow
+def test_a_student_of_stored_log_probabilities_learns_the_same(finished: Any, stored: Project) -> None:
+    nodes = stored.run()
+    metrics = [found["trained"].published.manifest["metrics"] for found in (finished[1], nodes)]
+    # There is no teacher to ask.
+    predictions = nodes["evaluation_of_trained"].published.data / "predictions.jsonl"
+    assert "teacher_kl" not in json.loads(predictions.read_text().splitlines()[0])
     assert metrics[1]["last_ce_loss"] == pytest.approx(metrics[0]["last_ce_loss"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_rows_without_log_probabilities_are_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
