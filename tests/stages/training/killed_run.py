@@ -16,6 +16,7 @@ from support.pairs import echoes, preference_data, reward_data, thanked
 from support.rated import rated_data, said_by, unequal
 from support.steps import counting, step_data
 from support.taught_rows import write_taught
+from support.texts import WAYS, alphabets, prepared
 from support.tiny_model import (
     Heard,
     evaluation_data,
@@ -66,9 +67,13 @@ CASES: dict[str, dict[str, Any]] = {
         "micro_batch_size": 1, "gradient_accumulation_steps": 2, "num_epochs": 5, "save_steps": 3,
     },
     "simpo-full": {"micro_batch_size": 2, "num_epochs": 5, "save_steps": 3, "weight_decay": 0.1},
-    # 8 answers in steps, 2 a step: as above.
+    # 8 answers in steps, 2 a step: as above. The head has dropout.
     "steps": {
         "micro_batch_size": 1, "gradient_accumulation_steps": 2, "num_epochs": 5, "save_steps": 3,
+    },
+    "steps-lora": {
+        "adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "lora_target_linear": True,
+        "micro_batch_size": 2, "num_epochs": 5, "save_steps": 3,
     },
     # 8 judged answers, 2 a step: 4 steps an epoch. Checkpoints after 3, 6, 9, ...
     "kto": {
@@ -90,6 +95,19 @@ CASES: dict[str, dict[str, Any]] = {
     "reward": {
         "micro_batch_size": 1, "gradient_accumulation_steps": 2, "num_epochs": 5, "save_steps": 3,
         "center_rewards_coefficient": 0.01,
+    },
+    "reward-lora": {
+        "adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "lora_target_linear": True,
+        "micro_batch_size": 2, "num_epochs": 5, "save_steps": 3,
+    },
+    # 16 texts, two in a sequence, 2 sequences a step: 4 steps an epoch. A stream that ends is read again.
+    "completion": {
+        "sample_packing": True, "sequence_len": 48, "micro_batch_size": 2, "num_epochs": 5, "save_steps": 3,
+        "weight_decay": 0.1,
+    },
+    "pretraining": {
+        "adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "lora_target_linear": True,
+        "sample_packing": True, "sequence_len": 48, "micro_batch_size": 2, "max_steps": 20, "save_steps": 3,
     },
     # As lora; what the teacher says is read again, and is in no checkpoint.
     "distillation": {
@@ -141,16 +159,20 @@ def run(case: str, folder: Path, report: Report) -> Path:
         if issubclass(config, ReferenceKeys):
             given["reference_logprobs"] = reference(folder.parent / f"{case}-reference", base, pairs)
         body(config(**settings), training_data=pairs, **given)
-    elif case == "steps":
-        steps = step_data(folder.parent / "steps-data", counting(8))
+    elif case.startswith("steps"):
+        steps = step_data(folder.parent / f"{case}-data", counting(8))
         process_reward(ProcessRewardConfig(**settings), training_data=steps, **given)
     elif case.startswith("kto"):
         rows = rated_data(folder.parent / f"{case}-data", unequal(8))
         said = said_by(folder / "said", Model(base), rows, micro_batch_size=settings["micro_batch_size"])
         kto(KtoConfig(**settings), training_data=rows, reference_logprobs=said, **given)
-    elif case == "reward":
-        conversations = reward_data(folder.parent / "reward-data", thanked(8))
+    elif case.startswith("reward"):
+        conversations = reward_data(folder.parent / f"{case}-data", thanked(8))
         reward(RewardConfig(**settings), training_data=conversations, **given)
+    elif case in WAYS:
+        # Prepared anew by each process: a stage writes into an empty folder.
+        texts = prepared(case, folder / "texts" / str(os.getpid()), alphabets(16), **settings)
+        sft(SftConfig(**settings), training_data=texts, **given)
     else:
         packs = packs_of(20, 3) if settings.get("sample_packing") else None
         rows = random_rows(8 if case in ("early", "distillation-full") else 20)

@@ -84,16 +84,25 @@ def test_killed_at_a_random_step_orpo(killed_run: ModuleType, tmp_path: Path) ->
 @pytest.mark.parametrize("step", [4, 7], ids=["first epoch", "second epoch"])
 @pytest.mark.parametrize(
     "case",
-    ["simpo", "simpo-full", "dpo", "dpo-full", "kto", "kto-full", "distillation", "distillation-full"],
+    [
+        "simpo",
+        "simpo-full",
+        "dpo",
+        "dpo-full",
+        "kto",
+        "kto-full",
+        "distillation",
+        "distillation-full",
+        "reward",
+        "reward-lora",
+        "steps",
+        "steps-lora",
+        "completion",
+        "pretraining",
+    ],
 )
 def test_killed_in_either_epoch(killed_run: ModuleType, tmp_path: Path, case: str, step: int) -> None:
     compare(killed_run, case, tmp_path, f"step-{step}", resumes_from=step - 1)
-
-
-@pytest.mark.slow
-def test_killed_at_a_random_step_reward(killed_run: ModuleType, tmp_path: Path) -> None:
-    step = random.SystemRandom().randint(7, 20)
-    compare(killed_run, "reward", tmp_path, f"step-{step}", resumes_from=(step - 1) // 3 * 3)
 
 
 @pytest.mark.slow
@@ -117,10 +126,3 @@ def test_killed_between_an_evaluation_and_its_checkpoint_beside_early_stopping(
     best = whole.summary["best_step"]
     assert best == min(scores, key=lambda step: scores[step]) == 3
     assert whole.summary["stopped_early"] and whole.summary["steps"] == best + 5
-
-
-@pytest.mark.slow
-def test_killed_at_a_random_step_of_a_process_reward_model(killed_run: ModuleType, tmp_path: Path) -> None:
-    # Its head has dropout.
-    step = random.SystemRandom().randint(7, 20)
-    compare(killed_run, "steps", tmp_path, f"step-{step}", resumes_from=(step - 1) // 3 * 3)
