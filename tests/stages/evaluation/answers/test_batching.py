@@ -43,7 +43,9 @@ def made(config: Any) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name", [name if name == "llama" else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
+)
 def test_attention_may_be_padded(name: str) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         model = make_family(name, dtype=dtype).eval()
@@ -53,7 +55,7 @@ def test_attention_may_be_padded(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name in ("mamba", "xlnet") else name for name in LIMITED],
+    [name if name == "recurrent_gemma" else pytest.param(name, marks=pytest.mark.slow) for name in LIMITED],
 )
 def test_answers_are_the_same_in_batches_of_any_size(name: str, tmp_path: Path) -> None:
     config, expected = LIMITED[name]

@@ -63,13 +63,16 @@ def own_loss(model: Any, rows: list[tuple[list[int], list[int]]]) -> tuple[float
     return sum(totals) / sum(counts), [total / count for total, count in zip(totals, counts, strict=True)]
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize(
+    "batch_size", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(100, marks=pytest.mark.slow)]
+)
 def test_the_loss_is_the_mean_over_trained_tokens(tmp_path: Path, batch_size: int) -> None:
     model = make_model(tmp_path / "model")
     rows = random_rows(7, longest=40)
     metrics, predictions, heard = run(
-        tmp_path / "out", model, evaluation_data(tmp_path / "rows", rows), eval_batch_size=batch_size
-    )
+        tmp_path / "out", model, evaluation_data(tmp_path / "rows", rows), eval_batch_size=batch_size,
+        eval_max_new_tokens=4,
+    )  # fmt: skip
     mean, per_row = own_loss(AutoModelForCausalLM.from_pretrained(model), rows)
     assert metrics["eval_loss"] == pytest.approx(mean, abs=1e-5)
     assert metrics["eval_loss"] != pytest.approx(sum(per_row) / 7, abs=1e-3), "not the mean over rows"
@@ -143,6 +146,7 @@ def test_the_order_of_rows_does_not_matter(tmp_path: Path, learned: tuple[Path, 
     assert [{**p, "row": 0} for p in first] == [{**p, "row": 0} for p in second[::-1]]
 
 
+@pytest.mark.slow
 def test_answers_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model")
     rows = evaluation_data(tmp_path / "rows", random_rows(9, longest=40))

@@ -71,7 +71,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("held_out", [False, True])
+@pytest.mark.parametrize("held_out", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
 def test_the_question_is_an_assistants(tmp_path: Path, case: str, held_out: bool) -> None:
     messages, settings, answer = CASES[case]

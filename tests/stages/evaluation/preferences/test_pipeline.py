@@ -88,6 +88,7 @@ def test_what_runs_again(finished, override, runs):
     assert ("evaluation_data" in planned) == bool(asked)
 
 
+@pytest.mark.slow
 def test_other_settings_of_the_evaluation_compute_nothing_else(finished):
     project, nodes = finished
     again = project.run("eval_batch_size=40")
@@ -96,6 +97,7 @@ def test_other_settings_of_the_evaluation_compute_nothing_else(finished):
         assert metrics_of(again)[model] == pytest.approx(before, rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_other_rows_to_learn_from_leave_the_base_as_it_was_scored(finished):
     """Its score depends on the held-out rows alone, which lie in an artifact of their own."""
     project, _ = finished

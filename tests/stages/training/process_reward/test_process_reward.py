@@ -97,7 +97,7 @@ def evaluated(folder: Path, held_out: EvaluationData, model: Model, adapter: Ada
     return read(out.data, "metrics.json"), [json.loads(line) for line in lines]
 
 
-@pytest.mark.parametrize("how", ["trained", "adapter"])
+@pytest.mark.parametrize("how", ["trained", pytest.param("adapter", marks=pytest.mark.slow)])
 def test_it_learns_which_steps_are_right(how: str, request: pytest.FixtureRequest) -> None:
     _, heard = request.getfixturevalue(how)
     accuracies = heard.steps("eval_accuracy")
@@ -118,6 +118,7 @@ def test_stock_transformers_loads_what_was_trained(trained: Trained) -> None:
     assert not (folder / "generation_config.json").exists()
 
 
+@pytest.mark.slow
 def test_an_adapter_has_its_head_with_it_and_merges(
     tmp_path: Path, base: Model, adapter: Trained, held_out: EvaluationData
 ) -> None:
@@ -172,8 +173,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, still: Model) -> Trained:
 
 @pytest.mark.parametrize("change", [
     {"micro_batch_size": 1, "gradient_accumulation_steps": 8},
-    {"pad_to_sequence_len": True, "sequence_len": 40},
-    {"batch_flattening": True},
+    pytest.param({"pad_to_sequence_len": True, "sequence_len": 40}, marks=pytest.mark.slow),
+    pytest.param({"batch_flattening": True}, marks=pytest.mark.slow),
     {"sample_packing": True, "sequence_len": 64, "micro_batch_size": 2},
 ], ids=str)  # fmt: skip
 def test_the_same_answers_in_a_step_are_the_same_step(

@@ -94,7 +94,7 @@ def adapter(
     return run(tmp_path_factory.mktemp("lora"), base, pairs, **LEARNING, **LORA)
 
 
-@pytest.mark.parametrize("how", ["trained", "adapter"])
+@pytest.mark.parametrize("how", ["trained", pytest.param("adapter", marks=pytest.mark.slow)])
 def test_it_learns_which_of_two_is_better(how: str, request: pytest.FixtureRequest) -> None:
     _, heard = request.getfixturevalue(how)
     accuracies, losses = heard.steps("eval_accuracy"), heard.steps("eval_loss")
@@ -112,6 +112,7 @@ def test_stock_transformers_loads_what_was_trained(trained: tuple[Path, Heard]) 
     assert not (folder / "generation_config.json").exists()
 
 
+@pytest.mark.slow
 def test_an_adapter_has_its_head_with_it_and_merges_into_a_model_that_scores(
     tmp_path: Path, base: Model, adapter: tuple[Path, Heard]
 ) -> None:
