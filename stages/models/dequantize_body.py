@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from bitsandbytes.functional import QuantState, dequantize_4bit, int8_vectorwise_dequant
-from safetensors import safe_open
 from transformers.pytorch_utils import Conv1D
 
 from tunemill.stages.models.skeleton_body import skeleton_of_folder
-from tunemill.stages.models.weights import StoredTensor, tensors_of_model
+from tunemill.stages.models.stored_tensor_body import read_tensor
+from tunemill.stages.models.weights import tensors_of_model
 
 # What bitsandbytes stores beside a weight.
 IN_4_BITS = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".quant_state.bitsandbytes__nf4",
@@ -42,11 +42,7 @@ class StoredBase:
     def read(self, name: str) -> Any:
         """The tensor; a quantized one dequantized, in the layout and (in 4 bits) the type of the base that it is of."""
         if name in self._in_4_bits:
-            ends = [end for end in IN_4_BITS if name + end in self.tensors]
-            state = QuantState.from_dict(
-                {end.removeprefix("."): self._stored(name + end) for end in ends}, device=torch.device("cpu")
-            )
-            found = dequantize_4bit(self._stored(name), state)
+            found = dequantize_4bit(self._stored(name), self._state(name))
         elif name in self._in_8_bits:
             scales = self._stored(f"{name.removesuffix('weight')}SCB")
             found = int8_vectorwise_dequant(self._stored(name), scales)
@@ -54,10 +50,22 @@ class StoredBase:
             return self._stored(name)
         return found.T.contiguous() if name in self._turned else found
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of what `read` gives, of quantized weights too."""
+        if name in self._in_4_bits:
+            # Packed by twos, and the shape is one of the settings beside them.
+            return tuple(self._state(name).shape[:: -1 if name in self._turned else 1])
+        shape = self.tensors[name].shape
+        return shape[::-1] if name in self._in_8_bits and name in self._turned else shape
+
+    def _state(self, name: str) -> Any:
+        ends = [end for end in IN_4_BITS if name + end in self.tensors]
+        return QuantState.from_dict(
+            {end.removeprefix("."): self._stored(name + end) for end in ends}, device=torch.device("cpu")
+        )
+
     def _stored(self, name: str) -> Any:
-        place: StoredTensor = self.tensors[name]
-        with safe_open(place.file, framework="pt") as reader:
-            return reader.get_tensor(name)
+        return read_tensor(self.tensors[name])
 
 
 def _stored_turned(folder: Path) -> frozenset[str]:

@@ -51,6 +51,14 @@ class JoinedExperts(StoredBase):
             dim=-1,
         )
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """As in the base class."""
+        if name not in self.joined:
+            return super().shape(name)
+        lists = self.joined[name]
+        rows, columns = super().shape(lists[0][0])
+        return len(lists[0]), columns, rows * len(lists)
+
 
 def _joined(folder: Path, stored: Mapping[tuple[str, str, int], str]) -> dict[str, list[list[str]]]:
     count = max(number for _, _, number in stored) + 1

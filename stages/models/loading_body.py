@@ -68,12 +68,7 @@ def load_model(
         )
     if head is None or found is not None:
         return _load(auto_class(found), folder, dtype, compute_type, settings)
-    model_config = AutoConfig.from_pretrained(folder)
-    check_head(model_config, head)
-    model_config.num_labels, model_config.architectures = head.labels, None
-    if head.names:
-        model_config.id2label = dict(enumerate(head.names))
-        model_config.label2id = {name: number for number, name in model_config.id2label.items()}
+    model_config = config_with_head(folder, head)
     if is_quantized(folder):
         _keep_whole(model_config, head)
     settings |= {"config": model_config, "output_loading_info": True}
@@ -89,6 +84,19 @@ def load_model(
         )
     draw_head(model, new, seed)
     return model
+
+
+def config_with_head(folder: Path, head: Head | None) -> Any:
+    """The config of a model folder, with this head in place of the output head of the language model there."""
+    model_config = AutoConfig.from_pretrained(folder)
+    if head is None or head_of_folder(folder) is not None:
+        return model_config
+    check_head(model_config, head)
+    model_config.num_labels, model_config.architectures = head.labels, None
+    if head.names:
+        model_config.id2label = dict(enumerate(head.names))
+        model_config.label2id = {name: number for number, name in model_config.id2label.items()}
+    return model_config
 
 
 def load_base_of(adapter: Path, folder: Path, *, dtype: Any, **settings: Any) -> Any:

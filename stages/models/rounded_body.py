@@ -36,10 +36,11 @@ def rounding_of(adapter_config: Mapping[str, Any]) -> int | None:
     return bits
 
 
-def with_adapter(model: Any, folder: Path, **settings: Any) -> Any:
+def with_adapter(model: Any, folder: Path, *, round_base: bool = True, **settings: Any) -> Any:
     """The model with a stored adapter, beside the base that the adapter belongs to.
 
-    PEFT would round the base by itself, but on a GPU only.
+    PEFT would round the base by itself, but on a GPU only. Without `round_base` whoever gives the model its weights
+    rounds them.
     """
     fit_experts(model, folder)
     stored = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
@@ -49,7 +50,7 @@ def with_adapter(model: Any, folder: Path, **settings: Any) -> Any:
     config = PeftConfig.from_peft_type(**{**stored, "init_lora_weights": True, "loftq_config": {}})
     assert isinstance(config, LoraConfig), "LoftQ is LoRA's"
     adapted = PeftModel.from_pretrained(model, folder, config=config, **settings)
-    for layer in adapted.modules():
+    for layer in adapted.modules() if round_base else ():
         if isinstance(layer, LoraLayer):
             weight = layer.get_base_layer().weight
             weight.data = through_bits(weight.data, bits)

@@ -82,6 +82,9 @@ def merge(
         max_abs_logit_difference=proof.difference,
         logit_tolerance=proof.tolerance,
         max_abs_logit_change=proof.change,
+        layer_difference=proof.layer_difference,
+        layer_tolerance=proof.layer_tolerance,
+        tensors_compared=proof.tensors,
     )
 
 

@@ -1,0 +1,62 @@
+"""One tensor of a safetensors file as numbers. Files are read, not mapped: mapped pages count as used memory."""
+
+from io import FileIO
+from typing import Any
+
+import numpy as np
+import torch
+
+from tunemill.stages.errors import SourceError
+from tunemill.stages.models.weights import StoredTensor
+
+# Types by their names in safetensors files.
+TYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+NAMES = {dtype: name for name, dtype in TYPES.items()}
+# Bytes that are compared at a time.
+BLOCK = 1 << 22
+
+
+def read_tensor(place: StoredTensor) -> torch.Tensor:
+    """The tensor, in the type that it is stored in. Raises SourceError for a file that ends before it."""
+    raw = np.empty(place.size, dtype=np.uint8)
+    with place.file.open("rb", buffering=0) as file:
+        file.seek(place.start)
+        _fill(file, raw, place)
+    if place.dtype not in TYPES:
+        raise SourceError(f"{place.file}: {place.name}: numbers of type {place.dtype} cannot be read here")
+    dtype = TYPES[place.dtype]
+    if place.size == 0:
+        return torch.empty(place.shape, dtype=dtype)
+    return torch.from_numpy(raw).view(dtype).reshape(place.shape)
+
+
+def same_bytes(one: StoredTensor, other: StoredTensor) -> bool:
+    """Whether two stored tensors have one type, one shape and the same bytes."""
+    if (one.dtype, one.shape, one.size) != (other.dtype, other.shape, other.size):
+        return False
+    left = right = np.empty(0, dtype=np.uint8)
+    with one.file.open("rb", buffering=0) as first, other.file.open("rb", buffering=0) as second:
+        first.seek(one.start)
+        second.seek(other.start)
+        for start in range(0, one.size, BLOCK):
+            count = min(BLOCK, one.size - start)
+            if len(left) != count:
+                left, right = np.empty(count, dtype=np.uint8), np.empty(count, dtype=np.uint8)
+            _fill(first, left, one)
+            _fill(second, right, other)
+            if not np.array_equal(left, right):
+                return False
+    return True
+
+
+def _fill(file: FileIO, buffer: Any, place: StoredTensor) -> None:
+    view, done = memoryview(buffer), 0
+    while done < len(view):
+        count = file.readinto(view[done:])
+        if not count:
+            raise SourceError(f"{place.file}: ends within {place.name}. Fetch or save it again.")
+        done += count
