@@ -115,7 +115,7 @@ def test_a_users_own_code_gets_the_tokenizer_of_transformers(artifact):
 
 
 def test_a_class_that_makes_something_else_of_the_files_is_asked(tmp_path):
-    folder = shutil.copytree(TOKENIZERS / "llama3", tmp_path / "own")
+    folder = shutil.copytree(TOKENIZERS / "llama3", tmp_path / "own", ignore=lambda *_: [TOKENIZER_FACTS])
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(
         json.dumps(settings | {"tokenizer_class": "LlamaTokenizer"})
@@ -145,3 +145,10 @@ def test_what_is_known_of_a_tokenizer_stays_out_of_models(artifact, tmp_path):
     copy_tokenizer(artifact.path, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert "tokenizer.json" in names and TOKENIZER_FACTS not in names
+
+
+@pytest.mark.parametrize("golden", GOLDEN)
+def test_the_facts_beside_the_golden_tokenizers_are_those_of_now(tmp_path, golden):
+    folder = shutil.copytree(TOKENIZERS / golden, tmp_path / "copy", ignore=lambda *_: [TOKENIZER_FACTS])
+    write_facts(Tokenizer(folder))
+    assert (folder / TOKENIZER_FACTS).read_text() == (TOKENIZERS / golden / TOKENIZER_FACTS).read_text()
