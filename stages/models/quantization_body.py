@@ -144,13 +144,25 @@ def parts_of(model: Any, settings: QuantizationSettings, *, trained: bool) -> Pa
     total = sum(module.weight.numel() for module in linears.values())
     share = left / (total + sum(weight.numel() for _, weight in experts.values()))
     check_left_out(share, settings)
-    embedding = _name_of(model, model.get_input_embeddings()) if settings.quantize_embedding else None
+    embedding = _name_of_embedding(model, settings) if settings.quantize_embedding else None
     return Parts(tuple(linears), tuple(fitting), embedding, share)
 
 
-def _name_of(model: nn.Module, wanted: nn.Module) -> str:
-    found: str = next(name for name, module in model.named_modules() if module is wanted)
-    return found
+def _name_of_embedding(model: Any, settings: QuantizationSettings) -> str:
+    table = model.get_input_embeddings()
+    name: str = next(name for name, module in model.named_modules() if module is table)
+    if not isinstance(table, nn.Embedding) or next(table.buffers(), None) is not None:
+        raise SettingError(
+            f"{settings.key}.quantize_embedding: {name} scales what it looks up ({type(table).__name__}), and "
+            f"transformers loads no such factor beside a quantized weight. Leave it out."
+        )
+    inputs = table.embedding_dim
+    if settings.group is not None and inputs % settings.group:
+        raise SettingError(
+            f"{settings.key}.group_size: {settings.group} does not divide the {inputs} numbers of an embedding. Choose "
+            f"a divisor, or leave quantize_embedding out."
+        )
+    return name
 
 
 def _expert_parameters(model: nn.Module) -> Iterator[tuple[str, tuple[bool | None, nn.Parameter]]]:

@@ -1,6 +1,7 @@
 """Stores the linear modules of a model quantized, experts and embeddings too where asked for, and has that proven."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,15 @@ def quantize(
             f"in {settings.words}: they stay as they are"
         )
     quantized = _load(model.path, skeleton, parts, settings, trained)
-    measured = logits_of(quantized, fixed_tokens(quantized.config.get_text_config().vocab_size))
+    try:
+        measured = logits_of(quantized, fixed_tokens(quantized.config.get_text_config().vocab_size))
+    except NotImplementedError as error:
+        named = re.search(r"op='([\w.]+)'", str(error))
+        raise UserError(
+            f"{settings.key}: a {quantized.config.model_type} computes with its weights by "
+            f"{named[1] if named else 'a function'}, which torchao does not have in {settings.words}. Use another "
+            f"type, or keep the model as it is."
+        ) from None
     _save(quantized, model.path, out.data, parts)
     del quantized
     rows = None if evaluation_data is None else evaluation_data.rows
@@ -66,6 +75,11 @@ def quantize(
         raise UserError(
             f"quantization: {proof['left_out_share']:.1%} of the weights of linear layers stayed as they were, and "
             f"{parts.left_out:.1%} were to. Report the family of the model."
+        )
+    if settings.weight_dtype == "int4":
+        report.log(
+            f"int4: a weight takes {proof['bits_per_weight']:.3g} bits in the files, scales included: torchao packs "
+            f"4-bit integers on GPUs alone, so each has a byte. nvfp4 takes 4.5 bits, and so do GGUF's 4-bit types"
         )
     report.summary(
         quantized_modules=len(parts.linears),
@@ -150,6 +164,9 @@ def _store_once(folder: Path, modules: list[str]) -> None:
             metadata, names = reader.metadata(), list(reader.keys())
             tensors = {name: reader.get_tensor(name) for name in names if not name.startswith(prefixes)}
             gone += sum(reader.get_tensor(name).nbytes for name in names if name.startswith(prefixes))
+        if not tensors:
+            path.unlink()
+            continue
         listed = json.loads(metadata["tensor_names"])
         metadata["tensor_names"] = json.dumps([name for name in listed if not name.startswith(prefixes)])
         kept = {name: value for name, value in metadata.items() if not name.startswith(prefixes)}

@@ -51,7 +51,7 @@ def kind_of(tensor: StoredTensor, sizes: Sizes) -> Kind:
     parts = tensor.name.split(".")
     if tensor.dtype not in FLOATS:
         return "other"
-    if of_experts(tensor):
+    if of_experts(tensor, sizes):
         return "experts"
     if len(tensor.shape) != 2 or parts[-1] != "weight" or len(parts) < 2:
         return "other"
@@ -64,12 +64,13 @@ def kind_of(tensor: StoredTensor, sizes: Sizes) -> Kind:
     return "other" if of_tokens or "embed" in tensor.name or "wpe" in parts else "linear"
 
 
-def of_experts(tensor: StoredTensor) -> bool:
+def of_experts(tensor: StoredTensor, sizes: Sizes) -> bool:
     """Whether it holds weights of one expert, or of all of a layer. Biases of all have two dimensions and no ending."""
     parts = tensor.name.split(".")
-    if tensor.dtype not in FLOATS or "experts" not in parts:
-        return False
-    return len(tensor.shape) == 3 or (len(tensor.shape) == 2 and parts[-1] == "weight")
+    if len(tensor.shape) == 3:
+        in_layer = any(part.isdigit() for part in parts)
+        return "experts" in parts or (in_layer and tensor.shape[0] in sizes.experts and min(tensor.shape) > 1)
+    return "experts" in parts and len(tensor.shape) == 2 and parts[-1] == "weight"
 
 
 def layer_of(name: str) -> str:

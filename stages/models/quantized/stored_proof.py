@@ -22,11 +22,12 @@ PART = re.compile(
 @dataclass(frozen=True)
 class Files:
     """Bytes of the tensors of a source and of what was made of it, and the share of linear layers' weights that stayed
-    as they were."""
+    as they were. `bits`: what a quantized weight takes, scales included."""
 
     size_before: int
     size: int
     left_out: float
+    bits: float
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def prove_files(source: Path, result: Path, settings: QuantizationSettings, *, t
     layers stay as they were.
     """
     before, after = kinds(source), tensors_of_model(result)
-    rule = Rule(settings, trained, Sizes.of(source).dtype)
+    sizes = Sizes.of(source)
+    rule = Rule(settings, trained, sizes.dtype)
     plain = {name: tensor for name, tensor in after.items() if PART.fullmatch(name) is None}
     found = _joined(after)
     if not found:
@@ -86,14 +88,15 @@ def prove_files(source: Path, result: Path, settings: QuantizationSettings, *, t
         if kind == "experts":
             experts[layer_of(name)].append(tensor)
             continue
-        there = _name_there(name, {**plain, **found})
+        there = _name_there(tensor, {**plain, **found}, before)
         if there is None and not _is_copy(tensor, before):
             raise _fault(f"{name} is gone")
         if there is not None:
             size += _size_of(there, tensor, kind, rule, plain, found)
             seen.add(there)
     for layer, tensors in experts.items():
-        names, taken = _experts(layer, tensors, rule, found, plain)
+        kept = {name: t for name, t in plain.items() if layer_of(name) == layer and of_experts(t, sizes)}
+        names, taken = _experts(layer, tensors, rule, found, kept)
         seen, size = seen | names, size + taken
         left += 0 if names <= found.keys() else sum(tensor.elements for tensor in tensors)
     if unknown := sorted({*plain, *found} - seen):
@@ -105,7 +108,8 @@ def prove_files(source: Path, result: Path, settings: QuantizationSettings, *, t
     stored_size = sum(tensor.size for tensor in after.values())
     if size != stored_size:
         raise _fault(f"{stored_size} bytes are stored, and {size} follow from the shapes")
-    return Files(sum(tensor.size for _, tensor in before.values()), stored_size, left / total)
+    bits = 8 * sum(one.size for one in found.values()) / sum(one.elements for one in found.values())
+    return Files(sum(tensor.size for _, tensor in before.values()), stored_size, left / total, bits)
 
 
 def _fault(what: str) -> UserError:
@@ -132,9 +136,17 @@ def _joined(after: Mapping[str, StoredTensor]) -> dict[str, Found]:
     return found
 
 
-def _name_there(name: str, there: Mapping[str, object]) -> str | None:
-    """The name in the result: files without the prefix of the model's body get it when they are saved."""
-    return next((one for one in (name, f"model.{name}", name.partition(".")[2]) if one in there), None)
+def _name_there(
+    tensor: StoredTensor, there: Mapping[str, StoredTensor | Found], before: Mapping[str, object]
+) -> str | None:
+    """The name in the result. Files without the prefix of the model's body get it when they are saved; some families
+    have other names in files: then it is the only one of its layer and size that the source does not have."""
+    name = tensor.name
+    if same := [one for one in (name, f"model.{name}", name.partition(".")[2]) if one in there]:
+        return same[0]
+    new = [one for one in there if one not in before and layer_of(one) == layer_of(name)]
+    alike = [one for one in new if there[one].elements == tensor.elements]
+    return alike[0] if len(alike) == 1 else None
 
 
 def _is_copy(tensor: StoredTensor, before: Mapping[str, tuple[Kind, StoredTensor]]) -> bool:
@@ -191,20 +203,19 @@ def _experts(
     tensors: list[StoredTensor],
     rule: Rule,
     found: Mapping[str, Found],
-    plain: Mapping[str, StoredTensor],
+    kept: Mapping[str, StoredTensor],
 ) -> tuple[set[str], int]:
     """Names and bytes of what stands for a layer's experts: all of them quantized, or all as they were.
 
     Files may hold experts one by one where the model has them in one tensor, so only sums can be compared.
     """
     quantized = {name for name in found if layer_of(name) == layer and ".experts." in name}
-    kept = {name for name, tensor in plain.items() if layer_of(name) == layer and of_experts(tensor)}
     if quantized and kept:
         raise _fault(f"{min(kept)} is stored in full precision, and other experts of {layer} are not")
     if kept:
-        if sum(plain[name].elements for name in kept) != sum(tensor.elements for tensor in tensors):
+        if sum(tensor.elements for tensor in kept.values()) != sum(tensor.elements for tensor in tensors):
             raise _fault(f"{layer}: the weights of its experts are not all there")
-        return kept, sum(plain[name].size for name in kept)
+        return set(kept), sum(tensor.size for tensor in kept.values())
     if not quantized:
         raise _fault(f"{layer}: its experts are gone")
     types = {found[name].dtype for name in quantized}

@@ -9,13 +9,14 @@ import torch
 from pydantic import ValidationError
 from safetensors import safe_open
 from support.tiny_model import Heard, evaluation_data, folder_bytes, make_model, random_rows, workspace
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GemmaConfig, GPT2Config, MambaConfig
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.quantized.body import quantize
 from tunemill.stages.models.quantized.config import QuantizationSettings, QuantizedConfig
 
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
 IDS = torch.arange(3, 60).reshape(3, 19)
 
 
@@ -107,6 +108,7 @@ def test_stock_transformers_loads_every_type(tmp_path: Path, dtype: torch.dtype,
     scales = scales // 5 * (dtype.itemsize + 1) if kind == "I8" else scales
     saved = heard.summary["bytes_before"] - heard.summary["bytes_after"]
     assert saved == 20480 * dtype.itemsize - weights - scales
+    assert heard.summary["bits_per_weight"] == pytest.approx(8 * (weights + scales) / 20480)
     moved = float((logits(data) - logits(source)).abs().max())
     assert 0 < moved < 0.6 * float(logits(source).abs().max())
 
@@ -220,6 +222,42 @@ def test_held_out_rows_are_what_is_compared(tmp_path: Path) -> None:
         same += int((its.argmax(-1) == mine.argmax(-1))[chosen].sum())
     assert heard.summary["kl_to_unquantized"] == pytest.approx(kl / trained, rel=1e-3)
     assert heard.summary["top1_agreement"] == pytest.approx(same / trained)
+
+
+def test_the_same_bytes_from_files_cut_otherwise(tmp_path: Path) -> None:
+    whole, _ = run(tmp_path / "whole", make_model(tmp_path / "model"))
+    cut, _ = run(tmp_path / "cut", make_model(tmp_path / "shards", max_shard_size="60KB"))
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    assert folder_bytes(whole) == folder_bytes(cut)
+
+
+def test_a_model_without_linear_modules_is_refused(tmp_path: Path) -> None:
+    """GPT-2 has modules of another kind, which torchao passes by."""
+    source = make_model(tmp_path / "model")
+    (source / "model.safetensors").unlink()
+    settings = GPT2Config(vocab_size=416, n_embd=32, n_layer=1, n_head=2, n_positions=64)
+    AutoModelForCausalLM.from_config(settings).save_pretrained(source)
+    with pytest.raises(UserError, match="no linear module but its output head: nothing to quantize"):
+        run(tmp_path / "out", source)
+
+
+def test_embeddings_with_a_factor_that_a_reload_would_lose(tmp_path: Path) -> None:
+    source = make_model(tmp_path / "model")
+    (source / "model.safetensors").unlink()
+    AutoModelForCausalLM.from_config(GemmaConfig(**SIZES, vocab_size=416, head_dim=8)).save_pretrained(source)
+    with pytest.raises(SettingError, match=r"quantize_embedding: model.embed_tokens scales what it looks up"):
+        run(tmp_path / "out", source, quantize_embedding=True)
+
+
+def test_a_model_that_torchao_has_no_functions_for(tmp_path: Path) -> None:
+    source = make_model(tmp_path / "model")
+    (source / "model.safetensors").unlink()
+    settings = MambaConfig(vocab_size=416, hidden_size=32, num_hidden_layers=1)
+    AutoModelForCausalLM.from_config(settings).save_pretrained(source)
+    with pytest.raises(
+        UserError, match=r"a mamba computes with its weights by aten\.\w+, which torchao does not have"
+    ):
+        run(tmp_path / "out", source)
 
 
 def test_a_group_that_divides_nothing_is_refused(tmp_path: Path) -> None:
