@@ -319,6 +319,9 @@ def evaluation_of(what: str, graph: GraphConfig) -> Stage:
         stage = replace(stage, output=StudentReport)
     if what == "trained" and graph.quantizes_base:
         return reading(stage, QUANTIZED_BASE)
+    exports = {export.node: EXPORTS[export.format] for export in graph.export}
+    if what in exports:
+        return reading(stage, exports[what])
     return reading(stage, QUANTIZED) if what == "quantized" else stage
 
 

@@ -6,6 +6,8 @@ import torch
 
 from tunemill.stages.artifacts import Adapter, Model
 from tunemill.stages.errors import SettingError
+from tunemill.stages.models.gguf_loading_body import gguf_of, load_gguf
+from tunemill.stages.models.gguf_reading_body import read_file
 from tunemill.stages.models.heads import Kind
 from tunemill.stages.models.heads_body import head_of_adapter, head_of_folder
 from tunemill.stages.models.loading_body import is_quantized, load_base_of, load_model
@@ -15,7 +17,7 @@ from tunemill.stages.models.rounded_body import with_adapter
 def load_scored(model: Model, adapter: Adapter | None, kind: Kind | None = None) -> Any:
     """The model, with its adapter if there is one, in the type of its weights and on its device, in evaluation mode.
 
-    `kind`: what its head scores; None of a language model. Raises SettingError for a model with another head.
+    What a GGUF file holds is in float32. `kind`: what its head scores; None of a language model. Raises SettingError for a model with another head.
     """
     found = head_of_folder(model.path) if adapter is None else head_of_adapter(adapter.path)
     if kind != (found and found.kind):
@@ -23,7 +25,10 @@ def load_scored(model: Model, adapter: Adapter | None, kind: Kind | None = None)
         raise SettingError(
             f"evaluation: {found or 'a language model'}, where {wanted} is evaluated. Take it out of pipeline.evaluate."
         )
-    if adapter is None:
+    file = gguf_of(model.path)
+    if file is not None:
+        loaded, _ = load_gguf(read_file(file))
+    elif adapter is None:
         loaded = load_model(model.path, dtype="auto")
     else:
         loaded = with_adapter(load_base_of(adapter.path, model.path, dtype="auto"), adapter.path)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
@@ -14,6 +14,7 @@ from tunemill.stages.declaration import (
     Runtime,
     Settings,
     StageConfig,
+    YamlMark,
 )
 from tunemill.stages.models.base_model.folder import (
     fault_of_class,
@@ -25,6 +26,7 @@ from tunemill.stages.models.base_model.folder import (
 from tunemill.stages.models.base_model.layers import fault_of_tensors
 from tunemill.stages.models.base_model.layouts.formats import FAULTS
 from tunemill.stages.models.base_model.rope import given_rope
+from tunemill.stages.models.gguf_families import fault_of_export
 from tunemill.stages.models.linearized import KEY as LINEARIZED
 from tunemill.stages.models.linearized import fault_of_type
 from tunemill.stages.models.model_folder import fault_of_folder, settings_of
@@ -147,6 +149,10 @@ class BaseModelConfig(StageConfig):
         None, description="without one a quantized model is refused: no result depends on it"
     )
 
+    exports: Annotated[Runtime[list[dict[str, Any]]], YamlMark("pipeline.export")] = Field(
+        [], description="a model that llama.cpp does not compute is refused: no result depends on it"
+    )
+
     @field_validator("overrides_of_model_kwargs")
     @classmethod
     def _arguments_without_a_key(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -240,6 +246,9 @@ class BaseModelConfig(StageConfig):
 
     def _faults_of_own_settings(self, folder: Path, stored: dict[str, Any] | None) -> Iterator[Fault]:
         """What stands in the way in the config.json of the model, where no other is read in its place."""
+        is_exported = any(export.get("format") == "gguf" for export in self.exports)
+        if stored is not None and is_exported and (reason := fault_of_export({**stored, **self.overrides})):
+            yield Fault("exports", reason)
         if (
             stored is not None
             and self.adapter == LLAMA_ADAPTER

@@ -1,0 +1,69 @@
+"""Exports are nodes: made of the merged model, linked, scored, and refused where llama.cpp has no such model."""
+
+import json
+
+import pytest
+from support.project import nodes_in_state
+
+from tunemill.pipelines.graph.check_files import check_files
+
+EXPORTS = "pipeline.export=[{format: gguf, type: q8_0}, {format: gguf, type: f32, of: adapter}]"
+
+
+def test_a_pipeline_exports_what_it_merged_and_scores_it(project):
+    finished = project.run(EXPORTS, "output_dir=out")
+    computed = nodes_in_state(finished, "computed")
+    assert computed == {
+        "exported_gguf_q8_0",
+        "exported_gguf_adapter_f32",
+        "evaluation_of_exported_gguf_q8_0",
+    }
+    made = finished["exported_gguf_q8_0"].published
+    assert (project.folder / "out" / "exported_gguf_q8_0" / "model-q8_0.gguf").is_file()
+    assert made.manifest["metrics"]["mean_kl"] <= made.manifest["metrics"]["largest_kl"]
+    losses = [
+        json.loads((finished[f"evaluation_of_{what}"].published.data / "metrics.json").read_text())[
+            "eval_loss"
+        ]
+        for what in ("merged", "exported_gguf_q8_0")
+    ]
+    assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.02)
+    again = project.plan(EXPORTS, "pipeline.evaluate=[exported]")
+    assert again["exported_gguf_q8_0"].state == "cached" and "evaluation_of_merged" not in again
+    assert (
+        "evaluation_of_exported_gguf_q8_0" in again and "evaluation_of_exported_gguf_adapter_f32" not in again
+    )
+
+
+REFUSED = [
+    ([EXPORTS.replace("f32", "q8_0")], "pipeline.export[1]", "none of an adapter, whose factors"),
+    ([EXPORTS, "adapter=null"], "pipeline.export", "of: adapter takes adapter: lora, and adapter is unset"),
+    (["pipeline.evaluate=[exported]"], "pipeline.evaluate", "there is no exported model to evaluate"),
+    (["pipeline.export=[{format: gguf, type: q4_k_m}]"], "pipeline.export[0].type", "which is not on PATH"),
+    (["pipeline.export=[{format: gguf, type: f16}, {format: gguf, type: f16}]"], "pipeline.export", "asked for twice"),
+    ([EXPORTS, "overrides_of_model_config={rope_parameters: {rope_type: dynamic, rope_theta: 1.0, factor: 2.0}}"],
+     "pipeline.export", "its positions are turned by rope_type: dynamic"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "path", "message"), REFUSED)
+def test_what_cannot_be_exported_is_known_before(project, overrides, path, message, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    problems = [
+        problem for problem in check_files([project.yaml], overrides)[0].problems if not problem.is_note
+    ]
+    (found,) = (problem for problem in problems if problem.path == path)
+    assert message in found.message
+
+
+def test_a_model_of_another_kind_is_refused_before_it_trains(project):
+    path = project.folder / "model" / "config.json"
+    if not path.is_file():
+        path = next(project.folder.rglob("config.json"))
+    stored = json.loads(path.read_text())
+    path.chmod(0o644)
+    path.write_text(json.dumps({**stored, "architectures": ["MixtralForCausalLM"]}))
+    problems = [
+        problem for problem in check_files([project.yaml], [EXPORTS])[0].problems if not problem.is_note
+    ]
+    assert any("gguf is written of Llama, Mistral" in problem.message for problem in problems), problems
