@@ -17,7 +17,8 @@ from tunemill.stages.models.rounded_body import with_adapter
 def load_scored(model: Model, adapter: Adapter | None, kind: Kind | None = None) -> Any:
     """The model, with its adapter if there is one, in the type of its weights and on its device, in evaluation mode.
 
-    What a GGUF file holds is in float32. `kind`: what its head scores; None of a language model. Raises SettingError for a model with another head.
+    What a GGUF file holds is in float32. `kind`: what its head scores; None of a language model. Raises SettingError
+    for a model with another head.
     """
     found = head_of_folder(model.path) if adapter is None else head_of_adapter(adapter.path)
     if kind != (found and found.kind):
