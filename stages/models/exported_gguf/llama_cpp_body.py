@@ -5,7 +5,6 @@ of NODE_PATH, in node_modules of the working folder and of those around it, and 
 """
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,11 @@ PACKAGE = "node-llama-cpp"
 SECONDS = 900
 # So many numbers come back at most: of longer vocabularies only the last places.
 NUMBERS = 20_000_000
+WHERE = """
+const { createRequire } = require("module");
+const paths = createRequire(process.cwd() + "/here.js").resolve.paths("node-llama-cpp");
+for (const path of paths) console.log(path);
+"""
 SCRIPT = """
 import fs from "node:fs";
 const asked = JSON.parse(fs.readFileSync(process.argv[2], "utf8"));
@@ -85,12 +89,11 @@ def find_engine() -> Path | None:
 
 
 def _folders() -> Iterator[Path]:
-    yield from (Path(folder) for folder in os.environ.get("NODE_PATH", "").split(os.pathsep) if folder)
-    here = Path.cwd()
-    yield from (folder / "node_modules" for folder in (here, *here.parents))
-    if shutil.which("npm") is not None:
-        done = subprocess.run(["npm", "root", "-g"], capture_output=True, text=True, check=False)
-        yield from [Path(done.stdout.strip())] if done.returncode == 0 and done.stdout.strip() else []
+    """Where node looks for packages, then npm's global ones."""
+    for command in (["node", "-e", WHERE], ["npm", "root", "-g"]):
+        if shutil.which(command[0]) is not None:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            yield from (Path(line) for line in done.stdout.splitlines() if line.strip())
 
 
 def ask(
