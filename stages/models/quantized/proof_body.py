@@ -20,9 +20,9 @@ from tunemill.stages.models.heads_body import auto_class, head_of_folder
 from tunemill.stages.models.probe_body import fixed_tokens, logits_of
 from tunemill.stages.models.quantization import QuantizationSettings
 from tunemill.stages.models.quantization_body import round_in_forward
-from tunemill.stages.models.quantized.rounding_body import allowed_error, noise
 from tunemill.stages.models.quantized.stored_proof import prove_files
-from tunemill.stages.models.quantized.words_proof_body import prove_words
+from tunemill.stages.models.rounding_body import allowed_error, noise
+from tunemill.stages.models.words_proof_body import prove_words
 
 # How far logits may be from those before saving, and from those that a quantization-aware training had, as a share of
 # the largest: the same products are computed with the same numbers, but for those of float types, which a GPU adds up

@@ -3,8 +3,8 @@
 from math import ceil
 from typing import NamedTuple
 
+from tunemill.stages.models.linear_weights import Kind
 from tunemill.stages.models.quantization import QuantizationSettings
-from tunemill.stages.models.quantized.linear_weights import Kind
 
 
 class Stored(NamedTuple):

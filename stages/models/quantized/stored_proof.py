@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunemill.stages.errors import UserError
+from tunemill.stages.models.linear_weights import FLOATS, Kind, Sizes, kinds, layer_of, of_experts
 from tunemill.stages.models.quantization import QuantizationSettings, check_left_out
-from tunemill.stages.models.quantized.linear_weights import FLOATS, Kind, Sizes, kinds, layer_of, of_experts
 from tunemill.stages.models.quantized.stored import Stored, stored
 from tunemill.stages.models.weights import StoredTensor, tensors_of_model
 

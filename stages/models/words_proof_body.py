@@ -16,32 +16,35 @@ from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
 WRITTEN = frozenset({"quantization_config", "_name_or_path", "dtype", "torch_dtype", *VERSION_KEYS})
 
 
-def prove_words(source: Path, result: Path) -> None:
-    """Compare everything beside the weights. Raises UserError, with the file or the key, where something differs."""
+def prove_words(source: Path, result: Path, asked_by: str = "quantization") -> None:
+    """Compare everything beside the weights. Raises UserError, with the file or the key, where something differs.
+
+    `asked_by`: the key that asks for the model, for the message.
+    """
     before, after = ({p.relative_to(f): p for p in tokenizer_files(f)} for f in (source, result))
     for name in sorted({*before, *after}):
         if name not in after:
-            raise _fault(f"{name} is not there any more")
+            raise _fault(asked_by, f"{name} is not there any more")
         if name not in before:
-            raise _fault(f"{name} is there, and was not")
+            raise _fault(asked_by, f"{name} is there, and was not")
         if before[name].read_bytes() != after[name].read_bytes():
-            raise _fault(f"{name} differs from the model's{_keys(before[name], after[name])}")
+            raise _fault(asked_by, f"{name} differs from the model's{_keys(before[name], after[name])}")
     stored, config = _config(source), _config(result)
     for key in sorted({*stored, *config}):
         if stored.get(key) != config.get(key):
-            raise _fault(f"config.json: {key} is {config.get(key)}, and was {stored.get(key)}")
+            raise _fault(asked_by, f"config.json: {key} is {config.get(key)}, and was {stored.get(key)}")
     if (source / GENERATION_FILE).is_file() and head_of_config(_read(source / "config.json")) is None:
-        _compare_generation(source, result)
+        _compare_generation(source, result, asked_by)
     check_same_tokenizer(source, result)
 
 
-def _compare_generation(source: Path, result: Path) -> None:
+def _compare_generation(source: Path, result: Path, asked_by: str) -> None:
     if not (result / GENERATION_FILE).is_file():
-        raise _fault(f"{GENERATION_FILE} is not there any more")
+        raise _fault(asked_by, f"{GENERATION_FILE} is not there any more")
     before, after = _read(source / GENERATION_FILE), _read(result / GENERATION_FILE)
     for key in sorted({*before, *after} - VERSION_KEYS):
         if before.get(key) != after.get(key):
-            raise _fault(f"{GENERATION_FILE}: {key} is {after.get(key)}, and was {before.get(key)}")
+            raise _fault(asked_by, f"{GENERATION_FILE}: {key} is {after.get(key)}, and was {before.get(key)}")
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -72,8 +75,8 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _fault(what: str) -> UserError:
+def _fault(asked_by: str, what: str) -> UserError:
     return UserError(
-        f"quantization: {what}. A quantized model keeps all of this: quantize the model again, and leave its files as "
+        f"{asked_by}: {what}. A quantized model keeps all of this: quantize the model again, and leave its files as "
         f"they are."
     )
