@@ -1,6 +1,7 @@
 """The quickstart is real: it learns, merging changes nothing, int8 costs next to nothing, and it refines."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -10,9 +11,9 @@ from support.examples import ROOT, copy_examples, shipped
 QUICKSTART = ROOT / "examples" / "quickstart"
 
 
-def run(name, state):
+def run(name, state, *more):
     folder = copy_examples(state.parent) / "quickstart"
-    command = [sys.executable, "-m", "tunemill.pipelines.cli", "run", str(folder / name), "--json"]
+    command = [sys.executable, "-m", "tunemill.pipelines.cli", "run", str(folder / name), "--json", *more]
     done = subprocess.run([*command, "--state", str(state)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return {node["node"]: node for node in json.loads(done.stdout)["nodes"]}
@@ -39,6 +40,23 @@ def test_it_learns(quickstart):
     assert exact_match(quickstart, "trained") > 0.9
     assert exact_match(quickstart, "merged") == exact_match(quickstart, "trained")
     assert exact_match(quickstart, "quantized") > exact_match(quickstart, "trained") - 0.02
+
+
+@pytest.mark.slow
+def test_the_command_of_the_page_on_exporting_exports_it_and_nothing_else(quickstart, state):
+    page = (ROOT / "docs" / "exporting.md").read_text()
+    (line,) = (line for line in page.splitlines() if line.startswith(".venv/bin/tunemill run "))
+    words = shlex.split(line)
+    assert words[2] == "examples/quickstart/pipeline.yml"
+    nodes = run("pipeline.yml", state, *words[3:])
+    made = {"exported_gguf_q8_0", "evaluation_of_exported_gguf_q8_0"}
+    assert {name for name, node in nodes.items() if node["state"] == "computed"} == made
+    metrics = nodes["exported_gguf_q8_0"]["metrics"]
+    assert (
+        metrics["mean_kl"] < 1e-3 < metrics["largest_kl"]
+        and "texts" in metrics["pre_tokenizer_recognised_by"]
+    )
+    assert exact_match(nodes, "exported_gguf_q8_0") > exact_match(quickstart, "merged") - 0.01
 
 
 def test_held_out_rows_are_never_trained_on():

@@ -99,10 +99,11 @@ def make_pieces(folder: Path, *, prefix: bool) -> Path:
     return folder
 
 
-def make_family(folder: Path, name: str, *, dtype: torch.dtype = torch.float32, shards: str = "1GB") -> Path:
+def make_family(folder: Path, name: str, *, dtype: torch.dtype = torch.float32, **sizes: int) -> Path:
     """A tiny model of a family, with a tokenizer as such models have."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name]).to(dtype)
+    config = type(CONFIGS[name]).from_dict({**CONFIGS[name].to_dict(), **sizes})
+    model = AutoModelForCausalLM.from_config(config).to(dtype)
     with torch.no_grad():
         for parameter in model.parameters():
             # Norms that are all ones would hide a norm that is taken for another.
@@ -110,7 +111,7 @@ def make_family(folder: Path, name: str, *, dtype: torch.dtype = torch.float32, 
                 parameter.add_(torch.rand_like(parameter) / 2)
     if name in PIECES:
         model.generation_config.bos_token_id = model.config.bos_token_id = 1
-    model.save_pretrained(folder, max_shard_size=shards)
+    model.save_pretrained(folder)
     if name in PIECES:
         make_pieces(folder, prefix=name in ("mistral", "phi3"))
     else:

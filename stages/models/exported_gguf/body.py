@@ -16,7 +16,12 @@ from tunemill.stages.models.exported_gguf.proof_adapter_body import prove_adapte
 from tunemill.stages.models.exported_gguf.proof_body import prove_model
 from tunemill.stages.models.exported_gguf.tensors_body import plan
 from tunemill.stages.models.exported_gguf.values_body import add_values, reach
-from tunemill.stages.models.exported_gguf.vocabulary_body import Vocabulary, add_vocabulary, read_vocabulary
+from tunemill.stages.models.exported_gguf.vocabulary_body import (
+    Vocabulary,
+    add_vocabulary,
+    composes,
+    read_vocabulary,
+)
 from tunemill.stages.models.files import copy_file, copy_tokenizer, forget_versions
 from tunemill.stages.models.generation_body import GENERATION_FILE
 from tunemill.stages.models.gguf_families import Family, family_of, fault_of_export
@@ -39,14 +44,22 @@ def export(
         raise SettingError(f"{reason}.")
     family = family_of(stored)
     assert family is not None, "fault_of_export has let it pass"
-    vocabulary = read_vocabulary(load_words(model.path), model.path, stored["vocab_size"])
+    words = load_words(model.path)
+    vocabulary = read_vocabulary(words, model.path, stored["vocab_size"])
+    if composes(words):
+        report.log(
+            "llama.cpp does not bring texts into NFC, as the tokenizer does: what is not in it has other tokens"
+        )
     if adapter is not None:
         export_adapter(config.type, model.path, adapter.path, stored, family, vocabulary, out, report)
         return
     path = out.data / f"model-{config.type}.gguf"
     if config.made_by_llama_cpp:
         whole = out.checkpoints / "whole.gguf"
-        write_model(whole, model.path, stored, family, vocabulary, "bf16", report)
+        # Nothing is rounded before llama.cpp rounds it.
+        dtypes = {tensor.dtype for tensor in tensors_of_model(model.path).values()}
+        between = "bf16" if dtypes == {"BF16"} else "f32"
+        write_model(whole, model.path, stored, family, vocabulary, between, report)
         quantize(whole, path, config.type)
         whole.unlink()
     else:

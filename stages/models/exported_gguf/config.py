@@ -2,15 +2,18 @@
 
 import shutil
 from collections.abc import Iterator
-from typing import Annotated, get_args
+from typing import Annotated, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from tunemill.stages.declaration import Fault, GraphMark, StageConfig
+from tunemill.stages.declaration import ConflictError, Fault, GraphMark, Runtime, StageConfig
 from tunemill.stages.models.exports import Exported, KType, PlainType
 
 # The tool of llama.cpp that makes types with a k.
 LLAMA_QUANTIZE = "llama-quantize"
+# Parts of an adapter that llama.cpp does not load beside a base.
+PARTS = ("peft_use_dora", "lora_modules_to_save", "lora_target_parameters", "peft_trainable_token_indices")
+BESIDE = "an adapter with such parts is not exported by itself: no result depends on it"
 
 
 class ExportedGgufConfig(StageConfig):
@@ -18,6 +21,24 @@ class ExportedGgufConfig(StageConfig):
 
     type: Annotated[PlainType | KType, GraphMark()] = Field(description="how weights are stored")
     of: Annotated[Exported, GraphMark()] = Field("model", description="the whole model, or its adapter alone")
+
+    peft_use_dora: Runtime[bool] = Field(False, description=BESIDE)
+    lora_modules_to_save: Runtime[list[str] | None] = Field(None, description=BESIDE)
+    lora_target_parameters: Runtime[list[str] | str | None] = Field(None, description=BESIDE)
+    peft_trainable_token_indices: Runtime[list[int] | dict[str, list[int]] | None] = Field(
+        None, description=BESIDE
+    )
+
+    @model_validator(mode="after")
+    def _llama_cpp_loads_the_adapter(self) -> Self:
+        asked = [key for key in PARTS if getattr(self, key)]
+        if self.of == "adapter" and asked:
+            raise ConflictError(
+                f"of: adapter: llama.cpp loads no adapter with what {asked[0]} trains beside a base. Take `of` out, so "
+                f"that the whole model is exported",
+                "of",
+            )
+        return self
 
     @property
     def made_by_llama_cpp(self) -> bool:

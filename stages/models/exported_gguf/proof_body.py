@@ -44,7 +44,7 @@ def prove_model(folder: Path, path: Path, kind: str, scratch: Path) -> dict[str,
     """
     file = read_file(path)
     words = load_words(folder)
-    weights = check_weights(folder, file)
+    weights = check_weights(folder, file, kind)
     check_types(folder, file, kind)
     values = check_values(AutoConfig.from_pretrained(folder).to_dict(), file)
     spoken = check_words(words, folder, file)

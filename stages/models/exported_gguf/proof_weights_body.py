@@ -19,6 +19,8 @@ from tunemill.stages.models.weights import StoredTensor, tensors_of_model
 
 # Of types with a k: the root of the mean square by which they may be off, as a share of that of the numbers.
 SHARES = {"Q2_K": 0.5, "Q3_K": 0.3, "Q4_K": 0.15, "Q5_K": 0.08, "Q6_K": 0.04}
+# llama-quantize chooses scales by how much each number weighs: one of them may be farther off.
+BY_WEIGHT = 2.0
 BLOCK, ROUNDED = 32, 2.0**-10
 # Bits of a number of a matrix, its share of the block's scale with it.
 BITS = {
@@ -39,7 +41,7 @@ class WeightProof:
     types: Mapping[str, int]
 
 
-def check_weights(folder: Path, file: GgufFile) -> WeightProof:
+def check_weights(folder: Path, file: GgufFile, kind: str) -> WeightProof:
     """Raises UserError where the file does not hold the weights of the model in `folder`."""
     family = str(file.says["general.architecture"])
     source = tensors_of_model(folder)
@@ -49,7 +51,8 @@ def check_weights(folder: Path, file: GgufFile) -> WeightProof:
     types: dict[str, int] = {}
     for name, origin in named.items():
         types[file.kind(name)] = types.get(file.kind(name), 0) + 1
-        used = max(used, _check_tensor(name, source[origin], file, family))
+        room = 1.0 if kind in BITS else BY_WEIGHT
+        used = max(used, _check_tensor(name, source[origin], file, room))
     for name in file.tensors:
         if not np.isfinite(file.numbers(name)).all():
             raise _wrong(name, "it holds numbers that are none")
@@ -115,8 +118,9 @@ def _stored(tensor: StoredTensor) -> Any:
         return opened.get_tensor(tensor.name).float().numpy()
 
 
-def _check_tensor(name: str, origin: StoredTensor, file: GgufFile, family: str) -> float:
-    """The largest share of what is allowed that the tensor uses."""
+def _check_tensor(name: str, origin: StoredTensor, file: GgufFile, room: float) -> float:
+    """The largest share of what is allowed, times `room`, that the tensor uses."""
+    family = str(file.says["general.architecture"])
     wanted = _stored(origin)
     if file.shape(name) != wanted.shape:
         raise _wrong(name, f"its shape is {file.shape(name)}, and {wanted.shape} in the model")
@@ -124,8 +128,10 @@ def _check_tensor(name: str, origin: StoredTensor, file: GgufFile, family: str) 
     pairs = pairs_of(name, file, family)
     there = found if pairs is None else apart(found, pairs)
     if family in WITH_ONE and name.endswith("norm.weight"):
-        there = there - 1.0
+        # What is added rounds the weight.
+        wanted = wanted + np.float32(1)
     used, place = _used(there, wanted, file.kind(name))
+    used /= room
     if used <= 1.0:
         return used
     if pairs is not None and _used(found, wanted, file.kind(name))[0] <= 1.0:

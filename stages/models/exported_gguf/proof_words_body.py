@@ -9,16 +9,14 @@ from transformers import PreTrainedTokenizerBase
 
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.exported_gguf.embedded_body import Embedded
+from tunemill.stages.models.exported_gguf.recognised_body import sample_texts
 from tunemill.stages.models.exported_gguf.spoken_body import CONVERSATIONS, ending_of_answers, rendered
+from tunemill.stages.models.exported_gguf.vocabulary_body import composes
 from tunemill.stages.models.gguf_reading_body import GgufFile
 from tunemill.stages.models.tokenizer_ids_body import FIXED_TEXT
 
-TEXTS = (
-    FIXED_TEXT,
-    "I'll go\u2014it's 3.14!",
-    "  def f(x):\n\treturn x[0] + 12345\n\n\n",
-    "Gr\u00fc\u00dfe, \u4e16\u754c 42",
-)
+# So many tokens are looked at beside others, and so many texts made of them.
+SAMPLED = 100
 TEMPLATE = "tokenizer.chat_template"
 
 
@@ -52,9 +50,9 @@ def check_words(words: PreTrainedTokenizerBase, folder: Path, file: GgufFile) ->
             continue
         there = rendered(words, messages, chat_template=template, add_generation_prompt=True)
         prompts.append(_check_prompt(words, embedded, text, there))
-    normalizer = json.loads(words.backend_tokenizer.to_str())["normalizer"]
-    composed = normalizer is not None and normalizer["type"] == "NFC"
-    for text in TEXTS:
+    composed = composes(words)
+    texts = [FIXED_TEXT, *sample_texts(words, SAMPLED)]
+    for text in texts:
         plain = unicodedata.normalize("NFC", text) if composed else text
         _check_ids(
             tuple(words.encode(plain, add_special_tokens=False)),
@@ -63,7 +61,7 @@ def check_words(words: PreTrainedTokenizerBase, folder: Path, file: GgufFile) ->
             plain,
         )
     _check_ends(words, folder, embedded)
-    return WordProof(tuple(prompts), len(TEXTS) + len(prompts), tuple(sorted(embedded.ends())))
+    return WordProof(tuple(prompts), len(texts) + len(prompts), tuple(sorted(embedded.ends())))
 
 
 def _check_prompt(words: PreTrainedTokenizerBase, embedded: Embedded, text: str, there: str | None) -> Prompt:

@@ -48,7 +48,7 @@ def recognise(words: PreTrainedTokenizerBase, described: Mapping[str, Any]) -> R
         for name, expressions in SPLITS.items():
             if (name in WHOLE_WORDS) == whole and same_expression(own, expressions):
                 return Recognised(name, "expression")
-    texts = list(_texts(words))
+    texts = list(sample_texts(words, TEXTS))
     wanted = [words.encode(text, add_special_tokens=False) for text in texts]
     for name in SPLITS:
         if (name in WHOLE_WORDS) == whole and _agrees(cutting(described["model"], name), texts, wanted):
@@ -76,8 +76,11 @@ def _agrees(made: Tokenizer, texts: Sequence[str], wanted: Sequence[Sequence[int
     return all(made.encode(text).ids == ids for text, ids in zip(texts, wanted, strict=True))
 
 
-def _texts(words: PreTrainedTokenizerBase) -> Iterator[str]:
-    """Fixed texts, each token by itself and twice, and tokens side by side as they never come; no special token."""
+def sample_texts(words: PreTrainedTokenizerBase, count: int) -> Iterator[str]:
+    """Fixed texts, `count` tokens by themselves and twice, and as many texts of tokens side by side as they never come.
+
+    No special token is among them.
+    """
     special = set(words.added_tokens_decoder)
     plain = [words.decode([id_]) for id_ in range(len(words)) if id_ not in special]
     plain = [text for text in plain if "\ufffd" not in text]
@@ -87,9 +90,9 @@ def _texts(words: PreTrainedTokenizerBase) -> Iterator[str]:
     for mark in marks:
         fixed = fixed.replace(mark, " ")
     yield from (fixed, *PLACES)
-    for text in plain if len(plain) <= TEXTS else chosen.sample(plain, TEXTS):
+    for text in plain if len(plain) <= count else chosen.sample(plain, count):
         yield from (text, text * 2, f"a{text}1", f" {text}'")
-    for _ in range(TEXTS):
+    for _ in range(count):
         text = "".join(chosen.choice(plain) for _ in range(TOKENS))
         if not any(mark in text for mark in marks):
             yield text

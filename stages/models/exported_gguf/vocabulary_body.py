@@ -77,6 +77,12 @@ def read_vocabulary(words: PreTrainedTokenizerBase, folder: Path, size: int) -> 
     )
 
 
+def composes(words: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer brings texts into NFC first."""
+    described = json.loads(words.backend_tokenizer.to_str())
+    return any(step["type"] == "NFC" for step in _steps(described["normalizer"], "normalizers"))
+
+
 def refusal(reason: str) -> UserError:
     """The error for a tokenizer that llama.cpp would not read as it is."""
     return UserError(
@@ -127,7 +133,8 @@ def _scores(described: Mapping[str, Any], tokens: Sequence[str], kinds: Sequence
     ranks: dict[str, int] = {}
     for rank, (left, right) in enumerate(pairs):
         ranks.setdefault(left + right, rank)
-    known, there = set(pairs), set(tokens)
+    known = set(pairs)
+    there = {text for text, kind in zip(tokens, kinds, strict=True) if kind == Kind.NORMAL}
     for piece in ranks:
         for cut in range(1, len(piece)):
             pair = (piece[:cut], piece[cut:])

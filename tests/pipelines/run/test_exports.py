@@ -38,6 +38,7 @@ def test_a_pipeline_exports_what_it_merged_and_scores_it(project):
 REFUSED = [
     ([EXPORTS.replace("f32", "q8_0")], "pipeline.export[1]", "none of an adapter, whose factors"),
     ([EXPORTS, "adapter=null"], "pipeline.export", "of: adapter takes adapter: lora, and adapter is unset"),
+    ([EXPORTS, "lora_modules_to_save=[lm_head]"], "pipeline.export[1].of", "no adapter with what lora_modules_to_save"),
     (["pipeline.evaluate=[exported]"], "pipeline.evaluate", "there is no exported model to evaluate"),
     (["pipeline.export=[{format: gguf, type: q4_k_m}]"], "pipeline.export[0].type", "which is not on PATH"),
     (["pipeline.export=[{format: gguf, type: f16}, {format: gguf, type: f16}]"], "pipeline.export", "asked for twice"),

@@ -5,8 +5,8 @@ import json
 import gguf
 import numpy as np
 import pytest
-import torch
 from peft import LoraConfig, get_peft_model
+from stages.models.exported_gguf.adapters import make_adapter
 from support.gguf_files import exported, make_family, rewritten
 from transformers import AutoModelForCausalLM
 
@@ -14,20 +14,6 @@ from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.exported_gguf.proof_adapter_body import check_factors, prove_adapter
 from tunemill.stages.models.gguf_reading_body import read_file
 from tunemill.stages.models.rounded_body import with_adapter
-
-
-def make_adapter(folder, base, **settings):
-    """An adapter with factors drawn from a seed, as if it had been trained."""
-    model = AutoModelForCausalLM.from_pretrained(base)
-    asked = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
-    model = get_peft_model(model, LoraConfig(**{**asked, **settings}))
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(0, 0.1)
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
