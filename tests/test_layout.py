@@ -6,10 +6,9 @@ import subprocess
 import sys
 import time
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("pipelines", "stages", "kernels", "resources")
@@ -31,9 +30,19 @@ def identifier(path):
     return str(path.relative_to(ROOT))
 
 
+@cache
+def text_of(path):
+    return path.read_text()
+
+
+@cache
+def tree_of(path):
+    return ast.parse(text_of(path))
+
+
 def imported_modules(path):
     """Everything that a file imports, wherever in it: below `TYPE_CHECKING` and in functions too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
@@ -50,48 +59,48 @@ def imported_files(path):
     return {file for module in imported_modules(path) if (file := file_of(module))}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=identifier)
-def test_imports_go_one_way(path):
-    folder = path.relative_to(ROOT).parts[0]
-    for file in imported_files(path):
-        # What stages and store must know alike stands in files of its own.
-        shared = file in (ROOT / "resources" / "protocols.py", ROOT / "resources" / "hub_errors.py")
-        allowed = shared or file.relative_to(ROOT).parts[0] in ALLOWED[folder]
-        assert allowed, f"{identifier(path)} imports {identifier(file)}"
+def test_imports_go_one_way():
+    # What stages and store must know alike stands in files of its own.
+    shared = (ROOT / "resources" / "protocols.py", ROOT / "resources" / "hub_errors.py")
+    for path in SOURCES:
+        allowed = ALLOWED[path.relative_to(ROOT).parts[0]]
+        for file in imported_files(path):
+            one_way = file in shared or file.relative_to(ROOT).parts[0] in allowed
+            assert one_way, f"{identifier(path)} imports {identifier(file)}"
 
 
-@pytest.mark.parametrize("path", EVERYTHING, ids=identifier)
-def test_files_and_functions_stay_short(path):
-    text = path.read_text()
-    assert len(text.splitlines()) <= 500, identifier(path)
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno - node.lineno < 80, f"{identifier(path)}:{node.lineno} {node.name}"
+def test_files_and_functions_stay_short():
+    for path in EVERYTHING:
+        assert len(text_of(path).splitlines()) <= 500, identifier(path)
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno - node.lineno < 80, f"{identifier(path)}:{node.lineno} {node.name}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=identifier)
-def test_every_module_and_public_function_says_what_it_does(path):
-    tree = ast.parse(path.read_text())
-    assert ast.get_docstring(tree), f"{identifier(path)} has no docstring"
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            assert ast.get_docstring(node), f"{identifier(path)}: {node.name} has no docstring"
+def test_every_module_and_public_function_says_what_it_does():
+    for path in SOURCES:
+        tree = tree_of(path)
+        assert ast.get_docstring(tree), f"{identifier(path)} has no docstring"
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{identifier(path)}: {node.name} has no docstring"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=identifier)
-def test_stages_read_no_environment_and_nobody_catches_everything(path):
-    text = path.read_text()
-    if path.is_relative_to(ROOT / "stages"):
-        # A thread pool that is told its size through the environment is written to, not read.
-        assert (
-            "os.environ" not in text.replace('os.environ["RAYON_NUM_THREADS"] =', "") and "getenv" not in text
-        )
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ExceptHandler):
-            names = (
-                {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} if node.type else {""}
-            )
-            assert not names & {"", "Exception", "BaseException"}, f"{identifier(path)}:{node.lineno}"
+def test_stages_read_no_environment():
+    for path in SOURCES:
+        if path.is_relative_to(ROOT / "stages"):
+            # A thread pool that is told its size through the environment is written to, not read.
+            text = text_of(path).replace('os.environ["RAYON_NUM_THREADS"] =', "")
+            assert "os.environ" not in text and "getenv" not in text, identifier(path)
+
+
+def test_nobody_catches_everything():
+    for path in SOURCES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ExceptHandler):
+                kind = node.type
+                names = {n.id for n in ast.walk(kind) if isinstance(n, ast.Name)} if kind else {""}
+                assert not names & {"", "Exception", "BaseException"}, f"{identifier(path)}:{node.lineno}"
 
 
 def test_top_folders_stay_namespace_folders():
