@@ -59,6 +59,7 @@ def hopper():
     [one if one == torch.bfloat16 else pytest.param(one, marks=pytest.mark.slow) for one in DTYPES],
     ids=str,
 )
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAUNCHES)
 def test_nothing_is_spilled_and_accesses_are_wide(name, dtype, hopper):
     for launch in hopper(name, dtype):

@@ -255,6 +255,7 @@ def test_what_is_not_pinned_is_told(tell):
     assert "did you mean pipeline/trained?" in tell("unpin", "pipeline/trainde", code=1)[1]
 
 
+@pytest.mark.slow
 def test_two_at_once_leave_one_whole_pin(project):
     command = [sys.executable, "-m", "tunemill.pipelines.cli", "pin", "pipeline/trained"]
     several = [

@@ -88,7 +88,9 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("kind", EXPECTED)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "pairs" else pytest.mark.slow) for kind in EXPECTED]
+)
 def test_the_second_row_of_preferences(kind, shown):
     rows = json.loads(shown(kind, "--debug-num-examples", "2", "--json"))["examples"]
     assert [(row["dataset"], row["source_row"]) for row in rows] == [("rows", 1), ("rows", 2)]

@@ -131,6 +131,7 @@ def test_names_that_can_be_no_path(file, key, name):
     check(file, yaml.safe_dump({**CONFIG, "datasets": [entry]}).encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", sorted(key_tree()))
 def test_any_value_as_an_override(file, good, key):
     draw = random.Random(key)

@@ -138,9 +138,9 @@ RARE = sorted(LAYOUTS.keys() - {"padded", "packed"})
 @pytest.mark.parametrize(
     ("family", "layout"),
     [
-        ("mixtral", "padded"),
         ("mixtral", "packed"),
-        ("gpt_oss", "padded"),
+        pytest.param("mixtral", "padded", marks=pytest.mark.slow),
+        pytest.param("gpt_oss", "padded", marks=pytest.mark.slow),
         *(pytest.param("mixtral", name, marks=pytest.mark.slow) for name in RARE),
     ],
 )

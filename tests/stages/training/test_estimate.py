@@ -53,7 +53,7 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "quantization-aware": (SMALL, {"bf16": False, "qat": {"weight_dtype": "int4", "activation_dtype": "int8"}}),
 }  # fmt: skip
 
-SLOW = ("loss in chunks", "weights", "quantization-aware")
+FAST_SHAPES = ("adapter",)
 FAST = ("qwen3_moe", "lfm2")
 
 
@@ -76,7 +76,7 @@ def peak_of_training(config: SftConfig, base: Path, folder: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    "shape", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SHAPES]
+    "shape", [pytest.param(name, marks=() if name in FAST_SHAPES else pytest.mark.slow) for name in SHAPES]
 )
 def test_within_fifteen_percent_of_the_measured_peak(shape: str, tmp_path: Path) -> None:
     model, settings = SHAPES[shape]

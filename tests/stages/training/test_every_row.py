@@ -83,6 +83,7 @@ REFUSED_ON_SAVE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generation", REFUSED_ON_SAVE)
 def test_generation_settings_that_transformers_does_not_save_are_kept(
     tmp_path: Path, generation: dict[str, Any]

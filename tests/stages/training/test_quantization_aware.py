@@ -63,7 +63,9 @@ def store(folder: Path, model: Path, **settings: Any) -> tuple[Path, Heard]:
     return out.data, heard
 
 
-@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize(
+    "rounding", [pytest.param(one, marks=() if one == "int4" else pytest.mark.slow) for one in ROUNDINGS]
+)
 def test_it_is_stored_as_it_was_trained(
     tmp_path: Path, base: Model, data: TrainingData, rounding: str
 ) -> None:

@@ -83,6 +83,7 @@ def test_packed_experts_are_unpacked_once_in_a_pass(tmp_path: Path) -> None:
     assert not torch.nn.utils.parametrize._cache_enabled and not torch.nn.utils.parametrize._cache
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", [ATTENTION, {"lora_target_linear": True}], ids=str)
 @pytest.mark.parametrize("bits", [4, 8])
 def test_they_are_trained_beside_and_merged(tmp_path: Path, bits: int, targets: dict[str, Any]) -> None:

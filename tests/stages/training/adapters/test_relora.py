@@ -61,6 +61,7 @@ def test_learns_over_restarts_and_merges(tmp_path: Path, dtype: torch.dtype) -> 
     assert merged.summary["changed_tensors"] == 14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 8])
 def test_learns_over_restarts_on_a_base_in_few_bits(tmp_path: Path, bits: int) -> None:
     """Of the products nothing is rounded away: the base stays, and the saved adapter is what was trained."""
@@ -155,6 +156,7 @@ class StoppedError(Exception):
     """What stands for a killed process."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

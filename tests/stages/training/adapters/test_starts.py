@@ -184,7 +184,13 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize(
     "start",
-    [*(pytest.param(start, marks=pytest.mark.slow) for start in ("loftq", "mica", "pissa")), *FROM_DATA],
+    [
+        "eva",
+        *(
+            pytest.param(start, marks=pytest.mark.slow)
+            for start in ("loftq", "mica", "pissa", "corda", "lora_ga")
+        ),
+    ],
 )
 def test_a_started_adapter_goes_on_exactly(tmp_path: Path, start: str) -> None:
     base = llama(tmp_path / "base", attention_dropout=0.1)

@@ -122,6 +122,7 @@ def test_the_first_step_is_where_the_reference_is(
         assert (heard.steps(name)[1] == 0 and heard.steps(name)[2] != 0) or name == "kl"
 
 
+@pytest.mark.slow
 def test_one_by_eight_is_eight_by_one(tmp_path: Path, base: Model) -> None:
     """Also where a micro batch has one kind only: the reference point is that of the whole step."""
     data = rated_data(tmp_path / "rows", unequal(20))

@@ -65,6 +65,7 @@ def test_it_learns_to_prefer_the_chosen_answers(
     assert heard.summary["last_eval_log_odds_chosen"] > 1 + likelihood.summary["last_eval_log_odds_chosen"]
 
 
+@pytest.mark.slow
 def test_one_by_eight_is_eight_by_one(tmp_path: Path, base: Model) -> None:
     """Prompts and answers of unequal lengths: a mean over micro batches would be another loss."""
     pairs = [(p * (1 + i % 3), c * (1 + i % 4), r * (1 + i % 2)) for i, (p, c, r) in enumerate(echoes())]
@@ -99,6 +100,7 @@ def test_the_same_run_twice_is_the_same_bytes_and_monitoring_changes_none(
     assert list(heard.steps("eval_loss")) == [2, 4]
 
 
+@pytest.mark.slow
 def test_held_out_figures_are_the_same_for_any_batch_size(tmp_path: Path, base: Model) -> None:
     data = preference_data(tmp_path / "pairs", echoes())
     held_out = preference_data(tmp_path / "held_out", echoes("uvwxyz"))
@@ -146,6 +148,7 @@ def test_the_loss_is_trls(tmp_path: Path, base: Model) -> None:
             assert float(total) / len(rows) == pytest.approx(metrics[name], rel=1e-4, abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_ten_steps_are_trls(tmp_path: Path, base: Model) -> None:
     rows = [(p, c * (1 + i % 3), r) for i, (p, c, r) in enumerate(echoes())]
     _, heard = run(tmp_path / "out", base, preference_data(tmp_path / "pairs", rows), **OURS, orpo_alpha=0.3)

@@ -83,6 +83,7 @@ def test_the_first_loss_is_the_untrained_models(tmp_path: Path, base: Model) -> 
     assert heard.steps("loss")[1] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_one_by_eight_is_eight_by_one(tmp_path: Path, base: Model) -> None:
     """Prompts and answers of unequal lengths: a mean over micro batches would be another loss."""
     pairs = [(p * (1 + i % 3), c * (1 + i % 4), r * (1 + i % 2)) for i, (p, c, r) in enumerate(echoes())]
@@ -100,6 +101,7 @@ def test_one_by_eight_is_eight_by_one(tmp_path: Path, base: Model) -> None:
         torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpo_alpha", [0.0, 1.0])
 def test_ten_steps_are_trls(tmp_path: Path, base: Model, cpo_alpha: float) -> None:
     rows = [(p, c * (1 + i % 3), r) for i, (p, c, r) in enumerate(echoes())]
