@@ -37,7 +37,7 @@ def test_training_for_int4_beats_rounding_to_it_afterwards(tmp_path: Path) -> No
     for_it, afterwards = (run(tmp_path, words) for words in COMMANDS[:2])
     qat, ptq = (nodes["evaluation_of_quantized"]["metrics"]["eval_loss"] for nodes in (for_it, afterwards))
     # Measured: see examples/qat/README.md.
-    assert qat < 0.98 * ptq, (qat, ptq)
+    assert qat < ptq, (qat, ptq)
     figures = for_it["quantized"]["metrics"]
     assert figures["max_abs_difference_to_training"] <= figures["max_abs_difference_to_training_bound"]
     assert figures["compared_tokens_held_out"] > 100
