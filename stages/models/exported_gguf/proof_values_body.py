@@ -3,6 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+from transformers import AutoConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.gguf_reading_body import GgufFile
 
@@ -13,7 +17,7 @@ NAMES = {
     "attention.layer_norm_rms_epsilon": "rms_norm_eps", "vocab_size": "vocab_size",
     "attn_logit_softcapping": "attn_logit_softcapping", "final_logit_softcapping": "final_logit_softcapping",
 }  # fmt: skip
-CLOSE = 1e-6
+CLOSE, CLOSE_FACTORS = 1e-6, 1e-4
 
 
 def check_values(stored: Mapping[str, Any], file: GgufFile) -> int:
@@ -26,7 +30,30 @@ def check_values(stored: Mapping[str, Any], file: GgufFile) -> int:
                 f"exported gguf: {name} is {found} in the file, and {wanted} in the model. The file is not the model; "
                 f"export it again, and report this if it stays."
             )
+    _check_factors(stored, file)
     return len(compared)
+
+
+def _check_factors(stored: Mapping[str, Any], file: GgufFile) -> None:
+    """What frequencies are divided by, where the file says it pair by pair, is what transformers divides them by."""
+    rotation = stored.get("rope_parameters") or {}
+    name = {"llama3": "rope_freqs.weight", "longrope": "rope_factors_short.weight"}.get(
+        rotation.get("rope_type", "")
+    )
+    if name is None:
+        return
+    if name not in file.tensors:
+        raise UserError(
+            f"exported gguf: {name} is not in the file, and the model stretches its rotation by it."
+        )
+    found = file.numbers(name)
+    config = AutoConfig.for_model(**stored)
+    inverse, _ = ROPE_INIT_FUNCTIONS[rotation["rope_type"]](config, "cpu", seq_len=1)
+    plain = rotation["rope_theta"] ** (-np.arange(len(found)) / len(found))
+    if np.abs(plain / inverse.double().numpy() - found).max() > CLOSE_FACTORS * np.abs(found).max():
+        raise UserError(
+            f"exported gguf: {name}: its factors are not those by which the model stretches its rotation."
+        )
 
 
 def _wanted(stored: Mapping[str, Any], family: str) -> Iterator[tuple[str, float]]:

@@ -31,6 +31,14 @@ SPLITS: Mapping[str, tuple[str, ...]] = {
     "gpt-2": (GPT2,),
     "smollm": (r"\p{N}", GPT2),
     "gpt-4o": (_CASED,),
+    # The one that knows nothing of apostrophes: many a tokenizer with an expression of its own does as it does.
+    "deepseek-coder": (
+        r"[\r\n]",
+        r"\s?\p{L}+",
+        r"\s?\p{P}+",
+        "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+",
+        r"\p{N}",
+    ),
     "tekken": (_TEKKEN,),
 }
 # What stands for a space in pieces, and the special tokens of a phi3 behind which white space counts.

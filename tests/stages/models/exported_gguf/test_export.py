@@ -159,6 +159,21 @@ def test_a_copy_without_a_fault_is_proven(made, tmp_path, monkeypatch):
     assert prove_model(model, rewritten(file, folder / file.name), "q8_0", tmp_path)["proof"] == "partial"
 
 
+@pytest.mark.parametrize(
+    ("factors", "said"), [(lambda rows: rows * 2, "its factors are not those"), (None, "is not in the file")]
+)
+def test_factors_of_the_rotation_are_those_of_the_model(tmp_path, factors, said, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    model = make_family(tmp_path / "model", "llama3")
+    file, _ = exported(tmp_path, model, "f32")
+    folder = shutil.copytree(file.parent, tmp_path / "copy")
+    (folder / file.name).unlink()
+    name = "rope_freqs.weight"
+    change = {name: None if factors is None else factors(rows_of(file, name))}
+    with pytest.raises(UserError, match=said):
+        prove_model(model, rewritten(file, folder / file.name, tensors=change), "f32", tmp_path)
+
+
 def test_bos_that_the_template_itself_doubles_is_refused(tmp_path):
     model = make_model_with_bos(tmp_path / "model")
     template = model / "chat_template.jinja"
