@@ -3,8 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,64 +13,37 @@ from safetensors.torch import load_file
 
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from tunemill.stages.models.rounded_body import rounding_of, through_bits
+from tunemill.stages.models.merged.change_body import Change, ExpertLowRank, LowRank, Replaced, Rows
+from tunemill.stages.models.merged.names_body import Names
+from tunemill.stages.models.rounded_body import rounding_of
 
 PREFIX = "base_model.model."
-LORA_PART = re.compile(r"(?P<module>.+)\.(?:lora_(?P<kind>A|B)\.weight|lora_embedding_(?P<embedding>A|B))")
+LORA_PART = re.compile(
+    r"(?P<module>.+)\.(?:lora_(?P<kind>A|B)\.weight|lora_embedding_(?P<embedding>A|B)|"
+    r"lora_(?P<magnitude>magnitude)_vector(?:\.weight)?)"
+)
+TOKENS = re.compile(r"(?P<module>.+)\.token_adapter\.trainable_tokens_delta")
 # What of a LoRA config folding reads, or what has done its work when training ends.
 FOLDED = {
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out", "inference_mode",
     "init_lora_weights", "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout",
-    "modules_to_save",
-    "peft_type", "peft_version", "r", "rank_pattern", "revision", "target_modules", "task_type", "use_rslora",
+    "modules_to_save", "peft_type", "peft_version", "r", "rank_pattern", "revision", "target_modules",
+    "target_parameters", "task_type", "trainable_token_indices", "use_dora", "use_rslora",
 }  # fmt: skip
 # What PEFT merges in the loaded model.
-BY_PEFT = (
-    "ensure_weight_tying",
-    "layer_replication",
-    "target_parameters",
-    "trainable_token_indices",
-    "use_dora",
-)
+BY_PEFT = ("ensure_weight_tying", "layer_replication")
 # These starts leave the base as it is, or say how it is rounded; pissa and its like take the adapter out of it first.
 PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "mica", "loftq")
 
 
-@dataclass(frozen=True)
-class Change:
-    """What the adapter does to one tensor: W + scaling * B @ A (transposed if `transposed`), or `replacement`.
+def read_changes(folder: Path, names: Names) -> dict[str, Change] | None:
+    """Tensor of the model -> its change; None for an adapter of a model that is not that of the base's files.
 
-    A: [r, in], B: [out, r]. W is rounded through `bits` first, where the adapter was trained beside it so.
-    """
-
-    names: tuple[str, ...]
-    a: Any = None
-    b: Any = None
-    scaling: float = 0.0
-    transposed: bool = False
-    replacement: Any = None
-    bits: int | None = None
-
-    def apply(self, weight: Any) -> Any:
-        """The changed tensor, computed in float32 and cast back to the type of `weight`."""
-        if self.replacement is not None:
-            assert self.replacement.shape == weight.shape, f"{self.names}: {self.replacement.shape}"
-            return self.replacement.to(weight.dtype)
-        left, right = (self.a.T, self.b.T) if self.transposed else (self.b, self.a)
-        shape = (left.shape[0], right.shape[1])
-        assert weight.shape == shape, f"{self.names}: {shape} against {tuple(weight.shape)}"
-        held = weight if self.bits is None else through_bits(weight, self.bits)
-        return torch.addmm(held.float(), left.float(), right.float(), alpha=self.scaling).to(weight.dtype)
-
-
-def read_changes(folder: Path, turned: Collection[str]) -> dict[str, Change] | None:
-    """Tensor of the base -> its change; None where each is more than two factors of one tensor, as DoRA's.
-
-    `turned`: names of weights that the base holds as (in, out). Raises UserError for what cannot be merged at all.
+    Raises UserError for what cannot be merged at all, and an adapter that is not whole.
     """
     config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     _refuse_unfoldable(config)
-    if _beyond_plain(config):
+    if _beyond_folding(config):
         return None
     stored: dict[str, Any] = load_file(folder / ADAPTER_WEIGHTS)
     factors: dict[str, dict[str, str]] = {}
@@ -81,39 +53,116 @@ def read_changes(folder: Path, turned: Collection[str]) -> dict[str, Change] | N
             raise UserError(
                 f"adapter: {name}: not a tensor of a LoRA adapter (its name does not start with {PREFIX})"
             )
-        part = LORA_PART.fullmatch(name.removeprefix(PREFIX))
-        if part is None:
-            changes[name.removeprefix(PREFIX)] = Change((name,), replacement=stored[name])
+        bare = name.removeprefix(PREFIX)
+        if part := LORA_PART.fullmatch(bare):
+            kind = part["kind"] or part["magnitude"] or f"embedding_{part['embedding']}"
+            factors.setdefault(part["module"], {})[kind] = name
+        elif part := TOKENS.fullmatch(bare):
+            changes[f"{part['module']}.weight"] = _rows(part["module"], name, stored[name], config)
         else:
-            factors.setdefault(part["module"], {})[part["kind"] or f"embedding_{part['embedding']}"] = name
-    for module, names in factors.items():
-        changes[f"{module}.weight"] = _low_rank(module, names, stored, config, turned)
+            changes[bare] = Replaced((name,), stored[name])
+    for module, parts in factors.items():
+        if (parameter := _parameter(module, config, names.skeleton)) is not None:
+            changes[parameter] = _of_experts(module, parameter, parts, stored, config, names)
+        else:
+            changes[f"{module}.weight"] = _low_rank(module, parts, stored, config, names)
     return changes
+
+
+def _rows(module: str, name: str, values: Any, config: Mapping[str, Any]) -> Rows:
+    tokens = config["trainable_token_indices"]
+    if isinstance(tokens, dict):
+        tokens = next((found for key, found in tokens.items() if f".{module}".endswith(f".{key}")), [])
+    if len(tokens) != len(values):
+        raise UserError(
+            f"adapter: {name}: {len(values)} rows, and trainable_token_indices of its config are {len(tokens)}. It is "
+            f"damaged."
+        )
+    return Rows((name,), torch.tensor(tokens), values)
 
 
 def _low_rank(
     module: str,
-    names: Mapping[str, str],
+    parts: Mapping[str, str],
     stored: Mapping[str, Any],
     config: Mapping[str, Any],
-    turned: Collection[str],
-) -> Change:
-    embedding = "embedding_A" in names
-    keys = ("embedding_A", "embedding_B") if embedding else ("A", "B")
-    if set(names) != set(keys):
-        raise UserError(
-            f"adapter: {module}: only {', '.join(names.values())} of its two factors. It is incomplete."
-        )
-    a, b = (stored[names[key]] for key in keys)
+    names: Names,
+) -> LowRank:
+    embedding = "embedding_A" in parts
+    a, b = _factors(module, parts, stored, ("embedding_A", "embedding_B") if embedding else ("A", "B"))
     if a.ndim != 2 or b.ndim != 2:
         raise UserError(f"adapter: {module}: a convolution's adapter cannot be folded in yet.")
-    rank = a.shape[0]
-    alpha = _of_pattern(config.get("alpha_pattern") or {}, module, config["lora_alpha"])
-    scaling = alpha / math.sqrt(rank) if config["use_rslora"] else alpha / rank
+    if config["use_dora"] != ("magnitude" in parts):
+        found = "no magnitude" if config["use_dora"] else "a magnitude"
+        raise UserError(
+            f"adapter: {module}: {found}, and use_dora of its config is {str(config['use_dora']).lower()}. It is "
+            f"incomplete."
+        )
     # An embedding's factors are stored for rows by tokens, its weight as tokens by rows.
-    transposed = embedding or f"{module}.weight" in turned
-    found = (names[keys[0]], names[keys[1]])
-    return Change(found, a=a, b=b, scaling=scaling, transposed=transposed, bits=rounding_of(config))
+    return LowRank(
+        tuple(parts.values()),
+        a=a,
+        b=b,
+        scaling=_scaling(config, module, a.shape[0]),
+        transposed=embedding or f"{module}.weight" in names.turned,
+        magnitude=stored[parts["magnitude"]] if "magnitude" in parts else None,
+        bits=rounding_of(config),
+    )
+
+
+def _of_experts(
+    module: str,
+    parameter: str,
+    parts: Mapping[str, str],
+    stored: Mapping[str, Any],
+    config: Mapping[str, Any],
+    names: Names,
+) -> Change:
+    a, b = _factors(module, parts, stored, ("A", "B"))
+    holder, weight = (
+        names.skeleton.get_submodule(parameter.rpartition(".")[0]),
+        names.skeleton.get_parameter(parameter),
+    )
+    if weight.ndim == 2:
+        return LowRank(tuple(parts.values()), a, b, _scaling(config, parameter, a.shape[0]))
+    scaling = _scaling(config, parameter, a.shape[0] // weight.shape[0])
+    transposed = bool(getattr(holder, "is_transposed", False))
+    return ExpertLowRank(tuple(parts.values()), a, b, scaling, transposed)
+
+
+def _factors(
+    module: str, parts: Mapping[str, str], stored: Mapping[str, Any], keys: tuple[str, str]
+) -> tuple[Any, Any]:
+    if set(parts) - {"magnitude"} != set(keys):
+        raise UserError(
+            f"adapter: {module}: only {', '.join(parts.values())} of its two factors. It is incomplete."
+        )
+    return stored[parts[keys[0]]], stored[parts[keys[1]]]
+
+
+def _parameter(module: str, config: Mapping[str, Any], model: Any) -> str | None:
+    """The parameter that factors stand beside, if not a module's weight.
+
+    PEFT wraps a module once for each of its parameters that are targeted, in their order there: the factors of the last
+    one are those of the module, and those of the one before it are of its `base_layer`, and so on.
+    """
+    targets = config.get("target_parameters") or []
+    bare = module
+    while bare.endswith(".base_layer"):
+        bare = bare.removesuffix(".base_layer")
+    depth = (len(module) - len(bare)) // len(".base_layer")
+    try:
+        holder = model.get_submodule(bare)
+    except AttributeError:
+        return None
+    named = [f"{bare}.{name}" for name, _ in holder.named_parameters(recurse=False)]
+    meant = [name for name in named if any(name == one or name.endswith(f".{one}") for one in targets)]
+    return meant[len(meant) - 1 - depth] if depth < len(meant) else None
+
+
+def _scaling(config: Mapping[str, Any], name: str, rank: int) -> float:
+    alpha = _of_pattern(config.get("alpha_pattern") or {}, name, config["lora_alpha"])
+    return float(alpha / math.sqrt(rank) if config["use_rslora"] else alpha / rank)
 
 
 def _of_pattern(patterns: Mapping[str, float], module: str, default: float) -> float:
@@ -124,8 +173,8 @@ def _of_pattern(patterns: Mapping[str, float], module: str, default: float) -> f
     return default
 
 
-def _beyond_plain(config: Mapping[str, Any]) -> list[str]:
-    """Settings of the adapter that make it more than plain LoRA. PEFT writes empty lists for those that are unset."""
+def _beyond_folding(config: Mapping[str, Any]) -> list[str]:
+    """Settings of the adapter that are not folded. PEFT writes empty lists for those that are unset."""
     plain = json.loads(json.dumps(LoraConfig().to_dict()))
     return [
         key
@@ -142,7 +191,7 @@ def _refuse_unfoldable(config: Mapping[str, Any]) -> None:
             f"adapter: init_lora_weights {config.get('init_lora_weights')} changed the base before training: it "
             f"cannot be folded into the unchanged one. Use true, gaussian or orthogonal."
         )
-    odd = [key for key in _beyond_plain(config) if key not in BY_PEFT]
+    odd = [key for key in _beyond_folding(config) if key not in BY_PEFT]
     if odd:
         raise UserError(
             f"adapter: {', '.join(sorted(odd))}: cannot be folded in yet. Without it LoRA and DoRA can be."

@@ -1,5 +1,8 @@
 """Folds a LoRA adapter into its base model and proves that the result computes the same."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import torch
 
 from tunemill.stages.artifacts import Adapter, Model, QuantizedBase
@@ -8,9 +11,10 @@ from tunemill.stages.models.dequantize_body import StoredBase
 from tunemill.stages.models.files import copy_tokenizer
 from tunemill.stages.models.joined_experts_body import JoinedExperts
 from tunemill.stages.models.loading_body import is_quantized
-from tunemill.stages.models.merged.adapter_body import Change, read_changes
+from tunemill.stages.models.merged.adapter_body import read_changes
+from tunemill.stages.models.merged.change_body import Change, Replaced, Rows
 from tunemill.stages.models.merged.config import MergedConfig
-from tunemill.stages.models.merged.fold_body import fold, untie
+from tunemill.stages.models.merged.fold_body import Folding, fold
 from tunemill.stages.models.merged.loaded_body import merge_loaded
 from tunemill.stages.models.merged.names_body import Names, names_of
 from tunemill.stages.models.merged.proof_body import Proof, prove
@@ -18,7 +22,6 @@ from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.ties_body import twice_stored, untie_config
 from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
-from tunemill.stages.models.weights import tensors_of_model
 from tunemill.stages.report import Report, Workspace
 
 
@@ -45,16 +48,13 @@ def merge(
     if quantized_base is not None and onto_quantized:
         frozen = JoinedExperts(quantized_base.path, rounded_experts=config.quantize_moe_experts)
     names = names_of(base_model.path)
-    changes = read_changes(adapter.path, names.turned)
-    if changes is not None:
-        changes = {names.stored(name): change for name, change in changes.items()}
+    changes = read_changes(adapter.path, names)
     # Of a base that came quantized there are no other files that the adapter could be folded into.
-    there = {*tensors_of_model(base_model.path), names.head}
-    if is_quantized(base_model.path) or changes is None or not changes.keys() <= there:
+    if is_quantized(base_model.path) or changes is None or not _in_files(changes, names):
         changed, used = merge_loaded(base_model.path, frozen, adapter.path, out.data)
     else:
         used = sum(len(change.names) for change in changes.values())
-        changed = _fold(base_model, frozen, changes, names, out, report)
+        changed = _fold(frozen, changes, names, out, report)
     copy_tokenizer(adapter.path, out.data)
     check_same_tokenizer(adapter.path, out.data)
     if not changed:
@@ -111,23 +111,29 @@ def _tell_distances(proof: Proof, onto_quantized: bool, report: Report) -> None:
     )
 
 
+def _in_files(changes: Mapping[str, Change], names: Names) -> bool:
+    """Whether all that is changed is read from the base's files: a new head is not, nor is one expert of several."""
+    return all(names.weights.group(name) is not None for name in changes)
+
+
 def _fold(
-    base_model: Model,
-    frozen: StoredBase | None,
-    changes: dict[str, Change],
-    names: Names,
-    out: Workspace,
-    report: Report,
+    frozen: StoredBase | None, changes: dict[str, Change], names: Names, out: Workspace, report: Report
 ) -> int:
     """Tensor by tensor. Returns how many came out different."""
-    head_change = changes.pop(names.head, None) if names.tied else None
-    changed = fold(base_model.path, frozen, changes, out.data, report)
-    if names.tied and _comes_apart(changes.get(names.embedding), head_change):
+    base = names.weights.source.folder
+    embedding = changes.get(names.embedding)
+    if isinstance(embedding, Rows) and not names.tied and twice_stored(base, names.skeleton) == "equal":
+        # PEFT trains rows of tied embeddings once for both.
+        changes.setdefault(names.head, replace(embedding, names=()))
+    head = changes.pop(names.head, None) if names.tied else None
+    own_head = names.tied and _comes_apart(embedding, head)
+    if own_head:
         report.log(
             f"{names.head} and {names.embedding} are one tensor in the base and two in the merged model"
         )
-        untie(base_model.path, out.data, names.embedding, names.head, head_change)
-        changed += 1
+    changed = fold(Folding(names, frozen, changes, own_head, head), out.data, report)
+    if own_head:
+        untie_config(out.data / "config.json")
     if not names.tied and twice_stored(out.data, names.skeleton) == "apart":
         report.log(
             f"{names.head} and {names.embedding} differ in the merged model, so its config no longer ties them"
@@ -137,8 +143,11 @@ def _fold(
 
 
 def _comes_apart(embedding: Change | None, head: Change | None) -> bool:
-    if embedding is None and head is None:
-        return False
-    if embedding is None or head is None or embedding.replacement is None or head.replacement is None:
-        return True
-    return not torch.equal(embedding.replacement, head.replacement)
+    match embedding, head:
+        case None, None:
+            return False
+        case Rows(), None:
+            return False
+        case Replaced(), Replaced():
+            return not torch.equal(embedding.replacement, head.replacement)
+    return True

@@ -1,100 +1,152 @@
-"""Writing the merged weights: a copy of each shard of the base, with the changed tensors overwritten in place."""
+"""Writing the merged weights tensor by tensor, into shards like those of the base."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from transformers.core_model_loading import revert_weight_conversion
 
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.dequantize_body import StoredBase
 from tunemill.stages.models.files import INDEX_FILE, copy_file, model_files, weight_files
-from tunemill.stages.models.merged.adapter_body import Change
-from tunemill.stages.models.ties_body import untie_config
-from tunemill.stages.models.weights import StoredTensor, sort_header, tensors_of_model
+from tunemill.stages.models.merged.change_body import Change
+from tunemill.stages.models.merged.names_body import Names
+from tunemill.stages.models.merged.shards_body import Shard, add_to_index, laid_out_as
+from tunemill.stages.models.named_weights_body import Group
+from tunemill.stages.models.stored_tensor_body import TYPES
+from tunemill.stages.models.weights import StoredTensor
 from tunemill.stages.report import Report
 
 
-def fold(
-    base: Path, frozen: StoredBase | None, changes: Mapping[str, Change], target: Path, report: Report
-) -> int:
-    """Copy the base's config, index and shards, and change what the adapter changes. At most one tensor of the
-    base is in memory at a time, and what does not change shares its blocks where the file system can. What is
-    quantized in `frozen` is taken from there.
+@dataclass(frozen=True)
+class Folding:
+    """What is folded into what: a base, of it the quantized weights where there are such, and changes by names in the
+    model. `own_head`: whether the output head, which the base ties to its embeddings, gets weights of its own; they are
+    the embeddings changed by `head`."""
 
-    Returns how many tensors the adapter made different. Raises UserError where it names a tensor that the base
-    does not have.
+    names: Names
+    frozen: StoredBase | None
+    changes: Mapping[str, Change]
+    own_head: bool = False
+    head: Change | None = None
+
+    def read(self, stored: str) -> Any:
+        """A tensor of the files before the adapter, as its weights are quantized."""
+        if self.frozen is not None and stored in self.frozen.quantized:
+            return self.frozen.read(stored)
+        return self.names.weights.source.read(stored)
+
+
+def fold(folding: Folding, target: Path, report: Report) -> int:
+    """Copy the base's config, index and shards, and change what the adapter changes. In memory there is one tensor of
+    the base at a time, or those that the model holds as one, as the experts of a layer; shards in which nothing changes
+    share their blocks where the file system can.
+
+    Returns how many tensors the adapter made different.
     """
-    stored = tensors_of_model(base)
-    missing = sorted(set(changes) - set(stored))
-    if missing:
-        raise UserError(
-            f"adapter: {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}: not in the base model's files. "
-            f"The adapter belongs to another base model, or its files use other names than transformers."
-        )
-    shards = weight_files(base)
-    for path in model_files(base):
+    source = folding.names.weights.source
+    shards = weight_files(source.folder)
+    for path in model_files(source.folder):
         if path not in shards:
             copy_file(path, target / path.name)
-    quantized = frozenset() if frozen is None else frozen.quantized
-    assert quantized <= stored.keys(), f"not in the base: {sorted(quantized - stored.keys())[:3]}"
-    written = quantized | changes.keys()
-    changed = 0
-    for done, shard in enumerate(shards):
-        copy_file(shard, target / shard.name)
-        here = {name: tensor for name, tensor in stored.items() if tensor.file == shard and name in written}
-        changed += _overwrite(shard, target / shard.name, here, frozen, changes)
-        report.progress(done + 1, len(shards), "shards")
+    quantized = frozenset() if folding.frozen is None else folding.frozen.quantized
+    assert quantized <= source.tensors.keys(), (
+        f"not in the base: {sorted(quantized - source.tensors.keys())[:3]}"
+    )
+    groups = {name: group for group in _changed_groups(folding) for name, _ in group.parts}
+    head = _head(folding)
+    opened: dict[Path, Shard] = {}
+    changed, done = 0, set[str]()
+    with ExitStack() as stack:
+        for shard in shards:
+            here = {name for name, place in source.tensors.items() if place.file == shard}
+            extra = head if head is not None and head.file == shard else None
+            if here & (groups.keys() | quantized) or extra is not None:
+                opened[shard] = stack.enter_context(laid_out_as(shard, target / shard.name, extra))
+            else:
+                copy_file(shard, target / shard.name)
+        for count, shard in enumerate(shards):
+            for name, place in source.tensors.items():
+                if place.file != shard or shard not in opened or name in done:
+                    continue
+                new, differ = _made(name, groups.get(name), folding)
+                for part, tensor in new.items():
+                    part_place = source.tensors[part]
+                    opened[part_place.file].write(part_place, tensor)
+                done |= new.keys()
+                changed += differ
+            report.progress(count + 1, len(shards), "shards")
+        if head is not None:
+            embeddings = folding.read(folding.names.weights.group_of[folding.names.embedding].parts[0][0])
+            dtype = TYPES[head.dtype]
+            own = embeddings.to(dtype) if folding.head is None else folding.head.apply(embeddings, dtype)
+            opened[head.file].write(head, own)
+            add_to_index(target / INDEX_FILE, head)
+            changed += 1
     return changed
 
 
-def _overwrite(
-    source: Path,
-    target: Path,
-    stored: Mapping[str, StoredTensor],
-    frozen: StoredBase | None,
-    changes: Mapping[str, Change],
-) -> int:
-    changed = 0
-    with safe_open(source, framework="pt") as reader, target.open("r+b") as writer:
-        for name, place in stored.items():
-            plain = reader.get_tensor(name)
-            old = frozen.read(name) if frozen is not None and name in frozen.quantized else plain
-            assert old.shape == plain.shape, f"{name}: {tuple(old.shape)} against {tuple(plain.shape)}"
-            # Rounded once, after the change: 8-bit weights come back as float32.
-            new = (changes[name].apply(old) if name in changes else old).to(plain.dtype)
-            data = new.contiguous().view(-1).view(torch.uint8).numpy()
-            assert data.nbytes == place.size, f"{name}: {data.nbytes} bytes in place of {place.size}"
-            writer.seek(place.start)
-            writer.write(data.data)
-            changed += not torch.equal(old.to(plain.dtype), new)
-    return changed
+def _changed_groups(folding: Folding) -> Iterator[Group]:
+    seen = set()
+    for name in folding.changes:
+        group = folding.names.weights.group(name)
+        assert group is not None, name
+        if group.first not in seen:
+            seen.add(group.first)
+            yield group
 
 
-def untie(base: Path, target: Path, embedding: str, head: str, head_change: Change | None) -> None:
-    """Give the output head weights of its own, where the adapter changed head and embeddings differently.
+def _head(folding: Folding) -> StoredTensor | None:
+    """Where the head's own weights go: behind the last tensor of the shard that holds the embeddings."""
+    if not folding.own_head:
+        return None
+    names, tensors = folding.names, folding.names.weights.source.tensors
+    (embeddings, _), *_ = names.weights.group_of[names.embedding].parts
+    place = tensors[embeddings]
+    bare = names.head not in tensors and not embeddings.startswith(names.embedding.partition(".")[0])
+    name = names.head.removeprefix(f"{names.skeleton.base_model_prefix}.") if bare else names.head
+    end = max(one.start + one.size for one in tensors.values() if one.file == place.file)
+    return StoredTensor(place.file, name, place.dtype, place.shape, end, place.size)
 
-    In the base both are one tensor, stored as `embedding`; PEFT trains them apart. `head` is added to the shard
-    that holds the embeddings, and the config no longer ties them.
-    """
-    place = tensors_of_model(base)[embedding]
-    with safe_open(place.file, framework="pt") as reader:
-        old = reader.get_tensor(embedding)
-    shard = target / place.file.name
-    with safe_open(shard, framework="pt") as reader:
-        metadata = reader.metadata()
-        tensors: dict[str, Any] = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
-    tensors[head] = (old if head_change is None else head_change.apply(old)).clone()
-    save_file(tensors, shard, metadata=metadata)
-    sort_header(shard)
-    untie_config(target / "config.json")
-    index = target / INDEX_FILE
-    if index.is_file():
-        content = json.loads(index.read_text(encoding="utf-8"))
-        content["weight_map"][head] = shard.name
-        if "total_size" in content.get("metadata", {}):
-            content["metadata"]["total_size"] += place.size
-        index.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+def _made(name: str, group: Group | None, folding: Folding) -> tuple[dict[str, Any], int]:
+    """Tensors of the files, as they are merged, and how many the adapter made different."""
+    tensors = folding.names.weights.source.tensors
+    dtype = TYPES[tensors[name].dtype]
+    if group is None:
+        return {name: folding.read(name).to(dtype)}, 0
+    old = {part: folding.read(part) for part, _ in group.parts}
+    if group.converter is None:
+        new = {name: folding.changes[group.first].apply(old[name], dtype)}
+    else:
+        held = group.convert(old, folding.names.skeleton)
+        changes = folding.changes
+        new = _reverted(
+            {
+                one: changes[one].apply(held[one], dtype) if one in changes else held[one].to(dtype)
+                for one in held
+            },
+            group,
+            folding,
+        )
+    return new, sum(not torch.equal(old[part].to(dtype), new[part]) for part in new)
+
+
+def _reverted(held: Mapping[str, Any], group: Group, folding: Folding) -> dict[str, Any]:
+    """Tensors of the model, as those of the files that they are made of."""
+    prefix = f"{folding.names.skeleton.base_model_prefix}."
+    found = revert_weight_conversion(folding.names.skeleton, dict(held))
+    wanted = {name for name, _ in group.parts}
+    named = {
+        next((one for one in (name, name.removeprefix(prefix), prefix + name) if one in wanted), name): tensor
+        for name, tensor in found.items()
+    }
+    if named.keys() != wanted:
+        raise UserError(
+            f"merged: {group.first}: is read from {len(wanted)} tensors of the base's files, and cannot be written as "
+            f"these. Save the base with transformers, and merge into that."
+        )
+    return named

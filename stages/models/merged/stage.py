@@ -6,7 +6,7 @@ from tunemill.stages.models.merged.config import MergedConfig
 
 MERGED = Stage(
     name="merged",
-    version=2,
+    version=3,
     config=MergedConfig,
     inputs={
         "base_model": Input(Model),

@@ -211,7 +211,7 @@ def change_config(adapter: Adapter, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"use_dora": True}, "lora_magnitude_vector, .*: not in both the adapter and the base model"),
+        ({"use_dora": True}, "adapter: .*: no magnitude, and use_dora of its config is true"),
         ({"lora_bias": True}, "adapter: lora_bias: cannot"),
         ({"bias": "all"}, "adapter: bias: cannot"),
         ({"a_new_kind": 1}, "adapter: a_new_kind: cannot"),
