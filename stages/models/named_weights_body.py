@@ -4,7 +4,7 @@ In files and in the model tensors may have other names, and one tensor of the mo
 experts of a mixture are. Which is which are transformers' own rules for loading.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -69,22 +69,26 @@ class NamedWeights:
         """Whether there is something in the files that a tensor of the model is read from."""
         return self.group(name) is not None or self.group(_whole(name)[0]) is not None
 
-    def read(self, names: Iterable[str]) -> dict[str, Any]:
-        """The tensors, in the types that they are stored in. Raises SourceError for one that is not there."""
-        found: dict[str, Any] = {}
-        made: dict[str, dict[str, Any]] = {}
-        for name in names:
-            holder, cut = _whole(name) if self.group(name) is None else (name, None)
+    def read(self, names: Iterable[str], at_once: Callable[..., Iterable[Any]] = map) -> dict[str, Any]:
+        """The tensors, in the types that they are stored in; `at_once` may be the `map` of threads.
+
+        Raises SourceError for one that is not there, or has another shape in the model.
+        """
+        holders = {name: (name, None) if self.group(name) is not None else _whole(name) for name in names}
+        groups = {}
+        for name, (holder, _) in holders.items():
             group = self.group(holder)
             if group is None:
                 raise SourceError(
                     f"{self.source.folder}: {name}: not in its files, and tied to no other weight. The model is "
                     f"incomplete."
                 )
-            if group.first not in made:
-                made[group.first] = group.convert(
-                    {part: self.source.read(part) for part, _ in group.parts}, self.model
-                )
+            groups[group.first] = group
+        made = dict(zip(groups, at_once(self._converted, groups.values()), strict=True))
+        found: dict[str, Any] = {}
+        for name, (holder, cut) in holders.items():
+            group = self.group(holder)
+            assert group is not None
             tensors = made[group.first]
             tensor = tensors[holder] if holder in tensors else tensors[self._other(holder, tensors)]
             if tensor.shape != self.shapes[holder]:
@@ -94,6 +98,9 @@ class NamedWeights:
                 )
             found[name] = tensor if cut is None else _expert(tensor, *cut)
         return found
+
+    def _converted(self, group: Group) -> dict[str, Any]:
+        return group.convert({part: self.source.read(part) for part, _ in group.parts}, self.model)
 
     def _other(self, name: str, tensors: Mapping[str, Any]) -> str:
         ties = {name, self.tied.get(name, name)}

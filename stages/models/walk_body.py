@@ -6,7 +6,7 @@ step, and at any time there are only the weights of one unit of each.
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -102,6 +102,13 @@ class Slots:
                     module._parameters[part] = _nothing(held)
 
 
+def advance(walks: Sequence["Walk"]) -> list[str | None]:
+    """Where the walks stand when each has gone on to its next unit; they go at the same time."""
+    for walk in walks:
+        walk.go()
+    return [walk.arrive() for walk in walks]
+
+
 class StoppedError(Exception):
     """A walk that is given up."""
 
@@ -119,15 +126,19 @@ class Walk:
         for unit in units:
             model.get_submodule(unit).register_forward_pre_hook(lambda *_, unit=unit: self._wait(unit))
 
-    def advance(self) -> str | None:
-        """Go on to the next unit. Returns its name, None at the end. Raises what the model raises."""
+    def go(self) -> None:
+        """Set out for the next unit."""
         if self._logits is None:
             self._logits = self._pool.submit(self._run)
             self._logits.add_done_callback(lambda _: self._stands.put(None))
         else:
             self._goes.put(True)
+
+    def arrive(self) -> str | None:
+        """Wait until it is there. Returns its name, None at the end. Raises what the model raises."""
         unit = self._stands.get()
         if unit is None:
+            assert self._logits is not None
             self._logits.result()
         return unit
 

@@ -44,7 +44,7 @@ class LowRank:
                 held, dtype, lambda block, rows: self._to_magnitude(block, left[rows], right, rows)
             )
         # Whose norm is over the rows.
-        whole = held.float().addmm_(left, right, alpha=self.scaling)
+        whole = torch.addmm(held.float(), left, right, alpha=self.scaling)
         return whole.mul_(self.magnitude.float() / torch.linalg.norm(whole, dim=0)).to(dtype)
 
     def _to_magnitude(self, block: Any, left: Any, right: Any, rows: slice) -> Any:
@@ -74,7 +74,7 @@ class ExpertLowRank:
         changed = torch.empty(weight.shape, dtype=dtype)
         for number in range(count):
             left, right = (a[number].T, b[number].T) if self.transposed else (b[number], a[number])
-            changed[number] = weight[number].float().addmm_(left, right, alpha=self.scaling)
+            changed[number] = torch.addmm(weight[number].float(), left, right, alpha=self.scaling)
         return changed
 
 

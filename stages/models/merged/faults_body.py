@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from tunemill.stages.models.merged.expected_body import Expected
+
 # What float32 adds to each sum of products, relative to the largest that is added.
 FLOAT32 = torch.finfo(torch.float32).eps / 2
 # The share of the adapter's change that is left unexplained where it was added a wrong number of times.
@@ -53,42 +55,53 @@ def _order(expected: Any, found: Any) -> tuple[int, int] | None:
     return (row, int(source[0])) if len(source) else None
 
 
-def tolerance_of(weight: Any, expected: Any, products: int, dtype: Any) -> Any:
-    """How far an element of the merged tensor may be from `expected`, [...] like it.
+def tolerance_of(sizes: Any, largest: float, products: int, dtype: Any) -> Any:
+    """How far elements of these sizes may be from what they must be, [...] like them.
 
-    One rounding to the type that it is stored in, at most half a unit in the last place: 2^-8 of the number in
+    One rounding to the type that they are stored in, at most half a unit in the last place: 2^-8 of the number in
     bfloat16, 2^-11 in float16, 2^-24 in float32. Beside it what float32 loses on either side in a sum of `products` and
-    the weight, each at most as large as the largest weight and the largest change.
+    the weight, each at most as large as `largest`, the largest weight and the largest change together.
     """
     of_type = torch.finfo(dtype)
-    largest = float(weight.abs().max() + (expected - weight).abs().max()) if weight.numel() else 0.0
-    return expected.abs() * (of_type.eps / 2) + (
-        of_type.tiny * of_type.eps + 2 * (products + 3) * FLOAT32 * largest
-    )
+    lost = of_type.tiny * of_type.eps + 2 * (products + 3) * FLOAT32 * largest
+    return sizes.mul(of_type.eps / 2).add_(lost)
 
 
-def fault_of_changed(name: str, weight: Any, expected: Any, found: Any, products: int) -> Fault | None:
-    """`found`: the merged tensor as it is stored; `expected`: PEFT's, in float32, made of `weight`."""
-    if found.shape != expected.shape:
-        return Fault(name, found.numel(), found.numel(), float("inf"), adapted=True)
-    apart = (found.float() - expected).abs()
-    wrong = ~(apart <= tolerance_of(weight, expected, products, found.dtype))
-    if not bool(wrong.any()):
+def fault_of_changed(change: Expected, weight: Any, found: Any) -> Fault | None:
+    """`found`: the merged tensor as it is stored; `weight`: that of the base, None where it has none."""
+    wrong, largest = 0, 0.0
+    for rows, expected in change.blocks():
+        merged = found[rows]
+        if merged.shape != expected.shape:
+            return Fault(change.name, found.numel(), found.numel(), float("inf"), adapted=True)
+        sizes = expected.abs()
+        of_weight = 0.0 if weight is None else float(weight[rows].abs().max())
+        most = 2 * float(sizes.max()) + of_weight
+        apart = (merged.float() - expected).abs_()
+        right = int((apart <= tolerance_of(sizes, most, change.products, found.dtype)).sum())
+        if right != expected.numel():
+            wrong += expected.numel() - right
+            largest = max(largest, float(apart.nan_to_num(float("inf")).max()))
+    if not wrong:
         return None
-    times = _times(weight, expected, found)
-    largest = float(apart.nan_to_num(float("inf")).max())
-    return Fault(name, int(wrong.sum()), found.numel(), largest, adapted=True, times=times)
+    times = None if weight is None else _times(change, weight, found)
+    return Fault(change.name, wrong, found.numel(), largest, adapted=True, times=times)
 
 
-def _times(weight: Any, expected: Any, found: Any) -> float | None:
+def _times(change: Expected, weight: Any, found: Any) -> float | None:
     """How often the change was added: the least squares fit, where it leaves little but rounding."""
-    change, done = (expected - weight).double(), found.double() - weight.double()
-    size = float((change * change).sum())
+    size = both = done = merged = 0.0
+    for rows, expected in change.blocks():
+        added, moved = (tensor.sub(weight[rows]).double() for tensor in (expected, found[rows].float()))
+        size += float(added.square().sum())
+        both += float((added * moved).sum())
+        done += float(moved.square().sum())
+        merged += float(found[rows].double().square().sum())
     if size == 0:
         return None
-    times = float((done * change).sum()) / size
-    left = float((done - times * change).norm())
-    rounding = torch.finfo(found.dtype).eps * float(found.float().norm())
+    times = both / size
+    left = max(0.0, done - times * both) ** 0.5
+    rounding = torch.finfo(found.dtype).eps * merged**0.5
     return times if left <= UNEXPLAINED * size**0.5 + rounding else None
 
 

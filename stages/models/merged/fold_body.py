@@ -18,6 +18,7 @@ from tunemill.stages.models.merged.shards_body import Shard, add_to_index, laid_
 from tunemill.stages.models.named_weights_body import Group
 from tunemill.stages.models.stored_tensor_body import TYPES
 from tunemill.stages.models.weights import StoredTensor
+from tunemill.stages.models.workers_body import give_back_memory, workers
 from tunemill.stages.report import Report
 
 
@@ -41,9 +42,9 @@ class Folding:
 
 
 def fold(folding: Folding, target: Path, report: Report) -> int:
-    """Copy the base's config, index and shards, and change what the adapter changes. In memory there is one tensor of
-    the base at a time, or those that the model holds as one, as the experts of a layer; shards in which nothing changes
-    share their blocks where the file system can.
+    """Copy the base's config, index and shards, and change what the adapter changes. In memory there are a few
+    tensors of the base at a time, or those that the model holds as one, as the experts of a layer; shards in which
+    nothing changes share their blocks where the file system can.
 
     Returns how many tensors the adapter made different.
     """
@@ -59,7 +60,7 @@ def fold(folding: Folding, target: Path, report: Report) -> int:
     groups = {name: group for group in _changed_groups(folding) for name, _ in group.parts}
     head = _head(folding)
     opened: dict[Path, Shard] = {}
-    changed, done = 0, set[str]()
+    changed = 0
     with ExitStack() as stack:
         for shard in shards:
             here = {name for name, place in source.tensors.items() if place.file == shard}
@@ -68,16 +69,18 @@ def fold(folding: Folding, target: Path, report: Report) -> int:
                 opened[shard] = stack.enter_context(laid_out_as(shard, target / shard.name, extra))
             else:
                 copy_file(shard, target / shard.name)
+        pool = stack.enter_context(workers())
         for count, shard in enumerate(shards):
-            for name, place in source.tensors.items():
-                if place.file != shard or shard not in opened or name in done:
-                    continue
-                new, differ = _made(name, groups.get(name), folding)
-                for part, tensor in new.items():
-                    part_place = source.tensors[part]
-                    opened[part_place.file].write(part_place, tensor)
-                done |= new.keys()
-                changed += differ
+            work = _work(folding, groups, shard) if shard in opened else []
+
+            def write(part: tuple[str, Group | None]) -> int:
+                new, differ = _made(*part, folding)
+                for name, tensor in new.items():
+                    opened[source.tensors[name].file].write(source.tensors[name], tensor)
+                return differ
+
+            changed += sum(pool.map(write, work))
+            give_back_memory()
             report.progress(count + 1, len(shards), "shards")
         if head is not None:
             embeddings = folding.read(folding.names.weights.group_of[folding.names.embedding].parts[0][0])
@@ -87,6 +90,15 @@ def fold(folding: Folding, target: Path, report: Report) -> int:
             add_to_index(target / INDEX_FILE, head)
             changed += 1
     return changed
+
+
+def _work(folding: Folding, groups: Mapping[str, Group], shard: Path) -> list[tuple[str, Group | None]]:
+    """The tensors of a shard; of those that belong together the first stands for all, in the shard where it is."""
+    places = folding.names.weights.source.tensors
+    here = [name for name, place in places.items() if place.file == shard]
+    return [
+        (name, groups.get(name)) for name in here if name not in groups or groups[name].parts[0][0] == name
+    ]
 
 
 def _changed_groups(folding: Folding) -> Iterator[Group]:

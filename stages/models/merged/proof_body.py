@@ -10,6 +10,7 @@ transformers. They go from unit to unit in step, and of each unit three things a
 """
 
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +20,13 @@ import torch
 from transformers import AutoConfig
 
 from tunemill.stages.errors import UserError
-from tunemill.stages.models.merged.expected_body import expected_weights
+from tunemill.stages.models.merged.expected_body import Expected, expected_weights
 from tunemill.stages.models.merged.faults_body import Fault, fault_of_changed, fault_of_left, message
 from tunemill.stages.models.merged.sides_body import Merged, Reference
 from tunemill.stages.models.probe_body import fixed_tokens
+from tunemill.stages.models.walk_body import advance
 from tunemill.stages.models.weights import tensors_of_model
+from tunemill.stages.models.workers_body import give_back_memory, workers
 
 # Largest difference of a logit over the largest logit, after all layers: what is left of rounding where they add it up.
 TOLERANCE = {"F32": 1e-4, "BF16": 0.1, "F16": 0.02}
@@ -76,8 +79,11 @@ def prove(base: Path, quantized: Path | None, adapter: Path, merged: Path, *, on
     Raises UserError that says which tensor or which unit is wrong.
     """
     ids = fixed_tokens(AutoConfig.from_pretrained(base).get_text_config().vocab_size)[:SEQUENCES, :TOKENS]
-    with _in_step(base, quantized, adapter, merged, ids, onto_quantized) as (references, made):
-        found = _walk(references, made)
+    with (
+        workers() as pool,
+        _in_step(base, quantized, adapter, merged, ids, onto_quantized) as (references, made),
+    ):
+        found = _walk(references, made, pool)
         if found.faults:
             raise UserError(message(found.faults, found.adapted, _head(made)))
         _check_layers(found)
@@ -117,10 +123,10 @@ def _in_step(
             walk.close()
 
 
-def _walk(references: list[Reference], made: Merged) -> _Found:
+def _walk(references: list[Reference], made: Merged, pool: Executor) -> _Found:
     walks = [*(walk for one in references for walk in one.walks), made.walk]
     found = _Found()
-    units = [walk.advance() for walk in walks]
+    units = advance(walks)
     while units[0] is not None:
         unit = units[0]
         if units[-1] != unit:
@@ -128,36 +134,33 @@ def _walk(references: list[Reference], made: Merged) -> _Found:
                 f"merged: {units[-1] or 'its end'} stands where base and adapter have {unit}: it has other layers."
             )
         for reference in references:
-            reference.fill(unit)
-        made.fill(unit, references[0])
-        units = [walk.advance() for walk in walks]
-        _compare_tensors(unit, references[0], made, found)
+            reference.fill(unit, pool)
+        made.fill(unit, references[0], pool)
+        units = advance(walks)
+        _compare_tensors(unit, references[0], made, found, pool)
         if not found.faults:
             found.layers.append(_compare_outputs(unit, references[0], made))
         for reference in references:
             reference.clear(unit)
         made.clear(unit)
+        give_back_memory()
     return found
 
 
-def _compare_tensors(unit: str, reference: Reference, made: Merged, found: _Found) -> None:
-    names = {*reference.tensors}
-    for name, expected, products in expected_weights(reference.whole, unit):
-        names.discard(name)
-        found.tensors += 1
-        found.adapted += 1
-        weight = reference.tensors.get(name)
-        merged = made.stored(name)
-        weight = torch.zeros_like(expected) if weight is None else weight
-        if (fault := fault_of_changed(name, weight, expected, merged, products)) is not None:
-            found.faults.append(fault)
-    for name in sorted(names - made.shared):
-        if name in reference.parts:
-            continue
-        found.tensors += 1
-        if (fault := fault_of_left(name, reference.tensors[name], made.stored(name))) is not None:
-            found.faults.append(fault)
-    found.tensors += len(names & made.shared)
+def _compare_tensors(unit: str, reference: Reference, made: Merged, found: _Found, pool: Executor) -> None:
+    changes = expected_weights(reference.whole, unit)
+
+    def of_change(change: Expected) -> Fault | None:
+        return fault_of_changed(change, reference.tensors.get(change.name), made.stored(change.name))
+
+    def of_left(name: str) -> Fault | None:
+        return fault_of_left(name, reference.tensors[name], made.stored(name))
+
+    left = reference.tensors.keys() - {change.name for change in changes} - made.shared - reference.parts
+    faults = [*pool.map(of_change, changes), *pool.map(of_left, sorted(left))]
+    found.faults += [fault for fault in faults if fault is not None]
+    found.adapted += len(changes)
+    found.tensors += len(changes) + len(reference.tensors.keys() - {change.name for change in changes})
 
 
 def _compare_outputs(unit: str, reference: Reference, made: Merged) -> tuple[float, float, str]:

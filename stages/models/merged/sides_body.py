@@ -1,6 +1,7 @@
 """The two sides of the proof: base and adapter, and the merged model, each walked with the weights of one unit."""
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,15 @@ class Reference:
             parts[place] = str(self.layers[int(parts[place])])
         return ".".join(parts)
 
-    def fill(self, unit: str) -> None:
+    def fill(self, unit: str, pool: Executor) -> None:
         """Read the weights of a unit, in float32."""
         names = {name: self.stored_name(name) for name in self.names[unit]}
         there = {name: stored for name, stored in names.items() if self._is_there(stored)}
-        read = self.weights.read(there.values())
-        self.tensors = {name: read[stored].float() for name, stored in there.items()}
+        read = self.weights.read(there.values(), pool.map)
+        self.tensors = dict(
+            zip(there, pool.map(torch.Tensor.float, [read[stored] for stored in there.values()]), strict=True)
+        )
+        del read
         self.slots[0].fill(self.tensors)
         if self.bits is not None:
             rounded = {n: through_bits(t, self.bits) for n, t in self.tensors.items() if n in self.beside}
@@ -117,14 +121,15 @@ class Merged:
         self.units, self.slots = units_of(self.model), Slots(self.model)
         self.walk = Walk(self.model, self.units, ids)
 
-    def fill(self, unit: str, reference: Reference) -> None:
+    def fill(self, unit: str, reference: Reference, pool: Executor) -> None:
         """Read the weights of a unit, in float32; what has the bytes of the base is not read twice."""
         parameters = dict(self.model.named_parameters(remove_duplicate=False))
         names = [name for name in self.units[unit] if name in parameters or self.weights.holds(name)]
-        shared = {name for name in names if self.is_of(name, reference)}
-        read = self.weights.read([name for name in names if name not in shared])
+        of_base = pool.map(lambda name: self.is_of(name, reference), names)
+        shared = {name for name, same in zip(names, of_base, strict=True) if same}
+        read = self.weights.read([name for name in names if name not in shared], pool.map)
         self.slots.fill({name: reference.tensors[name] for name in shared})
-        self.slots.fill({name: tensor.float() for name, tensor in read.items()})
+        self.slots.fill(dict(zip(read, pool.map(torch.Tensor.float, read.values()), strict=True)))
         self.shared, self.read = shared, read
 
     def stored(self, name: str) -> Any:
