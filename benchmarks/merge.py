@@ -94,14 +94,15 @@ bf16: true
 
 @dataclass(frozen=True)
 class Measured:
-    """Wall seconds and peak resident MiB of a process; None where it failed."""
+    """Wall seconds, CPU seconds and peak resident MiB of a process."""
 
     seconds: float
+    cpu: float
     peak: float
 
 
 def measure(command: list[str], environment: dict[str, str]) -> Measured | None:
-    """Run a command, with its children's memory apart."""
+    """Run a command; None where it fails."""
     started = time.perf_counter()
     process = subprocess.Popen(
         command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -113,7 +114,7 @@ def measure(command: list[str], environment: dict[str, str]) -> Measured | None:
     if process.returncode:
         print(said.decode(errors="replace")[-2000:], file=sys.stderr)
         return None
-    return Measured(time.perf_counter() - started, used.ru_maxrss / 1024)
+    return Measured(time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
 def sides(folder: Path, axolotl: str | None) -> dict[str, Callable[[Path], list[str]]]:
@@ -166,16 +167,13 @@ def main() -> None:
                 out = folder / f"out{number}"
                 if (measured := measure(command(out), environment)) is not None:
                     runs.setdefault(what, []).append(measured)
-                    print(json.dumps([what, measured.seconds, measured.peak]), file=sys.stderr)
+                    print(json.dumps([what, measured.seconds, measured.cpu, measured.peak]), file=sys.stderr)
                 shutil.rmtree(out, ignore_errors=True)
     print(f"{asked.layers} layers, {os.cpu_count()} cores, {asked.rounds} rounds\n")
-    print("| merge | wall s | peak resident MiB |\n|---|---|---|")
-    for what, measured_runs in runs.items():
-        seconds, peak = (
-            min(run.seconds for run in measured_runs),
-            max(run.peak for run in measured_runs),
-        )
-        print(f"| {what} | {seconds:.1f} | {peak:.0f} |")
+    print("| merge | wall s | CPU s | peak resident MiB |\n|---|---|---|---|")
+    for what, times in runs.items():
+        best = min(times, key=lambda run: run.seconds)
+        print(f"| {what} | {best.seconds:.1f} | {best.cpu:.1f} | {max(run.peak for run in times):.0f} |")
 
 
 if __name__ == "__main__":

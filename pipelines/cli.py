@@ -10,7 +10,7 @@ from tunemill import __version__
 from tunemill.pipelines.commands.arguments import EPILOG, parse
 from tunemill.resources.imports import import_to_stay
 
-# The module of each in `commands/` has its name.
+# The module of each in `commands/` has its name, with `_` for `-`.
 COMMANDS = {
     "init": "look at rows and write a YAML that trains on them",
     "check": "check YAMLs and that the files they name are there; reads no rows, asks no network",
@@ -24,6 +24,7 @@ COMMANDS = {
     "lineage": "show which data and settings made a model",
     "logs": "show what the stage behind a node printed, now or last time",
     "cache": "look after the store: ls, verify, prune",
+    "merge-sharded-fsdp-weights": "put the weights that FSDP stored in parts into one safetensors file",
     "schema": "print a JSON schema of the YAML, for editors",
     "completion": "print a script that completes command lines in bash, zsh or fish",
     "ui": "open Dagster on 127.0.0.1 over the pipelines of a folder",
@@ -65,7 +66,7 @@ def _module(command: str) -> Any:
     """The module of a command."""
     # Looking for plugins of pydantic means to read the metadata of every distribution that is installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    return import_to_stay(f"tunemill.pipelines.commands.{command}")
+    return import_to_stay(f"tunemill.pipelines.commands.{command.replace('-', '_')}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,46 @@
+"""`tunemill merge-sharded-fsdp-weights`: checkpoints in parts become one file, and what is none is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import load_file
+from support.tiny_model import make_model
+from transformers import AutoModelForCausalLM
+
+from tunemill.pipelines.cli import main
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """What a training with FSDP leaves in its output_dir: the weights in parts, and the config."""
+    folder = make_model(tmp_path / "out", dtype=torch.bfloat16)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    dcp.save({"model": weights}, checkpoint_id=folder / "pytorch_model_fsdp_0", no_dist=True)
+    (tmp_path / "config.yml").write_text(f"output_dir: {folder}\nbase_model: x\n")
+    torch.save(weights, tmp_path / "weights.pt")
+    return tmp_path
+
+
+def test_parts_become_a_model(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["merge-sharded-fsdp-weights", str(trained / "config.yml")]) == 0
+    assert "written to" in capsys.readouterr().out
+    merged = trained / "out" / "merged"
+    found, expected = load_file(merged / "model.safetensors"), torch.load(trained / "weights.pt")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    AutoModelForCausalLM.from_pretrained(merged)
+
+
+def test_what_is_no_such_checkpoint(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, parts = str(trained / "config.yml"), trained / "out" / "pytorch_model_fsdp_0"
+    assert main(["merge-sharded-fsdp-weights", config, "--from", str(trained)]) == 1
+    assert "no checkpoint that FSDP stored in parts" in capsys.readouterr().err
+    next(parts.glob("*.distcp")).write_bytes(b"")
+    assert main(["merge-sharded-fsdp-weights", config]) == 1
+    assert "cannot be put together" in capsys.readouterr().err
+    (trained / "config.yml").write_text("base_model: x\n")
+    assert main(["merge-sharded-fsdp-weights", config]) == 1
+    assert "no output_dir" in capsys.readouterr().err
