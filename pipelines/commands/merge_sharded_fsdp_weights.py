@@ -11,9 +11,8 @@ from tunemill.pipelines.commands.options import add_command, add_json, print_jso
 from tunemill.pipelines.config.document import read_document
 from tunemill.resources.local import local_path
 from tunemill.stages.errors import SourceError
+from tunemill.stages.models.sharded_weights import METADATA, PARTS, TOGETHER
 
-# Where accelerate puts the weights of a model, and what makes a folder a distributed checkpoint.
-PARTS, METADATA = "pytorch_model_fsdp_0", ".metadata"
 BODY = "tunemill.stages.models.sharded_weights_body"
 # What makes weights a model folder, where it lies beside the parts.
 BESIDE = (
@@ -32,7 +31,7 @@ def add_to(commands: Any, text: str) -> None:
     parser.add_argument(
         "--from", dest="source", metavar="FOLDER", help=f"the parts (default: output_dir/{PARTS})"
     )
-    parser.add_argument("--to", dest="target", metavar="FOLDER", help="default: output_dir/merged")
+    parser.add_argument("--to", dest="target", metavar="FOLDER", help=f"default: output_dir/{TOGETHER}")
     add_json(parser)
 
 
@@ -45,7 +44,7 @@ def merge(options: argparse.Namespace) -> int:
         )
     output = Path() if asked is None else local_path(asked, "output_dir")
     source = _parts(output / PARTS if options.source is None else local_path(options.source, "--from"))
-    target = output / "merged" if options.target is None else local_path(options.target, "--to")
+    target = output / TOGETHER if options.target is None else local_path(options.target, "--to")
     done = subprocess.run(
         [sys.executable, "-m", BODY, str(source), str(target)], capture_output=True, text=True, check=False
     )
