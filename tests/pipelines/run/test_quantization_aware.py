@@ -23,7 +23,7 @@ def test_it_makes_the_model_that_it_trained_for(tmp_path):
 
 
 def test_a_type_that_no_model_is_stored_in_is_a_note(tmp_path):
-    asked = {"weight_dtype": "mxfp4", "activation_dtype": "mxfp4"}
+    asked = {"weight_dtype": "mxfp4"}
     project = make_project(tmp_path / "project", adapter=None, quantization=None, qat=asked)
     assert "quantized" not in project.plan()
     (note,) = (problem for problem in check_files([project.yaml])[0].problems if problem.path == "qat")
