@@ -222,6 +222,10 @@ class GgufModel(Artifact):
         return next(iter(sorted(self.path.glob("*.gguf"))))
 
 
+class CompressedModel(Model):
+    """A model quantized for vLLM by compressed-tensors; stock `transformers` loads it where that is installed."""
+
+
 class EvaluationReport(Artifact):
     """`metrics.json` (a flat object) and `predictions.jsonl` (one object per held-out row).
 

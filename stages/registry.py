@@ -19,6 +19,7 @@ from tunemill.stages.evaluation.preferences.stage import PREFERENCE_EVALUATION
 from tunemill.stages.evaluation.rewards.stage import REWARD_EVALUATION
 from tunemill.stages.evaluation.steps.stage import STEP_EVALUATION
 from tunemill.stages.models.base_model.stage import BASE_MODEL
+from tunemill.stages.models.exported_compressed.stage import EXPORTED_COMPRESSED
 from tunemill.stages.models.exported_gguf.stage import EXPORTED_GGUF
 from tunemill.stages.models.hub_files.stage import HUB_FILES
 from tunemill.stages.models.merged.stage import MERGED
@@ -88,6 +89,7 @@ STAGES: tuple[Stage, ...] = (
     MERGED,
     QUANTIZED,
     EXPORTED_GGUF,
+    EXPORTED_COMPRESSED,
     EVALUATION,
     PREFERENCE_EVALUATION,
     STEP_EVALUATION,

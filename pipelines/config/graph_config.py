@@ -267,7 +267,13 @@ class GraphConfig(StageConfig):
     @model_validator(mode="after")
     def _exports_can_be_made(self) -> "GraphConfig":
         head = "reward_model" if self.reward_model else "process_reward_model" if self.draws_head else None
-        conflict = conflict_of_exports(self.export, adapter=self.adapter, merges=self.merges, head=head)
+        conflict = conflict_of_exports(
+            self.export,
+            adapter=self.adapter,
+            merges=self.merges,
+            head=head,
+            rows_of_tokens=not self.learns_preferences,
+        )
         if conflict is not None:
             raise ConflictError(conflict, "export")
         return self

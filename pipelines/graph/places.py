@@ -34,6 +34,7 @@ from tunemill.stages.data.tokenizer.stage import TOKENIZER
 from tunemill.stages.data.training_data.stage import TRAINING_DATA
 from tunemill.stages.declaration import Stage
 from tunemill.stages.models.base_model.stage import BASE_MODEL
+from tunemill.stages.models.exported_compressed.stage import EXPORTED_COMPRESSED
 from tunemill.stages.models.exported_gguf.stage import EXPORTED_GGUF
 from tunemill.stages.models.hub_files.stage import HUB_FILES
 from tunemill.stages.models.merged.stage import MERGED
@@ -48,7 +49,7 @@ from tunemill.stages.training.teacher_logprobs.stage import TEACHER_LOGPROBS
 REFERENCES = {"reference_logprobs": "training_data", "held_out_logprobs": "evaluation_data"}
 
 # What writes the files of a format of `pipeline.export`.
-EXPORTS: Mapping[str, Stage] = {"gguf": EXPORTED_GGUF}
+EXPORTS: Mapping[str, Stage] = {"gguf": EXPORTED_GGUF, "compressed-tensors": EXPORTED_COMPRESSED}
 
 
 @dataclass(frozen=True)
@@ -261,13 +262,27 @@ def export_places(graph: GraphConfig) -> Iterator[Place]:
     """The nodes that write the finished model, or its adapter, for other engines."""
     whole = {"model": ("trained" if graph.adapter is None else "merged",)}
     beside = {"model": ("base_model",), "adapter": ("trained",)}
+    data = {
+        "training_data": ("training_data",),
+        **(
+            {"evaluation_data": ("evaluation_data",)}
+            if graph.held_out and not graph.learns_preferences
+            else {}
+        ),
+    }
     for index, export in enumerate(graph.export):
         given = export.model_dump(exclude={"format"})
         key: KeyPath = ("pipeline", "export", index)
+        stage = EXPORTS[export.format]
+        looked_at = {
+            name: node
+            for name, node in data.items()
+            if name in stage.inputs and (name != "training_data" or export.calibrated)
+        }
         yield Place(
             export.node,
-            EXPORTS[export.format],
-            beside if export.of == "adapter" else whole,
+            stage,
+            {**(beside if export.of == "adapter" else whole), **looked_at},
             given=given,
             about=export.node,
             named_by={field: (*key, field) if field in export.model_fields_set else key for field in given},

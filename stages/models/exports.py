@@ -1,9 +1,9 @@
 """`pipeline.export`: in which files of other engines the finished model is given away."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, NonNegativeInt, PositiveInt, Tag, model_validator
 
 from tunemill.stages.declaration import Settings
 
@@ -13,6 +13,11 @@ KType = Literal["q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_
 # llama.cpp multiplies the factors of an adapter as they are.
 ADAPTER_TYPES = ("f32", "f16", "bf16")
 Exported = Literal["model", "adapter"]
+# How compressed-tensors stores weights, and those for which rows of the training data are looked at.
+Scheme = Literal["fp8-dynamic", "w4a16", "w8a8", "nvfp4"]
+CALIBRATED: tuple[Scheme, ...] = ("w4a16", "w8a8", "nvfp4")
+# Inputs that share a scale, for which vLLM has products.
+Group = Literal[32, 64, 128]
 
 
 class GgufExport(Settings):
@@ -38,20 +43,85 @@ class GgufExport(Settings):
         return self
 
     @property
+    def calibrated(self) -> bool:
+        """Whether rows of the training data are looked at."""
+        return False
+
+    @property
     def node(self) -> str:
         """The name of the node that makes it."""
         return f"exported_gguf_{'adapter_' if self.of == 'adapter' else ''}{self.type}"
 
 
-Export = Annotated[GgufExport, Field()]
+class CompressedExport(Settings):
+    """One folder for vLLM, which stock transformers loads too where compressed-tensors is installed."""
+
+    of: ClassVar[Exported] = "model"
+
+    format: Literal["compressed-tensors"] = Field(description="compressed-tensors: for vLLM")
+    scheme: Scheme = Field(
+        description="how weights and the inputs of products are stored: fp8-dynamic: both in float8; w8a8: both in "
+        "int8; w4a16: weights in int4, inputs as they are; nvfp4: both in 4-bit floats"
+    )
+    group_size: Group = Field(128, description="w4a16: how many inputs of a row share a scale")
+    calibration_rows: PositiveInt = Field(
+        512, description="all but fp8-dynamic: how many rows of the training data are looked at"
+    )
+    seed: NonNegativeInt = Field(0, description="all but fp8-dynamic: which rows these are")
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> "CompressedExport":
+        if "group_size" in self.model_fields_set and self.scheme != "w4a16":
+            raise ValueError(
+                f"group_size: {self.scheme} has groups of its own. Take it out, or use scheme: w4a16"
+            )
+        for key in ("calibration_rows", "seed"):
+            if key in self.model_fields_set and not self.calibrated:
+                raise ValueError(f"{key}: {self.scheme} looks at no rows. Take it out")
+        return self
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether rows of the training data are looked at."""
+        return self.scheme in CALIBRATED
+
+    @property
+    def node(self) -> str:
+        """The name of the node that makes it."""
+        return f"exported_compressed_{self.scheme.replace('-', '_')}"
+
+
+GGUF, COMPRESSED = "gguf", "compressed-tensors"
+
+
+def _format_of(export: object) -> str | None:
+    return export.get("format") if isinstance(export, dict) else getattr(export, "format", None)
+
+
+def _has_format(export: object) -> object:
+    if _format_of(export) not in (GGUF, COMPRESSED):
+        raise ValueError(f"needs a format: {GGUF}, for llama.cpp, or {COMPRESSED}, for vLLM")
+    return export
+
+
+Export = Annotated[
+    Annotated[GgufExport, Tag(GGUF)] | Annotated[CompressedExport, Tag(COMPRESSED)],
+    Discriminator(_format_of),
+    BeforeValidator(_has_format),
+]
 
 
 def conflict_of_exports(
-    exports: Sequence[Export], *, adapter: str | None, merges: bool, head: str | None
+    exports: Sequence[Export],
+    *,
+    adapter: str | None,
+    merges: bool,
+    head: str | None,
+    rows_of_tokens: bool = True,
 ) -> str | None:
     """Why these exports cannot be made in a pipeline with this kind of adapter, which may be folded in or not.
 
-    `head`: the key that asks for a model that scores.
+    `head`: the key that asks for a model that scores. `rows_of_tokens`: whether that is what is trained on.
     """
     names = [export.node for export in exports]
     if again := next((name for index, name in enumerate(names) if name in names[:index]), None):
@@ -59,6 +129,11 @@ def conflict_of_exports(
     if exports and head is not None:
         return f"{head}: the model scores, and is no language model that other engines read. Take export out"
     for export in exports:
+        if isinstance(export, CompressedExport) and export.calibrated and not rows_of_tokens:
+            return (
+                f"scheme: {export.scheme} looks at rows of the training data, and these are pairs or judged answers. "
+                f"Use fp8-dynamic, which looks at none"
+            )
         if export.of == "adapter" and adapter != "lora":
             return (
                 f"of: adapter takes adapter: lora, and adapter is {adapter or 'unset'}. Take `of` out, so that the "

@@ -44,7 +44,9 @@ PLUGINS = (
 OTHER_PLUGINS = {
     "axolotl.integrations.diffusion.DiffusionPlugin": "trains by filling in masked tokens, a method that is not "
     "supported yet",
-    "axolotl.integrations.llm_compressor.LLMCompressorPlugin": "trains pruned weights, which is not supported yet",
+    "axolotl.integrations.llm_compressor.LLMCompressorPlugin": "keeps pruned weights at zero "
+    "while training, and here they would move. For a small model in vLLM write pipeline: {export: [{format: "
+    "compressed-tensors, scheme: w4a16}]}",
 }
 KNOWN = frozenset({*PLUGINS, *OTHER_PLUGINS})
 # Keys that nobody would read where a plugin makes the optimizer, or the scheduler.

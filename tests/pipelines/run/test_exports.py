@@ -1,11 +1,13 @@
 """Exports are nodes: made of the merged model, linked, scored, and refused where llama.cpp has no such model."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 from support.project import nodes_in_state
 
 from tunemill.pipelines.graph.check_files import check_files
+from tunemill.pipelines.graph.load import load_pipeline
 
 EXPORTS = "pipeline.export=[{format: gguf, type: q8_0}, {format: gguf, type: f32, of: adapter}]"
 
@@ -44,6 +46,12 @@ REFUSED = [
     (["pipeline.export=[{format: gguf, type: f16}, {format: gguf, type: f16}]"], "pipeline.export", "asked for twice"),
     ([EXPORTS, "overrides_of_model_config={rope_parameters: {rope_type: dynamic, rope_theta: 1.0, factor: 2.0}}"],
      "pipeline.export", "its positions are turned by rope_type: dynamic"),
+    (["pipeline.export=[{format: ggml}]"], "pipeline.export[0]", "needs a format: gguf, for llama.cpp, or compressed"),
+    (["pipeline.export=[{format: compressed-tensors, scheme: w8a8, group_size: 32}]"], "pipeline.export[0]",
+     "group_size: w8a8 has groups of its own"),
+    (["pipeline.export=[{format: compressed-tensors, scheme: fp8-dynamic, seed: 1}]"], "pipeline.export[0]",
+     "seed: fp8-dynamic looks at no rows"),
+    (["llmcompressor={recipe: {a: b}, save_compressed: true}"], "llmcompressor", "keeps weights that were pruned"),
 ]  # fmt: skip
 
 
@@ -55,6 +63,26 @@ def test_what_cannot_be_exported_is_known_before(project, overrides, path, messa
     ]
     (found,) = (problem for problem in problems if problem.path == path)
     assert message in found.message
+
+
+@pytest.mark.skipif(find_spec("llmcompressor") is not None, reason="llmcompressor is installed")
+def test_a_missing_package_is_known_before(project):
+    asked = ["pipeline.export=[{format: compressed-tensors, scheme: fp8-dynamic}]"]
+    (found,) = (problem for problem in check_files([project.yaml], asked)[0].problems if not problem.is_note)
+    assert found.path == "pipeline.export[0].scheme"
+    assert "pip install 'tunemill[llmcompressor]'" in found.message
+
+
+def test_rows_are_an_input_only_of_what_looks_at_them(project):
+    asked = ", ".join(
+        f"{{format: compressed-tensors, scheme: {scheme}}}" for scheme in ("fp8-dynamic", "w8a8")
+    )
+    graph = load_pipeline(project.yaml, [f"pipeline.export=[{asked}]"])
+    inputs = {node.name: set(node.inputs) for node in graph.nodes if node.name.startswith("exported_")}
+    assert inputs == {
+        "exported_compressed_fp8_dynamic": {"model", "evaluation_data"},
+        "exported_compressed_w8a8": {"model", "evaluation_data", "training_data"},
+    }
 
 
 def test_a_model_of_another_kind_is_refused_before_it_trains(project):
