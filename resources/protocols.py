@@ -42,10 +42,12 @@ FAILURES = {
     "aiohttp": ("aiohttp:ClientError",),
 }
 # `scheme://`, then who one is, then the rest. A path made of a URL has lost slashes.
-USER_IN_URL = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]+):(?P<slashes>/{1,3})(?P<user>[^\s/?#\"<>]+)@")
+USER_IN_URL = re.compile(
+    r"(?P<protocol>\b[A-Za-z][A-Za-z0-9+.-]+):(?P<slashes>/{1,3})(?P<user>[^\s/?#\"<>]+)@"
+)
 # A password with a slash in it: what stands behind the colon is no port.
 ODD_USER_IN_URL = re.compile(
-    r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]+):(?P<slashes>/{1,3})"
+    r"(?P<protocol>\b[A-Za-z][A-Za-z0-9+.-]+):(?P<slashes>/{1,3})"
     r"(?P<user>[^\s/?#\[\"<>:@]+:(?!\d*(?:[/?#\s'\")\]]|$))[^\s\"<>@]*)@"
 )
 # What ends a sentence is no part of the value.
@@ -114,12 +116,12 @@ def without_credentials(url: str) -> str:
 def _without_user(found: re.Match[str]) -> str:
     if is_container(found):
         return found.group()
-    return f"{found['scheme']}:{found['slashes']}"
+    return f"{found['protocol']}:{found['slashes']}"
 
 
 def is_container(found: re.Match[str]) -> bool:
     """Whether what stands before the @ of a URL names no user."""
-    return found["scheme"].lower() in CONTAINERS and ":" not in found["user"]
+    return found["protocol"].lower() in CONTAINERS and ":" not in found["user"]
 
 
 def _lets_in(name: str, others: list[str]) -> bool:

@@ -1,6 +1,5 @@
 """Has llm-compressor quantize a loaded model, on rows of its own training data."""
 
-import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -13,13 +12,11 @@ from tunemill.stages.artifacts import TrainingData
 from tunemill.stages.data.rows.mapped import Rows
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.exported_compressed.config import ExportedCompressedConfig
+from tunemill.stages.models.exported_compressed.layout import SEARCHED
 from tunemill.stages.models.heads_body import output_modules
 
-# What llm-compressor calls the schemes, and whether it looks for the best numbers (GPTQ) or rounds to the nearest.
+# What llm-compressor calls the schemes.
 NAMES = {"fp8-dynamic": "FP8_DYNAMIC", "w4a16": "W4A16", "w8a8": "W8A8", "nvfp4": "NVFP4"}
-SEARCHED = ("w4a16", "w8a8")
-# Read by the libraries when they are imported. llm-compressor fails where its log is switched off altogether.
-STILL = {"LLM_COMPRESSOR_LOG_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
 
 
 def calibration_rows(data: TrainingData, count: int, seed: int) -> list[list[int]]:
@@ -36,8 +33,11 @@ def compress(
 
     `rows`: token ids that are looked at. Raises UserError where nothing was rounded.
     """
-    os.environ.update(STILL)
     from llmcompressor import oneshot
+    from loguru import logger
+
+    # Switching its log off by its own variable makes llm-compressor 0.14 fail: it then lacks a level that it logs at.
+    logger.remove()
 
     given: dict[str, Any] = {}
     if rows is not None:

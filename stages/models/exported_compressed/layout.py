@@ -2,6 +2,8 @@
 
 from tunemill.stages.models.exports import Scheme
 
+# Schemes whose numbers GPTQ looks for; those of others are rounded to the nearest.
+SEARCHED: tuple[Scheme, ...] = ("w4a16", "w8a8")
 # Inputs that share a scale in NVFP4.
 NVFP4_GROUP = 16
 # Numbers of 4 bits in an integer of 32, and in a byte.

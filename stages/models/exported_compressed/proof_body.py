@@ -16,8 +16,8 @@ from tunemill.stages.errors import UserError
 from tunemill.stages.models.agreement_body import agreement
 from tunemill.stages.models.exported_compressed.config import ExportedCompressedConfig
 from tunemill.stages.models.exported_compressed.files_proof import Files, prove_files
-from tunemill.stages.models.exported_compressed.layout import group_of
-from tunemill.stages.models.exported_compressed.weights_proof_body import SEARCHED, TYPES, prove_weights
+from tunemill.stages.models.exported_compressed.layout import SEARCHED, group_of
+from tunemill.stages.models.exported_compressed.weights_proof_body import TYPES, prove_weights
 from tunemill.stages.models.exports import Scheme
 from tunemill.stages.models.finite import check_finite
 from tunemill.stages.models.probe_body import fixed_tokens, logits_of
