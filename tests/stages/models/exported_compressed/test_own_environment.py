@@ -1,6 +1,7 @@
 """Exports for vLLM where llmcompressor is: in an environment of its own, through the command line too."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ def test_the_tests_of_the_export_pass_there(python: Path) -> None:
         python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "test_export.py"), path=tests
     )
     assert done.returncode == 0, done.stdout[-4000:]
-    assert "SKIPPED [1]" in done.stdout and "28 passed, 1 skipped" in done.stdout, done.stdout[-2000:]
+    passed = re.search(r"^(\d+) passed, 1 skipped", done.stdout, re.M)
+    assert passed and int(passed[1]) >= 28, done.stdout[-2000:]
 
 
 @pytest.mark.slow
