@@ -109,7 +109,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _hide_user(found: re.Match[str]) -> str:
     if is_container(found) or found["user"] == HIDDEN:
         return found.group()
-    return f"{found['scheme']}:{found['slashes']}{HIDDEN}@"
+    return f"{found['protocol']}:{found['slashes']}{HIDDEN}@"
 
 
 def _hide_value(found: re.Match[str]) -> str:

@@ -77,6 +77,7 @@ def test_nothing_is_spilled_and_accesses_are_wide(name, dtype, hopper):
         assert max(launch.grid[1:]) < 1 << 16, what
 
 
+@pytest.mark.slow
 def test_no_kernel_is_left_out(hopper):
     launched = {launch.kernel for name in LAUNCHES for launch in hopper(name, torch.bfloat16)}
     covered = launched.union(*(called_by(kernel) for kernel in launched))

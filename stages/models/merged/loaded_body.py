@@ -25,10 +25,11 @@ def merge_loaded(base: Path, frozen: StoredBase | None, adapter: Path, target: P
     one of these has no place in the model.
     """
     model = load_base_of(adapter, base, dtype="auto", device_map={"": "cpu"})
-    if is_quantized(base):
-        model = model.dequantize()
-    types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    types = {name: tensor.dtype for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
     rest = model.dtype
+    if is_quantized(base):
+        # Not in its own type, which would round before the adapter is added.
+        model = model.dequantize(dtype=torch.float32)
     model.float()
     if frozen is not None:
         _take_quantized(model, frozen)

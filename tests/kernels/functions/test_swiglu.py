@@ -9,6 +9,7 @@ from support.interpreter import run_interpreted
 from tunemill.kernels.functions.swiglu import reference, swiglu
 
 
+@pytest.mark.slow
 def test_under_the_interpreter():
     run_interpreted("swiglu", at_least=30)
 

@@ -59,6 +59,7 @@ def failure(folder: Path, make_row: Any, **keys: Any) -> tuple[Project, str]:
     return project, str(project.run()["trained"].message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keys",
     [

@@ -63,6 +63,7 @@ def test_the_result_has_the_weights_of_the_best_step(tmp_path: Path, kind: dict[
     assert folder_bytes(found) == folder_bytes(expected)
 
 
+@pytest.mark.slow
 def test_it_stops_when_nothing_gets_better(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base")
     found, heard = run(tmp_path / "early", base, early_stopping_patience=2, learning_rate=0.1)

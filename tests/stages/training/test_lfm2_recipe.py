@@ -53,6 +53,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.slow
 def test_it_runs_to_a_merged_model(tmp_path: Path) -> None:
     make_folder("lfm2", tmp_path / "model")
     (tmp_path / "data").mkdir()

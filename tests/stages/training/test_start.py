@@ -26,6 +26,7 @@ def run(folder: Path, base: Path, **settings: Any) -> Heard:
     return heard
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [{}, pytest.param(LORA, marks=pytest.mark.slow)], ids=["full", "lora"])
 def test_it_goes_on_where_the_other_run_was(tmp_path: Path, kind: dict[str, Any]) -> None:
     base = make_model(tmp_path / "base")

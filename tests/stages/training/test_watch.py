@@ -31,6 +31,7 @@ def run(folder: Path, base: Path, packs: Any = None, **settings: Any) -> Path:
     return out.data
 
 
+@pytest.mark.slow
 def test_a_loss_that_stays_high_stops_the_run_and_keeps_checkpoints(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base")
     with pytest.raises(UserError) as caught:

@@ -33,6 +33,7 @@ def base_of(folder: Path, source: Path, **settings: Any) -> BaseModel:
     return BaseModel(out.data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", ["load_in_4bit", "load_in_8bit"])
 def test_adapters_are_trained_and_merged(tmp_path: Path, bits: str) -> None:
     source = quantized(tmp_path / "source", llama(tmp_path / "full", dtype=torch.bfloat16), **{bits: True})[0]

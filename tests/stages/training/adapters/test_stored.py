@@ -85,6 +85,7 @@ def test_folders_that_hold_no_adapter(tmp_path: Path) -> None:
         train(tmp_path / "absent", base, lora_model_dir=str(tmp_path / "no such"))
 
 
+@pytest.mark.slow
 def test_every_method_takes_one_that_another_node_gives(tmp_path: Path) -> None:
     assert all("stored_adapter" in method.inputs for method in METHODS.values())
     base = llama(tmp_path / "base")

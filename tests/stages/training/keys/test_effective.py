@@ -52,10 +52,11 @@ def test_every_key_of_every_method_has_a_case() -> None:
 
 
 def numbers() -> Iterator[object]:
-    """Of each method's key the first place where it acts; the others are slow ones."""
+    """Of each method's key the first place where it acts; the others are slow ones, and whatever trains by SFT."""
     seen = set()
     for number, (field, case) in enumerate(CASES):
-        marks = [pytest.mark.slow] if (case.method, field) in seen else []
+        trains = case.method == "sft" and case.observe not in see.OF_CONFIGS
+        marks = [pytest.mark.slow] if trains or (case.method, field) in seen else []
         seen.add((case.method, field))
         yield pytest.param(number, marks=marks, id=case_id(number))
 

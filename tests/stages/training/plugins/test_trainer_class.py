@@ -66,6 +66,7 @@ def test_its_loss_is_the_one_that_is_minimized_however_a_step_is_cut(
     assert heard.steps("loss")[1] == pytest.approx(first_loss(base), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_with_a_trainer_goes_on_exactly(tmp_path: Path, base: Path) -> None:
     settings = {**OWN, "optimizer": "adamw_torch_fused", "save_steps": 3, "num_epochs": 2}
 

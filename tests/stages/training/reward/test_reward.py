@@ -159,6 +159,7 @@ def test_a_model_that_scores_is_trained_on_with_its_head(
             assert json.loads((folder / "adapter_config.json").read_text())["modules_to_save"] == ["score"]
 
 
+@pytest.mark.slow
 def test_one_by_eight_is_eight_by_one(tmp_path: Path, base: Model) -> None:
     data = reward_data(tmp_path / "pairs", thanked(20))
     given = {**SGD, "num_epochs": 2, "center_rewards_coefficient": 0.05}
@@ -185,6 +186,7 @@ def test_the_same_run_twice_is_the_same_bytes_and_monitoring_changes_none(
     assert list(heard.steps("eval_loss")) == [2, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("centering", [pytest.param(0.0, marks=pytest.mark.slow), 0.05])
 def test_ten_steps_are_trls(tmp_path: Path, base: Model, centering: float) -> None:
     pairs = thanked(40)

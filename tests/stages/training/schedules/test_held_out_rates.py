@@ -85,6 +85,7 @@ def test_the_rates_follow_the_held_out_loss(tmp_path: Path, base: Path, settings
     assert len(moves) >= len(set(expected.values())) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [PLATEAU, GREEDY], ids=["plateau", "greedy"])
 def test_it_goes_on_exactly_from_between_two_evaluations(tmp_path: Path, base: Path, settings: Any) -> None:
     # 4 steps an epoch. Evaluated at 2, 4, 6, 8, 10, 12, saved at 3, 6, 9: checkpoint 9 lies between two evaluations.
