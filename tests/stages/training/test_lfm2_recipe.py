@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from support.trained_families import make_folder
 
 from tunemill.pipelines.assets.run import run_pipeline
