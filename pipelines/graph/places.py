@@ -296,7 +296,7 @@ def evaluation_places(
     if not graph.evaluates:
         return
     asked = set(models if graph.evaluate is None else graph.evaluate)
-    exported = {place.name for place in export_places(graph)}
+    exported = {export.node for export in graph.export}
     for what in models:
         if what not in asked and not (what in exported and "exported" in asked):
             continue

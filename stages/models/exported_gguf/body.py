@@ -1,5 +1,6 @@
 """Writes the file for llama.cpp, and looks at what was really written."""
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.weights import tensors_of_model
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Workspace
+
+# How llama-quantize names itself: since v0.5.0, and before.
+VERSION = re.compile(r"^version: .+|build = .+", re.M)
 
 
 def export(
@@ -60,7 +64,7 @@ def export(
         dtypes = {tensor.dtype for tensor in tensors_of_model(model.path).values()}
         between = "bf16" if dtypes == {"BF16"} else "f32"
         write_model(whole, model.path, stored, family, vocabulary, between, report)
-        quantize(whole, path, config.type)
+        report.summary(llama_quantize=quantize(whole, path, config.type))
         whole.unlink()
     else:
         write_model(path, model.path, stored, family, vocabulary, config.type, report)
@@ -132,8 +136,11 @@ def write_model(
     write(path, writer, plan(folder, stored, family, file_type), report)
 
 
-def quantize(source: Path, target: Path, file_type: str) -> None:
-    """Let llama.cpp's own tool store the weights of a file in another type. Raises UserError where it fails."""
+def quantize(source: Path, target: Path, file_type: str) -> str:
+    """Let llama.cpp's own tool store the weights of a file in another type; what it says of its version.
+
+    Raises UserError where it fails.
+    """
     # One thread: so nothing of the result hangs on how many there are.
     command = [LLAMA_QUANTIZE, str(source), str(target), file_type.upper(), "1"]
     try:
@@ -145,3 +152,5 @@ def quantize(source: Path, target: Path, file_type: str) -> None:
     if done.returncode or not target.is_file():
         said = "\n".join((done.stdout + done.stderr).splitlines()[-5:])
         raise UserError(f"type: {file_type}: {LLAMA_QUANTIZE} failed with code {done.returncode}:\n{said}")
+    found = VERSION.search(done.stdout + done.stderr)
+    return found[0] if found else "unknown"

@@ -133,7 +133,10 @@ def ask(
         ) from None
     if done.returncode or not (scratch / "told.json").is_file():
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-6:])
-        raise UserError(f"exported gguf: llama.cpp ({PACKAGE}) does not run {model.name}:\n{said}")
+        raise UserError(
+            f"exported gguf: llama.cpp ({PACKAGE}) does not run {model.name}. Where it runs no other either, install "
+            f"the package {engine} again, or remove it. It said:\n{said}"
+        )
     told = json.loads((scratch / "told.json").read_text(encoding="utf-8"))
     numbers = np.fromfile(scratch / "numbers.bin", "<f4").reshape(-1, vocabulary)
     heard, at = [], 0

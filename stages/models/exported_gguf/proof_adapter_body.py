@@ -11,7 +11,7 @@ from torch import Tensor
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.agreement_body import Agreement, agreement
 from tunemill.stages.models.exported_gguf.llama_cpp_body import PACKAGE, ask, find_engine
-from tunemill.stages.models.exported_gguf.proof_body import COMPUTED, NO_ENGINE, NO_MEMORY, told
+from tunemill.stages.models.exported_gguf.proof_body import COMPUTED, NO_ENGINE, told
 from tunemill.stages.models.exported_gguf.proof_logits_body import LARGEST_KL, check_kl, fits
 from tunemill.stages.models.exported_gguf.spoken_body import rendered_prompts
 from tunemill.stages.models.gguf_loading_body import IN_PAIRS, apart, source_name
@@ -24,6 +24,7 @@ from tunemill.stages.report import Scalar
 
 # How far a change may be off, as a share of the largest of its weight: two factors, each rounded to the type.
 SHARES = {"f32": 1e-5, "f16": 2.0**-9, "bf16": 2.0**-6}
+NO_BASE = "nothing of it was compared: the memory that is free does not hold its base in float32"
 
 
 def prove_adapter(
@@ -36,7 +37,7 @@ def prove_adapter(
     file = read_file(path)
     if not fits(base):
         # Without the base PEFT says nothing of its adapter.
-        return {"proof": "partial", "proof_missing": f"{NO_MEMORY}; {NO_ENGINE}"}
+        return {"proof": "partial", "proof_missing": NO_BASE}
     model = with_adapter(load_causal_lm(base, dtype=torch.float32), adapter).eval()
     compared, off = check_factors(model, file, kind)
     figures: dict[str, Scalar] = {

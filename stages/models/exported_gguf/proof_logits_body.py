@@ -21,7 +21,8 @@ LARGEST_KL = {
     "q5_k_s": 0.25, "q4_1": 0.8, "q4_0": 0.8, "q4_k_m": 0.8, "q4_k_s": 0.8, "mxfp4": 1.5, "q3_k_l": 1.5, "q3_k_m": 1.5,
     "q3_k_s": 2.0, "q2_k": 3.0,
 }  # fmt: skip
-LONGEST = 256
+# Of each text so many places are compared: its last.
+PLACES = 256
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class LogitProof:
 
 def probes(vocabulary: int, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
     """[B, L] token ids: fixed ones, and prompts."""
-    return [fixed_tokens(vocabulary), *(torch.tensor([list(ids[:LONGEST])]) for ids in prompts)]
+    return [fixed_tokens(vocabulary), *(torch.tensor([list(ids)]) for ids in prompts)]
 
 
 def fits(folder: Path) -> bool:
@@ -72,4 +73,4 @@ def _rows(model: Any, asked: Sequence[Tensor]) -> Iterator[Tensor]:
     model.eval()
     for ids in asked:
         logits_blv = logits_of(model, ids)
-        yield logits_blv.reshape(-1, logits_blv.shape[-1])
+        yield logits_blv[:, -PLACES:].reshape(-1, logits_blv.shape[-1])

@@ -39,8 +39,6 @@ class WeightProof:
 
     tensors: int
     used: float
-    bytes: int
-    types: Mapping[str, int]
 
 
 def check_weights(folder: Path, file: GgufFile, kind: str) -> WeightProof:
@@ -50,15 +48,13 @@ def check_weights(folder: Path, file: GgufFile, kind: str) -> WeightProof:
     named = {name: source_name(name, family) for name in file.tensors if name not in ROTATIONS}
     _check_names(named, source, file)
     used = 0.0
-    types: dict[str, int] = {}
+    room = 1.0 if kind in BITS else BY_WEIGHT
     for name, origin in named.items():
-        types[file.kind(name)] = types.get(file.kind(name), 0) + 1
-        room = 1.0 if kind in BITS else BY_WEIGHT
         used = max(used, _check_tensor(name, source[origin], file, room))
-    return WeightProof(len(named), used, sum(int(tensor.n_bytes) for tensor in file.tensors.values()), types)
+    return WeightProof(len(named), used)
 
 
-def check_types(folder: Path, file: GgufFile, kind: str) -> None:
+def check_types(file: GgufFile, kind: str) -> None:
     """Raises UserError where the file is not stored in the type that was asked for, going by its bytes and by that of
     its matrices.
     """
@@ -72,7 +68,6 @@ def check_types(folder: Path, file: GgufFile, kind: str) -> None:
         )
     if kind not in BITS:
         return
-    source = tensors_of_model(folder)
     head = "output.weight" if "output.weight" in file.tensors else "token_embd.weight"
     size = 0
     for name in file.tensors:
@@ -84,7 +79,8 @@ def check_types(folder: Path, file: GgufFile, kind: str) -> None:
     there = sum(int(tensor.n_bytes) for tensor in file.tensors.values())
     if there != size:
         raise _wrong(
-            file.path.name, f"{there} bytes of weights, where {kind} takes {size} of {len(source)} tensors"
+            file.path.name,
+            f"{there} bytes of weights, where {kind} takes {size} of {len(file.tensors)} tensors",
         )
 
 
@@ -173,7 +169,7 @@ def _shares(there: Any, wanted: Any, kind: str) -> Any:
 
 
 def allowed(wanted: Any, kind: str) -> Any:
-    """[N] how far each of [N] numbers may be off in a type."""
+    """[N] how far each of [N] numbers may be off in a type. Raises UserError for a type without a bound."""
     size = np.abs(wanted)
     if kind == "F32":
         return 2.0**-22 * size + 1e-30
@@ -186,11 +182,18 @@ def allowed(wanted: Any, kind: str) -> Any:
         "Q8_0": largest * (0.5 / 127 + ROUNDED) + 127 * TINY,
         "Q5_0": largest * (1 / 16 + ROUNDED) + 16 * TINY,
         "Q4_0": largest * (1 / 8 + ROUNDED) + 8 * TINY,
+        # What lies beyond its largest value, 113 of 127: llama-quantize's, where rows are no multiple of 256.
+        "IQ4_NL": largest * (1 / 8 + ROUNDED) + 8 * TINY,
         "Q5_1": span * (0.5 / 31 + ROUNDED) + largest * ROUNDED + 32 * TINY,
         "Q4_1": span * (0.5 / 15 + ROUNDED) + largest * ROUNDED + 16 * TINY,
         # The step between 4 and 6, and what lies beyond 6.
         "MXFP4": largest * (1 / 4 + ROUNDED) + TINY,
     }
+    if kind not in steps:
+        raise UserError(
+            f"exported gguf: llama-quantize has stored weights as {kind}, and how far they may be off is not known. "
+            f"Use type: q8_0, or q4_0."
+        )
     return np.repeat(steps[kind], BLOCK)
 
 

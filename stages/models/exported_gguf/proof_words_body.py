@@ -12,6 +12,7 @@ from tunemill.stages.models.exported_gguf.embedded_body import Embedded
 from tunemill.stages.models.exported_gguf.recognised_body import sample_texts
 from tunemill.stages.models.exported_gguf.spoken_body import CONVERSATIONS, ending_of_answers, rendered
 from tunemill.stages.models.exported_gguf.vocabulary_body import composes
+from tunemill.stages.models.generation_body import GENERATION_FILE
 from tunemill.stages.models.gguf_reading_body import GgufFile
 from tunemill.stages.models.tokenizer_ids_body import FIXED_TEXT
 
@@ -98,12 +99,9 @@ def _check_ids(wanted: tuple[int, ...], found: list[int], words: PreTrainedToken
 def _check_ends(words: PreTrainedTokenizerBase, folder: Path, embedded: Embedded) -> None:
     """The stop tokens that the model's own files name, and what closes an answer, are those of the file."""
     wanted = {words.eos_token_id, ending_of_answers(words)}
-    for name in ("generation_config.json", "config.json"):
-        if (folder / name).is_file() and (
-            name != "config.json" or not (folder / "generation_config.json").is_file()
-        ):
-            named = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
-            wanted |= set(named if isinstance(named, list) else [named])
+    name = GENERATION_FILE if (folder / GENERATION_FILE).is_file() else "config.json"
+    named = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+    wanted |= set(named if isinstance(named, list) else [named])
     if lost := sorted(wanted - {None} - embedded.ends()):
         tokens = ", ".join(str(words.convert_ids_to_tokens(id_)) for id_ in lost)
         raise _wrong(

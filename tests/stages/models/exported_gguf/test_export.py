@@ -11,7 +11,9 @@ from support.gguf_files import CONFIGS, exported, make_family, make_model_with_b
 from support.tiny_model import folder_bytes, make_model
 
 from tunemill.stages.errors import UserError
+from tunemill.stages.models.exported_gguf.body import quantize
 from tunemill.stages.models.exported_gguf.proof_body import prove_model
+from tunemill.stages.models.exported_gguf.proof_weights_body import allowed
 
 FAST = ("llama3", "qwen2", "gemma")
 
@@ -205,3 +207,17 @@ def test_a_type_that_fits_no_row_is_refused(tmp_path):
         UserError, match=r"no matrix of the model can be stored in q8_0: 32 inputs .* 48 wide"
     ):
         exported(tmp_path, model, "q8_0")
+
+
+def test_a_type_that_has_no_bound_is_named():
+    with pytest.raises(UserError, match="llama-quantize has stored weights as TQ1_0"):
+        allowed(np.ones(256), "TQ1_0")
+
+
+def test_a_tool_that_fails_is_told_with_what_it_said(tmp_path, monkeypatch):
+    tool = tmp_path / "llama-quantize"
+    tool.write_text("#!/bin/sh\necho 'no such type' >&2\nexit 3\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="q4_k_m: llama-quantize failed with code 3:\nno such type"):
+        quantize(tmp_path / "whole.gguf", tmp_path / "made.gguf", "q4_k_m")

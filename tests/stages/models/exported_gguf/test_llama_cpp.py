@@ -10,9 +10,11 @@ from support.gguf_files import CONFIGS, exported, make_family, rewritten
 from support.llama_cpp import build_llama_quantize, node_modules
 
 from tunemill.stages.errors import UserError
+from tunemill.stages.models.exported_gguf.body import quantize
 from tunemill.stages.models.exported_gguf.llama_cpp_body import ask, find_engine
 from tunemill.stages.models.exported_gguf.proof_body import COMPUTED, prove_by_llama_cpp
-from tunemill.stages.models.exported_gguf.proof_logits_body import probes, reference_logits
+from tunemill.stages.models.exported_gguf.proof_logits_body import PLACES, probes, reference_logits
+from tunemill.stages.models.exported_gguf.proof_weights_body import check_weights
 from tunemill.stages.models.exported_gguf.proof_words_body import check_words
 from tunemill.stages.models.exported_gguf.spoken_body import rendered_prompts
 from tunemill.stages.models.gguf_reading_body import read_file
@@ -49,6 +51,18 @@ def test_a_family_is_computed_as_transformers_does(tmp_path, family):
         assert text.written and float((logits_lv.max(-1).values - chosen).max()) < TIE
 
 
+def test_a_long_prompt_is_compared_at_its_end(tmp_path):
+    model = make_family(tmp_path / "model", "llama")
+    template = model / "chat_template.jinja"
+    template.write_text("<|im_start|>system\n" + "Be terse. " * 100 + "<|im_end|>\n" + template.read_text())
+    words = load_words(model)
+    prompts = rendered_prompts(words)
+    assert all(len(words.encode(text)) > PLACES for text in prompts)
+    _, heard = exported(tmp_path, model, "f32")
+    assert heard.summary["llama_cpp_tokens_compared"] == PLACES * len(prompts)
+    assert heard.summary["llama_cpp_mean_kl"] < COMPUTED
+
+
 @pytest.mark.parametrize("kind", ["q8_0", "q5_1", "q4_0", "mxfp4"])
 def test_a_type_is_computed_within_its_bound(tmp_path, kind):
     model = make_family(tmp_path / "model", "qwen2", dtype=torch.bfloat16)
@@ -76,10 +90,16 @@ def test_types_with_a_k_are_made_by_llama_cpps_own_tool(packages, tmp_path, monk
     assert files[0][0].read_bytes() == files[1][0].read_bytes()
     summary = files[0][1].summary
     assert summary["proof"] == "full" and summary["bytes_after"] < 0.3 * summary["bytes_before"]
+    assert summary["llama_quantize"].startswith("version: ")
     kinds = {read_file(files[0][0]).kind(name) for name in read_file(files[0][0]).tensors}
     assert {"Q4_K", "Q6_K"} <= kinds
     _, finer = exported(tmp_path / "finer", model, "q6_k")
     assert finer.summary["llama_cpp_mean_kl"] < summary["llama_cpp_mean_kl"]
+    # What tools of before v0.5.0 store in place of q2_k and q3_k where rows are no multiple of 256.
+    plain, other = exported(tmp_path / "plain", model, "f32")[0], tmp_path / "other.gguf"
+    quantize(plain, other, "iq4_nl")
+    assert "IQ4_NL" in {read_file(other).kind(name) for name in read_file(other).tensors}
+    assert check_weights(model, read_file(other), "q3_k_m").used <= 1
 
 
 FAULTS = [
