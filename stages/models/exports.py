@@ -18,6 +18,12 @@ Scheme = Literal["fp8-dynamic", "w4a16", "w8a8", "nvfp4"]
 CALIBRATED: tuple[Scheme, ...] = ("w4a16", "w8a8", "nvfp4")
 # Inputs that share a scale, for which vLLM has products.
 Group = Literal[32, 64, 128]
+NVFP4_GROUP = 16
+
+
+def group_of(scheme: Scheme, group_size: int) -> int | None:
+    """Inputs that share a scale; None: all of a row."""
+    return {"w4a16": group_size, "nvfp4": NVFP4_GROUP}.get(scheme)
 
 
 class GgufExport(Settings):

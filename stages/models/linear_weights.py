@@ -73,6 +73,11 @@ def of_experts(tensor: StoredTensor, sizes: Sizes) -> bool:
     return "experts" in parts and len(tensor.shape) == 2 and parts[-1] == "weight"
 
 
+def saved_names(name: str) -> tuple[str, ...]:
+    """What a tensor may be called when its model is saved: files without the prefix of the model's body get it."""
+    return name, f"model.{name}", name.partition(".")[2]
+
+
 def layer_of(name: str) -> str:
     """The name up to the number of the layer; of what is in none, the whole name."""
     parts = name.split(".")

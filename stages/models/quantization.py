@@ -21,6 +21,8 @@ ACTIVATIONS: dict[str, tuple[str | None, ...]] = {
 GROUPS = {"int4": 32, "nvfp4": 16, "mxfp4": 32}
 # Types in which that many inputs share a scale, and no other number; and in which torchao looks up no embedding.
 FOUR_BIT_FLOATS = ("nvfp4", "mxfp4")
+# NVFP4 has a scale for each 16 inputs, and torchao wants as many outputs at a time.
+NVFP4_BLOCK = 16
 # Where more of the weights of linear layers stays as it is, a model is not called quantized.
 MOST_LEFT_OUT = 0.5
 # What torchao computes products of such activations with.
@@ -142,6 +144,23 @@ class QatSettings(QuantizationSettings):
                 "quantization: {weight_dtype: fp8} stores what was trained in float8"
             )
         return self
+
+
+def fault_of_size(settings: QuantizationSettings, name: str, outputs: int, inputs: int) -> str | None:
+    """Why a linear layer of this size cannot be stored so, beginning with the key within the settings."""
+    if settings.group is not None and inputs % settings.group:
+        if settings.weight_dtype in FOUR_BIT_FLOATS:
+            return (
+                f"weight_dtype: {settings.weight_dtype}: {name} has {inputs} inputs, no multiple of {settings.group}. "
+                f"Use int8"
+            )
+        return (
+            f"group_size: {settings.group} does not divide the {inputs} inputs of {name}. Choose a divisor, or leave "
+            f"it out for one scale per row"
+        )
+    if settings.weight_dtype == "nvfp4" and outputs % NVFP4_BLOCK:
+        return f"weight_dtype: nvfp4: {name} has {outputs} outputs, no multiple of {NVFP4_BLOCK}. Use int8"
+    return None
 
 
 def check_left_out(share: float, settings: QuantizationSettings) -> None:

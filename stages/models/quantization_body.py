@@ -25,10 +25,7 @@ from torchao.quantization.qat import FakeQuantizedEmbedding, FakeQuantizedLinear
 
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.heads_body import output_modules
-from tunemill.stages.models.quantization import GROUPS, QuantizationSettings, check_left_out
-
-# NVFP4 has a scale for each 16 inputs, and torchao wants as many outputs at a time.
-NVFP4_BLOCK = 16
+from tunemill.stages.models.quantization import GROUPS, QuantizationSettings, check_left_out, fault_of_size
 
 
 class _Rounded(torch.autograd.Function):  # type: ignore[misc]
@@ -89,23 +86,12 @@ def quantized_linears(model: nn.Module, settings: QuantizationSettings) -> Itera
 
     Raises SettingError for one whose size does not fit the type.
     """
-    heads, key = output_modules(model), settings.key
+    heads = output_modules(model)
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear) or any(module is head for head in heads):
             continue
-        outputs, inputs = module.weight.shape
-        if settings.group is not None and inputs % settings.group:
-            raise SettingError(
-                f"{key}.group_size: {settings.group} does not divide the {inputs} inputs of {name}. Choose a "
-                f"divisor, or leave it out for one scale per row."
-                if settings.weight_dtype in ("int8", "int4")
-                else f"{key}.weight_dtype: {settings.weight_dtype}: {name} has {inputs} inputs, no multiple of "
-                f"{settings.group}. Use int8."
-            )
-        if settings.weight_dtype == "nvfp4" and outputs % NVFP4_BLOCK:
-            raise SettingError(
-                f"{key}.weight_dtype: nvfp4: {name} has {outputs} outputs, no multiple of {NVFP4_BLOCK}. Use int8."
-            )
+        if reason := fault_of_size(settings, name, *module.weight.shape):
+            raise SettingError(f"{settings.key}.{reason}.")
         yield name, module
 
 

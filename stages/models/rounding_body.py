@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-from tunemill.stages.models.quantization import QuantizationSettings
-
 # Of float types: the largest number, bits behind the point, and the exponent below which numbers get no closer.
 FLOATS = {"fp8": (448.0, 3, -6), "nvfp4": (6.0, 1, 0), "mxfp4": (6.0, 1, 0)}
 BITS = {"int8": 8, "int4": 4}
@@ -33,13 +31,13 @@ def steps(tensor: Tensor, dtype: str, group: int | None) -> Tensor:
     return (torch.exp2(exponent - bits) * scale).reshape(values.shape)
 
 
-def allowed_error(weight: Tensor, settings: QuantizationSettings, group: int | None) -> Tensor:
+def allowed_error(weight: Tensor, dtype: str, group: int | None) -> Tensor:
     """Of each number of a weight, how far what is stored may be from it: half a step, and the rounding of its type."""
     # Division, scale, and product are each rounded to the weight's type.
     of_type = 2 * weight.float().abs() * torch.finfo(weight.dtype).eps
-    tiny = TINY * weight.float().abs().max() if settings.weight_dtype == "nvfp4" else 0.0
-    half = steps(weight, settings.weight_dtype, group) / 2
-    return SLACK[settings.weight_dtype] * half + of_type + tiny
+    tiny = TINY * weight.float().abs().max() if dtype == "nvfp4" else 0.0
+    half = steps(weight, dtype, group) / 2
+    return SLACK[dtype] * half + of_type + tiny
 
 
 def noise(tensor: Tensor, dtype: str, group: int | None, generator: torch.Generator) -> Tensor:

@@ -7,10 +7,18 @@ from typing import Any
 
 from tunemill.stages.errors import SourceError
 from tunemill.stages.models.heads import head_of_config
-from tunemill.stages.models.weights import tensors_of_model
+from tunemill.stages.models.weights import StoredTensor, tensors_of_model
 
 LAYER = re.compile(r"model\.layers\.(\d+)\..+")
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+def readable_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Name -> place of every tensor; none where a header cannot be read, which the body says."""
+    try:
+        return tensors_of_model(folder)
+    except (SourceError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def fault_of_tensors(folder: Path, settings: Mapping[str, Any]) -> str | None:
@@ -18,10 +26,7 @@ def fault_of_tensors(folder: Path, settings: Mapping[str, Any]) -> str | None:
 
     Only for names as most models have them: the body looks at every tensor of every model.
     """
-    try:
-        names = set(tensors_of_model(folder))
-    except (SourceError, OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+    names = readable_tensors(folder).keys()
     wanted = settings.get("num_hidden_layers")
     found = {int(match[1]) for name in names if (match := LAYER.fullmatch(name))}
     if not found or EMBEDDINGS not in names or type(wanted) is not int:

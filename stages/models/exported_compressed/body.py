@@ -8,14 +8,9 @@ from transformers import AutoModelForCausalLM
 
 from tunemill.stages.artifacts import EvaluationData, Model, TrainingData
 from tunemill.stages.errors import SettingError
-from tunemill.stages.models.exported_compressed.compress_body import (
-    calibration_rows,
-    compress,
-    linear_modules,
-    save,
-)
+from tunemill.stages.models.compressed_fit import fault_of_model
+from tunemill.stages.models.exported_compressed.compress_body import calibration_rows, compress, save
 from tunemill.stages.models.exported_compressed.config import INSTALL, ExportedCompressedConfig
-from tunemill.stages.models.exported_compressed.fit import fault_of_model
 from tunemill.stages.models.exported_compressed.proof_body import prove
 from tunemill.stages.models.files import copy_tokenizer, forget_versions, weight_files
 from tunemill.stages.models.generation_body import keep_generation, set_generation_aside
@@ -54,8 +49,7 @@ def export(
     # GPTQ's sums are the same every time for one count of threads.
     torch.manual_seed(config.seed)
     loaded: Any = AutoModelForCausalLM.from_pretrained(model.path, dtype="auto").eval()
-    compress(loaded, load_words(model.path), config, rows)
-    quantized_modules = len(linear_modules(loaded))
+    quantized_modules = compress(loaded, load_words(model.path), config, rows)
     measured = logits_of(loaded, fixed_tokens(loaded.config.get_text_config().vocab_size))
     set_generation_aside(loaded)
     save(loaded, out.data)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from tunemill.stages.artifacts import TrainingData
 from tunemill.stages.data.rows.mapped import Rows
@@ -28,8 +27,8 @@ def calibration_rows(data: TrainingData, count: int, seed: int) -> list[list[int
 
 def compress(
     model: Any, tokenizer: Any, config: ExportedCompressedConfig, rows: list[list[int]] | None
-) -> None:
-    """Round the model in place: it computes with the rounded numbers afterwards.
+) -> int:
+    """Round the model in place: it computes with the rounded numbers afterwards. Returns how many modules are rounded.
 
     `rows`: token ids that are looked at. Raises UserError where nothing was rounded.
     """
@@ -52,11 +51,13 @@ def compress(
         }
     with redirect_stdout(sys.stderr):
         oneshot(model=model, processor=tokenizer, recipe=_recipe(model, config), **given)
-    if not any(hasattr(module, "quantization_scheme") for module in model.modules()):
+    rounded = sum(hasattr(module, "quantization_scheme") for module in model.modules())
+    if not rounded:
         raise UserError(
             f"pipeline.export: {config.scheme}: llm-compressor has found no linear module in this model, so nothing "
             f"would be quantized. Take this export out."
         )
+    return rounded
 
 
 def _recipe(model: Any, config: ExportedCompressedConfig) -> Any:
@@ -77,11 +78,6 @@ def _recipe(model: Any, config: ExportedCompressedConfig) -> Any:
         "group_size": config.group_size,
     }
     return kind(config_groups={"group_0": {"targets": ["Linear"], "weights": weights}}, ignore=kept)
-
-
-def linear_modules(model: Any) -> list[nn.Module]:
-    """The modules that are quantized."""
-    return [module for module in model.modules() if hasattr(module, "quantization_scheme")]
 
 
 def save(model: Any, target: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tunemill.stages.errors import UserError
-from tunemill.stages.models.exported_compressed.layout import group_of, parts_of
-from tunemill.stages.models.exports import Scheme
-from tunemill.stages.models.linear_weights import FLOATS, Sizes, kinds
+from tunemill.stages.models.exported_compressed.layout import parts_of
+from tunemill.stages.models.exports import Scheme, group_of
+from tunemill.stages.models.linear_weights import FLOATS, Sizes, kinds, saved_names
 from tunemill.stages.models.weights import StoredTensor, tensors_of_model
 
 # What config.json must say of each scheme: the format of compressed-tensors, bits and type of weights, of inputs.
@@ -90,10 +90,9 @@ def _check(
 
 
 def _name_there(name: str, after: Mapping[str, StoredTensor], *, quantized: bool) -> str:
-    """The name in the result: files without the prefix of the model's body get it when they are saved."""
-    possible = (name, f"model.{name}", name.partition(".")[2])
+    """The name in the result."""
     ends = (".weight", ".weight_packed") if quantized else ("",)
-    for one in possible:
+    for one in saved_names(name):
         stem = one.removesuffix(".weight") if quantized else one
         if any(f"{stem}{end}" in after for end in ends):
             return one

@@ -1,11 +1,9 @@
 """What compressed-tensors stores for the weight of a linear layer: names, types and shapes, by its formats alone."""
 
-from tunemill.stages.models.exports import Scheme
+from tunemill.stages.models.exports import NVFP4_GROUP, Scheme
 
 # Schemes whose numbers GPTQ looks for; those of others are rounded to the nearest.
 SEARCHED: tuple[Scheme, ...] = ("w4a16", "w8a8")
-# Inputs that share a scale in NVFP4.
-NVFP4_GROUP = 16
 # Numbers of 4 bits in an integer of 32, and in a byte.
 IN_WORD, IN_BYTE = 8, 2
 
@@ -30,8 +28,3 @@ def parts_of(scheme: Scheme, shape: tuple[int, ...], dtype: str, group_size: int
         "weight_global_scale": ("F32", (1,)),
         "input_global_scale": ("F32", (1,)),
     }
-
-
-def group_of(scheme: Scheme, group_size: int) -> int | None:
-    """Inputs that share a scale; None: all of a row."""
-    return {"w4a16": group_size, "nvfp4": NVFP4_GROUP}.get(scheme)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.exported_compressed.files_proof import Files
-from tunemill.stages.models.exported_compressed.layout import SEARCHED, group_of, parts_of
-from tunemill.stages.models.exports import Scheme
-from tunemill.stages.models.quantization import QuantizationSettings
+from tunemill.stages.models.exported_compressed.layout import SEARCHED, parts_of
+from tunemill.stages.models.exports import Scheme, group_of
+from tunemill.stages.models.linear_weights import saved_names
 from tunemill.stages.models.rounding_body import allowed_error, steps
 from tunemill.stages.models.weights import StoredTensor, tensors_of_model
 
@@ -107,8 +107,7 @@ def _error(scheme: Scheme, weight: Tensor, stored: Tensor, group: int | None) ->
     """[out] the largest error of each row in what is allowed, and how many inputs were taken for unused."""
     values = weight.float()
     if scheme not in SEARCHED:
-        settings = QuantizationSettings.model_validate({"weight_dtype": TYPES[scheme]})
-        share = (stored - values).abs() / allowed_error(weight, settings, group).clamp(min=1e-30)
+        share = (stored - values).abs() / allowed_error(weight, TYPES[scheme], group).clamp(min=1e-30)
         return torch.nan_to_num(share, nan=float("inf")).amax(-1), 0
     # GPTQ drops the weights of an input that was 0 in all rows.
     used = (stored != 0).any(0) | (values == 0).all(0)
@@ -123,9 +122,7 @@ def _check_rest(source: Path, there: Mapping[str, StoredTensor], files: Files) -
     """What is not quantized has the same numbers."""
     quantized = {tensor.name for tensor in files.quantized.values()}
     for name, tensor in tensors_of_model(source).items():
-        found = next(
-            (there[one] for one in (name, f"model.{name}", name.partition(".")[2]) if one in there), None
-        )
+        found = next((there[one] for one in saved_names(name) if one in there), None)
         if name in quantized or found is None:
             continue
         before, after = read(tensor), read(found)

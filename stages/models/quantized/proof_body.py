@@ -18,21 +18,29 @@ from tunemill.stages.models.agreement_body import Agreement, agreement, divergen
 from tunemill.stages.models.finite import check_finite
 from tunemill.stages.models.heads_body import auto_class, head_of_folder
 from tunemill.stages.models.probe_body import fixed_tokens, logits_of
-from tunemill.stages.models.quantization import QuantizationSettings
+from tunemill.stages.models.quantization import FOUR_BIT_FLOATS, QuantizationSettings
 from tunemill.stages.models.quantization_body import round_in_forward
 from tunemill.stages.models.quantized.stored_proof import prove_files
-from tunemill.stages.models.rounding_body import allowed_error, noise
+from tunemill.stages.models.rounded_proof_body import (
+    LEAST_KL,
+    PLACES,
+    SAME,
+    TIMES_CHANCE,
+    Asked,
+    Grid,
+    disturb,
+)
+from tunemill.stages.models.rounding_body import allowed_error
 from tunemill.stages.models.words_proof_body import prove_words
 
-# How far logits may be from those before saving, and from those that a quantization-aware training had, as a share of
-# the largest: the same products are computed with the same numbers, but for those of float types, which a GPU adds up
-# in another order.
-SAME, FORESEEN, FORESEEN_OF_FLOATS = 1e-4, 1e-3, 5e-2
-# KL to the unquantized model, in multiples of what chance does with rounding errors of the same size: twice such errors
-# have about four times the KL. And below this nothing is a fault.
-TIMES_CHANCE, LEAST_KL = 4.0, 1e-4
-# Held-out tokens that are looked at: their log-probabilities are kept, all of the vocabulary.
-PLACES = 1024
+# How far logits may be from those that a quantization-aware training had, as a share of the largest: the same products
+# are computed with the same numbers, but for those of float types, which a GPU adds up in another order.
+FORESEEN, FORESEEN_OF_FLOATS = 1e-3, 5e-2
+REMEDY = (
+    "The model is broken, or this type is too coarse for it: quantize again, then try a type with more bits or a "
+    "smaller group_size."
+)
+ASKED = Asked("quantization", "Quantize again.", REMEDY)
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ def prove(
     before = logits_of(plain, ids)
     largest = float(before.abs().max())
     check_finite("quantization", "the largest logit of the model", largest, plain.dtype)
-    loaded = Loaded(plain, _reload(result))
+    loaded = Loaded(plain, ASKED.reload(result))
     error = _prove_weights(loaded, settings)
     after = logits_of(loaded.quantized, ids)
     check_finite(
@@ -80,53 +88,19 @@ def prove(
         "largest_error_in_bounds": error,
     }
     if measured is not None:
-        figures |= _bounded("max_abs_difference_reloaded", _difference(after, measured), SAME * largest)
+        figures |= ASKED.bounded("max_abs_difference_reloaded", _difference(after, measured), SAME * largest)
     if head_of_folder(source) is None:
         figures |= _prove_agreement(loaded, settings, rows, ids, trained=trained)
     if trained:
         round_in_forward(plain, settings)
         allowed = FORESEEN_OF_FLOATS if settings.needs else FORESEEN
         found = _difference(after, logits_of(plain, ids))
-        figures |= _bounded("max_abs_difference_to_training", found, allowed * largest)
+        figures |= ASKED.bounded("max_abs_difference_to_training", found, allowed * largest)
     return figures
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max())
-
-
-def _bounded(name: str, found: float, bound: float) -> dict[str, float | int]:
-    """The figure and its bound. Raises UserError where it is beyond."""
-    if not found <= bound:
-        raise UserError(
-            f"quantization: {WORDS[name]}: {found:g}, and at most {bound:g} is rounding. {REMEDY}"
-        )
-    return {name: found, f"{name}_bound": bound}
-
-
-WORDS = {
-    "max_abs_difference_reloaded": "what stock transformers loads has other logits than what was saved",
-    "max_abs_difference_to_training": "the stored model has other logits than the training with qat had",
-    "kl_to_unquantized": "KL from the unquantized model, in nats, is more than such rounding makes by chance",
-    "median_kl_to_unquantized": "the median KL from the unquantized model, in nats, is more than such rounding makes",
-}
-REMEDY = (
-    "The model is broken, or this type is too coarse for it: quantize again, then try a type with more bits or a "
-    "smaller group_size."
-)
-
-
-def _reload(result: Path) -> Any:
-    """As anybody would load it. Raises UserError where weights are not in the files."""
-    kind = auto_class(head_of_folder(result))
-    model, told = kind.from_pretrained(result, output_loading_info=True)
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if names := sorted(map(str, told[what])):
-            raise UserError(
-                f"quantization: stock transformers loads the result with {what.replace('_', ' ')}: {names[0]}. "
-                f"Quantize again."
-            )
-    return model.eval()
 
 
 def _prove_weights(loaded: Loaded, settings: QuantizationSettings) -> float:
@@ -139,7 +113,7 @@ def _prove_weights(loaded: Loaded, settings: QuantizationSettings) -> float:
                 _check_kept(name, weight, found)
                 continue
             error = (found.dequantize().float() - weight.float()).abs()
-            relative = error / allowed_error(weight, settings, settings.group).clamp(min=1e-30)
+            relative = error / allowed_error(weight, settings.weight_dtype, settings.group).clamp(min=1e-30)
             worst = float(torch.nan_to_num(relative, nan=float("inf")).max())
             if worst > 1:
                 row = int(relative.amax(-1).argmax())
@@ -176,13 +150,24 @@ def _prove_agreement(
     figures["compared_tokens_held_out"] = 0 if rows is None else found.tokens
     if trained:
         return figures
-    chance_rv = _with_chance(loaded, settings, batches)
+    _disturb(loaded, settings)
+    chance_rv = _log_p(loaded.plain, batches)
     if not any(".experts." in name for name, _ in loaded.plain.named_parameters()):
         bound = TIMES_CHANCE * agreement(chance_rv, before_rv).kl + LEAST_KL
-        return figures | _bounded("kl_to_unquantized", found.kl, bound)
+        return figures | ASKED.bounded("kl_to_unquantized", found.kl, bound)
     # A token that goes to another expert moves logits far, and there are few of them: the mean is a matter of chance.
     found_kl, chance_kl = (float(divergence(rv, before_rv)[0].median()) for rv in (found_rv, chance_rv))
-    return figures | _bounded("median_kl_to_unquantized", found_kl, TIMES_CHANCE * chance_kl + LEAST_KL)
+    return figures | ASKED.bounded("median_kl_to_unquantized", found_kl, TIMES_CHANCE * chance_kl + LEAST_KL)
+
+
+def _disturb(loaded: Loaded, settings: QuantizationSettings) -> None:
+    """Errors of chance in the model before, wherever the other one is rounded."""
+    names = [name for name, found in loaded.quantized.named_parameters() if hasattr(found, "qdata")]
+    of_inputs = None
+    if settings.activation_dtype is not None:
+        group = settings.group if settings.activation_dtype in FOUR_BIT_FLOATS else None
+        of_inputs = Grid(settings.activation_dtype, group)
+    disturb(loaded.plain, names, Grid(settings.weight_dtype, settings.group), of_inputs)
 
 
 def _figures(found: Agreement) -> dict[str, float | int]:
@@ -216,34 +201,3 @@ def _log_p(model: Any, batches: list[dict[str, Tensor]]) -> Tensor:
             else:
                 found.append(logits_blv.flatten(0, 1))
     return torch.cat(found)[:PLACES].log_softmax(-1)
-
-
-def _with_chance(loaded: Loaded, settings: QuantizationSettings, batches: list[dict[str, Tensor]]) -> Tensor:
-    """The same of the model before with an error of up to half a step in each number that is rounded.
-
-    The model has these errors afterwards.
-    """
-    random, hooks = torch.Generator().manual_seed(0), []
-
-    def disturb(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        error = noise(inputs[0], settings.activation_dtype or "", _group_of_inputs(settings), random)
-        return (inputs[0] + error, *inputs[1:])
-
-    with torch.no_grad():
-        for name, found in loaded.quantized.named_parameters():
-            if not hasattr(found, "qdata"):
-                continue
-            weight = loaded.plain.get_parameter(name)
-            weight += noise(weight, settings.weight_dtype, settings.group, random)
-            module = loaded.plain.get_submodule(name.rpartition(".")[0])
-            if settings.activation_dtype is not None and isinstance(module, nn.Linear):
-                hooks.append(module.register_forward_pre_hook(disturb))
-    found_rv = _log_p(loaded.plain, batches)
-    for hook in hooks:
-        hook.remove()
-    return found_rv
-
-
-def _group_of_inputs(settings: QuantizationSettings) -> int | None:
-    """Inputs of a token that share a scale; None: all."""
-    return settings.group if settings.activation_dtype in ("nvfp4", "mxfp4") else None

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunemill.stages.errors import UserError
-from tunemill.stages.models.linear_weights import FLOATS, Kind, Sizes, kinds, layer_of, of_experts
+from tunemill.stages.models.linear_weights import (
+    FLOATS,
+    Kind,
+    Sizes,
+    kinds,
+    layer_of,
+    of_experts,
+    saved_names,
+)
 from tunemill.stages.models.quantization import QuantizationSettings, check_left_out
 from tunemill.stages.models.quantized.stored import Stored, stored
 from tunemill.stages.models.weights import StoredTensor, tensors_of_model
@@ -139,10 +147,10 @@ def _joined(after: Mapping[str, StoredTensor]) -> dict[str, Found]:
 def _name_there(
     tensor: StoredTensor, there: Mapping[str, StoredTensor | Found], before: Mapping[str, object]
 ) -> str | None:
-    """The name in the result. Files without the prefix of the model's body get it when they are saved; some families
-    have other names in files: then it is the only one of its layer and size that the source does not have."""
+    """The name in the result. Some families have other names in files: then it is the only one of its layer and size
+    that the source does not have."""
     name = tensor.name
-    if same := [one for one in (name, f"model.{name}", name.partition(".")[2]) if one in there]:
+    if same := [one for one in saved_names(name) if one in there]:
         return same[0]
     new = [one for one in there if one not in before and layer_of(one) == layer_of(name)]
     alike = [one for one in new if there[one].elements == tensor.elements]

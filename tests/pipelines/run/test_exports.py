@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 from support.project import nodes_in_state
+from support.tiny_model import make_model
 
 from tunemill.pipelines.graph.check_files import check_files
 from tunemill.pipelines.graph.load import load_pipeline
@@ -71,6 +72,21 @@ def test_a_missing_package_is_known_before(project):
     (found,) = (problem for problem in check_files([project.yaml], asked)[0].problems if not problem.is_note)
     assert found.path == "pipeline.export[0].scheme"
     assert "pip install 'tunemill[llmcompressor]'" in found.message
+
+
+SIZES = [
+    ("quantization={weight_dtype: int8, group_size: 48}", "quantization", "48 does not divide the 64 inputs of "),
+    ("qat={weight_dtype: int4, group_size: 48}", "qat", "48 does not divide the 64 inputs of "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("override", "path", "message"), SIZES)
+def test_sizes_that_cannot_be_stored_are_known_before(project, tmp_path, override, path, message):
+    """Where the base's weights are here."""
+    base = make_model(tmp_path / "base")
+    asked = [f"base_model={base}", "reinit_weights=false", "adapter=null", "quantization=null"]
+    found = [one for one in check_files([project.yaml], [*asked, override])[0].problems if not one.is_note]
+    assert [one.path for one in found if message in one.message] == [path], found
 
 
 def test_rows_are_an_input_only_of_what_looks_at_them(project):

@@ -8,5 +8,10 @@ SAMPLES = Samples(
         "model_quantization_config": {"model_quantization_config_kwargs": {"dequantize": True}},
         "model_quantization_config_kwargs": {"model_quantization_config": None},
     },
-    values={"base_model": ["/other"], "base_model_config": ["/other"]},
+    values={
+        "base_model": ["/other"],
+        "base_model_config": ["/other"],
+        "quantization": [{"weight_dtype": "int4"}],
+        "qat": [{"weight_dtype": "int4"}],
+    },
 )

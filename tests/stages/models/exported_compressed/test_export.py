@@ -29,9 +29,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import SettingError, UserError
+from tunemill.stages.models.base_model.config import BaseModelConfig
+from tunemill.stages.models.compressed_fit import fault_of_model
 from tunemill.stages.models.exported_compressed.body import export
 from tunemill.stages.models.exported_compressed.config import ExportedCompressedConfig
-from tunemill.stages.models.exported_compressed.fit import fault_of_model
 from tunemill.stages.models.exported_compressed.proof_body import prove
 
 needs_llmcompressor = pytest.mark.skipif(
@@ -294,6 +295,28 @@ def test_experts_and_models_quantized_already_are_refused(tmp_path: Path) -> Non
     folder = make_model(tmp_path / "m")
     of_config(lambda config: config.update(quantization_config={}))(folder)
     assert "quantized already" in (fault_of_model(folder, "fp8-dynamic", 128) or "")
+
+
+@pytest.mark.parametrize(
+    ("make", "scheme", "words"),
+    [
+        (lambda folder: make_moe("mixtral", folder), "fp8-dynamic", "fp8-dynamic: the model is a mixture of experts"),
+        (make_model, "w4a16", "w4a16: model.layers.0.mlp.down_proj.weight has 64 inputs, of which 128 at a time"),
+    ],
+)  # fmt: skip
+def test_what_the_base_shows_is_known_before_it_is_trained(
+    tmp_path: Path, make: Callable[[Path], Path], scheme: str, words: str
+) -> None:
+    exports = [{"format": "compressed-tensors", "scheme": scheme}]
+    (fault,) = BaseModelConfig(base_model=str(make(tmp_path / "base")), exports=exports).faults()
+    assert fault.key == "exports" and fault.reason.startswith(words)
+
+
+def test_towers_beside_the_language_model_are_not_looked_at(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base")
+    of_config(lambda config: config.update(text_config={}))(base)
+    exports = [{"format": "compressed-tensors", "scheme": "w4a16"}]
+    assert not list(BaseModelConfig(base_model=str(base), exports=exports).faults())
 
 
 @pytest.mark.skipif(find_spec("llmcompressor") is not None, reason="llmcompressor is installed")
