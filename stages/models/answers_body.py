@@ -15,6 +15,7 @@ from torch import Tensor
 from tunemill.kernels.functions.selective_log_softmax import selective_log_softmax
 from tunemill.stages.data.rows.collate_body import Batch
 from tunemill.stages.data.rows.labels import IGNORED
+from tunemill.stages.models.wrapped_body import plain_model, uncompiled
 
 
 @dataclass(frozen=True)
@@ -152,11 +153,5 @@ def _said_in_a_line(model: Any, batch: Batch) -> _Said:
 
 def takes_logits_to_keep(model: Any) -> bool:
     """Whether the model can be told to compute logits of the last places alone."""
-    plain = uncompiled(model)
-    plain = plain.get_base_model() if hasattr(plain, "peft_config") else plain
+    plain = plain_model(uncompiled(model))
     return "logits_to_keep" in inspect.signature(plain.forward).parameters
-
-
-def uncompiled(model: Any) -> Any:
-    """The model itself, out of what `torch.compile` makes of it."""
-    return getattr(model, "_orig_mod", model)

@@ -17,6 +17,7 @@ from tunemill.stages.models.loading_body import is_quantized, load_causal_lm, lo
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
+from tunemill.stages.models.wrapped_body import plain_model
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.adapters.add_body import add_adapter, save_adapter
 from tunemill.stages.training.adapters.from_data_body import Examined, start_from_data
@@ -300,11 +301,6 @@ def schedule_of(config: TrainingKeys, method: Method) -> Schedule:
         config.num_epochs,
         config.max_steps,
     )
-
-
-def plain_model(model: Any) -> Any:
-    """The model itself, out of the adapter around it."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 def build_model(

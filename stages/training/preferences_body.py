@@ -12,11 +12,12 @@ from tunemill.stages.data.rows.rated_body import RatedReader
 from tunemill.stages.errors import RowError, SettingError
 from tunemill.stages.models.positions_body import check_positions
 from tunemill.stages.models.words_body import load_words
+from tunemill.stages.models.wrapped_body import plain_model
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.dropout_body import leave_nothing_out
 from tunemill.stages.training.keys.pairs import PairKeys
 from tunemill.stages.training.keys.reference import HeldKeys, ReferenceKeys
-from tunemill.stages.training.loop_body import plain_model, train
+from tunemill.stages.training.loop_body import train
 from tunemill.stages.training.machine_body import Precision
 from tunemill.stages.training.method import Batch, Method, OwnLoss
 from tunemill.stages.training.order_body import Examples

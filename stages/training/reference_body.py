@@ -10,10 +10,11 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from tunemill.stages.artifacts import Model
-from tunemill.stages.models.answers_body import summed_log_p, uncompiled
+from tunemill.stages.models.answers_body import summed_log_p
 from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.rounded_body import with_adapter
+from tunemill.stages.models.wrapped_body import uncompiled
 from tunemill.stages.training.keys.attention import AttentionKeys
 from tunemill.stages.training.keys.reference import ReferenceKeys
 from tunemill.stages.training.machine_body import Precision, to_float8

@@ -11,10 +11,10 @@ from tunemill.stages.data.rows.isolation_body import rows_leak
 from tunemill.stages.data.rows.mapped import Rows, Tokens
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.positions_body import check_positions, table_of_positions
+from tunemill.stages.models.wrapped_body import plain_model
 from tunemill.stages.report import Report
 from tunemill.stages.training.added_loss_body import balances_experts
 from tunemill.stages.training.keys.rows import RowKeys
-from tunemill.stages.training.loop_body import plain_model
 from tunemill.stages.training.order_body import Sequences
 
 

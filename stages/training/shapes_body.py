@@ -21,6 +21,7 @@ from tunemill.kernels.functions.chunked_cross_entropy import chunked_cross_entro
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.heads_body import auto_class, check_head, head_modules, output_modules
 from tunemill.stages.models.quantization_body import round_in_forward
+from tunemill.stages.models.wrapped_body import plain_model
 from tunemill.stages.training.adapters.add_body import add_adapter
 from tunemill.stages.training.adapters.linearized_body import linearize_experts
 from tunemill.stages.training.batch_shapes_body import BatchShape
@@ -187,7 +188,7 @@ def losses_of(config: TrainingKeys, model: Any, shape: BatchShape) -> tuple[Any,
     source = choice.sources.get("linear_cross_entropy")
     if source == "chunked" or (source is not None and torch.cuda.is_available()):
         labels = batch.pop("labels")
-        plain = model.get_base_model() if hasattr(model, "peft_config") else model
+        plain = plain_model(model)
         hidden = plain.base_model(**batch).last_hidden_state
         head = plain.get_output_embeddings().weight
         return chunked_cross_entropy(hidden, head, labels, num_chunks=choice.chunks), None

@@ -12,8 +12,9 @@ from tunemill.stages.data.rows.collate_body import Collator
 from tunemill.stages.data.rows.mapped import Rows
 from tunemill.stages.errors import RowError
 from tunemill.stages.models.positions_body import table_of_positions
+from tunemill.stages.models.wrapped_body import plain_model
 from tunemill.stages.report import Report, Workspace
-from tunemill.stages.training.loop_body import plain_model, train
+from tunemill.stages.training.loop_body import train
 from tunemill.stages.training.method import Method, OwnLoss
 from tunemill.stages.training.process_reward.config import ProcessRewardConfig
 from tunemill.stages.training.process_reward.loss import judged_steps, step_loss

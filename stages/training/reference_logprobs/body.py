@@ -17,6 +17,7 @@ from tunemill.stages.data.rows.rated_body import ANSWERS, RatedReader, passes_of
 from tunemill.stages.models.positions_body import check_positions
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.words_body import load_words
+from tunemill.stages.models.wrapped_body import plain_model
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.machine_body import check_attention, choose_precision
 from tunemill.stages.training.reference_body import load_reference, reference_log_p
@@ -62,7 +63,7 @@ def reference_logprobs(
     folder = Path(config.lora_model_dir) if config.adapter and config.lora_model_dir else None
     adapter = folder if stored_adapter is None else stored_adapter.path
     model = load_reference(config, base_model, precision, adapter)
-    plain = model.get_base_model() if hasattr(model, "peft_config") else model
+    plain = plain_model(model)
     tokenizer = load_words(base_model.path)
     for name, file in (("rows", preference_data.rows), ("held_out", preference_data.held_out)):
         if file.exists():

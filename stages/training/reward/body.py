@@ -6,8 +6,9 @@ from typing import Any
 from tunemill.stages.artifacts import Adapter, Model, PreferenceData
 from tunemill.stages.errors import RowError
 from tunemill.stages.models.rewards_body import RewardPairs, collate_rewards, padding_of, rewards_of
+from tunemill.stages.models.wrapped_body import plain_model
 from tunemill.stages.report import Report, Workspace
-from tunemill.stages.training.loop_body import plain_model, train
+from tunemill.stages.training.loop_body import train
 from tunemill.stages.training.method import Batch, LossParts, Method, OwnLoss
 from tunemill.stages.training.order_body import Examples
 from tunemill.stages.training.pairs_body import count_pairs

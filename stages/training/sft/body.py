@@ -9,8 +9,9 @@ from tunemill.stages.data.rows.collate_body import Collator
 from tunemill.stages.data.rows.mapped import Tokens
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.positions_body import check_context
+from tunemill.stages.models.wrapped_body import plain_model
 from tunemill.stages.report import Report, Workspace
-from tunemill.stages.training.loop_body import plain_model, train
+from tunemill.stages.training.loop_body import train
 from tunemill.stages.training.method import Method, OwnLoss
 from tunemill.stages.training.order_body import Sequences
 from tunemill.stages.training.sequences_body import check_rows, collator_of, sequences_of, takes_positions
