@@ -6,7 +6,7 @@ from typing import Any
 
 from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.graph_config import ENTRY_LISTS
-from tunemill.pipelines.config.key_paths import KeyPath, spell
+from tunemill.pipelines.config.key_paths import KeyPath, lies_in, spell
 from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.slices import cut, validate
 from tunemill.stages.declaration import EntryMark, RuntimeMark, Stage, StageConfig
@@ -53,15 +53,17 @@ def wrong_values(
         for key, field in config.top_keys().items()
         if config.model_fields[field].annotation not in ANY_TEXT
     }
-    unread = document.data.keys() - read
+    unread = {spell(place) for place, _ in _set_keys(document, stages)} - read
     for stage in stages:
         # Most graphs lack stages, and few documents have a key for one of these: their models need not be built.
-        at_stake = unread & {key.partition(".")[0] for key in stage.config.top_keys()}
+        at_stake = unread & stage.config.top_keys().keys()
         if stage.config.marked(EntryMark) or not at_stake:
             continue
         found = validate(stage.config, cut(stage.config, document), document)
         for problem in found if isinstance(found, list) else []:
-            if problem.kind == "value" and problem.path.partition(".")[0] in at_stake:
+            if problem.kind == "value" and any(
+                problem.path == key or lies_in(problem.path, key) for key in at_stake
+            ):
                 yield problem
 
 
