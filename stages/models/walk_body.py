@@ -17,7 +17,7 @@ from accelerate import init_empty_weights
 from torch import nn
 
 from tunemill.stages.models.heads import Head, head_of_config
-from tunemill.stages.models.heads_body import auto_class
+from tunemill.stages.models.heads_body import auto_class, output_modules
 from tunemill.stages.models.linear_experts_body import fit_experts
 
 # What PEFT puts between the names of a module and of its weight.
@@ -143,7 +143,7 @@ class Walk:
         return unit
 
     def logits(self) -> Any:
-        """What the model says, in float32, when the walk is over."""
+        """What the model says, in float32, at the end; one that scores sequences says it of each beginning."""
         assert self._logits is not None
         return self._logits.result()
 
@@ -154,8 +154,12 @@ class Walk:
 
     def _run(self) -> Any:
         self._thread = threading.current_thread()
-        with torch.no_grad():
-            return self.model(input_ids=self.ids, use_cache=False).logits.float()
+        said: list[Any] = []
+        head = output_modules(self.model)[-1]
+        with torch.no_grad(), head.register_forward_hook(lambda *call: said.append(call[-1])):
+            logits = self.model(input_ids=self.ids, use_cache=False).logits
+        # A model that scores sequences scores every token, and gives the last one's.
+        return (logits if logits.ndim == 3 else said[0]).float()
 
     def _wait(self, unit: str) -> None:
         if threading.current_thread() is not self._thread:

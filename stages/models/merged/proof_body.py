@@ -30,8 +30,6 @@ from tunemill.stages.models.workers_body import give_back_memory, workers
 
 # Largest difference of a logit over the largest logit, after all layers: what is left of rounding where they add it up.
 TOLERANCE = {"F32": 1e-4, "BF16": 0.1, "F16": 0.02}
-# Sequences and tokens that both sides read.
-SEQUENCES, TOKENS = 2, 12
 # What a unit computes may be off by this many times the rounding of its weights: its products follow one another.
 LAYER_ROUNDINGS = 16
 FLOAT32 = torch.finfo(torch.float32).eps / 2
@@ -78,7 +76,7 @@ def prove(base: Path, quantized: Path | None, adapter: Path, merged: Path, *, on
     other one it must be that one with the adapter, and how far that is from what was trained can only be told.
     Raises UserError that says which tensor or which unit is wrong.
     """
-    ids = fixed_tokens(AutoConfig.from_pretrained(base).get_text_config().vocab_size)[:SEQUENCES, :TOKENS]
+    ids = fixed_tokens(AutoConfig.from_pretrained(base).get_text_config().vocab_size)
     with (
         workers() as pool,
         _in_step(base, quantized, adapter, merged, ids, onto_quantized) as (references, made),
@@ -137,6 +135,8 @@ def _walk(references: list[Reference], made: Merged, pool: Executor) -> _Found:
             reference.fill(unit, pool)
         made.fill(unit, references[0], pool)
         units = advance(walks)
+        # What they computed with, before more is needed.
+        give_back_memory()
         _compare_tensors(unit, references[0], made, found, pool)
         if not found.faults:
             found.layers.append(_compare_outputs(unit, references[0], made))

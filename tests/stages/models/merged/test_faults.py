@@ -161,6 +161,21 @@ def test_a_head_that_parted_from_tied_embeddings_is_lost(tmp_path: Path) -> None
         proven(tmp_path, data)
 
 
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (1, r"merged: model.norm stands where base and adapter have model.layers.1: it has other layers"),
+        (3, r"merged: .*model.layers.2"),
+    ],
+)
+def test_another_number_of_layers(made: Path, tmp_path: Path, layers: int, message: str) -> None:
+    merged = shutil.copytree(made / "out" / "data", tmp_path / "merged")
+    config = json.loads((merged / "config.json").read_text())
+    (merged / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers}))
+    with pytest.raises((UserError, SourceError), match=message):
+        proven(made, merged)
+
+
 def test_settings_of_another_model_are_found_by_what_layers_compute(made: Path, tmp_path: Path) -> None:
     merged = shutil.copytree(made / "out" / "data", tmp_path / "merged")
     config = json.loads((merged / "config.json").read_text())
