@@ -11,17 +11,10 @@ from tunemill.pipelines.commands.options import add_command, add_json, print_jso
 from tunemill.pipelines.config.document import read_document
 from tunemill.resources.local import local_path
 from tunemill.stages.errors import SourceError
+from tunemill.stages.models.hub_files.wanted import CONFIGS, TOKENIZER
 from tunemill.stages.models.sharded_weights import METADATA, PARTS, TOGETHER
 
 BODY = "tunemill.stages.models.sharded_weights_body"
-# What makes weights a model folder, where it lies beside the parts.
-BESIDE = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-)
 
 
 def add_to(commands: Any, text: str) -> None:
@@ -45,12 +38,17 @@ def merge(options: argparse.Namespace) -> int:
     output = Path() if asked is None else local_path(asked, "output_dir")
     source = _parts(output / PARTS if options.source is None else local_path(options.source, "--from"))
     target = output / TOGETHER if options.target is None else local_path(options.target, "--to")
+    # A run links its merged model there, and what that link leads to is an artifact.
+    taken = any(target.iterdir()) if target.is_dir() else target.exists() or target.is_symlink()
+    if taken:
+        raise SourceError(f"{target}: there already; nothing is overwritten. Name another folder with --to.")
     done = subprocess.run(
         [sys.executable, "-m", BODY, str(source), str(target)], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise SourceError((done.stderr.splitlines() or [f"{source}: could not be read"])[-1])
-    beside = [name for name in BESIDE if (source.parent / name).is_file()]
+    names = sorted(path.name for path in source.parent.iterdir() if path.is_file())
+    beside = [name for name in names if name in CONFIGS or TOKENIZER.fullmatch(name)]
     for name in beside:
         shutil.copyfile(source.parent / name, target / name)
     if options.json:

@@ -24,7 +24,8 @@ def join(source: Path, target: Path) -> Path:
         ValueError,
         AttributeError,
     ) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        # That of checkpoints is a list of tracebacks, which ends with the fault.
+        said = (str(error).splitlines() or [type(error).__name__])[-1]
         raise SourceError(
             f"{source}: its parts cannot be put together ({said}). Copy or save it again."
         ) from None

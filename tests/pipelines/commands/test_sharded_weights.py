@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
-from support.tiny_model import make_model
+from support.tiny_model import folder_bytes, make_model
 from transformers import AutoModelForCausalLM
 
 from tunemill.pipelines.cli import main
@@ -32,6 +32,18 @@ def test_parts_become_a_model(trained: Path, capsys: pytest.CaptureFixture[str])
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     AutoModelForCausalLM.from_pretrained(merged)
+    beside = {path.name for path in (trained / "out").iterdir() if path.is_file()}
+    assert {path.name for path in merged.iterdir()} == {"model.safetensors", *beside}
+
+
+def test_what_is_there_is_not_overwritten(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # As a run leaves it: a link to an artifact.
+    artifact = make_model(trained / "artifact")
+    before = folder_bytes(artifact)
+    (trained / "out" / "merged").symlink_to(artifact)
+    assert main(["merge-sharded-fsdp-weights", str(trained / "config.yml")]) == 1
+    assert "merged: there already; nothing is overwritten" in capsys.readouterr().err
+    assert folder_bytes(artifact) == before
 
 
 def test_what_is_no_such_checkpoint(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +52,8 @@ def test_what_is_no_such_checkpoint(trained: Path, capsys: pytest.CaptureFixture
     assert "no checkpoint that FSDP stored in parts" in capsys.readouterr().err
     next(parts.glob("*.distcp")).write_bytes(b"")
     assert main(["merge-sharded-fsdp-weights", config]) == 1
-    assert "cannot be put together" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "cannot be put together" in told and "CheckpointException" not in told and "Traceback" not in told
     (trained / "config.yml").write_text("base_model: x\n")
     assert main(["merge-sharded-fsdp-weights", config]) == 1
     assert "no output_dir" in capsys.readouterr().err
