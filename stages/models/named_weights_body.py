@@ -56,6 +56,7 @@ class NamedWeights:
         self.groups = _groups(source, model)
         self.group_of = {target: group for group in self.groups for target in group.targets}
         self.shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        self.parameters = frozenset(name for name, _ in model.named_parameters(remove_duplicate=False))
         self.tied: Mapping[str, str] = getattr(model, "all_tied_weights_keys", None) or {}
 
     def group(self, name: str) -> Group | None:
@@ -65,9 +66,10 @@ class NamedWeights:
                 return self.group_of[known]
         return None
 
-    def holds(self, name: str) -> bool:
-        """Whether there is something in the files that a tensor of the model is read from."""
-        return self.group(name) is not None or self.group(_whole(name)[0]) is not None
+    def wants(self, name: str) -> bool:
+        """Whether a tensor of the model is read: a parameter must be, and a buffer is where the files have it."""
+        held = self.group(name) or self.group(_whole(name)[0])
+        return name in self.parameters or held is not None
 
     def read(self, names: Iterable[str], at_once: Callable[..., Iterable[Any]] = map) -> dict[str, Any]:
         """The tensors, in the types that they are stored in; `at_once` may be the `map` of threads.

@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from safetensors import safe_open
-
-from tunemill.stages.models.weights import StoredTensor, tensors_of_model
+from tunemill.stages.models.stored_tensor_body import same_bytes
+from tunemill.stages.models.weights import tensors_of_model
 
 
 def twice_stored(folder: Path, model: Any) -> Literal["no", "equal", "apart"]:
@@ -20,7 +18,7 @@ def twice_stored(folder: Path, model: Any) -> Literal["no", "equal", "apart"]:
     pairs = [pair for pair in _ties(model) if all(name in stored for name in pair)]
     if not pairs:
         return "no"
-    same = all(_equal(stored[one], stored[other]) for one, other in pairs)
+    same = all(same_bytes(stored[one], stored[other]) for one, other in pairs)
     return "equal" if same else "apart"
 
 
@@ -43,10 +41,3 @@ def untie_config(path: Path) -> None:
 
 def _ties(model: Any) -> Iterator[tuple[str, str]]:
     yield from model.all_tied_weights_keys.items()
-
-
-def _equal(one: StoredTensor, other: StoredTensor) -> bool:
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    with safe_open(one.file, framework="pt") as first, safe_open(other.file, framework="pt") as second:
-        return bool(torch.equal(first.get_tensor(one.name), second.get_tensor(other.name)))

@@ -100,10 +100,7 @@ class Reference:
 
     def _is_there(self, stored: str) -> bool:
         """Whether a tensor must be in the files: what a new head has is the adapter's, and buffers may be left away."""
-        if stored.rpartition(".")[0] in self.drawn:
-            return False
-        is_parameter = stored in dict(self.weights.model.named_parameters(remove_duplicate=False))
-        return is_parameter or self.weights.holds(stored)
+        return stored.rpartition(".")[0] not in self.drawn and self.weights.wants(stored)
 
     def _keep(self, unit: str) -> Callable[..., None]:
         def keep(_module: Any, inputs: Any, settings: Any, outputs: Any) -> None:
@@ -123,8 +120,7 @@ class Merged:
 
     def fill(self, unit: str, reference: Reference, pool: Executor) -> None:
         """Read the weights of a unit, in float32; what has the bytes of the base is not read twice."""
-        parameters = dict(self.model.named_parameters(remove_duplicate=False))
-        names = [name for name in self.units[unit] if name in parameters or self.weights.holds(name)]
+        names = [name for name in self.units[unit] if self.weights.wants(name)]
         of_base = pool.map(lambda name: self.is_of(name, reference), names)
         shared = {name for name, same in zip(names, of_base, strict=True) if same}
         read = self.weights.read([name for name in names if name not in shared], pool.map)
