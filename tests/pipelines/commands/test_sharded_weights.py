@@ -24,7 +24,12 @@ def trained(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_parts_become_a_model(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parts_become_a_model(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A file where a person works is not the module of its name.
+    (trained / "random.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(trained)
     assert main(["merge-sharded-fsdp-weights", str(trained / "config.yml")]) == 0
     assert "written to" in capsys.readouterr().out
     merged = trained / "out" / "merged"
