@@ -43,7 +43,10 @@ def merge(options: argparse.Namespace) -> int:
     if taken:
         raise SourceError(f"{target}: there already; nothing is overwritten. Name another folder with --to.")
     done = subprocess.run(
-        [sys.executable, "-P", "-m", BODY, str(source), str(target)], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-m", BODY, str(source), str(target)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise SourceError((done.stderr.splitlines() or [f"{source}: could not be read"])[-1])
