@@ -20,7 +20,8 @@ from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, validate
 from tunemill.pipelines.config.tracker_config import TrackerConfig
 from tunemill.pipelines.graph.looks import LookAt, lacks_package, looked_at, no_folder, nothing
 from tunemill.pipelines.graph.nodes import Node, Pipeline
-from tunemill.pipelines.graph.places import Place, places, plain_name
+from tunemill.pipelines.graph.place import Place
+from tunemill.pipelines.graph.places import places, plain_name
 from tunemill.resources.local import absolute, local_path, odd_url, refusal, shown, unusable
 from tunemill.resources.shared_folder import LOCAL, SharedFolder, shared_folder
 from tunemill.stages.declaration import StageConfig

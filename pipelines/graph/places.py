@@ -1,9 +1,12 @@
-"""Which nodes a pipeline has, and their edges: the graph's table. No other file of the pipeline names stages."""
+"""Which nodes a pipeline has, and their edges: the graph's table.
+
+The nodes that evaluate are in `evaluation_places.py`. No other file of the pipeline names stages.
+"""
 
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,8 @@ from typing import Any
 from tunemill.pipelines.config.graph_config import SYNTHETIC_TYPE, GraphConfig
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.slices import ASSET_SCHEME
+from tunemill.pipelines.graph.evaluation_places import Evaluated, evaluation_places
+from tunemill.pipelines.graph.place import Place, reading
 from tunemill.resources.local import LONGEST_NAME, short_name
 from tunemill.resources.protocols import HUB_MODELS, without_credentials
 from tunemill.stages.artifacts import (
@@ -18,7 +23,6 @@ from tunemill.stages.artifacts import (
     Artifact,
     FetchedAdapter,
     FetchedModel,
-    StudentReport,
     Tokenizer,
 )
 from tunemill.stages.data.dataset.stage import DATASET
@@ -41,7 +45,7 @@ from tunemill.stages.models.merged.stage import MERGED
 from tunemill.stages.models.quantized.stage import QUANTIZED
 from tunemill.stages.models.quantized_base.stage import QUANTIZED_BASE
 from tunemill.stages.models.teacher import TEACHER
-from tunemill.stages.registry import EVALUATIONS, METHODS
+from tunemill.stages.registry import METHODS
 from tunemill.stages.training.reference_logprobs.stage import REFERENCE_LOGPROBS
 from tunemill.stages.training.teacher_logprobs.stage import TEACHER_LOGPROBS
 
@@ -50,23 +54,6 @@ REFERENCES = {"reference_logprobs": "training_data", "held_out_logprobs": "evalu
 
 # What writes the files of a format of `pipeline.export`.
 EXPORTS: Mapping[str, Stage] = {"gguf": EXPORTED_GGUF, "compressed-tensors": EXPORTED_COMPRESSED}
-
-
-@dataclass(frozen=True)
-class Place:
-    """A node whose slice has not been cut yet. `given` are the values of fields that are no keys.
-
-    `named_by` are the keys that the graph took some of them from. `about` is the dataset or the model of which a
-    pipeline has one such node each.
-    """
-
-    name: str
-    stage: Stage
-    inputs: Mapping[str, tuple[str, ...]]
-    entry: KeyPath | None = None
-    given: Mapping[str, Any] = field(default_factory=dict)
-    about: str | None = None
-    named_by: Mapping[str, KeyPath] = field(default_factory=dict)
 
 
 def places(graph: GraphConfig) -> list[Place]:
@@ -231,31 +218,32 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
         references = reference_places(graph, inputs, given)
         found += references
         inputs |= {place.name: (place.name,) for place in references}
-    models: dict[str, dict[str, tuple[str, ...]]] = {}
+    models: dict[str, Evaluated] = {}
     if not graph.draws_head:
-        models["base"] = {"model": ("base_model",)}
+        models["base"] = Evaluated({"model": ("base_model",)})
     if graph.adapter is None:
         found.append(Place("trained", method, inputs, given=given))
-        models["trained"] = {"model": ("trained",), **reference}
+        models["trained"] = Evaluated({"model": ("trained",), **reference})
     else:
         found.append(Place("trained", replace(method, output=Adapter), inputs, given=given))
-        models["trained"] = {"model": (frozen,), "adapter": ("trained",)}
+        stored_by = (QUANTIZED_BASE,) if graph.quantizes_base else ()
+        models["trained"] = Evaluated({"model": (frozen,), "adapter": ("trained",)}, stored_by)
         if graph.merges:
             found.append(merged_place(graph))
-            models["merged"] = {"model": ("merged",), **reference}
+            models["merged"] = Evaluated({"model": ("merged",), **reference})
     if graph.quantizes:
         full = "trained" if graph.adapter is None else "merged"
         compared = {} if graph.learns_preferences else held_out
         found.append(Place("quantized", QUANTIZED, {"model": (full,), **compared}))
-        models["quantized"] = {"model": ("quantized",), **reference}
+        models["quantized"] = Evaluated({"model": ("quantized",), **reference}, (QUANTIZED,))
     exports = list(export_places(graph))
     found += exports
     models |= {
-        place.name: {"model": (place.name,), **reference}
+        place.name: Evaluated({"model": (place.name,), **reference}, (place.stage,))
         for place in exports
         if "adapter" not in place.inputs
     }
-    return [*found, *evaluation_places(graph, models)]
+    return [*found, *evaluation_places(graph, models, teacher_model(graph))]
 
 
 def export_places(graph: GraphConfig) -> Iterator[Place]:
@@ -289,23 +277,6 @@ def export_places(graph: GraphConfig) -> Iterator[Place]:
         )
 
 
-def evaluation_places(
-    graph: GraphConfig, models: Mapping[str, Mapping[str, tuple[str, ...]]]
-) -> Iterator[Place]:
-    """The nodes that score models, each with those inputs of `models` that its stage asks for."""
-    if not graph.evaluates:
-        return
-    asked = set(models if graph.evaluate is None else graph.evaluate)
-    exported = {export.node for export in graph.export}
-    for what in models:
-        if what not in asked and not (what in exported and "exported" in asked):
-            continue
-        stage = evaluation_of(what, graph)
-        given = {**models[what], "evaluation_data": ("evaluation_data",), **teacher_model(graph)}
-        inputs = {name: upstream for name, upstream in given.items() if name in stage.inputs}
-        yield Place(f"evaluation_of_{what}", stage, inputs, about=what)
-
-
 def reference_places(
     graph: GraphConfig, inputs: Mapping[str, tuple[str, ...]], given: Mapping[str, Any]
 ) -> list[Place]:
@@ -325,25 +296,6 @@ def merged_place(graph: GraphConfig) -> Place:
         return Place("merged", MERGED, {"base_model": ("base_model",), "adapter": ("trained",)})
     inputs = {"base_model": ("base_model",), "quantized_base": ("quantized_base",), "adapter": ("trained",)}
     return Place("merged", reading(MERGED, QUANTIZED_BASE), inputs, given={"has_quantized_base": True})
-
-
-def evaluation_of(what: str, graph: GraphConfig) -> Stage:
-    """What evaluates a model."""
-    stage = EVALUATIONS[graph.method]
-    if graph.teacher is not None:
-        stage = replace(stage, output=StudentReport)
-    if what == "trained" and graph.quantizes_base:
-        return reading(stage, QUANTIZED_BASE)
-    exports = {export.node: EXPORTS[export.format] for export in graph.export}
-    if what in exports:
-        return reading(stage, exports[what])
-    return reading(stage, QUANTIZED) if what == "quantized" else stage
-
-
-def reading(stage: Stage, *made_by: Stage) -> Stage:
-    """The stage where it reads a quantized model: what stores that shapes the result too."""
-    libraries = (name for one in made_by for name in one.libraries)
-    return replace(stage, libraries=tuple(dict.fromkeys((*stage.libraries, *libraries))))
 
 
 def unique_names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
