@@ -95,6 +95,7 @@ def test_a_second_pipeline_refines_the_result(quickstart, state):
     assert exact_match(refined, "trained") > max(0.9, exact_match(refined, "base"))
 
 
+@pytest.mark.slow
 def test_its_data_and_tokenizer_are_what_the_scripts_make(tmp_path):
     copy = copy_examples(tmp_path) / "quickstart"
     for script in ("make_data.py", "make_tokenizer.py"):

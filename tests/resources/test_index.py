@@ -219,6 +219,7 @@ def test_no_store_is_made_to_list_it(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_what_may_still_change_unseen_is_not_remembered(store, monkeypatch):
     monkeypatch.undo()
     newest = publish(store, 6)

@@ -113,7 +113,7 @@ def test_a_full_disk_is_explained(workspace):
         in_child(call(workspace, "misbehave", "disk full"), print)
 
 
-@pytest.mark.parametrize("what", ["sleep with a child", "deaf"])
+@pytest.mark.parametrize("what", ["sleep with a child", pytest.param("deaf", marks=pytest.mark.slow)])
 def test_an_interrupt_ends_the_whole_group(workspace, what):
     def interrupt(_event):
         raise KeyboardInterrupt

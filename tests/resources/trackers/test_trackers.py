@@ -170,6 +170,7 @@ def test_a_tracker_that_fails_says_so_once_and_raises_nothing(tmp_path):
     assert said.startswith("OpenTelemetry failed: OSError") and "Address already in use" in said
 
 
+@pytest.mark.slow
 def test_a_tracker_that_hangs_is_left_behind_and_no_password_is_said(tmp_path):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

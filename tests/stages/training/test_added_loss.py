@@ -167,8 +167,8 @@ def test_the_loss_of_a_step_is_that_of_a_plain_loop(tmp_path: Path, family: str,
     "settings",
     [
         {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_linear": True},
-        {"gradient_checkpointing": True},
-        {"chunked_cross_entropy": True},
+        pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.slow),
+        pytest.param({"chunked_cross_entropy": True}, marks=pytest.mark.slow),
     ],
     ids=lambda settings: next(iter(settings)),
 )
@@ -186,6 +186,7 @@ def test_adapter_checkpoints_and_kernels_keep_it(tmp_path: Path, settings: dict[
         assert list(heard.steps("grad_norm").values()) == pytest.approx(norms, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_without_a_weight_packed_rows_stay_apart(tmp_path: Path) -> None:
     """The config asks for the balance and gives it no weight."""
     data = training_data(tmp_path / "rows", ROWS, packs_of(20, 2))
@@ -197,6 +198,7 @@ def test_without_a_weight_packed_rows_stay_apart(tmp_path: Path) -> None:
     assert losses[1] == losses[0]
 
 
+@pytest.mark.slow
 def test_held_out_losses_are_without_it(tmp_path: Path) -> None:
     data, held_out = (
         training_data(tmp_path / "rows", ROWS[:2]),
@@ -292,7 +294,10 @@ def doge(**changes: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("make", "key", "weight"),
-    [(bamba, "z_loss_coefficient", {}), (doge, "router_aux_loss_coef", {"output_router_logits": True})],
+    [
+        pytest.param(bamba, "z_loss_coefficient", {}, marks=pytest.mark.slow),
+        (doge, "router_aux_loss_coef", {"output_router_logits": True}),
+    ],
 )
 def test_what_counts_padding_is_refused(tmp_path: Path, make: Any, key: str, weight: dict[str, Any]) -> None:
     data = training_data(tmp_path / "rows", ROWS[:4])
@@ -303,6 +308,7 @@ def test_what_counts_padding_is_refused(tmp_path: Path, make: Any, key: str, wei
     assert heard.steps("loss")
 
 
+@pytest.mark.slow
 def test_a_model_that_heeds_no_number_of_tokens_accumulates_nothing(tmp_path: Path) -> None:
     """BART's decoder takes any argument, and averages over each micro batch all the same."""
     torch.manual_seed(0)

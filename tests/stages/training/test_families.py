@@ -30,8 +30,8 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 # Which tests run every time; all of them are in `make test-slow`.
 FAST = {
-    "full": ("llama", "qwen3_moe", "gemma3_text", "lfm2"),
-    "lora": ("llama", "qwen3_moe", "gemma3_text", "lfm2"),
+    "full": ("lfm2",),
+    "lora": ("llama", "gemma3_text"),
     "qlora": ("qwen3_moe",),
 }
 # In 4 bits the rows of a weight are multiples of 64.

@@ -149,7 +149,7 @@ def of_rows(path, skip=0):
     return [(row.number, text_of(row)) for row in json_lines(path, skip)]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(lines(), max_size=12), st.integers(0, 13))
 def test_the_same_rows_and_problems(tmp_path_factory, some, skip):
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"

@@ -55,7 +55,7 @@ def peak(folder, kind, count, split):
     [
         ("jsonl", "train[50%:]"),
         pytest.param("json", "train", marks=pytest.mark.slow),
-        ("parquet", "train"),
+        pytest.param("parquet", "train", marks=pytest.mark.slow),
         pytest.param("arrow", "train", marks=pytest.mark.slow),
     ],
 )

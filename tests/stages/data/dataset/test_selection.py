@@ -50,7 +50,7 @@ def test_every_slice_is_that_of_the_library(rows):
         assert [(item.name, n) for item, stop in bounded for n in range(item.start, stop)] == expected, spec
 
 
-@pytest.mark.parametrize("seed", [42, 7])
+@pytest.mark.parametrize("seed", [42, pytest.param(7, marks=pytest.mark.slow)])
 def test_every_shard_is_that_of_the_library(seed):
     for rows, shards in itertools.product(range(1, 12), range(1, 15)):
         table = datasets.Dataset.from_dict({"n": list(range(rows))}).shuffle(seed=seed)

@@ -72,7 +72,9 @@ def loss_of(folder: Path, base: Model, adapter: Adapter | None) -> float:
     return float(heard.summary["eval_loss"])
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral", "gpt2"])
+@pytest.mark.parametrize(
+    "kind", ["llama", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("mistral", "gpt2"))]
+)
 def test_it_learns_and_peft_loads_it(tmp_path: Path, kind: str) -> None:
     made = {
         "llama": lambda: llama(tmp_path / "base"),

@@ -82,7 +82,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(file)
 
 
-@pytest.mark.parametrize(("method", "settings"), [("dpo", {}), ("ipo", LORA)], ids=["dpo", "ipo-lora"])
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("dpo", {}), pytest.param("ipo", LORA, marks=pytest.mark.slow)],
+    ids=["dpo", "ipo-lora"],
+)
 def test_it_learns_to_prefer_the_chosen_answers(
     tmp_path: Path, base: Model, method: str, settings: dict[str, Any]
 ) -> None:
@@ -145,6 +149,7 @@ def test_a_reference_beside_each_step_says_what_was_stored(
         assert beside.steps(figure) == pytest.approx(before.steps(figure), abs=1e-5), figure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "start", [{}, pytest.param({"peft_init_lora_weights": "loftq"}, marks=pytest.mark.slow)], ids=str
 )

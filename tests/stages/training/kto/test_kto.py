@@ -82,6 +82,7 @@ def accuracy(folder: Path, questions: list[tuple[str, str, str]]) -> float:
     return float((of_right > of_wrong).float().mean())
 
 
+@pytest.mark.slow
 def test_it_learns_what_is_desirable(tmp_path: Path, base: Model) -> None:
     questions = signs(100, skip=400)
     held_out = [

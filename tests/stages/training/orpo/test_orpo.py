@@ -159,6 +159,7 @@ def test_ten_steps_are_trls(tmp_path: Path, base: Model) -> None:
     assert_same_curves(heard, log, ("loss", *OrpoConfig.own_figures))
 
 
+@pytest.mark.slow
 def test_pairs_of_which_nothing_is_left_are_not_trained_on(tmp_path: Path, base: Model) -> None:
     rows = [("a long prompt " * 20, "yes", "no"), *echoes("ab")]
     data = preference_data(tmp_path / "pairs", rows)

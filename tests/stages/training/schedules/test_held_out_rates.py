@@ -72,7 +72,7 @@ def doubled_or_halved(losses: dict[int, float]) -> dict[int, float]:
 
 @pytest.mark.parametrize(
     ("settings", "by_hand"),
-    [(PLATEAU, halved_after_two_bad_ones), (GREEDY, doubled_or_halved)],
+    [(PLATEAU, halved_after_two_bad_ones), pytest.param(GREEDY, doubled_or_halved, marks=pytest.mark.slow)],
     ids=["plateau", "greedy"],
 )
 def test_the_rates_follow_the_held_out_loss(tmp_path: Path, base: Path, settings: Any, by_hand: Any) -> None:

@@ -43,7 +43,11 @@ def untrained(base: Model, data: PreferenceData, config: SimpoConfig) -> dict[st
     return scorer(PAIRS, config, own_loss, reader)(AutoModelForCausalLM.from_pretrained(base.path))
 
 
-@pytest.mark.parametrize("settings", [{}, {**LORA, "learning_rate": 3e-3}], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param({}, marks=pytest.mark.slow), {**LORA, "learning_rate": 3e-3}],
+    ids=["full", "lora"],
+)
 def test_it_learns_a_preference_that_holds_for_pairs_it_has_not_seen(
     tmp_path: Path, base: Model, settings: dict[str, Any]
 ) -> None:
