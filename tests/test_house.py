@@ -23,6 +23,7 @@ STAGE_ROOMS = {file_of(stage.body.split(":")[0]).parent: stage.name for stage in
 SHARED_ROOMS = (
     "data/rows", "data/engines", "data/conversations", "data/sources", "models", "training", "training/keys",
     "training/adapters", "training/kernels", "training/optimizers", "training/schedules", "evaluation",
+    "evaluation/statistics",
 )  # fmt: skip
 # The graph's table, which has a file for each group of nodes: `places.py` joins them.
 TABLE = {identifier(path) for path in (ROOT / "pipelines" / "graph").glob("*places.py")}
