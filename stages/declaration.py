@@ -302,6 +302,10 @@ class StageConfig(Settings):
         """Distributions that shape the result because of these settings, beside those of the stage."""
         return ()
 
+    def written_metrics(self) -> frozenset[str] | None:
+        """The figures that a stage which evaluates a model writes under these settings; None where nobody can say."""
+        return None
+
     def semantic(self) -> dict[str, Any]:
         """The part of the slice that can change the result, as plain JSON types.
 

@@ -10,6 +10,7 @@ import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
 from tunemill.pipelines.assets.assets import asset_key, build_assets
+from tunemill.pipelines.assets.gate_checks import build_checks
 from tunemill.pipelines.assets.instance import open_instance
 from tunemill.pipelines.graph.plan import Planned
 from tunemill.pipelines.run.finished import Finished, State
@@ -51,6 +52,7 @@ def materialize_nodes(session: Session, plan: Sequence[Planned], nodes: Sequence
         observe(node, event)
 
     session = replace(session, observe=watch)
+    checks = build_checks(session)
     # Dagster's own database may meet the full disk first.
     with (
         one_storage_error(store.root, DBAPIError),
@@ -58,11 +60,13 @@ def materialize_nodes(session: Session, plan: Sequence[Planned], nodes: Sequence
         redirect_stderr(cast("TextIO", WithoutLostEvents(sys.stderr))),
     ):
         outcome = dg.materialize(
-            build_assets(session),
+            [*build_assets(session), *checks],
             instance=instance,
             raise_on_error=False,
             run_config=QUIET,
-            selection=[asset_key(pipeline.name, node) for node in nodes],
+            # Also the gates of evaluations that are in place: what follows them may not be.
+            selection=dg.AssetSelection.assets(*(asset_key(pipeline.name, node) for node in nodes))
+            | dg.AssetSelection.checks(*checks),
             tags={"tunemill/pipeline": pipeline.name},
         )
     # Whatever an asset did not say itself (a mistake of ours) is in Dagster's own events.

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from tunemill.pipelines.assets.assets import asset_key, build_assets
+from tunemill.pipelines.assets.gate_checks import build_checks
 from tunemill.pipelines.assets.trackers import FROM_YAML
 from tunemill.pipelines.config.pipeline_files import pipeline_files
 from tunemill.pipelines.config.problems import ConfigError
@@ -40,9 +41,12 @@ def build_definitions(
     store = Store(local_path(state or folder / ".tunemill", "the state folder"))
     pipelines, broken = load_folder(folder)
     assets: list[dg.AssetsDefinition] = []
+    checks: list[dg.AssetChecksDefinition] = []
     for path, pipeline in list(pipelines.items()):
         try:
-            assets += build_assets(Session(pipeline, store, launch), trackers)
+            session = Session(pipeline, store, launch)
+            assets += build_assets(session, trackers)
+            checks += build_checks(session)
         except (ConfigError, StoreError, OSError) as error:
             broken[path] = f"{path}: {error}"
             del pipelines[path]
@@ -51,7 +55,7 @@ def build_definitions(
         warnings.warn(message, stacklevel=1)
         name = _own_name(path.relative_to(folder), taken)
         assets.append(_broken(name, message))
-    return dg.Definitions(assets=assets, executor=dg.in_process_executor)
+    return dg.Definitions(assets=assets, asset_checks=checks, executor=dg.in_process_executor)
 
 
 def load_folder(folder: Path) -> tuple[dict[Path, Pipeline], dict[Path, str]]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 GAP = "  "
 PIPE_WIDTH = 160
+# How a terminal shows what became of a gate.
+GATE_COLOURS = {"passed": "green", "failed": "red", "cannot tell": "yellow", "not known": "dim"}
 # Figures of this size and above are shown without decimals.
 WHOLE_FROM = 1000
 # With one of these set, `rich` may take a pipe for a terminal.

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from tunemill.pipelines.commands.gates import gates_before, gates_table
 from tunemill.pipelines.commands.listing import show
 from tunemill.pipelines.commands.options import (
     add_command,
@@ -43,6 +44,7 @@ def plan(options: argparse.Namespace) -> int:
     unpinned = without_pins(pipeline, store, planned)
     strays = without_node(pipeline, store)
     estimated = estimate(planned)
+    gates = gates_before(pipeline, planned)
     if options.json:
         memory = {}
         if options.memory:
@@ -56,6 +58,7 @@ def plan(options: argparse.Namespace) -> int:
                 "estimated_seconds": estimated.seconds,
                 "notes": [note.as_json() for note in pipeline.notes],
                 "pins_without_node": strays,
+                "gates": [one.as_json() for one in gates],
                 **memory,
             }
         )
@@ -65,6 +68,9 @@ def plan(options: argparse.Namespace) -> int:
     for line in strays:
         show(f"note: {line}")
     show(plan_table(planned, unpinned))
+    if table := gates_table(gates):
+        show()
+        show(table)
     to_run = sum(item.state == "run" for item in planned)
     show(f"\n{to_run} of {len(planned)} nodes to run; {estimated}" if to_run else "\nnothing to run")
     if options.memory:

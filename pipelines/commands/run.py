@@ -3,8 +3,9 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tunemill.pipelines.commands.gates import any_blocks, gates_after, gates_table
 from tunemill.pipelines.commands.listing import show
 from tunemill.pipelines.commands.options import (
     add_command,
@@ -23,6 +24,9 @@ from tunemill.pipelines.graph.pinned import without_node
 from tunemill.pipelines.run.finished import Finished
 from tunemill.pipelines.run.links import short_path
 
+if TYPE_CHECKING:
+    from tunemill.stages.evaluation.gate_outcome import Outcome
+
 
 def add_to(commands: Any, text: str) -> None:
     """Add the command."""
@@ -35,7 +39,7 @@ def add_to(commands: Any, text: str) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the pipeline; 1 if a node failed."""
+    """Run the pipeline; 1 if a node failed, or a gate that blocks."""
     pipeline, chosen = load_selected(options)
     for line in note_lines(pipeline):
         print(line, file=sys.stderr)
@@ -47,15 +51,23 @@ def run(options: argparse.Namespace) -> int:
         if item.note is not None and item.state == "cached":
             # What has run has said so itself.
             print(f"{item.node}: {item.note}", file=sys.stderr)
+    gates = gates_after(pipeline, finished)
     if options.json:
-        print_json({"pipeline": pipeline.name, "nodes": [item.as_json() for item in finished]})
+        nodes = [item.as_json() for item in finished]
+        print_json({"pipeline": pipeline.name, "nodes": nodes, "gates": [one.as_json() for one in gates]})
     else:
-        _print(pipeline, finished, str(store.root), verbose=options.verbose)
-    return 1 if any(item.state in ("failed", "skipped") for item in finished) else 0
+        _print(pipeline, finished, gates, str(store.root), verbose=options.verbose)
+    is_undone = any(item.state in ("failed", "skipped") for item in finished)
+    return 1 if is_undone or any_blocks(gates) else 0
 
 
-def _print(pipeline: Pipeline, finished: Sequence[Finished], state: str, *, verbose: bool) -> None:
+def _print(
+    pipeline: Pipeline, finished: Sequence[Finished], gates: Sequence["Outcome"], state: str, *, verbose: bool
+) -> None:
     show_run(finished, verbose=verbose)
+    if table := gates_table(gates):
+        show()
+        show(table)
     if evaluations := evaluation_table(pipeline, finished):
         show()
         show(evaluations)

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunemill.pipelines.commands.listing import listing, show
+from tunemill.pipelines.commands.listing import GATE_COLOURS, listing, show
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
 from tunemill.resources.canonical import SHORT
 from tunemill.resources.errors import StoreError
@@ -55,14 +55,15 @@ def status(options: argparse.Namespace) -> int:
         }
         for pipeline, node, ref in refs
     ]
-    problems = {}
+    problems: dict[str, str] = {}
+    gates: list[dict[str, Any]] = []
     for pipeline in dict.fromkeys(node["pipeline"] for node in nodes):
-        if problem := _compare(store, pipeline, nodes):
+        if problem := _compare(store, pipeline, nodes, gates):
             problems[pipeline] = problem
     if options.json:
-        print_json({"state": str(store.root), "nodes": nodes, "problems": problems})
+        print_json({"state": str(store.root), "nodes": nodes, "problems": problems, "gates": gates})
     else:
-        _print(store, nodes, problems)
+        _print(store, nodes, problems, gates)
     return 1 if any(node["state"] == MISSING for node in nodes) else 0
 
 
@@ -75,8 +76,13 @@ def _check_names(names: Sequence[str], known: Sequence[str], store: Store) -> No
             raise StoreError(f"{name}: no pipeline of this name has run in {store.root}; {hint}")
 
 
-def _compare(store: Store, pipeline: str, nodes: list[dict[str, Any]]) -> str | None:
-    """Fill in what the YAML says of a pipeline's nodes, and add those that have never run; or say why it cannot."""
+def _compare(
+    store: Store, pipeline: str, nodes: list[dict[str, Any]], gates: list[dict[str, Any]]
+) -> str | None:
+    """Fill in what the YAML says of a pipeline's nodes, and add those that have never run; or say why it cannot.
+
+    How its gates stand is added too.
+    """
     file = read_origin(store.root, pipeline)
     if file is None:
         return "run it once more to see what is stale: older versions did not note which YAML it is"
@@ -86,6 +92,7 @@ def _compare(store: Store, pipeline: str, nodes: list[dict[str, Any]]) -> str | 
     stands = standing(file, pipeline, store)
     if stands.problem is not None:
         return stands.problem
+    gates += [{"pipeline": pipeline, **one.as_json()} for one in stands.gates]
     own = [node for node in nodes if node["pipeline"] == pipeline]
     for node in own:
         state, why = stands.nodes.get(node["node"], (GONE, f"{file.name} has no such node"))
@@ -103,13 +110,19 @@ def _compare(store: Store, pipeline: str, nodes: list[dict[str, Any]]) -> str | 
     return None
 
 
-def _print(store: Store, nodes: list[dict[str, Any]], problems: dict[str, str]) -> None:
+def _print(
+    store: Store, nodes: list[dict[str, Any]], problems: dict[str, str], gates: list[dict[str, Any]]
+) -> None:
     columns = ("pipeline", "node", "state", "started", "seconds", "digest", "why")
     rows = [
         [*(node[column] for column in columns[:-2]), (node["digest"] or "")[:SHORT], node["why"]]
         for node in nodes
     ]
     show(listing(columns, rows, COLOURS) if rows else f"{store.root}: nothing has been computed here yet")
+    if gates:
+        show()
+        told = [(gate["pipeline"], gate["gate"], gate["state"], gate["text"]) for gate in gates]
+        show(listing(("pipeline", "gate", "state", "why"), told, GATE_COLOURS))
     for pipeline, problem in problems.items():
         show(f"{pipeline}: not compared with its YAML: {problem}")
 

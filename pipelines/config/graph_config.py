@@ -13,6 +13,7 @@ from tunemill.resources.shared_folder import LOCAL, fault_of_place, is_repositor
 from tunemill.stages.data.preferences.config import METHODS_TO_COME, Method
 from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
 from tunemill.stages.declaration import ConflictError, HubMark, Idle, StageConfig, YamlMark, not_yet
+from tunemill.stages.evaluation.gate import Gate
 from tunemill.stages.models.exports import Export, conflict_of_exports
 from tunemill.stages.models.heads import AUTO_CLASSES, Kind
 from tunemill.stages.models.prompts import LLAMA_ADAPTER
@@ -160,6 +161,9 @@ class GraphConfig(StageConfig):
     data_report: DataReport = Field("cheap", description=DESCRIPTION)
     export: Annotated[list[Export], YamlMark("pipeline.export")] = Field(
         [], description="files of other engines to make of the finished model, each a node of its own"
+    )
+    gates: Annotated[list[Gate], YamlMark("pipeline.gates")] = Field(
+        [], description="what metrics of evaluated models must reach: nothing goes on past a gate that fails"
     )
 
     @field_validator("base_model")

@@ -18,6 +18,7 @@ from tunemill.pipelines.config.readers import unread_keys, wrong_values
 from tunemill.pipelines.config.renamed_keys import with_todays_names
 from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, validate
 from tunemill.pipelines.config.tracker_config import TrackerConfig
+from tunemill.pipelines.graph.gates import gate_problems
 from tunemill.pipelines.graph.looks import LookAt, lacks_package, looked_at, no_folder, nothing
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.place import Place
@@ -73,7 +74,9 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
     if isinstance(graph, list):
         return None, [*graph, *_of_guess(document, graph, look_at)]
     assert isinstance(graph, GraphConfig)
-    nodes, problems = nodes_of(places(graph), document, look_at)
+    found = places(graph)
+    nodes, problems = nodes_of(found, document, look_at)
+    problems += gate_problems(graph.gates, found, nodes, document)
     trackers, more = trackers_of(document)
     problems += more
     problems += idle_problems(graph, piece.places, document)
@@ -103,6 +106,7 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
         prepared_path,
         trackers=trackers,
         shared=shared_by(graph, document),
+        gates=tuple(graph.gates),
     )
     return made, problems
 

@@ -10,6 +10,7 @@ from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.tracker_config import TrackerConfig
 from tunemill.resources.shared_folder import SharedFolder
 from tunemill.stages.declaration import Stage, StageConfig, is_whole, listed
+from tunemill.stages.evaluation.gate import Gate
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Pipeline:
 
     `output_dir` gets links to models and evaluations, `prepared_path` one to the training data. `notes` are
     settings that ask for nothing here, and keys that were read under another name. `trackers` says where the figures
-    of training go beside. `shared` is where prepared rows are pushed to and pulled from.
+    of training go beside. `shared` is where prepared rows are pushed to and pulled from. `gates` are what evaluations
+    are held to.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Pipeline:
     notes: tuple[Problem, ...] = ()
     trackers: TrackerConfig | None = None
     shared: SharedFolder | None = None
+    gates: tuple[Gate, ...] = ()
 
     def data(self) -> "Pipeline":
         """The part that prepares data."""

@@ -1,25 +1,31 @@
 """Whether what a pipeline's nodes point to is what its YAML asks for now."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.graph.gates import outcomes
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.plan import Planned, make_plan
 from tunemill.pipelines.graph.without_pins import Unpinned, without_pins
 from tunemill.resources.errors import StoreError
 from tunemill.resources.store import Store
 
+if TYPE_CHECKING:
+    from tunemill.stages.evaluation.gate_outcome import Outcome
+
 CURRENT, STALE, NEVER, PINNED = "current", "stale", "never computed", "pinned"
 
 
 @dataclass(frozen=True)
 class Standing:
-    """`nodes` -> (state, why) of each node of the YAML; or what is wrong with that."""
+    """`nodes` -> (state, why) of each node of the YAML, and how its gates stand; or what is wrong with that."""
 
     nodes: Mapping[str, tuple[str, str]]
     problem: str | None = None
+    gates: Sequence["Outcome"] = ()
 
 
 def standing(file: Path, pipeline: str, store: Store) -> Standing:
@@ -31,7 +37,8 @@ def standing(file: Path, pipeline: str, store: Store) -> Standing:
         plan = make_plan(loaded, store)
         unpinned = without_pins(loaded, store, plan)
         return Standing(
-            {item.node.name: _state(item, pipeline, store, unpinned.get(item.node.name)) for item in plan}
+            {item.node.name: _state(item, pipeline, store, unpinned.get(item.node.name)) for item in plan},
+            gates=outcomes(loaded, {item.node.name: item.cached for item in plan if item.cached}),
         )
     except (ConfigError, StoreError) as error:
         more = str(error).splitlines()

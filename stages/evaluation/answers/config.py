@@ -61,6 +61,14 @@ class EvaluationConfig(TeacherKeys):
         asked = TEXT_SCORES if self.eval_causal_lm_metrics is None else self.eval_causal_lm_metrics
         return tuple(name for name in TEXT_SCORES if name in asked)
 
+    def written_metrics(self) -> frozenset[str]:
+        """What metrics.json may hold: losses, what is found by generating, and what a teacher says."""
+        generated = {"exact_match"} if self.evaluation.exact_match else set[str]()
+        generated |= {"answers"} if self.evaluation.exact_match or self.text_scores else set()
+        # A teacher of the Hub, or of another pipeline, is an input, of which the config knows nothing.
+        taught = ("teacher_kl", "teacher_agreement")
+        return frozenset({"eval_loss", "perplexity", "rows", *generated, *self.text_scores, *taught})
+
     def used_libraries(self) -> tuple[str, ...]:
         """What computes those scores."""
         return (*super().used_libraries(), *(("sacrebleu",) if self.text_scores else ()))

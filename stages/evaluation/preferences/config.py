@@ -20,3 +20,15 @@ class PreferenceEvaluationConfig(StageConfig):
     evaluation: Annotated[RowsToScore, YamlMark("pipeline.evaluation")] = Field(
         RowsToScore(), description="which rows are scored"
     )
+
+    def written_metrics(self) -> frozenset[str]:
+        """What metrics.json may hold: which of it depends on whether answers come in pairs."""
+        compared = ("accuracy", "margin")
+        of_kinds = ("chosen", "rejected", "desirable", "undesirable")
+        return frozenset(
+            {
+                *(f"{name}{ending}" for name in compared for ending in ("", "_per_token")),
+                *(f"reward_{name}" for name in (*compared, *of_kinds)),
+                *("kl", "perplexity", "rows", "left_out_rows"),
+            }
+        )

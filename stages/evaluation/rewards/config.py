@@ -17,3 +17,9 @@ class RewardEvaluationConfig(StageConfig):
     evaluation: Annotated[RowsToScore, YamlMark("pipeline.evaluation")] = Field(
         RowsToScore(), description="which rows are scored"
     )
+
+    def written_metrics(self) -> frozenset[str]:
+        """What metrics.json holds."""
+        return frozenset(
+            {"eval_loss", "accuracy", "margin", "mean_reward", "min_reward", "max_reward", "rows"}
+        )

@@ -17,3 +17,8 @@ class StepEvaluationConfig(StageConfig):
     evaluation: Annotated[RowsToScore, YamlMark("pipeline.evaluation")] = Field(
         RowsToScore(), description="which rows are scored"
     )
+
+    def written_metrics(self) -> frozenset[str]:
+        """What metrics.json may hold: some of it only where there are answers with, or without, a wrong step."""
+        shares = ("first_wrong_found", "right_answers_passed", "first_wrong_f1")
+        return frozenset({"eval_loss", "step_accuracy", "steps", "rows", *shares})

@@ -1,0 +1,218 @@
+"""Whether a gate is passed: a pure function of the files of evaluations."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tunemill.stages.errors import UserError
+from tunemill.stages.evaluation.gate import Gate
+from tunemill.stages.evaluation.statistics.comparison import compare
+from tunemill.stages.evaluation.statistics.directions import better_of
+from tunemill.stages.evaluation.statistics.intervals import interval
+
+State = Literal["passed", "failed", "cannot tell", "not known"]
+# Of several bounds the worst outcome counts.
+WORST_FIRST: tuple[State, ...] = ("failed", "cannot tell", "passed")
+# A mean over rows that is computed again may differ from the metric by its rounding.
+ROUNDING = 1e-6
+# Sums in another order differ by this, and a value at its bound is within it.
+LAST_BITS = 1e-12
+
+Number = float | int | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a gate. `node` is the evaluation that it is about, `text` says why, `numbers` with which figures.
+
+    `blocks`: whether what follows has to wait. It is not known while an evaluation is not there.
+    """
+
+    gate: str
+    node: str
+    state: State
+    blocks: bool
+    text: str
+    numbers: Mapping[str, Number] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "gate": self.gate,
+            "node": self.node,
+            "state": self.state,
+            "blocks": self.blocks,
+            "text": self.text,
+            "numbers": {
+                name: value if value is not None and math.isfinite(value) else None
+                for name, value in self.numbers.items()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What one bound says, and its figures."""
+
+    state: State
+    text: str
+    numbers: Mapping[str, Number]
+
+
+def failing(gates: Sequence[Gate], evaluations: Mapping[str, Path]) -> list[Outcome]:
+    """The gates that block, with why. `evaluations` are data folders by node, of all that the gates speak of."""
+    found = [outcome_of(gate, evaluations) for gate in gates]
+    return [one for one in found if one.blocks or one.state == "not known"]
+
+
+def outcome_of(gate: Gate, evaluations: Mapping[str, Path]) -> Outcome:
+    """What becomes of a gate with the data folders of these evaluations, by node."""
+    missing = [name for name in gate.nodes if name not in evaluations]
+    if missing:
+        text = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there"
+        return Outcome(gate.words, gate.node, "not known", False, text)
+    return outcome(gate, *(evaluations[name] for name in gate.nodes))
+
+
+def outcome(gate: Gate, evaluation: Path, other: Path | None = None) -> Outcome:
+    """What becomes of a gate with the data folder of an evaluation, and of the other one that it compares with.
+
+    An evaluation without the metric fails it.
+    """
+    try:
+        bounds = list(_bounds(gate, evaluation, other))
+    except UserError as error:
+        return Outcome(gate.words, gate.node, "failed", True, str(error))
+    state = next(state for state in WORST_FIRST if any(bound.state == state for bound in bounds))
+    blocks = state == "failed" or (state == "cannot tell" and gate.cannot_tell == "block")
+    said = [bound.text for bound in bounds if bound.state == state]
+    numbers = {name: value for bound in bounds for name, value in bound.numbers.items()}
+    return Outcome(gate.words, gate.node, state, blocks, "; ".join(said), numbers)
+
+
+def _bounds(gate: Gate, evaluation: Path, other: Path | None) -> Iterator[Bound]:
+    if gate.min is not None or gate.max is not None:
+        value = _metric(gate.metric, gate.node, evaluation)
+        low, high, rows = _interval(gate.metric, evaluation, value, gate.confidence)
+        numbers: dict[str, Number] = {gate.metric: value, "low": low, "high": high, "rows": rows}
+        shown = f"{gate.metric} {value:.4g} ({_among(low, high, gate.confidence, rows)})"
+        if gate.min is not None:
+            state = _of_bound(-high, -low, -gate.min)
+            yield Bound(
+                state, f"{shown} {_against(state, f'at least {gate.min:g}')}", {**numbers, "min": gate.min}
+            )
+        if gate.max is not None:
+            state = _of_bound(low, high, gate.max)
+            yield Bound(
+                state, f"{shown} {_against(state, f'at most {gate.max:g}')}", {**numbers, "max": gate.max}
+            )
+    if gate.other_node is not None:
+        assert other is not None, "a gate that compares has both evaluations"
+        yield _drop(gate, gate.other_node, evaluation, other)
+
+
+def _drop(gate: Gate, other_node: str, evaluation: Path, other: Path) -> Bound:
+    """How much worse one model is than the other on the same rows."""
+    value = _metric(gate.metric, gate.node, evaluation)
+    before = _metric(gate.metric, other_node, other)
+    sign = 1.0 if better_of(gate.metric) == "lower" else -1.0
+    drop = low = high = sign * (value - before)
+    own, others = _row_values(gate.metric, evaluation, value), _row_values(gate.metric, other, before)
+    shared = [key for key in own if key in others]
+    if (own or others) and not shared:
+        raise UserError(f"{gate.node} and {other_node} have no row in common, so nothing can be compared")
+    if shared:
+        found = compare(
+            [sign * others[key][0] for key in shared],
+            [sign * own[key][0] for key in shared],
+            groups=[own[key][1] for key in shared],
+            confidence=gate.confidence,
+        )
+        drop, low, high = found.difference, *_ends(found.low, found.high)
+    state = _of_bound(low, high, gate.margin)
+    among = _among(low, high, gate.confidence, len(shared) if shared else None, "shared row")
+    shown = f"{gate.metric} {value:.4g}, that of {gate.max_drop_from} {before:.4g}: worse by {drop:.4g} ({among}),"
+    numbers = {
+        gate.metric: value,
+        f"{gate.metric}_of_{gate.max_drop_from}": before,
+        "drop": drop,
+        "drop_low": low,
+        "drop_high": high,
+        "shared_rows": len(shared),
+        "margin": gate.margin,
+    }
+    return Bound(state, f"{shown} {_against(state, f'at most {gate.margin:g}')}", numbers)
+
+
+def _of_bound(low: float, high: float, largest: float) -> State:
+    """Where an interval lies beside the largest value that is allowed."""
+    allowed = largest + LAST_BITS * max(1.0, abs(largest))
+    if high <= allowed:
+        return "passed"
+    return "failed" if low > allowed else "cannot tell"
+
+
+def _against(state: State, asked: str) -> str:
+    if state == "cannot tell":
+        return f"reaches over the bound, {asked}: too few rows to tell"
+    return f"is {'within' if state == 'passed' else 'beyond'} the bound, {asked}"
+
+
+def _among(low: float, high: float, confidence: float, rows: int | None, unit: str = "row") -> str:
+    """How sure a figure is, in words."""
+    if rows is None:
+        return "no mean over rows, so without an interval"
+    counted = f"{rows} {unit}{'' if rows == 1 else 's'}"
+    if not math.isfinite(low):
+        return f"{counted}, too few for an interval"
+    return f"{100 * confidence:g}% interval {low:.4g} to {high:.4g}, {counted}"
+
+
+def _ends(low: float | None, high: float | None) -> tuple[float, float]:
+    """Where nothing can be said, everything is possible."""
+    return (-math.inf, math.inf) if low is None or high is None else (low, high)
+
+
+def _metric(name: str, node: str, folder: Path) -> float:
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    value = metrics.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"{node} has no figure {name}. It has {', '.join(sorted(metrics))}")
+    return float(value)
+
+
+def _interval(name: str, folder: Path, value: float, confidence: float) -> tuple[float, float, int | None]:
+    """The interval of a metric, and of how many rows it is the mean; the value alone where it is none."""
+    path = folder / "intervals.json"
+    stored = json.loads(path.read_text(encoding="utf-8")).get(name) if path.exists() else None
+    if stored is not None and stored["confidence"] == confidence:
+        return stored["low"], stored["high"], stored["rows"]
+    rows = _row_values(name, folder, value)
+    if not rows:
+        return value, value, None
+    found = interval(
+        [one for one, _ in rows.values()],
+        groups=[group for _, group in rows.values()],
+        confidence=confidence,
+    )
+    ends = (None, None) if found is None else (found.low, found.high)
+    return *_ends(*ends), len(rows)
+
+
+def _row_values(name: str, folder: Path, value: float) -> dict[str, tuple[float, Any]]:
+    """Of each row its value and its group, by what tells the row; nothing where the metric is no mean of them."""
+    found: dict[str, tuple[float, Any]] = {}
+    again: dict[str, int] = {}
+    with (folder / "predictions.jsonl").open(encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            one = row.get(name)
+            if isinstance(one, bool | int | float):
+                # The same question may be there twice.
+                key = str(row.get("id", row.get("row")))
+                again[key] = again.get(key, 0) + 1
+                found[f"{key} {again[key]}"] = float(one), row.get("group")
+    mean = math.fsum(one for one, _ in found.values()) / len(found) if found else math.nan
+    return found if abs(mean - value) <= ROUNDING * max(1.0, abs(value)) else {}
