@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.graph.nodes import Node, Pipeline
-from tunemill.pipelines.graph.places import Place
+from tunemill.pipelines.graph.place import Place
 from tunemill.resources.store import Published
 from tunemill.stages.artifacts import EvaluationReport
 from tunemill.stages.choices import nearest
-from tunemill.stages.evaluation.gate import Gate, evaluation_node
+from tunemill.stages.evaluation.gate import NAMED, Gate, evaluation_node
 
 if TYPE_CHECKING:
     from tunemill.stages.evaluation.gate_outcome import Outcome
@@ -55,7 +55,7 @@ def _not_evaluated(
         )
     elif not there and gate.evaluation is not None:
         message = f"there is no evaluation {gate.evaluation} in pipeline.evaluations"
-        place = (*place[:-1], "evaluation")
+        place = (*place[:-1], NAMED)
     else:
         where = "" if gate.evaluation is None else f" in {gate.evaluation}"
         message = f"{what} is not evaluated{where}; {', '.join(there) or 'nothing'} is"

@@ -7,6 +7,8 @@ from pydantic import Field, NonNegativeFloat, model_validator
 from tunemill.stages.declaration import Settings
 
 CannotTell = Literal["block", "pass"]
+# The key that names one of several evaluations.
+NAMED = "evaluation"
 
 
 def evaluation_node(what: str, evaluation: str | None) -> str:

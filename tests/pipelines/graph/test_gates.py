@@ -39,7 +39,7 @@ def test_gates_are_read(folder):
 @pytest.mark.parametrize(
     ("gate", "keys", "said"),
     [
-        ({"of": "quantised"}, {}, "gates[0].of: quantised is not evaluated; base, trained, merged, quantized is quantized"),
+        ({"of": "quantised"}, {}, "gates[0].of: quantised is not evaluated; base, trained, merged, quantized is"),
         ({"of": "merged"}, {"pipeline": {"evaluate": ["quantized"]}}, "merged is not evaluated; quantized is"),
         ({"max_drop_from": "traind"}, {}, "gates[0].max_drop_from: traind is not evaluated"),
         ({}, {"test_datasets": None}, "nothing is evaluated here"),
