@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from tunemill.stages.artifacts import Adapter, Model
 from tunemill.stages.errors import SettingError
@@ -36,3 +37,15 @@ def load_scored(model: Model, adapter: Adapter | None, kind: Kind | None = None)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # What is quantized lies on its device already, and some of it cannot be moved.
     return (loaded if is_quantized(model.path) else loaded.to(device)).eval()
+
+
+def load_answering(model: Model, adapter: Adapter | None) -> tuple[Any, frozenset[int]]:
+    """A language model without settings of its own for generation, and the tokens that end its answers."""
+    loaded = load_scored(model, adapter)
+    plain = loaded if adapter is None else loaded.get_base_model()
+    own = plain.generation_config.eos_token_id
+    end_ids = frozenset(own if isinstance(own, list) else [] if own is None else [own])
+    # generate() fills gaps from the model's own settings: sampling or penalties there would leak into greedy search.
+    for one in (plain, loaded):
+        one.generation_config = GenerationConfig()
+    return loaded, end_ids

@@ -6,20 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
-from transformers import GenerationConfig
-
 from tunemill.stages.artifacts import Adapter, EvaluationData, Model
 from tunemill.stages.data.rows.mapped import Rows
 from tunemill.stages.errors import UserError
-from tunemill.stages.evaluation.answers.answers_body import answer
-from tunemill.stages.evaluation.answers.batching_body import Batching, batching_of
-from tunemill.stages.evaluation.answers.comparison import is_right, reader_of, special_ids
 from tunemill.stages.evaluation.answers.config import EvaluationConfig
 from tunemill.stages.evaluation.answers.divergence_body import Divergence, divergences, mean_divergence
-from tunemill.stages.evaluation.answers.questions import Question, question_of
+from tunemill.stages.evaluation.answers_body import answer
+from tunemill.stages.evaluation.batching_body import batching_for
+from tunemill.stages.evaluation.comparison import is_right, reader_of, special_ids
 from tunemill.stages.evaluation.excerpts import WRONG_SHOWN, end_of, start_of
-from tunemill.stages.evaluation.loading_body import load_scored
+from tunemill.stages.evaluation.loading_body import load_answering
+from tunemill.stages.evaluation.questions import Question, question_of
 from tunemill.stages.evaluation.written import write_scores
 from tunemill.stages.models.finite import check_finite
 from tunemill.stages.models.loss_body import RowLoss, mean_loss, row_losses
@@ -63,7 +60,7 @@ def evaluate(
     use_code_of(model.path)
     rows = Rows(evaluation_data.rows)
     numbers = config.evaluation.numbers(len(rows))
-    loaded, end_ids = _load(model, adapter)
+    loaded, end_ids = load_answering(model, adapter)
     plain = loaded.get_base_model() if adapter is not None else loaded
     check_positions(plain, int(rows.lengths[: len(numbers)].max(initial=0)), "evaluation data", report)
     score = packed_row_losses if config.eval_sample_packing else row_losses
@@ -86,7 +83,7 @@ def evaluate(
     answers = answer(
         loaded,
         questions,
-        batching=_batching(loaded, questions, config.eval_batch_size, report),
+        batching=batching_for(loaded, questions, config.eval_batch_size, report),
         batch_size=config.eval_batch_size,
         max_new_tokens=config.eval_max_new_tokens,
         positions=table_of_positions(plain),
@@ -109,17 +106,6 @@ def evaluate(
     write_scores(metrics, _lines(predictions, said), out.data)
     report.summary(**metrics)
     _show_wrong(predictions, report)
-
-
-def _load(model: Model, adapter: Adapter | None) -> tuple[Any, frozenset[int]]:
-    loaded = load_scored(model, adapter)
-    plain = loaded if adapter is None else loaded.get_base_model()
-    own = plain.generation_config.eos_token_id
-    end_ids = frozenset(own if isinstance(own, list) else [] if own is None else [own])
-    # generate() fills gaps from the model's own settings: sampling or penalties there would leak into greedy search.
-    for one in (plain, loaded):
-        one.generation_config = GenerationConfig()
-    return loaded, end_ids
 
 
 def _divergences(
@@ -164,19 +150,6 @@ def _questions(
             f"{long} references are longer than eval_max_new_tokens {config.eval_max_new_tokens}: counted wrong"
         )
     return questions
-
-
-def _batching(model: Any, questions: Sequence[Question], batch_size: int, report: Report) -> Batching:
-    """How questions share batches; nothing is tried where there are none to share."""
-    if batch_size == 1 or len(questions) < 2:
-        return "padded"
-    batching = batching_of(model)
-    name = type(model.get_base_model() if isinstance(model, PeftModel) else model).__name__
-    if batching == "one length":
-        report.log(f"{name}: padding changes its answers. Prompts of one length are answered together")
-    if batching == "alone":
-        report.log(f"{name}: other prompts in a batch change its answers. Prompts are answered one by one")
-    return batching
 
 
 def _predictions(

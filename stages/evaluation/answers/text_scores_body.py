@@ -5,7 +5,7 @@ from typing import Any
 
 import sacrebleu
 
-from tunemill.stages.evaluation.answers.questions import Question
+from tunemill.stages.evaluation.questions import Question
 
 SCORES = {
     "sacrebleu": sacrebleu.corpus_bleu,

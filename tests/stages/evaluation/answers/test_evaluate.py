@@ -26,7 +26,7 @@ from tunemill.stages.artifacts import Model
 from tunemill.stages.data.rows.mapped import Rows, batches_by_length
 from tunemill.stages.errors import UserError
 from tunemill.stages.evaluation.answers.config import EvaluationConfig
-from tunemill.stages.evaluation.answers.questions import question_of
+from tunemill.stages.evaluation.questions import question_of
 from tunemill.stages.models.quantized.body import quantize
 from tunemill.stages.models.quantized.config import QuantizedConfig
 from tunemill.stages.training.sft.body import sft

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from tunemill.pipelines.graph.check_files import check_files
 from tunemill.stages.evaluation.answers.config import EvaluationConfig
-from tunemill.stages.evaluation.answers.questions import Question
+from tunemill.stages.evaluation.questions import Question
 
 INSTALLED = importlib.util.find_spec("sacrebleu") is not None
 needs_sacrebleu = pytest.mark.skipif(not INSTALLED, reason="sacrebleu is an extra")

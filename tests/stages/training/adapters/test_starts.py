@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from tunemill.stages.artifacts import Adapter, BaseModel, Model
 from tunemill.stages.errors import SettingError
-from tunemill.stages.evaluation.answers.body import _load
+from tunemill.stages.evaluation.loading_body import load_answering
 from tunemill.stages.models.probe_body import fixed_tokens, logits_of
 from tunemill.stages.report import Report
 from tunemill.stages.training.keys.factors import FILE
@@ -75,7 +75,7 @@ def test_loftq_is_loaded_beside_the_rounded_base(tmp_path: Path) -> None:
     base = llama(tmp_path / "base")
     adapter, _ = train(tmp_path / "trained", base, **LINEAR, **LOFTQ)
     data, _ = merged(tmp_path / "merged", base, adapter)
-    model, _ = _load(base, adapter)
+    model, _ = load_answering(base, adapter)
     expected = AutoModelForCausalLM.from_pretrained(data)
     ids = fixed_tokens(expected.config.vocab_size)
     torch.testing.assert_close(logits_of(model, ids), logits_of(expected, ids), rtol=1e-3, atol=1e-3)

@@ -4,7 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from peft import PeftModel
 from transformers import GenerationConfig
+
+from tunemill.stages.evaluation.questions import Question
+from tunemill.stages.report import Report
 
 # Prompts that stand side by side may be padded, must be of one length, or each must be alone.
 Batching = Literal["padded", "one length", "alone"]
@@ -44,6 +48,19 @@ def batching_of(model: Any) -> Batching:
         if not any(_differs(alone[prompt], answer, allowed) for prompt, answer in together):
             return batching
     return "alone"
+
+
+def batching_for(model: Any, questions: Sequence[Question], batch_size: int, report: Report) -> Batching:
+    """How questions share batches; nothing is tried where there are none to share."""
+    if batch_size == 1 or len(questions) < 2:
+        return "padded"
+    batching = batching_of(model)
+    name = type(model.get_base_model() if isinstance(model, PeftModel) else model).__name__
+    if batching == "one length":
+        report.log(f"{name}: padding changes its answers. Prompts of one length are answered together")
+    if batching == "alone":
+        report.log(f"{name}: other prompts in a batch change its answers. Prompts are answered one by one")
+    return batching
 
 
 def _answers(model: Any, prompts: Sequence[tuple[int, ...]]) -> list[tuple[list[int], Any]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from tunemill.stages.evaluation.answers.questions import Question
+from tunemill.stages.evaluation.questions import Question
 
 # What bytes that are no UTF-8 decode to: different ones look alike.
 BROKEN = "\ufffd"

@@ -19,7 +19,8 @@ class Question:
     """One held-out row as a prompt and the answer that should follow it, in token ids.
 
     `stops` end an answer: the model's end tokens, and the special token that ends this reference. `ends` are those
-    of the model: where one of them ends the reference, any of them may end the answer.
+    of the model: where one of them ends the reference, any of them may end the answer. `bounded`: the reference says
+    how long an answer may be, because it is only compared with that.
     """
 
     row: int
@@ -27,6 +28,7 @@ class Question:
     reference: tuple[int, ...]
     stops: frozenset[int]
     ends: frozenset[int]
+    bounded: bool = True
 
     @property
     def stopped(self) -> bool:
@@ -34,15 +36,16 @@ class Question:
         return self.reference[-1] in self.stops
 
     def limit(self, max_new_tokens: int) -> int:
-        """How many tokens are generated: an answer of more than twice the reference and 8 is wrong already."""
-        return min(max_new_tokens, 2 * len(self.reference) + 8)
+        """How many tokens are generated: bounded, an answer of more than twice the reference and 8 is wrong already."""
+        return min(max_new_tokens, 2 * len(self.reference) + 8) if self.bounded else max_new_tokens
 
     def cut(self, tokens: Sequence[int], max_new_tokens: int) -> list[int]:
         """Generated tokens up to the first stop token.
 
-        Also up to the limit; where the reference ends with no stop token, up to its length.
+        Also up to the limit; bounded by a reference that ends with no stop token, up to its length.
         """
-        kept = list(tokens[: self.limit(max_new_tokens) if self.stopped else len(self.reference)])
+        free = self.stopped or not self.bounded
+        kept = list(tokens[: self.limit(max_new_tokens) if free else len(self.reference)])
         place = next((place for place, token in enumerate(kept) if token in self.stops), len(kept))
         return kept[: place + 1]
 
@@ -52,7 +55,7 @@ class Question:
 
 
 def question_of(
-    rows: Rows, row: int, end_ids: frozenset[int], special_ids: frozenset[int]
+    rows: Rows, row: int, end_ids: frozenset[int], special_ids: frozenset[int], *, bounded: bool = True
 ) -> Question | None:
     """The row's last answer as a question; None where no answer is trained or nothing stands before it.
 
@@ -69,7 +72,7 @@ def question_of(
     inside = frozenset(reference[:-1])
     ending = {reference[-1]} & special_ids
     # A token that also stands inside the reference does not end it.
-    return Question(row, prompt, reference, (end_ids | ending) - inside, end_ids - inside)
+    return Question(row, prompt, reference, (end_ids | ending) - inside, end_ids - inside, bounded)
 
 
 def _answers_only(labels: list[int], roles: list[tuple[str, int]]) -> list[list[int]]:

@@ -21,7 +21,7 @@ from tunemill.stages.data.tokenizer.config import TokenizerConfig
 from tunemill.stages.data.tokenizer.stage import TOKENIZER
 from tunemill.stages.data.training_data.config import TrainingDataConfig
 from tunemill.stages.data.training_data.stage import TRAINING_DATA
-from tunemill.stages.evaluation.answers.questions import last_answer, question_of
+from tunemill.stages.evaluation.questions import last_answer, question_of
 
 CHAT = [
     {"role": "user", "content": "What is it?"},

@@ -1,4 +1,4 @@
-"""Greedy answers to held-out prompts."""
+"""Answers to held-out prompts: greedy ones, or drawn."""
 
 from collections.abc import Callable, Hashable, Sequence
 from itertools import groupby
@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from tunemill.stages.evaluation.answers.batching_body import Batching, left_padded
-from tunemill.stages.evaluation.answers.questions import Question
+from tunemill.stages.evaluation.batching_body import Batching, left_padded
+from tunemill.stages.evaluation.questions import Question
+from tunemill.stages.evaluation.sampling_body import drawn
+from tunemill.stages.evaluation.sampling_keys import Sampling
 
 
 def answer(
@@ -20,11 +22,13 @@ def answer(
     max_new_tokens: int,
     positions: int | None,
     on_batch: Callable[[int], None],
+    sampling: Sampling | None = None,
 ) -> dict[int, list[int]]:
     """Row number -> the ids that the model generates, as the question cuts them.
 
     Questions in a batch have the same stop tokens and are alike in prompt length, or equal where `batching` says so,
     or where the model has a table of `positions`, beyond which no answer goes. `on_batch` hears how many are done.
+    Without `sampling` the likeliest token is taken.
     """
 
     def alike(question: Question) -> tuple[Hashable, ...]:
@@ -39,12 +43,14 @@ def answer(
         for first in range(0, len(same), at_once):
             batch = same[first : first + at_once]
             room = max_new_tokens if positions is None else positions - len(batch[0].prompt)
-            answers.update(_answer_batch(model, batch, min(room, max_new_tokens)))
+            answers.update(_answer_batch(model, batch, min(room, max_new_tokens), sampling))
             on_batch(len(answers))
     return answers
 
 
-def _answer_batch(model: Any, batch: Sequence[Question], max_new_tokens: int) -> dict[int, list[int]]:
+def _answer_batch(
+    model: Any, batch: Sequence[Question], max_new_tokens: int, sampling: Sampling | None
+) -> dict[int, list[int]]:
     stops = sorted(batch[0].stops)
     settings = GenerationConfig(
         do_sample=False,
@@ -56,7 +62,11 @@ def _answer_batch(model: Any, batch: Sequence[Question], max_new_tokens: int) ->
     device = next(model.parameters()).device
     inputs = {name: t.to(device) for name, t in left_padded([q.prompt for q in batch]).items()}
     with torch.no_grad():
-        generated = model.generate(**inputs, generation_config=settings)
+        generated = model.generate(
+            **inputs,
+            generation_config=settings,
+            logits_processor=drawn(sampling, [question.row for question in batch]),
+        )
     new = generated[:, inputs["input_ids"].shape[1] :].tolist()
     return {
         question.row: question.cut(tokens, max_new_tokens)

@@ -18,7 +18,7 @@ from transformers import (
     XLNetConfig,
 )
 
-from tunemill.stages.evaluation.answers.batching_body import batching_of
+from tunemill.stages.evaluation.batching_body import batching_of
 
 SIZES = {"vocab_size": VOCABULARY, "eos_token_id": 2, "bos_token_id": None, "pad_token_id": 0}
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2}
