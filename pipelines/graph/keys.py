@@ -23,6 +23,7 @@ from tunemill.stages.declaration import SourceMark
 
 # What an identity tells beside the contents, by its kind.
 TOLD: Mapping[str, tuple[str, ...]] = {HUB_FILES: ("commit",)}
+NOT_INSTALLED = "not installed"
 
 
 def key_document(
@@ -47,12 +48,16 @@ def identify_sources(node: Node, document: Document, cache: StatCache) -> dict[s
     found: dict[str, list[dict[str, str]]] = {}
     for field, names in node.sources.items():
         try:
-            revision, token = (_named_by(node, field, what) for what in ("revision", "token"))
-            counting = _counting(node, field)
+            revision, token, counting = source_settings(node, field)
             found[field] = [identify_source(name, revision, cache, token, counting) for name in names]
         except StoreError as error:
             raise ConfigError(document.path, [missing_source(node, field, document, str(error))]) from error
     return found
+
+
+def source_settings(node: Node, field: str) -> tuple[Any, Any, Counting | None]:
+    """What the config says of a source: its revision, whether a token is sent, which files of a repository count."""
+    return _named_by(node, field, "revision"), _named_by(node, field, "token"), _counting(node, field)
 
 
 def identify_source(
@@ -147,14 +152,19 @@ def with_upstream(pipeline: Pipeline, names: Iterable[str], pinned: Collection[s
     return found & {node.name for node in pipeline.nodes}
 
 
-@cache
 def minor_version(library: str) -> str:
     """`5.19` for an installed 5.19.2; what is not installed has none, and the stage will say that it needs it."""
+    version = whole_version(library)
+    return version if version == NOT_INSTALLED else ".".join(version.split("+")[0].split(".")[:2])
+
+
+@cache
+def whole_version(library: str) -> str:
+    """`5.19.2+cpu` of an installed distribution, or that it is not installed."""
     try:
         found = distribution(library)
     except PackageNotFoundError:
-        return "not installed"
+        return NOT_INSTALLED
     # `version` parses all of a distribution's metadata, which often holds its whole documentation.
     line = re.search(r"^Version: *(\S+)", found.read_text("METADATA") or "", re.MULTILINE)
-    version = line[1] if line else found.version
-    return ".".join(version.split("+")[0].split(".")[:2])
+    return str(line[1] if line else found.version)

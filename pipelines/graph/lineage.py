@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tunemill.pipelines.graph.keys import key_inputs
+from tunemill.pipelines.graph.keys import key_inputs, libraries_of
 from tunemill.pipelines.graph.lineage_names import named_by_graph
+from tunemill.pipelines.graph.machine_facts import made_with
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.plan import Resolved
 from tunemill.resources.canonical import SHORT
@@ -64,6 +65,9 @@ def lineage_of(
             for name, paths in facts["sources"].items()
         },
         "libraries": resolved.document["libraries"],
+        # What `reproduce` builds the node of, and what it compares where the result is another one.
+        "given": node.config.model_dump(mode="json", exclude_unset=True),
+        "made_with": made_with(libraries_of(node), facts.get("environment", {})),
         "host": facts["host"],
         "started": facts["started"],
         "seconds": facts["seconds"],
