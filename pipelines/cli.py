@@ -17,6 +17,11 @@ COMMANDS = {
     "plan": "show what is cached, what will run and why; changes nothing",
     "preprocess": "prepare the data and nothing else; show it, or write it to a file",
     "run": "compute what is not in the store yet, and nothing else",
+    "train": "bring the trained model up to date",
+    "evaluate": "bring the evaluations up to date",
+    "merge-lora": "bring the model with its adapter folded in up to date",
+    "quantize": "bring the quantized model up to date",
+    "lm-eval": "bring the scores of lm-evaluation-harness up to date",
     "adopt": "register a model, an adapter or prepared rows that exist already, as asset://NAME",
     "pin": "keep the artifact that a node has now, whatever its YAML asks for",
     "unpin": "take a pin away; the next run brings the node up to date",
@@ -27,9 +32,16 @@ COMMANDS = {
     "cache": "look after the store: ls, verify, prune",
     "merge-sharded-fsdp-weights": "put the weights that FSDP stored in parts into one safetensors file",
     "schema": "print a JSON schema of the YAML, for editors",
+    "config-schema": "the same as schema, by Axolotl's name",
+    "docs": "print a page of the documentation, or part of one; needs no network",
+    "fetch": "copy the examples or the documentation that come with Tunemill into a folder",
     "completion": "print a script that completes command lines in bash, zsh or fish",
     "ui": "open Dagster on 127.0.0.1 over the pipelines of a folder",
 }
+
+
+# Those of Axolotl that bring a node up to date share one module.
+VERBS = ("train", "evaluate", "merge-lora", "quantize", "lm-eval")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +68,9 @@ def make_parser(with_options: Sequence[str] = tuple(COMMANDS)) -> argparse.Argum
     parser.set_defaults(make_parser=make_parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
-        if name in with_options:
+        if name in VERBS and name in with_options:
+            _module("verbs").add_verb(commands, name, text)
+        elif name in with_options:
             _module(name).add_to(commands, text)
         else:
             commands.add_parser(name, help=text)

@@ -22,7 +22,9 @@ EPILOG = (
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of a command line, with `overrides`. Ends the process with 2 where it makes no sense."""
+    """The options of a command line, with `overrides`, and `launcher_arguments` behind `--` where the command reads
+    such. Ends the process with 2 where it makes no sense.
+    """
     command = next(
         (index for index, item in enumerate(arguments) if not item.startswith("-")), len(arguments)
     )
@@ -31,6 +33,10 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
         chosen = _chosen(parser, arguments[command])
     own: list[str] = list(arguments[command + 1 :])
     overrides: list[Override] = []
+    behind: list[str] = []
+    if chosen is not None and chosen.get_default("takes_launcher") and "--" in own:
+        place = own.index("--")
+        own, behind = own[:place], own[place + 1 :]
     if chosen is not None and chosen.get_default("takes_overrides"):
         own, overrides = split(chosen, own)
     options, extra = parser.parse_known_args([*arguments[: command + 1], *own])
@@ -39,7 +45,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
         from tunemill.resources.redaction import redacted
 
         chosen.error(redacted("; ".join(_unrecognized(item, chosen) for item in extra)))
-    options.overrides = overrides
+    options.overrides, options.launcher_arguments = overrides, behind
     return options
 
 

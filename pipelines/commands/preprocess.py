@@ -44,6 +44,11 @@ def add_to(commands: Any, text: str) -> None:
         help="write the prepared training rows, in training order",
     )
     parser.add_argument("--verbose", action="store_true", help="list what was cached too")
+    add_debug(parser)
+
+
+def add_debug(parser: argparse.ArgumentParser) -> None:
+    """The options that show rows."""
     parser.add_argument(
         "--debug",
         action="store_true",
@@ -100,7 +105,7 @@ def _published(finished: Sequence[Finished], node: str) -> Any:
 def _examples(
     options: argparse.Namespace, pipeline: Pipeline, finished: Sequence[Finished]
 ) -> list[ShownRow]:
-    if not _debugs(options):
+    if not debugs(options):
         return []
     count = DEBUG_EXAMPLES if options.debug_num_examples is None else options.debug_num_examples
     shown: list[ShownRow] = []
@@ -117,7 +122,7 @@ def _examples(
     return shown
 
 
-def _debugs(options: argparse.Namespace) -> bool:
+def debugs(options: argparse.Namespace) -> bool:
     """Whether rows are shown."""
     return options.debug or options.debug_text_only or options.debug_num_examples is not None
 
@@ -161,7 +166,7 @@ def _print(
     console = stdout()
     show_run(finished, verbose=options.verbose)
     for item in finished:
-        _print_data(console, item, pipeline.node(item.node).stage, show_examples=_debugs(options))
+        _print_data(console, item, pipeline.node(item.node).stage, show_examples=debugs(options))
     for row in examples:
         console.print()
         console.print(row.text(), soft_wrap=True)

@@ -21,6 +21,7 @@ from tunemill.pipelines.commands.tables import evaluation_table, is_evaluation, 
 from tunemill.pipelines.commands.watched import watched_run
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.pinned import without_node
+from tunemill.pipelines.graph.selection import Selection
 from tunemill.pipelines.run.finished import Finished
 from tunemill.pipelines.run.links import short_path
 
@@ -40,7 +41,11 @@ def add_to(commands: Any, text: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the pipeline; 1 if a node failed, or a gate that blocks."""
-    pipeline, chosen = load_selected(options)
+    return bring_up_to_date(options, *load_selected(options))
+
+
+def bring_up_to_date(options: argparse.Namespace, pipeline: Pipeline, chosen: Selection) -> int:
+    """Run what is chosen of a pipeline and say what became of it; 1 if a node failed, or a gate that blocks."""
     for line in note_lines(pipeline):
         print(line, file=sys.stderr)
     store = store_of(options, make=True)

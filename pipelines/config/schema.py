@@ -11,7 +11,9 @@ from pydantic import BaseModel
 from tunemill.pipelines.config.graph_config import ENTRY_LISTS, GraphConfig
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.tracker_config import TrackerConfig
+from tunemill.stages.choices import nearest
 from tunemill.stages.declaration import StageConfig
+from tunemill.stages.errors import UserError
 from tunemill.stages.registry import STAGES
 
 
@@ -115,7 +117,10 @@ def json_schema() -> dict[str, Any]:
         for key, name in config.top_keys().items():
             group, _, last = key.rpartition(".")
             place = grouped.setdefault(group, {}) if group else top
-            place.setdefault(last, schema["properties"][name])
+            said = schema["properties"][name]
+            # The graph looks into some blocks without naming what may stand in them.
+            if last not in place or ("$ref" in str(said) and "$ref" not in str(place[last])):
+                place[last] = said
         needed = (key for key, name in config.top_keys().items() if name in schema.get("required", []))
         required += [key for key in needed if key not in required]
     for group, properties in items.items():
@@ -132,3 +137,59 @@ def json_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "$defs": definitions,
     }
+
+
+def field_schema(field: str) -> dict[str, Any]:
+    """The part of the schema that is of one key, with the definitions that it names.
+
+    `quantization.weight_dtype` and `datasets[].type` lead deeper. Raises UserError with the nearest key where there is
+    none.
+    """
+    whole = _whole()
+    definitions, found = whole["$defs"], whole
+    for name in field.replace("[]", "").replace("-", "_").split("."):
+        below = dict(_below(found, definitions))
+        if name not in below:
+            near = nearest(name, list(below))
+            meant = f"; did you mean {near[0]}?" if near else ". `tunemill schema --markdown` lists the keys"
+            raise UserError(f"{field}: there is no key {name} here{meant}")
+        found = below[name]
+    needed = _named_in(found, definitions)
+    return {**found, **({"$defs": {name: definitions[name] for name in sorted(needed)}} if needed else {})}
+
+
+@cache
+def _whole() -> dict[str, Any]:
+    return json_schema()
+
+
+def _parts(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A schema and all that it may stand for."""
+    yield schema
+    others = [definitions[schema["$ref"].rpartition("/")[2]]] if "$ref" in schema else []
+    others += [*schema.get("anyOf", []), *schema.get("oneOf", []), *schema.get("allOf", [])]
+    others += [schema["items"]] if isinstance(schema.get("items"), dict) else []
+    for other in others:
+        yield from _parts(other, definitions)
+
+
+def _below(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for part in _parts(schema, definitions):
+        yield from part.get("properties", {}).items()
+
+
+def _named_in(schema: Any, definitions: dict[str, Any]) -> set[str]:
+    """The definitions that a schema names, and those that these name."""
+    found: set[str] = set()
+    pending = [schema]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, list):
+            pending += item
+        elif isinstance(item, dict):
+            name = str(item.get("$ref", "")).rpartition("/")[2]
+            if name and name not in found:
+                found.add(name)
+                pending.append(definitions[name])
+            pending += item.values()
+    return found

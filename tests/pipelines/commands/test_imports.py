@@ -8,7 +8,7 @@ import pytest
 from support.project import make_project
 from test_layout import ROOT
 
-from tunemill.pipelines.cli import COMMANDS, make_parser
+from tunemill.pipelines.cli import COMMANDS, VERBS, make_parser
 
 CALL = """
 import sys
@@ -113,7 +113,7 @@ def test_a_check_builds_the_models_of_this_graph_alone(folder):
 
 def test_every_command_is_there_and_says_what_it_does(capsys):
     assert {file.stem for file in (ROOT / "pipelines" / "commands").glob("*.py")} >= {
-        name.replace("-", "_") for name in COMMANDS
+        name.replace("-", "_") for name in COMMANDS if name not in VERBS
     }
     with pytest.raises(SystemExit):
         make_parser([]).parse_args(["--help"])

@@ -1,0 +1,61 @@
+"""`tunemill fetch`: copy the examples or the documentation of the package to where they can be changed."""
+
+import argparse
+import filecmp
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tunemill.pipelines.commands.options import add_command, add_json, print_json
+
+DEEPSPEED = "deepspeed_configs"
+THERE = ("examples", "docs")
+
+
+def add_to(commands: Any, text: str) -> None:
+    """Add the command."""
+    parser = add_command(commands, "fetch", fetch, text)
+    parser.add_argument("what", choices=(*THERE, DEEPSPEED), help="what to copy; needs no network")
+    parser.add_argument(
+        "--dest", metavar="FOLDER", help="default: a folder of that name where the command runs"
+    )
+    parser.add_argument("--force", action="store_true", help="write over files that differ")
+    add_json(parser)
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Copy what is not there yet. Raises UserError for files that differ, before one is written."""
+    # Only here: whoever asks for help waits for nothing else.
+    from tunemill.pipelines.commands.package_files import files_of, folder_of
+    from tunemill.resources.local import local_path
+    from tunemill.stages.errors import SettingError, SourceError
+
+    if options.what == DEEPSPEED:
+        raise SettingError(
+            f"{DEEPSPEED}: none come with Tunemill: one device trains so far, and the key `deepspeed` is checked and "
+            f"noted. {' and '.join(THERE)} are there"
+        )
+    source = folder_of(options.what)
+    target = local_path(options.dest or options.what, "--dest")
+    files = list(files_of(options.what))
+    new = [file for file in files if not (target / file).exists()]
+    changed = [file for file in files if file not in new and not _alike(source / file, target / file)]
+    if changed and not options.force:
+        shown = ", ".join(str(target / file) for file in changed[:3])
+        raise SourceError(
+            f"{shown}{' and more' if changed[3:] else ''}: there already, and different; nothing was copied. Name "
+            f"another folder with --dest, or write over {len(changed)} files with --force"
+        )
+    for file in (*new, *changed):
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / file, target / file)
+    written = [str(file) for file in (*new, *changed)]
+    if options.json:
+        print_json({"path": str(target), "written": written, "there": len(files) - len(written)})
+    else:
+        print(f"{target}: {len(written)} files written, {len(files) - len(written)} there already")
+    return 0
+
+
+def _alike(one: Path, other: Path) -> bool:
+    return other.is_file() and filecmp.cmp(one, other, shallow=False)
