@@ -227,10 +227,15 @@ class CompressedModel(Model):
 
 
 class EvaluationReport(Artifact):
-    """`metrics.json` (a flat object) and `predictions.jsonl` (one object per held-out row).
+    """`metrics.json` (a flat object), `predictions.jsonl` (one object per held-out row) and `intervals.json`.
 
-    A prediction has `row` and `loss`, and where an answer was generated `prompt`, `reference` and `prediction` (text),
+    A prediction has `row` (its number in the evaluation data), `id` (`stages/evaluation/row_ids.py`), `loss` over
+    `loss_tokens` tokens, and where an answer was generated `prompt`, `reference` and `prediction` (text),
     `exact_match`, and `ended`: whether the answer ends, where the reference does.
+
+    `intervals.json` has of each metric that is a mean over rows `low`, `high`, `confidence`, `method` and `rows`, and
+    in `values` and `weights` the fields of the predictions that it is the mean of. Artifacts of old have neither `id`
+    nor that file.
 
     `columns` are the metrics that a comparison shows.
     """
@@ -246,30 +251,35 @@ class EvaluationReport(Artifact):
     def predictions(self) -> Path:
         return self.path / "predictions.jsonl"
 
+    @property
+    def intervals(self) -> Path:
+        return self.path / "intervals.json"
+
 
 class PreferenceReport(EvaluationReport):
     """The scores of held-out preferences.
 
-    A prediction has `row`, its texts, for each answer `<answer>_log_p`, `<answer>_reference_log_p` (sums over its
-    tokens) and `<answer>_tokens`, then `kl`, the mean over the tokens of its answers; and of a pair `preferred`, which
-    answer is likelier: `chosen`, `rejected` or `neither`.
+    A prediction has `row`, `id`, its texts, for each answer `<answer>_log_p`, `<answer>_reference_log_p` (sums over its
+    tokens) and `<answer>_tokens`, then `kl`, the mean over the `kl_tokens` tokens of its answers, and the metrics of
+    the row by itself; of a pair also `preferred`, which answer is likelier: `chosen`, `rejected` or `neither`.
     """
 
     columns = ("accuracy", "margin", "reward_accuracy", "reward_margin", "kl", "perplexity", "rows")
 
 
 class StepReport(EvaluationReport):
-    """As every EvaluationReport; a prediction has the `row`, its `loss`, the `prompt`, and of each judged step in
-    `steps` its `text`, its `label`, the class in `prediction`, and the `probability` that it is not wrong.
-    `first_wrong` and `predicted_first_wrong` are numbers of steps, from 0, or null.
+    """As every EvaluationReport; a prediction has the `row`, its `id`, its `loss` over `judged_steps` steps, the
+    `prompt`, and of each judged step in `steps` its `text`, its `label`, the class in `prediction`, and the
+    `probability` that it is not wrong. `first_wrong` and `predicted_first_wrong` are numbers of steps, from 0, or null;
+    `step_accuracy`, and `first_wrong_found` or else `right_answers_passed`, say how right the row is.
     """
 
     columns: ClassVar[tuple[str, ...]] = ("eval_loss", "step_accuracy", "first_wrong_f1", "steps", "rows")
 
 
 class RewardReport(EvaluationReport):
-    """As every EvaluationReport; a prediction has the `row`, the texts `chosen` and `rejected`, their scores
-    `chosen_reward` and `rejected_reward`, and the `loss` of the pair.
+    """As every EvaluationReport; a prediction has the `row`, its `id`, the texts `chosen` and `rejected`, their scores
+    `chosen_reward` and `rejected_reward`, and of the pair `loss`, `accuracy` and `margin`.
     """
 
     columns: ClassVar[tuple[str, ...]] = ("eval_loss", "accuracy", "margin", "mean_reward", "rows")

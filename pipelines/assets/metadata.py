@@ -10,8 +10,12 @@ from tunemill.pipelines.assets.plot_svg import plot_svg
 from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, lineage_in
 from tunemill.pipelines.graph.lineage_names import named_by_graph
 from tunemill.pipelines.graph.nodes import Node, Pipeline
+from tunemill.pipelines.run.evaluated import intervals_of
 from tunemill.pipelines.run.materialize import Result
 from tunemill.resources.protocols import LINEAGE_FILE
+
+# What is shown of an interval.
+SURE = ("low", "high", "confidence", "rows", "method")
 
 
 def materialization_metadata(pipeline: Pipeline, node: Node, result: Result) -> dict[str, Any]:
@@ -25,6 +29,11 @@ def materialization_metadata(pipeline: Pipeline, node: Node, result: Result) -> 
     metadata: dict[str, Any] = {
         name: value for name, value in manifest["metrics"].items() if value is not None
     }
+    if sure := intervals_of(node.stage, published.data):
+        shown = [[name, manifest["metrics"].get(name), *map(one.get, SURE)] for name, one in sure.items()]
+        metadata["How sure the scores are"] = dg.MetadataValue.md(
+            markdown_table(["metric", "value", *SURE], shown)
+        )
     for table in manifest["tables"]:
         metadata[table["title"]] = dg.MetadataValue.md(markdown_table(table["columns"], table["rows"]))
     for plot in manifest["plots"]:

@@ -22,6 +22,7 @@ from tunemill.pipelines.commands.watched import watched_run
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.pinned import without_node
 from tunemill.pipelines.graph.selection import Selection
+from tunemill.pipelines.run.evaluated import intervals_of
 from tunemill.pipelines.run.finished import Finished
 from tunemill.pipelines.run.links import short_path
 
@@ -58,12 +59,18 @@ def bring_up_to_date(options: argparse.Namespace, pipeline: Pipeline, chosen: Se
             print(f"{item.node}: {item.note}", file=sys.stderr)
     gates = gates_after(pipeline, finished)
     if options.json:
-        nodes = [item.as_json() for item in finished]
+        nodes = [_as_json(pipeline, item) for item in finished]
         print_json({"pipeline": pipeline.name, "nodes": nodes, "gates": [one.as_json() for one in gates]})
     else:
         _print(pipeline, finished, gates, str(store.root), verbose=options.verbose)
     is_undone = any(item.state in ("failed", "skipped") for item in finished)
     return 1 if is_undone or any_blocks(gates) else 0
+
+
+def _as_json(pipeline: Pipeline, item: Finished) -> dict[str, Any]:
+    """What became of a node; of an evaluation also how sure each score is."""
+    sure = intervals_of(pipeline.node(item.node).stage, item.published.data) if item.published else {}
+    return item.as_json() | ({"intervals": sure} if sure else {})
 
 
 def _print(

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunemill.pipelines.commands.listing import Listing, count_of, listing, show
+from tunemill.pipelines.commands.listing import Listing, count_of, figure, listing, show
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.plan import Planned
 from tunemill.pipelines.graph.without_pins import Unpinned
+from tunemill.pipelines.run.evaluated import intervals_of
 from tunemill.pipelines.run.finished import Finished
 from tunemill.resources.canonical import SHORT
 from tunemill.stages.artifacts import EvaluationReport
@@ -95,11 +96,20 @@ def evaluation_table(pipeline: Pipeline, finished: Sequence[Finished]) -> Listin
     for item in finished:
         node = pipeline.node(item.node)
         if issubclass(node.stage.output, EvaluationReport) and item.published:
-            scored[node.about] = item.published.manifest["metrics"]
+            metrics = item.published.manifest["metrics"]
+            sure = intervals_of(node.stage, item.published.data)
+            scored[node.about] = {name: _sure(value, sure.get(name)) for name, value in metrics.items()}
             columns = node.stage.output.columns
     columns = tuple(name for name in columns if any(name in metrics for metrics in scored.values()))
     rows = [(model, *map(metrics.get, columns)) for model, metrics in scored.items()]
     return listing(("model", *columns), rows) if rows else None
+
+
+def _sure(value: Any, interval: Mapping[str, Any] | None) -> Any:
+    """`0.91 (0.86 to 0.94)`: a score and its interval, if it has one that is wide enough to see."""
+    if interval is None or interval["low"] == interval["high"]:
+        return value
+    return f"{figure(value)} ({interval['low']:.3g} to {interval['high']:.3g})"
 
 
 def data_tables(

@@ -1,7 +1,7 @@
 """Scores one model on held-out rows: loss over trained tokens, and generated answers compared as text."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from tunemill.stages.evaluation.comparison import is_right, reader_of, special_i
 from tunemill.stages.evaluation.excerpts import WRONG_SHOWN, end_of, start_of
 from tunemill.stages.evaluation.loading_body import load_answering
 from tunemill.stages.evaluation.questions import Question, question_of
-from tunemill.stages.evaluation.written import write_scores
+from tunemill.stages.evaluation.row_ids import row_id
+from tunemill.stages.evaluation.written import Mean, write_scores
 from tunemill.stages.models.finite import check_finite
 from tunemill.stages.models.loss_body import RowLoss, mean_loss, row_losses
 from tunemill.stages.models.own_code_body import use_code_of
@@ -31,14 +32,16 @@ from tunemill.stages.report import Report, Scalar, Workspace
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row of predictions.jsonl. All but the first two are None where the row has no answer to generate.
+    """One row of predictions.jsonl. All but the first four are None where the row has no answer to generate.
 
     `reference` and `prediction` are without the model's end token. `ended`: whether the answer ends with a stop
     token; None where the reference does not.
     """
 
     row: int
+    id: str
     loss: float | None
+    loss_tokens: int
     prompt: str | None = None
     reference: str | None = None
     prediction: str | None = None
@@ -55,7 +58,7 @@ def evaluate(
     report: Report,
     teacher_model: Model | None = None,
 ) -> None:
-    """Write metrics.json and predictions.jsonl. Raises UserError where no held-out token is trained."""
+    """Write metrics, predictions and intervals. Raises UserError where no held-out token is trained."""
     be_quiet()
     use_code_of(model.path)
     rows = Rows(evaluation_data.rows)
@@ -74,8 +77,7 @@ def evaluate(
     check_finite("evaluation", "the loss on held-out rows", eval_loss, plain.dtype)
     metrics: dict[str, float | int] = {
         "eval_loss": eval_loss,
-        # Beyond exp(700) a float overflows; such a model has learned nothing anyway.
-        "perplexity": math.exp(min(eval_loss, 700.0)),
+        "perplexity": perplexity_of(eval_loss),
         "rows": len(numbers),
     }
     words = load_words((adapter or model).path)
@@ -89,7 +91,7 @@ def evaluate(
         positions=table_of_positions(plain),
         on_batch=lambda done: report.progress(done, len(questions), "rows"),
     )
-    predictions = _predictions(losses, questions, answers, words, config.eval_max_new_tokens)
+    predictions = _predictions(rows, numbers, losses, questions, answers, words, config.eval_max_new_tokens)
     if questions:
         metrics["answers"] = len(questions)
     if questions and config.evaluation.exact_match:
@@ -103,8 +105,7 @@ def evaluate(
     if teacher_model is not None or config.teacher is not None:
         said = _divergences(config, loaded, (adapter or model).path, teacher_model, rows, numbers, report)
         metrics |= mean_divergence(said)
-    write_scores(metrics, _lines(predictions, said), out.data)
-    report.summary(**metrics)
+    write_scores(metrics, _lines(predictions, said), MEANS, out.data, report)
     _show_wrong(predictions, report)
 
 
@@ -152,7 +153,23 @@ def _questions(
     return questions
 
 
+def perplexity_of(loss: float) -> float:
+    """Beyond exp(700) a float overflows; such a model has learned nothing anyway."""
+    return math.exp(min(loss, 700.0))
+
+
+MEANS = {
+    "eval_loss": Mean("loss", "loss_tokens"),
+    "perplexity": Mean("loss", "loss_tokens", perplexity_of),
+    "exact_match": Mean("exact_match"),
+    "teacher_kl": Mean("teacher_kl", "loss_tokens"),
+    "teacher_agreement": Mean("teacher_agreement", "loss_tokens"),
+}
+
+
 def _predictions(
+    rows: Rows,
+    numbers: Sequence[int],
     losses: Sequence[RowLoss],
     questions: Sequence[Question],
     answers: Mapping[int, list[int]],
@@ -162,18 +179,22 @@ def _predictions(
     by_row = {question.row: question for question in questions}
     reader = reader_of(words)
     predictions = []
-    for row, loss in enumerate(losses):
+    for row, loss in zip(numbers, losses, strict=True):
         mean = loss.total / loss.tokens if loss.tokens else None
         question = by_row.get(row)
+        asked = (question.prompt, question.reference) if question else ((), rows.ids(row).tolist())
+        named = row_id(*(str(words.decode(ids, skip_special_tokens=True)) for ids in asked))
         if question is None:
-            predictions.append(Prediction(row=row, loss=mean))
+            predictions.append(Prediction(row=row, id=named, loss=mean, loss_tokens=loss.tokens))
             continue
         tokens = answers[row]
         fits = len(question.reference) <= max_new_tokens
         predictions.append(
             Prediction(
                 row=row,
+                id=named,
                 loss=mean,
+                loss_tokens=loss.tokens,
                 prompt=reader.text(question.prompt),
                 reference=reader.text(question.without_end(question.reference)),
                 prediction=reader.text(question.without_end(tokens)),
@@ -184,10 +205,12 @@ def _predictions(
     return predictions
 
 
-def _lines(predictions: Sequence[Prediction], said: Sequence[Divergence]) -> Iterator[Mapping[str, Scalar]]:
+def _lines(predictions: Sequence[Prediction], said: Sequence[Divergence]) -> list[Mapping[str, Scalar]]:
     """What is written of each row."""
-    for place, prediction in enumerate(predictions):
-        yield {**prediction.__dict__, **(said[place].figures if said else {})}
+    return [
+        {**prediction.__dict__, **(said[place].figures if said else {})}
+        for place, prediction in enumerate(predictions)
+    ]
 
 
 def _show_wrong(predictions: Sequence[Prediction], report: Report) -> None:

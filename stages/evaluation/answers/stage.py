@@ -6,7 +6,7 @@ from tunemill.stages.evaluation.answers.config import EvaluationConfig
 
 EVALUATION = Stage(
     name="evaluation",
-    version=3,
+    version=4,
     config=EvaluationConfig,
     inputs={
         "model": Input(Model),

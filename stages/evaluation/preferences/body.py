@@ -10,7 +10,13 @@ from tunemill.stages.errors import RowError
 from tunemill.stages.evaluation.excerpts import WRONG_SHOWN, end_of, start_of
 from tunemill.stages.evaluation.loading_body import load_scored
 from tunemill.stages.evaluation.preferences.config import PreferenceEvaluationConfig
-from tunemill.stages.evaluation.preferences.figures import AnswerScore, figures_of_judged, figures_of_pairs
+from tunemill.stages.evaluation.preferences.figures import (
+    AnswerScore,
+    figures_of_judged,
+    figures_of_judgement,
+    figures_of_pair,
+    figures_of_pairs,
+)
 from tunemill.stages.evaluation.preferences.items_body import Item, Items, read_items
 from tunemill.stages.evaluation.preferences.log_p_body import (
     Logits,
@@ -18,7 +24,8 @@ from tunemill.stages.evaluation.preferences.log_p_body import (
     score_answers,
     without_adapter,
 )
-from tunemill.stages.evaluation.written import write_scores
+from tunemill.stages.evaluation.row_ids import row_id
+from tunemill.stages.evaluation.written import Mean, write_scores
 from tunemill.stages.models.finite import check_finite
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.positions_body import check_positions
@@ -27,6 +34,8 @@ from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Scalar, Workspace
 
 Scores = Sequence[AnswerScore]
+# Metrics that are no plain means of what the predictions have under their name.
+MEANS = {"kl": Mean("kl", "kl_tokens")}
 
 
 def evaluate(
@@ -38,7 +47,7 @@ def evaluate(
     out: Workspace,
     report: Report,
 ) -> None:
-    """Write metrics.json and predictions.jsonl.
+    """Write metrics, predictions and intervals.
 
     An adapter is compared with the model without it, another model with `reference`, and without one with itself.
     Raises RowError where no row is left to score.
@@ -76,8 +85,7 @@ def evaluate(
         _prediction(item, held_out.sides, of_item)
         for item, of_item in zip(held_out.items, zip(*by_side, strict=True), strict=True)
     ]
-    write_scores(metrics, rows, out.data)
-    report.summary(**metrics)
+    write_scores(metrics, rows, {name: MEANS.get(name, Mean(name)) for name in rows[0]}, out.data, report)
     (_show_wrong_pairs if is_pair else _show_wrong_judgements)(rows, report)
 
 
@@ -112,13 +120,16 @@ def _figures_of_judged(items: Sequence[Item], scores: Scores) -> dict[str, float
 
 def _prediction(item: Item, sides: Sequence[str], scores: Scores) -> dict[str, Any]:
     """A line of predictions.jsonl."""
-    found: dict[str, Any] = {"row": item.row, **item.texts}
+    asked = (item.texts["prompt"] or "", *(item.texts[side] for side in sides))
+    found: dict[str, Any] = {"row": item.row, "id": row_id(*asked), **item.texts}
     for side, score in zip(sides, scores, strict=True):
         found[f"{side}_log_p"] = score.log_p
         found[f"{side}_reference_log_p"] = score.reference_log_p
         found[f"{side}_tokens"] = score.tokens
-    found["kl"] = sum(s.divergence for s in scores) / sum(s.tokens for s in scores)
-    if len(scores) == 2:
+    if len(scores) == 1:
+        found |= figures_of_judgement(scores[0], desirable=bool(item.texts["label"]))
+    else:
+        found |= figures_of_pair(*scores)
         chosen, rejected = (score.log_p for score in scores)
         found["preferred"] = "neither" if chosen == rejected else SIDES[int(rejected > chosen)]
     return found

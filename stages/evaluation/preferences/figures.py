@@ -52,6 +52,23 @@ def figures_of_pairs(chosen: Sequence[AnswerScore], rejected: Sequence[AnswerSco
     }
 
 
+def figures_of_pair(chosen: AnswerScore, rejected: AnswerScore) -> dict[str, float]:
+    """The figures of one pair whose means are those of all pairs, and its divergence: the mean over `kl_tokens`."""
+    found = figures_of_pairs([chosen], [rejected])
+    del found["perplexity"]
+    return {**found, "kl_tokens": chosen.tokens + rejected.tokens}
+
+
+def figures_of_judgement(score: AnswerScore, *, desirable: bool) -> dict[str, float | None]:
+    """The same of one judged answer: its reward under the name of its kind, and None under the other."""
+    return {
+        "reward_desirable": score.reward if desirable else None,
+        "reward_undesirable": None if desirable else score.reward,
+        "kl": _divergence([score]),
+        "kl_tokens": score.tokens,
+    }
+
+
 def figures_of_judged(
     desirable: Sequence[AnswerScore], undesirable: Sequence[AnswerScore]
 ) -> dict[str, float]:

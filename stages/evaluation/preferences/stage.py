@@ -7,7 +7,7 @@ from tunemill.stages.evaluation.settings import NOTHING_EVALUATED
 
 PREFERENCE_EVALUATION = Stage(
     name="preference_evaluation",
-    version=1,
+    version=2,
     config=PreferenceEvaluationConfig,
     inputs={
         "model": Input(Model),

@@ -11,7 +11,8 @@ from tunemill.stages.evaluation.excerpts import WRONG_SHOWN, end_of
 from tunemill.stages.evaluation.loading_body import load_scored
 from tunemill.stages.evaluation.rewards.config import RewardEvaluationConfig
 from tunemill.stages.evaluation.rewards.figures import PairScore, figures_of
-from tunemill.stages.evaluation.written import write_scores
+from tunemill.stages.evaluation.row_ids import row_id
+from tunemill.stages.evaluation.written import Mean, write_scores
 from tunemill.stages.models.finite import check_finite
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.positions_body import check_positions
@@ -19,6 +20,8 @@ from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.rewards_body import RewardPairs, collate_rewards, padding_of, rewards_of
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Scalar, Workspace
+
+MEANS = {"eval_loss": Mean("loss"), "accuracy": Mean("accuracy"), "margin": Mean("margin")}
 
 
 def evaluate(
@@ -29,7 +32,7 @@ def evaluate(
     out: Workspace,
     report: Report,
 ) -> None:
-    """Write metrics.json and predictions.jsonl.
+    """Write metrics, predictions and intervals.
 
     Raises RowError where there is no pair, SettingError for a model that does not score sequences.
     """
@@ -54,8 +57,7 @@ def evaluate(
     check_finite("evaluation", "the loss on held-out pairs", metrics["eval_loss"], plain.dtype)
     words = load_words((adapter or model).path)
     rows = [_prediction(number, pairs, score, words) for number, score in zip(numbers, scores, strict=True)]
-    write_scores(metrics, rows, out.data)
-    report.summary(**metrics)
+    write_scores(metrics, rows, MEANS, out.data, report)
     _show_wrong(rows, report)
 
 
@@ -85,13 +87,19 @@ def score_pairs(
 def _prediction(number: int, pairs: RewardPairs, score: PairScore, words: Any) -> dict[str, Any]:
     """A line of predictions.jsonl."""
     pair = pairs.read(number)
+    named = (
+        str(words.decode(ids.tolist(), skip_special_tokens=True)) for ids in (pair.chosen, pair.rejected)
+    )
     return {
         "row": number,
+        "id": row_id(*named),
         "chosen": words.decode(pair.chosen.tolist()),
         "rejected": words.decode(pair.rejected.tolist()),
         "chosen_reward": score.chosen,
         "rejected_reward": score.rejected,
         "loss": score.loss,
+        "accuracy": score.is_right,
+        "margin": score.margin,
     }
 
 

@@ -7,7 +7,7 @@ from tunemill.stages.evaluation.settings import NOTHING_EVALUATED
 
 REWARD_EVALUATION = Stage(
     name="reward_evaluation",
-    version=1,
+    version=2,
     config=RewardEvaluationConfig,
     inputs={
         "model": Input(Model),

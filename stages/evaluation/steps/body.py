@@ -12,6 +12,7 @@ from tunemill.stages.data.rows.collate_body import Collator
 from tunemill.stages.data.rows.mapped import Rows, batches_by_length
 from tunemill.stages.evaluation.excerpts import WRONG_SHOWN, start_of
 from tunemill.stages.evaluation.loading_body import load_scored
+from tunemill.stages.evaluation.row_ids import row_id
 from tunemill.stages.evaluation.steps.config import StepEvaluationConfig
 from tunemill.stages.evaluation.steps.scores import (
     WRONG,
@@ -21,7 +22,7 @@ from tunemill.stages.evaluation.steps.scores import (
     step_accuracy,
 )
 from tunemill.stages.evaluation.steps.steps import Step, prompt_end, steps_of
-from tunemill.stages.evaluation.written import write_scores
+from tunemill.stages.evaluation.written import Mean, write_scores
 from tunemill.stages.models.finite import check_finite
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.positions_body import check_positions, table_of_positions
@@ -56,6 +57,14 @@ class Verdict:
         return chances
 
 
+MEANS = {
+    "eval_loss": Mean("loss", "judged_steps"),
+    "step_accuracy": Mean("step_accuracy", "judged_steps"),
+    "first_wrong_found": Mean("first_wrong_found"),
+    "right_answers_passed": Mean("right_answers_passed"),
+}
+
+
 def evaluate(
     config: StepEvaluationConfig,
     model: Model,
@@ -64,7 +73,7 @@ def evaluate(
     out: Workspace,
     report: Report,
 ) -> None:
-    """Write metrics.json and predictions.jsonl. Raises SettingError for a model without a head that judges tokens."""
+    """Write metrics, predictions and intervals. Raises SettingError for a model without a head that judges tokens."""
     be_quiet()
     use_code_of(model.path)
     rows = Rows(evaluation_data.rows)
@@ -87,8 +96,7 @@ def evaluate(
         report.log("no F1 of the first wrong step: that takes held-out answers with and without one")
     words = load_words((adapter or model).path)
     predictions = [_prediction(one, rows, words) for one in verdicts]
-    write_scores(metrics, predictions, out.data)
-    report.summary(**metrics)
+    write_scores(metrics, predictions, MEANS, out.data, report)
     _show_missed(predictions, report)
 
 
@@ -124,13 +132,20 @@ def _prediction(verdict: Verdict, rows: Rows, words: Any) -> dict[str, Any]:
         {"text": text(step.start, step.end), "label": step.label, "prediction": one, "probability": chance}
         for step, one, chance in zip(verdict.steps, predicted, verdict.not_wrong, strict=True)
     ]
+    prompt = text(0, prompt_end(rows, verdict.row))
     return {
         "row": verdict.row,
-        "loss": float(verdict.losses_n.mean()),
-        "prompt": text(0, prompt_end(rows, verdict.row)),
+        "id": row_id(prompt, *(str(step["text"]) for step in steps)),
+        "loss": float(verdict.losses_n.mean()) if steps else None,
+        "judged_steps": len(steps),
+        "prompt": prompt,
         "steps": steps,
         "first_wrong": first_wrong(labels),
         "predicted_first_wrong": first_wrong(predicted),
+        "step_accuracy": step_accuracy([(labels, predicted)]) if steps else None,
+        "first_wrong_found": None,
+        "right_answers_passed": None,
+        **{name: bool(share) for name, share in first_wrong_scores([(labels, predicted)]).items()},
     }
 
 

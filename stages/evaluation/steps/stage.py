@@ -7,7 +7,7 @@ from tunemill.stages.evaluation.steps.config import StepEvaluationConfig
 
 STEP_EVALUATION = Stage(
     name="step_evaluation",
-    version=1,
+    version=2,
     config=StepEvaluationConfig,
     inputs={
         "model": Input(Model),

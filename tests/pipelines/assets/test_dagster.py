@@ -61,6 +61,7 @@ def test_one_asset_by_hand_uses_the_newest_inputs(project):
         metadata = event.step_materialization_data.materialization.metadata
         assert metadata["state"].value == "cached" and "sums.jsonl" in metadata["datasets"].value
         assert metadata["exact_match"].value == 0.0
+        assert "| exact_match | 0.0 | 0.0 | 0.489" in metadata["How sure the scores are"].value
 
 
 def test_every_asset_has_a_name_that_stands_alone_and_is_the_nodes(project):

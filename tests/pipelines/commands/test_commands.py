@@ -47,6 +47,9 @@ def test_run_as_json_has_paths_digests_and_flat_metrics(tunemill, project):
     nodes = {node["node"]: node for node in document["nodes"]}
     assert {node["state"] for node in nodes.values()} == {"cached"}
     assert {"eval_loss", "perplexity", "exact_match"} <= set(nodes["evaluation_of_merged"]["metrics"])
+    sure = nodes["evaluation_of_merged"]["intervals"]["exact_match"]
+    assert (sure["low"], sure["rows"], sure["method"]) == (0.0, 4, "wilson") and 0.4 < sure["high"] < 0.6
+    assert "intervals" not in nodes["trained"]
     assert {"train_loss", "steps", "tokens_per_second"} <= set(nodes["trained"]["metrics"])
     assert 0.5 < nodes["training_data"]["metrics"]["packing_efficiency"] <= 1
     for node in nodes.values():
@@ -60,6 +63,7 @@ def test_plan_and_run_as_tables(tunemill, project):
     assert "all 17 nodes cached" in shown and "exact_match" in shown and "browse it: tunemill ui" in shown
     # The links that are in the user's folder, and no path of 64 digits.
     assert f"merged: {project.folder / 'outputs' / 'merged'}\n" in shown and "artifacts" not in shown
+    assert "0 (0 to 0.49)" in shown, "how sure a score over four rows is"
     assert shown.count("cached") == 1
     assert tunemill("run", str(project.yaml), "--verbose").count("cached") == 17
 

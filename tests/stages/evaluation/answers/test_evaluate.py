@@ -27,6 +27,7 @@ from tunemill.stages.data.rows.mapped import Rows, batches_by_length
 from tunemill.stages.errors import UserError
 from tunemill.stages.evaluation.answers.config import EvaluationConfig
 from tunemill.stages.evaluation.questions import question_of
+from tunemill.stages.evaluation.row_ids import row_id
 from tunemill.stages.models.quantized.body import quantize
 from tunemill.stages.models.quantized.config import QuantizedConfig
 from tunemill.stages.training.sft.body import sft
@@ -80,6 +81,13 @@ def test_the_loss_is_the_mean_over_trained_tokens(tmp_path: Path, batch_size: in
     assert [p["loss"] for p in predictions] == pytest.approx(per_row, abs=1e-5)
     assert metrics["rows"] == 7
     assert heard.summary == metrics
+    sure = json.loads((tmp_path / "out" / "data" / "intervals.json").read_text())
+    assert sure["eval_loss"]["low"] < mean < sure["eval_loss"]["high"]
+    assert math.log(sure["perplexity"]["high"]) == pytest.approx(sure["eval_loss"]["high"])
+    weighted = sum(p["loss"] * p["loss_tokens"] for p in predictions) / sum(
+        p["loss_tokens"] for p in predictions
+    )
+    assert weighted == pytest.approx(mean, abs=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +120,9 @@ def test_a_model_that_knows_the_answers_matches_exactly(
         (answer, answer) for _, answer in PAIRS
     ]
     assert predictions[0]["prompt"].endswith("capital of France?<|im_end|>\n<|im_start|>assistant\n")
+    asked = "user\nWhat is the capital of France?\nassistant"
+    assert predictions[0]["id"] == row_id(asked, "Paris"), "special tokens left out"
+    assert len({p["id"] for p in predictions}) == 4
     assert not heard.of("table")
     metrics, _, _ = run(tmp_path / "adapter", base, rows, adapter)
     assert metrics["exact_match"] == 1.0

@@ -13,7 +13,7 @@ SYSTEM = "You are a helpful assistant. " * 40
 def test_the_end_of_the_question_and_whole_answers_are_shown(length: int) -> None:
     question, reference, answer = "What is the capital of France?", "R" * length, "A" * length
     events: list[dict[str, object]] = []
-    wrong = [Prediction(7, 1.0, f"{SYSTEM}\n{question}", reference, answer, False, ended=False)]
+    wrong = [Prediction(7, "", 1.0, 1, f"{SYSTEM}\n{question}", reference, answer, False, ended=False)]
     _show_wrong(wrong, Report(events.append))
     (table,) = events
     *_, row = markdown_table(table["columns"], table["rows"]).splitlines()  # type: ignore[arg-type]
@@ -26,5 +26,5 @@ def test_the_end_of_the_question_and_whole_answers_are_shown(length: int) -> Non
 
 def test_a_longer_answer_is_cut_at_its_end_and_a_short_prompt_not_at_all() -> None:
     events: list[dict[str, object]] = []
-    _show_wrong([Prediction(0, 1.0, "2 + 2", "4", "5" + "0" * 700, False)], Report(events.append))
+    _show_wrong([Prediction(0, "", 1.0, 1, "2 + 2", "4", "5" + "0" * 700, False)], Report(events.append))
     assert events[0]["rows"] == [[0, "2 + 2", "4", "5" + "0" * 599 + "..."]]

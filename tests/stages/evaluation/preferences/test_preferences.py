@@ -20,6 +20,7 @@ from tunemill.stages.errors import RowError, UserError
 from tunemill.stages.evaluation.preferences import log_p_body
 from tunemill.stages.evaluation.preferences.body import evaluate
 from tunemill.stages.evaluation.preferences.config import PreferenceEvaluationConfig
+from tunemill.stages.evaluation.row_ids import row_id
 from tunemill.stages.training.orpo.body import orpo
 from tunemill.stages.training.orpo.config import OrpoConfig
 
@@ -125,6 +126,13 @@ def test_figures_are_those_of_each_answer_by_itself(
     }
     assert metrics == pytest.approx({name: float(value) for name, value in expected.items()}, rel=1e-5)
     assert metrics["kl"] > 0.1, "another model"
+    sure = json.loads((tmp_path / "out" / "data" / "intervals.json").read_text())
+    assert sure.keys() == metrics.keys() - {"perplexity", "rows"}
+    for name, one in sure.items():
+        weights = [p[one["weights"]] if "weights" in one else 1 for p in predictions]
+        mean = sum(w * p[one["values"]] for w, p in zip(weights, predictions, strict=True)) / sum(weights)
+        assert one["low"] <= metrics[name] <= one["high"] and mean == pytest.approx(metrics[name]), name
+    assert predictions[0]["id"] == row_id(*ROWS[0])
     assert heard.of("progress")[-1]["done"] == 14
     wrong = [p for p in predictions if p["preferred"] == "rejected"]
     assert len(wrong) == round(7 * (1 - metrics["accuracy"])) > 0

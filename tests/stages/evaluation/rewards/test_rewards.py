@@ -46,6 +46,11 @@ def test_scores_are_those_of_each_conversation_by_itself(tmp_path: Path, model: 
         text = (out.data / "predictions.jsonl").read_text()
         lines[size] = [json.loads(line) for line in text.splitlines()]
         assert json.loads((out.data / "metrics.json").read_text()) == heard.summary
+        sure = json.loads((out.data / "intervals.json").read_text())
+        assert sure.keys() == {"eval_loss", "accuracy", "margin"}
+        share = sum(line["accuracy"] for line in lines[size]) / 9
+        assert sure["accuracy"]["low"] <= share == heard.summary["accuracy"] <= sure["accuracy"]["high"]
+        assert len({line["id"] for line in lines[size]}) == len(set(map(str, pairs)))
     for row, (chosen, rejected) in enumerate(pairs):
         for side, ids in (("chosen", chosen), ("rejected", rejected)):
             with torch.no_grad():

@@ -65,6 +65,12 @@ def test_predictions_are_steps_with_their_texts(finished):
         steps = row["steps"]
         assert [step["label"] for step in steps] == by_texts[row["prompt"], *(step["text"] for step in steps)]
         assert all(0 <= step["probability"] <= 1 for step in steps)
+        assert len(row["id"]) == 16 and row["judged_steps"] == len(steps)
+        is_wrong = row["first_wrong"] is not None
+        assert (row["first_wrong_found"] is None) is not is_wrong is (row["right_answers_passed"] is None)
+    sure = json.loads((file.parent / "intervals.json").read_text())
+    assert {"eval_loss", "step_accuracy"} <= sure.keys()
+    assert sure["step_accuracy"]["low"] <= sure["step_accuracy"]["high"]
 
 
 @pytest.mark.parametrize(
