@@ -48,8 +48,12 @@ def run_in_terminal(
     columns: int = 80,
     interrupt_when: Callable[[Terminal], bool] = lambda _: False,
     seconds: float = 120,
+    typed: Sequence[tuple[str, str]] = (),
 ) -> Terminal:
-    """Run the command in a pseudo-terminal of its own; press Ctrl-C once, when `interrupt_when` says so."""
+    """Run the command in a pseudo-terminal of its own; press Ctrl-C once, when `interrupt_when` says so.
+
+    `typed` are words to wait for, each behind those before, and the keys that are pressed then.
+    """
     terminal = Terminal(columns)
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
@@ -68,6 +72,7 @@ def run_in_terminal(
     )
     os.close(child)
     started, pressed = time.monotonic(), False
+    to_type, seen = list(typed), 0
     while time.monotonic() - started < seconds:
         if not select.select([parent], [], [], 0.2)[0]:
             continue
@@ -81,6 +86,9 @@ def run_in_terminal(
         if not pressed and interrupt_when(terminal):
             os.write(parent, b"\x03")
             pressed = True
+        if to_type and (place := terminal.text.find(to_type[0][0], seen)) >= 0:
+            seen = place + len(to_type[0][0])
+            os.write(parent, to_type.pop(0)[1].encode())
     else:
         os.killpg(process.pid, signal.SIGKILL)
     os.close(parent)

@@ -1,0 +1,110 @@
+"""`tunemill inference`: talk with a pipeline's model, alone or beside another; or let it answer a file."""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from tunemill.pipelines.commands.options import add_command
+
+NO_PROMPTER = ("none", "None")
+
+
+def add_to(commands: Any, text: str) -> None:
+    """Add the command."""
+    from tunemill.pipelines.commands.chosen_model import add_model_options
+    from tunemill.pipelines.commands.sampling_options import add_sampling
+
+    parser = add_command(commands, "inference", inference, text)
+    add_model_options(parser)
+    parser.add_argument("--against", metavar="WHAT", help="let this model answer too, such as base")
+    parser.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help="answer each line of it (JSON lines or text, -: stdin) as JSON lines",
+    )
+    parser.add_argument("--system", metavar="TEXT", help="said to the model before everything")
+    parser.add_argument(
+        "--prompter", metavar="NONE", help="None: go on from texts as they are, without the chat template"
+    )
+    parser.add_argument(
+        "--gradio", action="store_true", help="a page in the browser (extra: tunemill[gradio])"
+    )
+    add_sampling(parser)
+
+
+def inference(options: argparse.Namespace) -> int:
+    """Load the model, and talk."""
+    from tunemill.pipelines.commands.chosen_model import chosen_models
+    from tunemill.pipelines.commands.sampling_options import sampling_of
+    from tunemill.stages.errors import SettingError
+
+    if options.prompter is not None and options.prompter not in NO_PROMPTER:
+        raise SettingError(
+            f"--prompter {options.prompter}: only None, which takes texts as they are; without it the model's chat "
+            f"template is used"
+        )
+    sampling = sampling_of(options)
+    chosen = chosen_models(options, options.against)
+    # Only here: torch takes seconds to import.
+    from tunemill.pipelines.commands.speaking import Speakers
+
+    print(f"loading {' and '.join(one.name for one in chosen)} ...", file=sys.stderr)
+    speakers = Speakers.load(chosen, sampling, plain=options.prompter is not None)
+    if options.prompts is not None:
+        return answer_file(options, speakers)
+    if not sys.stdin.isatty():
+        # As `cat prompt.txt | axolotl inference`: all of it is one prompt.
+        text = sys.stdin.read().rstrip("\n")
+        for name in speakers.names:
+            said = speakers.prompt_of(name, text, options.system)
+            if speakers.say(name, said, labelled=len(speakers.names) > 1).finish_reason == "interrupted":
+                raise KeyboardInterrupt
+        return 0
+    return chat(options, speakers)
+
+
+def answer_file(options: argparse.Namespace, speakers: Any) -> int:
+    """A JSON line for each prompt."""
+    from tunemill.pipelines.commands.prompt_file import prompts_of
+
+    for prompt in prompts_of(options.prompts):
+        answers = {}
+        for name in speakers.names:
+            said = speakers.prompt_of(name, prompt.said, options.system)
+            found = speakers.answer(name, said)
+            if found.finish_reason == "interrupted":
+                raise KeyboardInterrupt
+            answers[name] = {
+                "answer": found.text,
+                "tokens": found.tokens,
+                "finish_reason": found.finish_reason,
+                **({} if found.seed is None else {"seed": found.seed}),
+            }
+        only = next(iter(answers.values())) if len(answers) == 1 else {"answers": answers}
+        print(
+            json.dumps({"line": prompt.line, "prompt": prompt.said, **only}, ensure_ascii=False), flush=True
+        )
+    return 0
+
+
+def chat(options: argparse.Namespace, speakers: Any) -> int:
+    """In the terminal, until Ctrl-D."""
+    # Lines can be edited, and old ones asked for.
+    import readline  # noqa: F401
+
+    from tunemill.pipelines.commands.chat import Conversation, talk
+
+    templated = all(speakers.chats(name) for name in speakers.names)
+    conversation = Conversation(speakers.names, templated, options.system)
+    print("/help lists commands, Ctrl-C stops an answer, Ctrl-D leaves")
+    if not templated:
+        print("no chat template: what you write is gone on from as it is, each text by itself")
+    talk(
+        conversation,
+        input,
+        print,
+        lambda name, said: speakers.reply(name, said, labelled=len(speakers.names) > 1),
+    )
+    print()
+    return 0
