@@ -11,7 +11,7 @@ from tunemill.pipelines.commands.adapters import is_own_adapter
 from tunemill.pipelines.commands.launchers import add_launchers, launcher_notes
 from tunemill.pipelines.commands.options import add_pipeline, add_state, store_of
 from tunemill.pipelines.graph.load import load_pipeline
-from tunemill.pipelines.graph.model_places import BEST, ModelNodes, model_of, models_of
+from tunemill.pipelines.graph.model_places import BEST, ModelNodes, lets_code_run, model_of, models_of
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.plan import Planned, make_plan
 from tunemill.pipelines.graph.selection import chapter_of
@@ -97,8 +97,7 @@ def _from_outside(
 
         if reason := fault_of_folder(folder):
             raise SettingError(f"--base-model: {reason}")
-        allowed = pipeline.document.data.get("trust_remote_code") is True
-        return ChosenModel(str(folder), folder.resolve(), None, allowed), []
+        return ChosenModel(str(folder), folder.resolve(), None, lets_code_run(pipeline)), []
     if options.lora_model_dir is not None:
         given = local_path(options.lora_model_dir, "--lora-model-dir")
         if is_own_adapter(pipeline, options.lora_model_dir):

@@ -27,9 +27,6 @@ def add_to(commands: Any, text: str) -> None:
     parser.add_argument(
         "--prompter", metavar="NONE", help="None: go on from texts as they are, without the chat template"
     )
-    parser.add_argument(
-        "--gradio", action="store_true", help="a page in the browser (extra: tunemill[gradio])"
-    )
     add_sampling(parser)
 
 

@@ -53,6 +53,11 @@ def model_of(pipeline: Pipeline, what: str) -> ModelNodes:
     )
 
 
+def lets_code_run(pipeline: Pipeline) -> bool:
+    """Whether Python files in a model's folder may run, by the YAML."""
+    return pipeline.document.data.get("trust_remote_code") is True
+
+
 def _trained(node: Node) -> ModelNodes:
     if not issubclass(node.stage.output, Adapter):
         return ModelNodes("trained", node.name)

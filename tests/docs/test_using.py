@@ -6,7 +6,8 @@ import shlex
 import pytest
 from support.examples import ROOT, copy_examples
 
-from tunemill.pipelines.cli import COMMANDS, VERBS, main
+from tunemill.pipelines.cli import COMMANDS, VERBS, main, make_parser
+from tunemill.pipelines.commands.arguments import parse
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.verb_places import nodes_of_verb
 
@@ -33,6 +34,11 @@ def test_the_verbs_mean_nodes_of_the_quickstart(tmp_path):
     used = [line[0] for line in COMMAND_LINES if line[0] in VERBS]
     assert used and all(nodes_of_verb(verb, pipeline) for verb in used)
     assert all(line[0] in COMMANDS for line in COMMAND_LINES)
+
+
+def test_its_options_are_there():
+    for line in COMMAND_LINES:
+        assert not parse(make_parser([line[0]]), line).overrides
 
 
 def test_every_verb_is_on_it():
