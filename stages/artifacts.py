@@ -256,6 +256,16 @@ class EvaluationReport(Artifact):
         return self.path / "intervals.json"
 
 
+class HarnessReport(EvaluationReport):
+    """The scores of tasks of lm-evaluation-harness, each metric under `<task>/<metric>`.
+
+    A prediction has `row`, `task`, `doc_id` (the row's number in the task), `id`, `prompt`, `reference`, `prediction`
+    where an answer was generated or chosen, its metrics, and of compared answers `log_p`, the log-probability of each.
+    """
+
+    columns = ()
+
+
 class PreferenceReport(EvaluationReport):
     """The scores of held-out preferences.
 

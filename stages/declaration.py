@@ -38,6 +38,7 @@ class SourceMark:
     the file `card` only the YAML at its head counts.
 
     With `fetched` it may also name a model of the Hub, whose files another node fetches: then the field stays unset.
+    `is_place` says of a name in a list whether it is a local one; others stay plain names, which enter the key.
     """
 
     remote: bool = False
@@ -47,6 +48,7 @@ class SourceMark:
     needs: str | None = None
     card: str | None = None
     fetched: bool = False
+    is_place: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,18 @@ class CodeMark:
 
     of: str
     known: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class BehindMark:
+    """The field holds the local files and folders behind the names in the field `of`; None where there are none.
+
+    `find(names, folder)` gives their absolute paths, the names being seen from the YAML's folder. The key holds their
+    contents.
+    """
+
+    of: str
+    find: Callable[[Any, Path], list[str] | None]
 
 
 @dataclass(frozen=True)
@@ -109,6 +123,9 @@ class YamlMark:
 
     path: str
 
+
+# The marks of fields that count by contents.
+SOURCE_MARKS = (SourceMark, CodeMark, BehindMark)
 
 # The description of a Runtime field gives the reason after a colon.
 Runtime = Annotated[T, RuntimeMark()]
@@ -230,7 +247,8 @@ class StageConfig(Settings):
     @classmethod
     def yaml_keys(cls) -> dict[str, FieldInfo]:
         """The fields that are keys of the YAML."""
-        own = {*cls.marked(CodeMark), *cls.marked(GraphMark), *cls.marked(OwnKeysMark)}
+        marks = (CodeMark, BehindMark, GraphMark, OwnKeysMark)
+        own = {name for mark in marks for name in cls.marked(mark)}
         return {name: field for name, field in cls.model_fields.items() if name not in own}
 
     @classmethod
@@ -254,7 +272,7 @@ class StageConfig(Settings):
     @classmethod
     def sources(cls) -> frozenset[str]:
         """The fields whose contents enter the key instead of their names."""
-        return frozenset({*cls.marked(SourceMark), *cls.marked(CodeMark)})
+        return frozenset(name for mark in SOURCE_MARKS for name in cls.marked(mark))
 
     def is_set(self, field: str) -> bool:
         """Whether a field asks for more than its default."""

@@ -15,6 +15,7 @@ from tunemill.stages.data.tokenizer.stage import TOKENIZER
 from tunemill.stages.data.training_data.stage import TRAINING_DATA
 from tunemill.stages.declaration import Stage
 from tunemill.stages.evaluation.answers.stage import EVALUATION
+from tunemill.stages.evaluation.harness.stage import HARNESS_EVALUATION
 from tunemill.stages.evaluation.preferences.stage import PREFERENCE_EVALUATION
 from tunemill.stages.evaluation.rewards.stage import REWARD_EVALUATION
 from tunemill.stages.evaluation.steps.stage import STEP_EVALUATION
@@ -94,4 +95,5 @@ STAGES: tuple[Stage, ...] = (
     PREFERENCE_EVALUATION,
     STEP_EVALUATION,
     REWARD_EVALUATION,
+    HARNESS_EVALUATION,
 )

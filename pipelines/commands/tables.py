@@ -97,10 +97,14 @@ def evaluation_table(pipeline: Pipeline, finished: Sequence[Finished]) -> Listin
         node = pipeline.node(item.node)
         if issubclass(node.stage.output, EvaluationReport) and item.published:
             metrics = item.published.manifest["metrics"]
+            metrics = item.published.manifest["metrics"]
             sure = intervals_of(node.stage, item.published.data)
-            scored[node.about] = {name: _sure(value, sure.get(name)) for name, value in metrics.items()}
-            columns = node.stage.output.columns
-    columns = tuple(name for name in columns if any(name in metrics for metrics in scored.values()))
+            shown = {name: _sure(value, sure.get(name)) for name, value in metrics.items()}
+            scored[node.about] = {**shown, **scored.get(node.about, {})}
+            columns = (*columns, *(node.stage.output.columns or metrics))
+    columns = tuple(
+        name for name in dict.fromkeys(columns) if any(name in metrics for metrics in scored.values())
+    )
     rows = [(model, *map(metrics.get, columns)) for model, metrics in scored.items()]
     return listing(("model", *columns), rows) if rows else None
 

@@ -158,6 +158,19 @@ class GraphConfig(StageConfig):
     evaluate: Annotated[list[Evaluated] | None, YamlMark("pipeline.evaluate")] = Field(
         None, description="which models to evaluate; without it all that there are"
     )
+    lm_eval_tasks: list[str] = Field(
+        [], description="tasks of lm-evaluation-harness: a node evaluation_lm_eval_of_* for each model"
+    )
+    lm_eval_post_train: bool | None = Field(
+        None,
+        description="false: only lm_eval_model, or else the base, is scored on lm_eval_tasks, and no model that is "
+        "trained here",
+    )
+    lm_eval_model: Annotated[str | None, HubMark()] = Field(
+        None,
+        min_length=1,
+        description="a model that is scored on lm_eval_tasks in place of those trained here",
+    )
     data_report: DataReport = Field("cheap", description=DESCRIPTION)
     export: Annotated[list[Export], YamlMark("pipeline.export")] = Field(
         [], description="files of other engines to make of the finished model, each a node of its own"
@@ -171,9 +184,9 @@ class GraphConfig(StageConfig):
     def _names_a_model(cls, value: str) -> str:
         return whole_asset(value, "merged")
 
-    @field_validator("teacher")
+    @field_validator("teacher", "lm_eval_model")
     @classmethod
-    def _names_a_teacher(cls, value: str | None) -> str | None:
+    def _names_another_model(cls, value: str | None) -> str | None:
         return None if value is None else whole_asset(value, "merged")
 
     @field_validator("lora_model_dir")
@@ -218,14 +231,14 @@ class GraphConfig(StageConfig):
         asked = self.evaluate or []
         if len(set(asked)) < len(asked):
             raise ConflictError("names a model twice", "evaluate")
-        if asked and not self.held_out:
+        if asked and not self.held_out and not self.lm_eval_tasks:
             raise ConflictError(
                 "there is nothing to evaluate on; give `test_datasets` or `val_set_size`",
                 "evaluate",
                 "test_datasets",
                 "val_set_size",
             )
-        if asked and not self.evaluates:
+        if asked and not self.evaluates and not self.lm_eval_tasks:
             raise ConflictError(
                 f"nothing scores models of {self.asked_method} yet, only those of {', '.join(EVALUATIONS)}; remove it",
                 "evaluate",
@@ -265,6 +278,17 @@ class GraphConfig(StageConfig):
         if self.test_datasets and self.val_set_size:
             raise ConflictError(
                 "give either `test_datasets` or `val_set_size`, not both", "val_set_size", "test_datasets"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tasks_are_of_language_models(self) -> "GraphConfig":
+        if self.lm_eval_tasks and self.draws_head and self.lm_eval_model is None and self.evaluate != []:
+            raise ConflictError(
+                f"lm_eval_tasks: {self.asked_method} trains a model that scores, and tasks are for those that write. "
+                f"Take it out, or name another model with lm_eval_model",
+                "lm_eval_tasks",
+                *METHOD_KEYS,
             )
         return self
 
@@ -376,6 +400,14 @@ class GraphConfig(StageConfig):
                 "data_report",
                 "there are no such figures of pairs and judged answers, nor of texts that are read as far as needed",
             )
+        if not self.lm_eval_tasks:
+            for key in ("lm_eval_post_train", "lm_eval_model"):
+                if getattr(self, key) is not None:
+                    yield Idle(key, "lm_eval_tasks names no task")
+        elif self.evaluate == []:
+            yield Idle("lm_eval_tasks", "pipeline.evaluate is empty: no model is evaluated")
+        elif self.lm_eval_model is not None and self.lm_eval_post_train:
+            yield Idle("lm_eval_post_train", "lm_eval_model is scored in place of the models trained here")
         if self.precompute_ref_log_probs and self.rl not in ASKING_BESIDE:
             yield Idle(
                 "precompute_ref_log_probs", "what the reference says is computed once anyway, as a node"

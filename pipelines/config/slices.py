@@ -22,6 +22,7 @@ from tunemill.resources.local import URL, absolute, is_file, is_folder, is_named
 from tunemill.resources.protocols import HUB_DATASETS, HUB_MODELS
 from tunemill.stages.data.sources.names import BUILDERS, COMPRESSED, EXTENSIONS
 from tunemill.stages.declaration import (
+    BehindMark,
     CodeMark,
     ConflictError,
     EntryMark,
@@ -42,6 +43,8 @@ LONGEST_HUB_NAME = 96
 # Names beside a missing one that are compared with it.
 COMPARED = 2000
 FILE_ENDINGS = (*EXTENSIONS, *COMPRESSED)
+# The marks of fields that are made of what another field names.
+CODE_MARKS = (CodeMark, BehindMark, OwnKeysMark)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def cut(
     of the Hub, becomes an edge of the graph instead, so its field stays unset.
     """
     sources, texts = config.marked(SourceMark), config.marked(TextMark)
-    code = {**config.marked(CodeMark), **config.marked(OwnKeysMark)}
+    code = {name: mark for kind in CODE_MARKS for name, mark in config.marked(kind).items()}
     values: dict[str, Any] = {}
     places: dict[str, KeyPath] = {}
     unreadable: dict[str, str | None] = {}
@@ -101,7 +104,7 @@ def cut(
                     f"path{', or the owner/name of a model of the Hub' if sources[name].fetched else ''}"
                 )
                 continue
-            value = whole_name(value, document.folder, sources[name].remote, around)
+            value = _whole(value, sources[name], document.folder, around)
         elif name in texts:
             try:
                 value = text_of(value, document.folder)
@@ -114,12 +117,28 @@ def cut(
     return Slice(values, places, unreadable)
 
 
-def _of_code(mark: CodeMark | OwnKeysMark, names: Any, document: Document) -> tuple[Any, str | None]:
+def _of_code(
+    mark: CodeMark | BehindMark | OwnKeysMark, names: Any, document: Document
+) -> tuple[Any, str | None]:
     """The files behind what is named, or the values of the keys that it declares; and which file is no text."""
+    if isinstance(mark, BehindMark):
+        return mark.find(names, document.folder), None
     if isinstance(mark, CodeMark):
         files = all_code_files(names, mark.known, document.folder)
         return files, _fault_of_files(files)
     return values_of(names, mark.known, document.data, document.folder), None
+
+
+def _whole(value: Any, mark: SourceMark, folder: Path, around: Any) -> Any:
+    """What a source field names as absolute paths; of a list in which other names stand too, only its paths."""
+    if mark.is_place is None:
+        return whole_name(value, folder, mark.remote, around)
+    if not isinstance(value, list):
+        return value
+    return [
+        whole_name(item, folder, remote=False) if isinstance(item, str) and mark.is_place(item) else item
+        for item in value
+    ]
 
 
 def _fault_of_files(files: Sequence[str] | None) -> str | None:

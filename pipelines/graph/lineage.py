@@ -15,7 +15,7 @@ from tunemill.resources.folders import read_json
 from tunemill.resources.protocols import LINEAGE_FILE
 from tunemill.resources.store import Published
 from tunemill.stages.artifacts import RawDataset
-from tunemill.stages.declaration import CodeMark, RuntimeMark, SourceMark
+from tunemill.stages.declaration import SOURCE_MARKS, RuntimeMark
 from tunemill.stages.registry import STAGES
 
 # What every lineage says of an artifact, beside its node, key and inputs; with what stands for it where it does not.
@@ -121,7 +121,7 @@ def settings_of(item: Mapping[str, Any]) -> dict[str, Any]:
     config = next((stage.config for stage in STAGES if stage.name == item["stage"]), None)
     if config is None:
         return dict(item["config"])
-    left_out = {name for mark in (RuntimeMark, SourceMark, CodeMark) for name in config.marked(mark)}
+    left_out = {name for mark in (RuntimeMark, *SOURCE_MARKS) for name in config.marked(mark)}
     names = {field: key for key, field in config.top_keys().items()}
     defaults = config.defaults()
     return {

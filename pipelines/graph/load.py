@@ -87,6 +87,7 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
         ("base_model",): graph.base_model,
         ("lora_model_dir",): graph.adapter_from,
         ("pipeline", "teacher"): graph.teacher,
+        ("lm_eval_model",): graph.lm_eval_model,
     }
     for place, named in models.items():
         if named and named.startswith(f"{ASSET_SCHEME}{name}/"):

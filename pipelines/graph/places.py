@@ -15,6 +15,7 @@ from tunemill.pipelines.config.graph_config import SYNTHETIC_TYPE, GraphConfig
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.evaluation_places import Evaluated, evaluation_places
+from tunemill.pipelines.graph.harness_places import LM_EVAL_FILES, harness_places
 from tunemill.pipelines.graph.place import Place, reading
 from tunemill.resources.local import LONGEST_NAME, short_name
 from tunemill.resources.protocols import HUB_MODELS, without_credentials
@@ -243,7 +244,10 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
         for place in exports
         if "adapter" not in place.inputs
     }
-    return [*found, *evaluation_places(graph, models, teacher_model(graph))]
+    harness, scored = list(harness_places(graph, models)), graph.lm_eval_model or ""
+    if harness and scored.startswith(HUB_MODELS):
+        found.append(hub_place(LM_EVAL_FILES, graph, "lm_eval_model", scored, "model", FetchedModel))
+    return [*found, *evaluation_places(graph, models, teacher_model(graph)), *harness]
 
 
 def export_places(graph: GraphConfig) -> Iterator[Place]:

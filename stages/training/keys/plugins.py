@@ -30,6 +30,7 @@ IDLE_PLUGINS = {
     "trains all of them",
     "axolotl.integrations.kernels.KernelsPlugin": "its kernels compute experts, which transformers computes in its "
     "own way",
+    "axolotl.integrations.lm_eval.LMEvalPlugin": "lm_eval_tasks asks for the nodes evaluation_lm_eval_of_* by itself",
     "axolotl.integrations.swanlab.SwanLabPlugin": "the swanlab_* keys switch SwanLab on by themselves",
 }
 PLUGINS = (
