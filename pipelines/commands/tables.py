@@ -97,7 +97,6 @@ def evaluation_table(pipeline: Pipeline, finished: Sequence[Finished]) -> Listin
         node = pipeline.node(item.node)
         if issubclass(node.stage.output, EvaluationReport) and item.published:
             metrics = item.published.manifest["metrics"]
-            metrics = item.published.manifest["metrics"]
             sure = intervals_of(node.stage, item.published.data)
             shown = {name: _sure(value, sure.get(name)) for name, value in metrics.items()}
             scored[node.about] = {**shown, **scored.get(node.about, {})}

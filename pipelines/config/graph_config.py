@@ -1,18 +1,19 @@
 """The keys that decide which nodes a pipeline has."""
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tunemill.pipelines.config.asset_names import whole_asset
+from tunemill.pipelines.config.harness_keys import HarnessGraphKeys
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.resources.local import local_path
-from tunemill.resources.protocols import ADOPTED, HUB_MODELS
+from tunemill.resources.protocols import HUB_MODELS
 from tunemill.resources.shared_folder import LOCAL, fault_of_place, is_repository
 from tunemill.stages.data.preferences.config import METHODS_TO_COME, Method
 from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
-from tunemill.stages.declaration import ConflictError, HubMark, Idle, StageConfig, YamlMark, not_yet
+from tunemill.stages.declaration import ConflictError, HubMark, Idle, YamlMark, not_yet
 from tunemill.stages.evaluation.gate import Gate
 from tunemill.stages.models.exports import Export, conflict_of_exports
 from tunemill.stages.models.heads import AUTO_CLASSES, Kind
@@ -39,20 +40,7 @@ Evaluated = Literal["base", "trained", "merged", "quantized", "exported"]
 HEAD_KEYS: dict[Kind, str] = {"sequence": "reward_model", "token": "process_reward_model"}
 
 
-def whole_asset(name: str, node: str) -> str:
-    """A name, and of an `asset://` one the pipeline too where that is left out. `node`: the example of an error."""
-    if not name.startswith(ASSET_SCHEME):
-        return name
-    if re.fullmatch(r"asset://\w+", name):
-        return f"{ASSET_SCHEME}{ADOPTED}/{name.removeprefix(ASSET_SCHEME)}"
-    if not re.fullmatch(r"asset://\w+/\w+(/\w+)?", name):
-        raise ValueError(
-            f"write asset://<pipeline>/<node>, for example asset://sft/{node}, or asset://<name> of what was adopted"
-        )
-    return name
-
-
-class GraphConfig(StageConfig):
+class GraphConfig(HarnessGraphKeys):
     """The keys that decide which nodes there are."""
 
     base_model: Annotated[str, HubMark()] = Field(
@@ -158,19 +146,6 @@ class GraphConfig(StageConfig):
     evaluate: Annotated[list[Evaluated] | None, YamlMark("pipeline.evaluate")] = Field(
         None, description="which models to evaluate; without it all that there are"
     )
-    lm_eval_tasks: list[str] = Field(
-        [], description="tasks of lm-evaluation-harness: a node evaluation_lm_eval_of_* for each model"
-    )
-    lm_eval_post_train: bool | None = Field(
-        None,
-        description="false: only lm_eval_model, or else the base, is scored on lm_eval_tasks, and no model that is "
-        "trained here",
-    )
-    lm_eval_model: Annotated[str | None, HubMark()] = Field(
-        None,
-        min_length=1,
-        description="a model that is scored on lm_eval_tasks in place of those trained here",
-    )
     data_report: DataReport = Field("cheap", description=DESCRIPTION)
     export: Annotated[list[Export], YamlMark("pipeline.export")] = Field(
         [], description="files of other engines to make of the finished model, each a node of its own"
@@ -184,9 +159,9 @@ class GraphConfig(StageConfig):
     def _names_a_model(cls, value: str) -> str:
         return whole_asset(value, "merged")
 
-    @field_validator("teacher", "lm_eval_model")
+    @field_validator("teacher")
     @classmethod
-    def _names_another_model(cls, value: str | None) -> str | None:
+    def _names_a_teacher(cls, value: str | None) -> str | None:
         return None if value is None else whole_asset(value, "merged")
 
     @field_validator("lora_model_dir")
@@ -400,14 +375,8 @@ class GraphConfig(StageConfig):
                 "data_report",
                 "there are no such figures of pairs and judged answers, nor of texts that are read as far as needed",
             )
-        if not self.lm_eval_tasks:
-            for key in ("lm_eval_post_train", "lm_eval_model"):
-                if getattr(self, key) is not None:
-                    yield Idle(key, "lm_eval_tasks names no task")
-        elif self.evaluate == []:
+        if self.lm_eval_tasks and self.evaluate == []:
             yield Idle("lm_eval_tasks", "pipeline.evaluate is empty: no model is evaluated")
-        elif self.lm_eval_model is not None and self.lm_eval_post_train:
-            yield Idle("lm_eval_post_train", "lm_eval_model is scored in place of the models trained here")
         if self.precompute_ref_log_probs and self.rl not in ASKING_BESIDE:
             yield Idle(
                 "precompute_ref_log_probs", "what the reference says is computed once anyway, as a node"

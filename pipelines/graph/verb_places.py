@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.selection import chapter_of
 from tunemill.stages.errors import SettingError
-
-# How lm-evaluation-harness is called where it is installed from.
-HARNESS = "lm_eval"
+from tunemill.stages.evaluation.harness.stage import HARNESS_EVALUATION
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,7 @@ def _named(name: str) -> Callable[[Node], bool]:
 
 
 def _by_harness(node: Node) -> bool:
-    return HARNESS in {
-        name.replace("-", "_") for name in (*node.stage.libraries, *node.config.used_libraries())
-    }
+    return node.stage.name == HARNESS_EVALUATION.name
 
 
 def _no_merged(pipeline: Pipeline) -> str:

@@ -13,7 +13,7 @@ HARNESS_EVALUATION = Stage(
     body="tunemill.stages.evaluation.harness.body:evaluate",
     kinds=("pytorch",),
     description="The scores of lm-evaluation-harness on its tasks, or on your own.",
-    libraries=("transformers", "torch", "peft", "datasets"),
+    libraries=("lm_eval", "transformers", "torch", "peft", "datasets"),
     device="gpu",
     idle_without="lm_eval_tasks names no task, or pipeline.evaluate is empty",
 )
