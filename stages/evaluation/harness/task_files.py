@@ -113,8 +113,8 @@ def whole(task: LocalTask, others: Mapping[str, LocalTask], around: tuple[str, .
     """A group with its local members. Raises SourceError for one that holds itself."""
     if task.name in around:
         raise SourceError(f"the group {task.name} is a member of itself; take it out of {around[-1]}")
-    names = dict.fromkeys(name_of(item) for item in task.items)
-    inner = tuple(whole(others[name], others, (*around, task.name)) for name in names if name in others)
+    named = (others.get(name_of(item) or "") for item in task.items)
+    inner = tuple(whole(one, others, (*around, task.name)) for one in named if one is not None)
     files = dict.fromkeys([*task.files, *(file for one in inner for file in one.files)])
     return LocalTask(task.name, task.config, tuple(files), inner)
 
