@@ -28,7 +28,7 @@ SHARED_ROOMS = (
 # The graph's table, which has a file for each group of nodes: `places.py` joins them.
 TABLE = {identifier(path) for path in (ROOT / "pipelines" / "graph").glob("*places.py")}
 # The keys that decide which nodes there are.
-NODE_KEYS = ("pipelines/config/graph_config.py",)
+NODE_KEYS = ("pipelines/config/graph_config.py", "pipelines/config/harness_keys.py")
 # Words that are a stage's name or key and mean something else there: of tables for people, events, JSON schemas.
 WORDS = {"dataset", "datasets", "name", "path", "tokens", "type", "roles"}
 
