@@ -47,14 +47,7 @@ def merge(
     frozen = None
     if quantized_base is not None and onto_quantized:
         frozen = JoinedExperts(quantized_base.path, rounded_experts=config.quantize_moe_experts)
-    names = names_of(base_model.path)
-    changes = read_changes(adapter.path, names)
-    # Of a base that came quantized there are no other files that the adapter could be folded into.
-    if is_quantized(base_model.path) or changes is None or not _in_files(changes, names):
-        changed, used = merge_loaded(base_model.path, frozen, adapter.path, out.data)
-    else:
-        used = sum(len(change.names) for change in changes.values())
-        changed = _fold(frozen, changes, names, out, report)
+    changed, used = _write(base_model, frozen, adapter, out, report)
     copy_tokenizer(adapter.path, out.data)
     check_same_tokenizer(adapter.path, out.data)
     if not changed:
@@ -86,6 +79,19 @@ def merge(
         layer_tolerance=proof.layer_tolerance,
         tensors_compared=proof.tensors,
     )
+
+
+def _write(
+    base_model: Model, frozen: StoredBase | None, adapter: Adapter, out: Workspace, report: Report
+) -> tuple[int, int]:
+    """The merged weights. Returns how many tensors came out different, and how many of the adapter's are in them."""
+    names = names_of(base_model.path)
+    changes = read_changes(adapter.path, names)
+    # Of a base that came quantized there are no other files that the adapter could be folded into.
+    if is_quantized(base_model.path) or changes is None or not _in_files(changes, names):
+        return merge_loaded(base_model.path, frozen, adapter.path, out.data)
+    used = sum(len(change.names) for change in changes.values())
+    return _fold(frozen, changes, names, out, report), used
 
 
 def _tell_distances(proof: Proof, onto_quantized: bool, report: Report) -> None:

@@ -1,6 +1,6 @@
 """What an adapter does to one tensor of the base. All is computed in float32 and rounded once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,22 +30,28 @@ class LowRank:
 
     def apply(self, weight: Any, dtype: Any) -> Any:
         """The changed tensor, in `dtype`."""
-        left, right = (self.a.T, self.b.T) if self.transposed else (self.b, self.a)
-        shape = (left.shape[0], right.shape[1])
-        assert weight.shape == shape, f"{self.names}: {shape} against {tuple(weight.shape)}"
         held = weight if self.bits is None else through_bits(weight, self.bits)
-        left, right = left.float().contiguous(), right.float().contiguous()
-        if self.magnitude is None:
-            return by_rows(
-                held, dtype, lambda block, rows: block.addmm_(left[rows], right, alpha=self.scaling)
-            )
-        if not self.transposed:
-            return by_rows(
-                held, dtype, lambda block, rows: self._to_magnitude(block, left[rows], right, rows)
-            )
+        if (change := self.of_rows(tuple(weight.shape))) is not None:
+            return by_rows(held, dtype, change)
+        left, right = self._factors()
         # Whose norm is over the rows.
         whole = torch.addmm(held.float(), left, right, alpha=self.scaling)
         return whole.mul_(self.magnitude.float() / torch.linalg.norm(whole, dim=0)).to(dtype)
+
+    def of_rows(self, shape: tuple[int, ...]) -> Callable[[Any, slice], Any] | None:
+        """What changes some rows, in float32 and in place, of a weight of this shape that is rounded through bits where
+        it must be; None where they depend on other rows."""
+        left, right = self._factors()
+        assert shape == (left.shape[0], right.shape[1]), f"{self.names}: {left.shape}, {right.shape}, {shape}"
+        if self.magnitude is None:
+            return lambda block, rows: block.addmm_(left[rows], right, alpha=self.scaling)
+        if not self.transposed:
+            return lambda block, rows: self._to_magnitude(block, left[rows], right, rows)
+        return None
+
+    def _factors(self) -> tuple[Any, Any]:
+        left, right = (self.a.T, self.b.T) if self.transposed else (self.b, self.a)
+        return left.float().contiguous(), right.float().contiguous()
 
     def _to_magnitude(self, block: Any, left: Any, right: Any, rows: slice) -> Any:
         block.addmm_(left, right, alpha=self.scaling)
@@ -110,8 +116,13 @@ Change = LowRank | ExpertLowRank | Replaced | Rows
 def by_rows(weight: Any, dtype: Any, change: Callable[[Any, slice], Any]) -> Any:
     """A matrix changed some rows at a time: what is in float32 stays small, and its memory is used again."""
     changed = torch.empty(weight.shape, dtype=dtype)
-    step = max(1, BLOCK // max(1, weight.shape[1]))
-    for start in range(0, weight.shape[0], step):
-        rows = slice(start, min(start + step, weight.shape[0]))
+    for rows in blocks(tuple(weight.shape)):
         changed[rows] = change(weight[rows].to(torch.float32, copy=True), rows)
     return changed
+
+
+def blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """The rows of a matrix, some at a time."""
+    step = max(1, BLOCK // max(1, shape[1]))
+    for start in range(0, shape[0], step):
+        yield slice(start, min(start + step, shape[0]))

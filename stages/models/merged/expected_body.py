@@ -38,7 +38,8 @@ def lora_weights(model: nn.Module) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Expected:
-    """A weight that the adapter changes: `blocks` gives slices of its rows and what they must be, in float32.
+    """A weight that the adapter changes: `blocks` gives slices of its rows and what they must be, in float32,
+    in memory that the next one may take.
 
     An element is a sum of `products` products: the adapter's ranks there, and with DoRA the inputs of the norm too.
     """
@@ -85,10 +86,12 @@ def _of_factors(name: str, layer: Any) -> Expected:
 def _sums(layer: Any, adapter: str, weight: Any) -> Iterator[tuple[slice, Any]]:
     """Of a linear module: W + B @ A * scaling, of PEFT's factors with PEFT's scaling."""
     a, b = layer.lora_A[adapter].weight.data, layer.lora_B[adapter].weight.data
-    step = max(1, BLOCK // weight.shape[1])
+    step = min(max(1, BLOCK // weight.shape[1]), weight.shape[0])
+    sums = torch.empty(step, weight.shape[1])
     for start in range(0, weight.shape[0], step):
         rows = slice(start, min(start + step, weight.shape[0]))
-        yield rows, torch.mm(b[rows], a).mul_(layer.scaling[adapter]).add_(weight.data[rows])
+        part = torch.mm(b[rows], a, out=sums[: rows.stop - start])
+        yield rows, part.mul_(layer.scaling[adapter]).add_(weight.data[rows])
 
 
 def _by_peft(layer: Any, holder: Any, part: str) -> Iterator[tuple[slice, Any]]:

@@ -67,28 +67,38 @@ def tolerance_of(sizes: Any, largest: float, products: int, dtype: Any) -> Any:
     return sizes.mul(of_type.eps / 2).add_(lost)
 
 
-def fault_of_changed(change: Expected, weight: Any, found: Any) -> Fault | None:
-    """`found`: the merged tensor as it is stored; `weight`: that of the base, None where it has none."""
+def fault_of_changed(change: Expected, weight: Any, found: Any, dtype: Any) -> Fault | None:
+    """`found`: the merged tensor, as it is stored or in float32; `dtype`: the type that it is stored in; `weight`: that
+    of the base, None where it has none."""
     wrong, largest = 0, 0.0
     for rows, expected in change.blocks():
         merged = found[rows]
         if merged.shape != expected.shape:
             return Fault(change.name, found.numel(), found.numel(), float("inf"), adapted=True)
         sizes = expected.abs()
-        of_weight = 0.0 if weight is None else float(weight[rows].abs().max())
-        most = 2 * float(sizes.max()) + of_weight
+        most = 2 * float(sizes.max()) + (0.0 if weight is None else _largest(weight[rows]))
         apart = (merged.float() - expected).abs_()
-        right = int((apart <= tolerance_of(sizes, most, change.products, found.dtype)).sum())
+        tolerance = tolerance_of(sizes, most, change.products, dtype)
+        # One pass where all are right; counting takes several.
+        if float((tolerance - apart).min()) >= 0:
+            continue
+        right = int((apart <= tolerance).sum())
         if right != expected.numel():
             wrong += expected.numel() - right
             largest = max(largest, float(apart.nan_to_num(float("inf")).max()))
     if not wrong:
         return None
-    times = None if weight is None else _times(change, weight, found)
+    times = None if weight is None else _times(change, weight, found, dtype)
     return Fault(change.name, wrong, found.numel(), largest, adapted=True, times=times)
 
 
-def _times(change: Expected, weight: Any, found: Any) -> float | None:
+def _largest(weight: Any) -> float:
+    """The largest absolute value; NaN where there is one."""
+    least, most = torch.aminmax(weight)
+    return float(torch.maximum(-least, most))
+
+
+def _times(change: Expected, weight: Any, found: Any, dtype: Any) -> float | None:
     """How often the change was added: the least squares fit, where it leaves little but rounding."""
     size = both = done = merged = 0.0
     for rows, expected in change.blocks():
@@ -101,7 +111,7 @@ def _times(change: Expected, weight: Any, found: Any) -> float | None:
         return None
     times = both / size
     left = max(0.0, done - times * both) ** 0.5
-    rounding = torch.finfo(found.dtype).eps * merged**0.5
+    rounding = torch.finfo(dtype).eps * merged**0.5
     return times if left <= UNEXPLAINED * size**0.5 + rounding else None
 
 

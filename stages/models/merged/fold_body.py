@@ -1,6 +1,6 @@
 """Writing the merged weights tensor by tensor, into shards like those of the base."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,9 @@ from transformers.core_model_loading import revert_weight_conversion
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.dequantize_body import StoredBase
 from tunemill.stages.models.files import INDEX_FILE, copy_file, model_files, weight_files
-from tunemill.stages.models.merged.change_body import Change
+from tunemill.stages.models.merged.change_body import Change, LowRank
 from tunemill.stages.models.merged.names_body import Names
+from tunemill.stages.models.merged.rows_body import changed_by_rows, copied
 from tunemill.stages.models.merged.shards_body import Shard, add_to_index, laid_out_as
 from tunemill.stages.models.named_weights_body import Group
 from tunemill.stages.models.stored_tensor_body import TYPES
@@ -39,6 +40,19 @@ class Folding:
         if self.frozen is not None and stored in self.frozen.quantized:
             return self.frozen.read(stored)
         return self.names.weights.source.read(stored)
+
+    def stays(self, stored: str, group: Group | None) -> bool:
+        """Whether a tensor of the files, of which `group` is changed, is what it was."""
+        return group is None and (self.frozen is None or stored not in self.frozen.quantized)
+
+    def of_rows(self, stored: str, group: Group | None) -> Callable[[Any, slice], Any] | None:
+        """What changes some rows of a tensor of the files by themselves, if there is such a thing."""
+        if group is None or group.converter is not None or not self.stays(stored, None):
+            return None
+        change = self.changes[group.first]
+        if not isinstance(change, LowRank) or change.bits is not None:
+            return None
+        return change.of_rows(self.names.weights.source.tensors[stored].shape)
 
 
 def fold(folding: Folding, target: Path, report: Report) -> int:
@@ -74,7 +88,13 @@ def fold(folding: Folding, target: Path, report: Report) -> int:
             work = _work(folding, groups, shard) if shard in opened else []
 
             def write(part: tuple[str, Group | None]) -> int:
-                new, differ = _made(*part, folding)
+                name, group = part
+                place = source.tensors[name]
+                if folding.stays(name, group):
+                    return copied(place, opened[place.file])
+                if (change := folding.of_rows(name, group)) is not None:
+                    return changed_by_rows(place, opened[place.file], change)
+                new, differ = _made(name, group, folding)
                 for name, tensor in new.items():
                     opened[source.tensors[name].file].write(source.tensors[name], tensor)
                 return differ

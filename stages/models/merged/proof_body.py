@@ -10,7 +10,7 @@ transformers. They go from unit to unit in step, and of each unit three things a
 """
 
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,9 +137,11 @@ def _walk(references: list[Reference], made: Merged, pool: Executor) -> _Found:
         units = advance(walks)
         # What they computed with, before more is needed.
         give_back_memory()
+        layer = pool.submit(_compare_outputs, unit, references[0], made)
         _compare_tensors(unit, references[0], made, found, pool)
-        if not found.faults:
-            found.layers.append(_compare_outputs(unit, references[0], made))
+        # A wrong tensor says more than what is computed with it.
+        if wait([layer]) and not found.faults:
+            found.layers.append(layer.result())
         for reference in references:
             reference.clear(unit)
         made.clear(unit)
@@ -151,10 +153,11 @@ def _compare_tensors(unit: str, reference: Reference, made: Merged, found: _Foun
     changes = expected_weights(reference.whole, unit)
 
     def of_change(change: Expected) -> Fault | None:
-        return fault_of_changed(change, reference.tensors.get(change.name), made.stored(change.name))
+        return fault_of_changed(change, reference.tensors.get(change.name), *made.stored(change.name))
 
     def of_left(name: str) -> Fault | None:
-        return fault_of_left(name, reference.tensors[name], made.stored(name))
+        found, dtype = made.stored(name)
+        return fault_of_left(name, reference.tensors[name], found.to(dtype))
 
     left = reference.tensors.keys() - {change.name for change in changes} - made.shared - reference.parts
     faults = [*pool.map(of_change, changes), *pool.map(of_left, sorted(left))]
@@ -183,8 +186,8 @@ def _compare_outputs(unit: str, reference: Reference, made: Merged) -> tuple[flo
     given = inputs[0] if inputs and isinstance(inputs[0], torch.Tensor) else None
     added = expected - given if given is not None and given.shape == expected.shape else expected
     difference = _rms(computed - expected) / max(_rms(added), torch.finfo(torch.float32).tiny)
-    weights = [tensor for tensor in made.read.values() if tensor.is_floating_point()]
-    rounding = max((torch.finfo(tensor.dtype).eps / 2 for tensor in weights), default=FLOAT32)
+    types = [dtype for dtype in made.types.values() if dtype.is_floating_point]
+    rounding = max((torch.finfo(dtype).eps / 2 for dtype in types), default=FLOAT32)
     products = max((t.shape[-1] for t in reference.tensors.values() if t.ndim > 1), default=1)
     return difference, LAYER_ROUNDINGS * (rounding + products * FLOAT32), unit
 

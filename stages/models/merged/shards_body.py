@@ -23,11 +23,17 @@ class Shard:
 
     def write(self, place: StoredTensor, tensor: Any) -> None:
         """Write the tensor that lies at `place` in the other file."""
-        data = memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())
-        assert len(data) == place.size, f"{place.name}: {len(data)} bytes in place of {place.size}"
-        written = 0
-        while written < len(data):
-            written += os.pwrite(self.number, data[written:], place.start + self.shift + written)
+        size = tensor.numel() * tensor.element_size()
+        assert size == place.size, f"{place.name}: {size} bytes in place of {place.size}"
+        self.write_part(place, 0, tensor)
+
+    def write_part(self, place: StoredTensor, start: int, numbers: Any) -> None:
+        """Write what of it begins so many bytes behind its first."""
+        data = memoryview(numbers.contiguous().view(-1).view(torch.uint8).numpy())
+        written = place.start + self.shift + start
+        while len(data):
+            count = os.pwrite(self.number, data, written)
+            data, written = data[count:], written + count
 
 
 @contextmanager

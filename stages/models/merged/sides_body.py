@@ -11,6 +11,7 @@ from transformers import AutoConfig
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.adapter_body import load_adapter
 from tunemill.stages.models.adapter_folder import stored_settings
+from tunemill.stages.models.floats_body import Floats, stored_type
 from tunemill.stages.models.heads_body import head_modules, head_of_adapter, head_of_folder
 from tunemill.stages.models.joined_experts_body import JoinedExperts
 from tunemill.stages.models.linearized import expert_module
@@ -60,6 +61,7 @@ class Reference:
             if any(name.startswith(f"{split.rpartition('.experts.')[0]}.experts.") for split in self.split)
         }
         self.tensors: dict[str, Any] = {}
+        self.floats = Floats()
 
     def stored_name(self, name: str) -> str:
         """Of a weight of the model that is walked: that in the base, whose layers may stand in it more than once."""
@@ -75,11 +77,8 @@ class Reference:
         """Read the weights of a unit, in float32."""
         names = {name: self.stored_name(name) for name in self.names[unit]}
         there = {name: stored for name, stored in names.items() if self._is_there(stored)}
-        read = self.weights.read(there.values(), pool.map)
-        self.tensors = dict(
-            zip(there, pool.map(torch.Tensor.float, [read[stored] for stored in there.values()]), strict=True)
-        )
-        del read
+        read, _ = self.floats.read(self.weights, there.values(), pool.map)
+        self.tensors = {name: read[stored] for name, stored in there.items()}
         self.slots[0].fill(self.tensors)
         if self.bits is not None:
             rounded = {n: through_bits(t, self.bits) for n, t in self.tensors.items() if n in self.beside}
@@ -94,7 +93,9 @@ class Reference:
         """Forget them, but those of a unit that others are in."""
         self.calls.pop(unit, None)
         self.tensors = {}
-        if not any(one.startswith(f"{unit}.") for one in self.units):
+        if any(one.startswith(f"{unit}.") for one in self.units):
+            self.floats = Floats()
+        else:
             for slots in self.slots:
                 slots.clear(self.names[unit])
 
@@ -117,22 +118,39 @@ class Merged:
         self.weights = NamedWeights(JoinedExperts(folder), self.model)
         self.units, self.slots = units_of(self.model), Slots(self.model)
         self.walk = Walk(self.model, self.units, ids)
+        self.floats = Floats()
+        self.forget()
+
+    def forget(self) -> None:
+        """`shared`: names of the unit whose tensors are the base's; `tensors`: the others, in float32; `read`: of these
+        those that are made of what is stored, in its type; `types`: all others' types."""
+        self.shared: set[str] = set()
+        self.tensors: dict[str, Any] = {}
+        self.read: dict[str, Any] = {}
+        self.types: dict[str, Any] = {}
 
     def fill(self, unit: str, reference: Reference, pool: Executor) -> None:
         """Read the weights of a unit, in float32; what has the bytes of the base is not read twice."""
         names = [name for name in self.units[unit] if self.weights.wants(name)]
         of_base = pool.map(lambda name: self.is_of(name, reference), names)
-        shared = {name for name, same in zip(names, of_base, strict=True) if same}
-        read = self.weights.read([name for name in names if name not in shared], pool.map)
-        self.slots.fill({name: reference.tensors[name] for name in shared})
-        self.slots.fill(dict(zip(read, pool.map(torch.Tensor.float, read.values()), strict=True)))
-        self.shared, self.read = shared, read
+        self.shared = {name for name, same in zip(names, of_base, strict=True) if same}
+        own = [name for name in names if name not in self.shared]
+        self.tensors, self.read = self.floats.read(self.weights, own, pool.map)
+        self.types = {
+            name: self.read[name].dtype if name in self.read else stored_type(self.weights, name)
+            for name in own
+        }
+        self.slots.fill({name: reference.tensors[name] for name in self.shared})
+        self.slots.fill(self.tensors)
 
-    def stored(self, name: str) -> Any:
-        """A tensor of the unit as it is stored, by its name in the reference."""
+    def stored(self, name: str) -> tuple[Any, Any]:
+        """A tensor of the unit by its name in the reference, exactly as it is stored or in float32, and the type
+        that it is stored in."""
+        if name in self.tensors and name not in self.read:
+            return self.tensors[name], self.types[name]
         if name not in self.read:
             self.read |= self.weights.read([name])
-        return self.read[name]
+        return self.read[name], self.read[name].dtype
 
     def is_of(self, name: str, reference: Reference) -> bool:
         """Whether a tensor has the very bytes of the base."""
@@ -153,8 +171,10 @@ class Merged:
 
     def clear(self, unit: str) -> None:
         """Forget them."""
-        self.shared, self.read = set(), {}
-        if not any(one.startswith(f"{unit}.") for one in self.units):
+        self.forget()
+        if any(one.startswith(f"{unit}.") for one in self.units):
+            self.floats = Floats()
+        else:
             self.slots.clear(self.units[unit])
 
 
