@@ -29,6 +29,7 @@ COMMANDS = {
     "status": "show what every node of every pipeline points to now, and what is stale",
     "lineage": "show which data and settings made a model",
     "reproduce": "make a model again from the lineage inside its folder, and compare stage by stage",
+    "verify": "check the signature of a published model with a public key",
     "logs": "show what the stage behind a node printed, now or last time",
     "cache": "look after the store: ls, verify, prune",
     "merge-sharded-fsdp-weights": "put the weights that FSDP stored in parts into one safetensors file",

@@ -54,8 +54,8 @@ def hub_reason(error: Exception, kind: str, name: str, revision: str) -> str:
             return f"{name}: is no local file or folder, and the Hub cannot be reached: {_first_line(error)}"
 
 
-def push_reason(error: Exception, name: str) -> str:
-    """Why nothing can be pushed to the dataset repository of this name."""
+def push_reason(error: Exception, name: str, what: str = "datasets") -> str:
+    """Why nothing can be pushed to the repository of this name; `what`: datasets or models."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if _cause(error, OfflineModeIsEnabled) is not None:
@@ -65,7 +65,7 @@ def push_reason(error: Exception, name: str) -> str:
     if status in (401, 403, 404):
         owner = name.partition("/")[0]
         return (
-            f"{name}: the Hub refuses it to this token ({status}). It must be one that may write to datasets of "
+            f"{name}: the Hub refuses it to this token ({status}). It must be one that may write to {what} of "
             f"{owner}: hf auth login, or set HF_TOKEN"
         )
     if status in (409, 412):

@@ -13,6 +13,13 @@ from urllib.parse import unquote_plus
 LINEAGE_FILE = "tunemill_lineage.json"
 # The card of a repository of the Hub, or of a folder that is like one.
 CARD = "README.md"
+# What lies beside the files of a published model: its bill of materials, and its signature.
+BOM_FILE = "tunemill_bom.cdx.json"
+SIGNATURE_FILE = "model.sig"
+# What no signature is about: itself, what names times, and what the Hub's client leaves in a folder.
+UNSIGNED = (SIGNATURE_FILE, LINEAGE_FILE, ".cache")
+# What signs and verifies: model-signing imports the second one, and does not say so where pip looks.
+SIGNING = ("model_signing", "OpenSSL")
 # The pipeline whose nodes are folders that were registered by hand.
 ADOPTED = "adopted"
 HUB = "hf://"

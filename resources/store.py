@@ -26,11 +26,12 @@ from tunemill.resources.errors import StoreError
 from tunemill.resources.folders import fsync, listed, make_durable, move, read_json, remove_tree
 from tunemill.resources.identity import StatCache, files_below, hash_file
 from tunemill.resources.pins import Pins
-from tunemill.resources.protocols import LINEAGE_FILE
+from tunemill.resources.protocols import LINEAGE_FILE, SIGNATURE_FILE
 from tunemill.resources.refs import Ref, Refs
 
-# Provenance travels inside the data folder but is not part of the result: it names times and hosts.
-UNHASHED = frozenset({LINEAGE_FILE})
+# Provenance travels inside the data folder but is not part of the result: it names times and hosts. Nor is a signature,
+# which is another one each time.
+UNHASHED = frozenset({LINEAGE_FILE, SIGNATURE_FILE})
 MANIFEST_PARTS = frozenset({"stage", "key", "digest", "files"})
 # What every key document holds; a damaged one explains nothing.
 KEY_PARTS = frozenset({"schema", "stage", "version", "config", "sources", "inputs", "libraries"})

@@ -226,6 +226,16 @@ class CompressedModel(Model):
     """A model quantized for vLLM by compressed-tensors; stock `transformers` loads it where that is installed."""
 
 
+class PublishedModel(Artifact):
+    """The files of a model, an adapter or an exported one as they are given away.
+
+    Beside them `README.md` (the model card), `tunemill_bom.cdx.json` (CycloneDX), plots, and `model.sig` where it is
+    signed.
+    """
+
+    exported = True
+
+
 class EvaluationReport(Artifact):
     """`metrics.json` (a flat object), `predictions.jsonl` (one object per held-out row) and `intervals.json`.
 

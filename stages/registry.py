@@ -24,6 +24,7 @@ from tunemill.stages.models.exported_compressed.stage import EXPORTED_COMPRESSED
 from tunemill.stages.models.exported_gguf.stage import EXPORTED_GGUF
 from tunemill.stages.models.hub_files.stage import HUB_FILES
 from tunemill.stages.models.merged.stage import MERGED
+from tunemill.stages.models.published.stage import PUBLISHED
 from tunemill.stages.models.quantized.stage import QUANTIZED
 from tunemill.stages.models.quantized_base.stage import QUANTIZED_BASE
 from tunemill.stages.training.distillation.stage import DISTILLATION
@@ -91,6 +92,7 @@ STAGES: tuple[Stage, ...] = (
     QUANTIZED,
     EXPORTED_GGUF,
     EXPORTED_COMPRESSED,
+    PUBLISHED,
     EVALUATION,
     PREFERENCE_EVALUATION,
     STEP_EVALUATION,

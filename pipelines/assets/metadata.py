@@ -6,13 +6,13 @@ from typing import Any
 
 import dagster as dg
 
-from tunemill.pipelines.assets.plot_svg import plot_svg
 from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, lineage_in
 from tunemill.pipelines.graph.lineage_names import named_by_graph
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.run.evaluated import intervals_of
 from tunemill.pipelines.run.materialize import Result
 from tunemill.resources.protocols import LINEAGE_FILE
+from tunemill.stages.plot_svg import plot_svg
 
 # What is shown of an interval.
 SURE = ("low", "high", "confidence", "rows", "method")

@@ -13,6 +13,7 @@ from tunemill.pipelines.run.finished import Finished, State
 from tunemill.pipelines.run.links import link_result
 from tunemill.pipelines.run.materialize import Session, log_event
 from tunemill.pipelines.run.observer import Observer, one_at_a_time, unobserved
+from tunemill.pipelines.run.publish import publish
 from tunemill.pipelines.run.shared import push
 from tunemill.resources.launcher import Launcher, in_child
 from tunemill.resources.origins import write_origin
@@ -76,9 +77,12 @@ def not_in_place(plan: Sequence[Planned]) -> list[str]:
 
 
 def push_in_place(pipeline: Pipeline, item: Planned, store: Store, observe: Observer) -> None:
-    """Push prepared rows that are here already. Raises StoreError."""
-    if item.cached is not None:
-        push(pipeline, item.node, item.cached, store, lambda text: observe(item.node.name, log_event(text)))
+    """Push prepared rows, and publish a model, that are here already. Raises StoreError."""
+    for send in (push, publish):
+        if item.cached is not None:
+            send(
+                pipeline, item.node, item.cached, store, lambda text: observe(item.node.name, log_event(text))
+            )
 
 
 def say_pins(item: Planned, observe: Observer) -> None:

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tunemill.pipelines.config.asset_names import whole_asset
 from tunemill.pipelines.config.harness_keys import HarnessGraphKeys
+from tunemill.pipelines.config.publish_keys import PublishKeys
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.resources.local import local_path
 from tunemill.resources.protocols import HUB_MODELS
@@ -40,7 +41,7 @@ Evaluated = Literal["base", "trained", "merged", "quantized", "exported"]
 HEAD_KEYS: dict[Kind, str] = {"sequence": "reward_model", "token": "process_reward_model"}
 
 
-class GraphConfig(HarnessGraphKeys):
+class GraphConfig(HarnessGraphKeys, PublishKeys):
     """The keys that decide which nodes there are."""
 
     base_model: Annotated[str, HubMark()] = Field(

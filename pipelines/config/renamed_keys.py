@@ -19,6 +19,7 @@ RENAMED = {
     "model_kwargs": "overrides_of_model_kwargs",
     "model_revision": "revision_of_model",
     "noisy_embedding_alpha": "neftune_noise_alpha",
+    "push_to_hub_model_id": "hub_model_id",
     "sequence_parallel_degree": "context_parallel_size",
     "wandb_run_id": "wandb_name",
 }

@@ -8,7 +8,7 @@ from tunemill.pipelines.graph.keys import key_inputs, libraries_of
 from tunemill.pipelines.graph.lineage_names import named_by_graph
 from tunemill.pipelines.graph.machine_facts import made_with
 from tunemill.pipelines.graph.nodes import Node, Pipeline
-from tunemill.pipelines.graph.plan import Resolved
+from tunemill.pipelines.graph.resolved import Resolved
 from tunemill.resources.canonical import SHORT
 from tunemill.resources.errors import StoreError
 from tunemill.resources.folders import read_json

@@ -23,6 +23,7 @@ from tunemill.pipelines.graph.looks import LookAt, lacks_package, looked_at, no_
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.place import Place
 from tunemill.pipelines.graph.places import places, plain_name
+from tunemill.pipelines.graph.publishing import publish_problems, targets_of
 from tunemill.resources.local import absolute, local_path, odd_url, refusal, shown, unusable
 from tunemill.resources.shared_folder import LOCAL, SharedFolder, shared_folder
 from tunemill.stages.declaration import StageConfig
@@ -77,6 +78,7 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
     found = places(graph)
     nodes, problems = nodes_of(found, document, look_at)
     problems += gate_problems(graph.gates, found, nodes, document)
+    problems += publish_problems(graph, found, document)
     trackers, more = trackers_of(document)
     problems += more
     problems += idle_problems(graph, piece.places, document)
@@ -108,6 +110,7 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
         trackers=trackers,
         shared=shared_by(graph, document),
         gates=tuple(graph.gates),
+        targets=tuple(targets_of(graph, document)),
     )
     return made, problems
 

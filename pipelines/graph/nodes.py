@@ -9,6 +9,7 @@ from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.tracker_config import TrackerConfig
 from tunemill.resources.shared_folder import SharedFolder
+from tunemill.resources.targets import Target
 from tunemill.stages.declaration import Stage, StageConfig, is_whole, listed
 from tunemill.stages.evaluation.gate import Gate
 
@@ -44,7 +45,7 @@ class Pipeline:
     `output_dir` gets links to models and evaluations, `prepared_path` one to the training data. `notes` are
     settings that ask for nothing here, and keys that were read under another name. `trackers` says where the figures
     of training go beside. `shared` is where prepared rows are pushed to and pulled from. `gates` are what evaluations
-    are held to.
+    are held to. `targets` are where the published model goes.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Pipeline:
     trackers: TrackerConfig | None = None
     shared: SharedFolder | None = None
     gates: tuple[Gate, ...] = ()
+    targets: tuple[Target, ...] = ()
 
     def data(self) -> "Pipeline":
         """The part that prepares data."""

@@ -17,6 +17,7 @@ from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.evaluation_places import Evaluated, evaluation_places
 from tunemill.pipelines.graph.harness_places import LM_EVAL_FILES, harness_places
 from tunemill.pipelines.graph.place import Place, reading
+from tunemill.pipelines.graph.published_places import published_places
 from tunemill.resources.local import LONGEST_NAME, short_name
 from tunemill.resources.protocols import HUB_MODELS, without_credentials
 from tunemill.stages.artifacts import (
@@ -77,7 +78,8 @@ def places(graph: GraphConfig) -> list[Place]:
             hub_place("config_files", graph, "base_model_config", config_source, "config", FetchedModel)
         )
         upstream = {**upstream, "config_files": ("config_files",)}
-    return [*found, *model_places(graph, upstream)]
+    found += model_places(graph, upstream)
+    return [*found, *published_places(graph, found)]
 
 
 def hub_place(

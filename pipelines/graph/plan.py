@@ -1,6 +1,6 @@
 """What is there, what must run, and why. Reads the store and the sources; changes nothing."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,22 +17,14 @@ from tunemill.pipelines.graph.keys import (
 )
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.pinned import idle_because, pinned_artifact, pinned_asset, unpinning
+from tunemill.pipelines.graph.provenance import described
+from tunemill.pipelines.graph.resolved import Resolved
 from tunemill.resources.canonical import hash_document
 from tunemill.resources.errors import StoreError
 from tunemill.resources.pins import Pin
 from tunemill.resources.protocols import ADOPTED
 from tunemill.resources.refs import Ref
 from tunemill.resources.store import Absent, Published, Store
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """A node whose key is known: what the store has for it. `sources` are their identities with all that they tell."""
-
-    key: str
-    document: Mapping[str, Any]
-    found: Published | Absent
-    sources: Mapping[str, Sequence[Mapping[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -206,6 +198,7 @@ def _plan_node(
     if absent:
         identify_sources(node, pipeline.document, store.stat_cache)
         return Planned(node, None, None, tuple(absent), _seconds(store, ref), False, pinned_inputs=others)
+    node = described(node, done)
     resolved = resolve(node, pipeline.document, store, done)
     last_seconds = _seconds(store, ref, resolved.found)
     if isinstance(resolved.found, Published) and not refresh:

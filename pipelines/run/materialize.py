@@ -24,7 +24,6 @@ from tunemill.pipelines.graph.lineage import lineage_of
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.pinned import Pinned, idle_because, pinned_artifact
 from tunemill.pipelines.graph.plan import (
-    Resolved,
     explain,
     node_ref,
     pins_of_others,
@@ -33,8 +32,11 @@ from tunemill.pipelines.graph.plan import (
     resolve,
     upstream_asset,
 )
+from tunemill.pipelines.graph.provenance import described
+from tunemill.pipelines.graph.resolved import Resolved
 from tunemill.pipelines.run.links import link_result
 from tunemill.pipelines.run.observer import Observer, unobserved
+from tunemill.pipelines.run.publish import publish
 from tunemill.pipelines.run.shared import pull, push
 from tunemill.pipelines.run.suspects import with_origins
 from tunemill.resources.building import Building
@@ -130,6 +132,7 @@ def materialize(
     inputs = find_inputs(session, node, run_id)
     for name, pin in pins_of_others(node, store).items():
         say(f"takes {name}, which is {pin}")
+    node = described(node, inputs)
     resolved = resolve(node, session.pipeline.document, store, inputs)
     refresh, reasons = node.name in session.refresh, tuple[str, ...]()
     if refresh:
@@ -160,6 +163,7 @@ def _finish(
 ) -> Result:
     """Push and link the result, and say that it is done."""
     push(session.pipeline, node, result.published, session.store, lambda text: observe(log_event(text)))
+    publish(session.pipeline, node, result.published, session.store, lambda text: observe(log_event(text)))
     note = link_result(session.pipeline, node, result.published)
     if note is not None:
         observe({"type": "log", "message": note})

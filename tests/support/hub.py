@@ -1,6 +1,7 @@
 """A server that speaks as much of the Hub's API as reading a dataset or a model needs, on folders of files.
 
-Datasets can be made and committed to as well, by whoever has a token in `writers`; no file is too large for a commit.
+Datasets and models can be made and committed to as well, by whoever has a token in `writers`. Of a dataset no file is
+too large for a commit; large files of a model are uploaded before, each once, by their hashes.
 Large files are kept as on the Hub: they are redirected to another host, and marked by their SHA-256.
 """
 
@@ -51,7 +52,8 @@ class Hub:
     """A running server. `requests` are those that it got, `fetched` the large files: name, and first byte.
 
     Of a large file in `stalls` it sends so many bytes and no more; one in `damaged` comes with a byte changed.
-    Not every server that speaks the API `tells_hashes`.
+    Not every server that speaks the API `tells_hashes`. `uploads` are the hashes of large files that came, which are in
+    `objects` from then on; after `uploads_until_it_fails` of them no more are taken.
     """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
@@ -63,6 +65,9 @@ class Hub:
     damaged: set[str] = field(default_factory=set)
     tells_hashes: bool = True
     writers: set[str] = field(default_factory=set)
+    uploads: list[str] = field(default_factory=list)
+    objects: dict[str, bytes] = field(default_factory=dict)
+    uploads_until_it_fails: int | None = None
     stalled: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
@@ -125,6 +130,20 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer(self.rfile.read(int(self.headers["Content-Length"])))
 
+    def do_PUT(self) -> None:
+        """A large file for the other host."""
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        assert "Authorization" not in self.headers, "a token is for the Hub alone"
+        left = self.hub.uploads_until_it_fails
+        if left is not None and len(self.hub.uploads) >= left:
+            return self._refuse(403, "Forbidden")
+        digest = hashlib.sha256(content).hexdigest()
+        assert self.path == f"/upload/{digest}"
+        self.hub.uploads.append(digest)
+        self.hub.objects[digest] = content
+        self.send_response(200)
+        return self._end(b"")
+
     def log_message(self, *_: Any) -> None:
         pass
 
@@ -140,6 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._create(json.loads(body))
         if path == "/api/validate-yaml":
             return self._send({"errors": [], "warnings": []})
+        if path.endswith(".git/info/lfs/objects/batch"):
+            return self._batch(json.loads(body))
         of_datasets = path.startswith(("/datasets/", "/api/datasets/"))
         known = self.hub.repositories if of_datasets else self.hub.models
         plain = path.removeprefix("/api").removeprefix("/datasets" if of_datasets else "/models").strip("/")
@@ -153,8 +174,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not entered and "/resolve/" in path:
             return self._refuse(403, "GatedRepo")
         action, _, rest = plain.removeprefix(name).strip("/").partition("/")
+        if action == "branch":
+            return self._branch(repository, rest)
         if action in ("preupload", "commit"):
-            return self._write(repository, name, action, body)
+            return self._write(repository, name, action, body, rest, of_datasets=of_datasets)
         return self._of(repository, name, action, rest, body)
 
     def _of(self, repository: Repository, name: str, action: str, rest: str, body: bytes) -> None:
@@ -193,28 +216,61 @@ class _Handler(BaseHTTPRequestHandler):
         token = self._writer()
         if token is None:
             return self._refuse(401 if "Authorization" not in self.headers else 403, "Forbidden")
-        assert asked["type"] == "dataset"
         name = f"{asked['organization']}/{asked['name']}"
-        repository = self.hub.repository(name, token if asked["visibility"] == "private" else None)
+        token = token if asked["visibility"] == "private" else None
+        kind = asked.get("type", "model")
+        repository = (self.hub.repository if kind == "dataset" else self.hub.model)(name, token)
         repository.commit({".gitattributes": b"*.arrow filter=lfs"})
-        return self._send({"url": f"{self.hub.url}/datasets/{name}"})
+        return self._send({"url": f"{self.hub.url}/{'datasets/' if kind == 'dataset' else ''}{name}"})
 
-    def _write(self, repository: Repository, name: str, action: str, body: bytes) -> None:
-        """Every file is small, so that it comes in the commit itself."""
+    def _branch(self, repository: Repository, branch: str) -> None:
+        if self._writer() is None:
+            return self._refuse(403, "Forbidden")
+        repository.revisions.setdefault(branch, repository.revisions["main"])
+        return self._send({})
+
+    def _batch(self, asked: Mapping[str, Any]) -> None:
+        """Where large files go, but for those that are there."""
+        if self._writer() is None:
+            return self._refuse(403, "Forbidden")
+        port = self.hub.url.rpartition(":")[2]
+        found = [
+            item
+            if item["oid"] in self.hub.objects
+            else {**item, "actions": {"upload": {"href": f"http://localhost:{port}/upload/{item['oid']}"}}}
+            for item in asked["objects"]
+        ]
+        return self._send({"objects": found, "transfer": "basic"})
+
+    def _write(
+        self, repository: Repository, name: str, action: str, body: bytes, branch: str, *, of_datasets: bool
+    ) -> None:
+        """Small files come in the commit itself, and every file of a dataset."""
         if self._writer() is None:
             return self._refuse(403, "Forbidden")
         if action == "preupload":
             names = [item["path"] for item in json.loads(body)["files"]]
-            modes = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+            large = [not of_datasets and name.endswith(LARGE) for name in names]
+            modes = [
+                {"path": name, "uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False}
+                for name, is_large in zip(names, large, strict=True)
+            ]
             return self._send({"files": modes})
-        files = dict(repository.commits[repository.revisions["main"]])
+        files = dict(repository.commits[repository.revisions[branch]])
         for line in body.splitlines():
             item = json.loads(line)
-            assert item["key"] in ("header", "file")
+            value = item["value"]
             if item["key"] == "file":
-                files[item["value"]["path"]] = base64.b64decode(item["value"]["content"])
-        sha = repository.commit(files)
-        url = f"{self.hub.url}/datasets/{name}/commit/{sha}"
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif item["key"] == "lfsFile":
+                files[value["path"]] = self.hub.objects[value["oid"]]
+            elif item["key"] == "deletedFile":
+                del files[value["path"]]
+            elif value.get("parentCommit") not in (None, repository.revisions[branch]):
+                return self._refuse(412, "PreconditionFailed")
+            assert item["key"] in ("header", "file", "lfsFile", "deletedFile")
+        sha = repository.commit(files, branch)
+        url = f"{self.hub.url}/{'datasets/' if of_datasets else ''}{name}/commit/{sha}"
         return self._send({"commitUrl": url, "commitOid": sha, "success": True})
 
     def _writer(self) -> str | None:

@@ -20,7 +20,6 @@ REFUSED = {
     "online reinforcement learning": {"rl", "ebft"},
     "other methods of training": {"plugins", "diffusion", "llmcompressor"},
     "kernels of other libraries": {"use_onebitllms", "use_dsv4_kernels", "use_glm_dsa_kernels", "flash_optimum"},
-    "publishing": {"hub_model_id"},
     "no key of Axolotl's, or one that it has taken out": {
         "adam_eps", "eta_min", "test_value", "context_parapllel_size", "max_packed_sequence_len",
     },

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from tunemill.pipelines.assets.metadata import picture
-from tunemill.pipelines.assets.plot_svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, plot_svg, ticks
+from tunemill.stages.plot_svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, plot_svg, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 

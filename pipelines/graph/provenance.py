@@ -1,0 +1,129 @@
+"""What a stage that describes a model is given: the data, settings, versions and losses behind it, out of its lineage.
+
+Times, hosts, places and who computed it first are left out, so that what is made again is described alike.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunemill.pipelines.graph.lineage import lineage_in, settings_of
+from tunemill.pipelines.graph.nodes import Node
+from tunemill.resources.protocols import (
+    ADOPTED,
+    CARD,
+    HUB,
+    HUB_DATASETS,
+    HUB_MODELS,
+    LINEAGE_FILE,
+    without_credentials,
+)
+from tunemill.resources.store import Published
+from tunemill.stages.artifacts import BaseModel, FetchedModel, Tokenizer
+from tunemill.stages.declaration import CodeMark
+from tunemill.stages.registry import METHODS, STAGES
+
+FIELD = "provenance"
+# The identities of a source that say what was in it.
+CONTENTS = ("sha256", "commit", "checksum")
+SHOWN_PLOTS = ("Training loss", "Held-out loss")
+
+
+def described(node: Node, inputs: Mapping[str, Published]) -> Node:
+    """The node with what it is given to tell of its inputs, by upstream names; most nodes tell nothing."""
+    if FIELD not in type(node.config).model_fields:
+        return node
+    (model,) = node.inputs["model"]
+    training = node.inputs.get("training", ())
+    told = provenance(inputs[model], inputs[training[0]] if training else None)
+    return replace(node, config=node.config.model_copy(update={FIELD: told}))
+
+
+def provenance(model: Published, training: Published | None) -> dict[str, Any]:
+    """As plain JSON types: `datasets`, `bases`, `stages`, `libraries`, `plots`."""
+    lineage = lineage_in(model.data / LINEAGE_FILE)
+    items = [*lineage["ancestors"].values(), lineage]
+    libraries: dict[str, str] = {}
+    for item in items:
+        libraries |= item.get("made_with", {}).get("packages") or item.get("libraries", {})
+    return {
+        "model": {"stage": lineage["stage"], "artifact": lineage["artifact"], "digest": lineage["digest"]},
+        "datasets": [dataset for item in items for dataset in _datasets(item)],
+        "bases": [base for item in items for base in _bases(item)],
+        "stages": [
+            {
+                "node": _short(item),
+                "stage": item["stage"],
+                "version": item.get("version"),
+                "digest": item["digest"],
+                "trains": item["stage"] in METHODS,
+                "settings": settings_of(item),
+            }
+            for item in items
+        ],
+        "libraries": dict(sorted(libraries.items())),
+        "plots": [] if training is None else list(_plots(training)),
+    }
+
+
+def _short(item: Mapping[str, Any]) -> str:
+    return str(item["node"]).partition("/")[2] or str(item["node"])
+
+
+def _datasets(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Of what reads rows out of files or repositories: those, with what was in them."""
+    stage = next((stage for stage in STAGES if stage.name == item["stage"]), None)
+    if stage is None or not stage.prepares_data or item["artifact"] == Tokenizer.__name__:
+        return
+    code = stage.config.marked(CodeMark)
+    sources = [
+        _source(source) for name, found in item["sources"].items() if name not in code for source in found
+    ]
+    if sources:
+        rows = item["metrics"].get("rows")
+        yield {"node": _short(item), "rows": rows, "digest": item["digest"], "sources": sources}
+
+
+def _bases(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Models that were made elsewhere: of the Hub, of a folder, or adopted."""
+    fetched = item["artifact"] == FetchedModel.__name__ and item["config"].get("needed", "model") == "model"
+    if fetched or item["artifact"] == BaseModel.__name__ or item["stage"] == ADOPTED:
+        for source in (source for found in item["sources"].values() for source in found):
+            yield {**_source(source), "digest": item["digest"], **_licence(source)}
+
+
+def _source(source: Mapping[str, Any]) -> dict[str, Any]:
+    """The name of a source that says nothing of this machine, and what was in it."""
+    return {
+        "name": public_name(str(source["path"])),
+        **{name: source[name] for name in CONTENTS if source.get(name)},
+    }
+
+
+def public_name(path: str) -> str:
+    """`owner/name` of the Hub, a URL without who one is, and of a local file the last part of its path."""
+    if path.startswith(HUB):
+        return path.removeprefix(HUB_DATASETS).removeprefix(HUB_MODELS)
+    return without_credentials(path) if "://" in path else Path(path).name
+
+
+def _licence(source: Mapping[str, Any]) -> dict[str, str]:
+    """The licence that the card in a local model folder names."""
+    card = Path(str(source["path"])) / CARD
+    try:
+        _, head, _ = card.read_text(encoding="utf-8").split("---\n", 2)
+        found = yaml.safe_load(head)
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    licence = found.get("license") if isinstance(found, dict) else None
+    return {"license": licence} if isinstance(licence, str) else {}
+
+
+def _plots(training: Published) -> Iterator[dict[str, Any]]:
+    for plot in training.manifest["plots"]:
+        if plot["title"] in SHOWN_PLOTS and all(math.isfinite(value) for value in (*plot["x"], *plot["y"])):
+            yield {name: plot[name] for name in ("title", "x", "y", "x_label", "y_label", "bars")}

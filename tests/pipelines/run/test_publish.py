@@ -1,0 +1,226 @@
+"""`published`: a model's folder with card, bill of materials and signature goes where it is asked for, once."""
+
+import hashlib
+import json
+import subprocess
+
+import pytest
+import yaml
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from support.hub import hub_server
+
+from tunemill.pipelines.cli import main
+from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.resources.protocols import BOM_FILE, CARD, LINEAGE_FILE, SIGNATURE_FILE, SIGNING
+
+NAME, TOKEN = "team/dates", "hf_who_may_write"
+
+
+@pytest.fixture
+def hub():
+    with hub_server() as server:
+        server.writers.add(TOKEN)
+        yield server
+
+
+def publish(project, **settings):
+    """Bring the node up to date, with the same settings each time; what became of it, and what was said."""
+    project.edit(pipeline={"publish": {"of": "merged", **settings}})
+    said = []
+    finished = project.run(only={"published"}, observe=lambda _, event: said.append(event.get("message", "")))
+    return finished["published"], [line for line in said if line]
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    for package in SIGNING:
+        pytest.importorskip(package)
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("mine", "other"):
+        private, public = folder / f"{name}.pem", folder / f"{name}.pub"
+        made = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(private)]
+        subprocess.run(made, check=True, capture_output=True)
+        subprocess.run(
+            ["openssl", "ec", "-in", str(private), "-pubout", "-out", str(public)],
+            check=True,
+            capture_output=True,
+        )
+    return folder
+
+
+def test_a_folder_gets_the_model_and_all_that_is_told_of_it(project, keys, capsys):
+    node, said = publish(project, to="./given/dates", license="mit", sign=str(keys / "mine.pem"))
+    assert node.state == "computed", node
+    folder = project.folder / "given" / "dates"
+    assert any(f"published: {folder}, " in line for line in said), said
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {CARD, BOM_FILE, LINEAGE_FILE, SIGNATURE_FILE, "model.safetensors", "training_loss.svg"}
+    # The card: its head is what the Hub reads.
+    _, head, text = (folder / CARD).read_text().split("---\n", 2)
+    assert yaml.safe_load(head) == {
+        "license": "mit", "library_name": "transformers", "tags": ["tunemill", "sft"],
+    }  # fmt: skip
+    sums = hashlib.sha256((project.folder / "data" / "sums.jsonl").read_bytes()).hexdigest()
+    assert "# dates\n" in text and f"| dataset_sums | 20 | sums.jsonl | sha256 {sums} |" in text, text
+    assert "evaluation_of_merged | exact_match" in text and "evaluation_of_base" in text
+    assert "| trained | sft | learning_rate | 0.001 |" in text and "tunemill reproduce ." in text
+    # The bill of materials: the schema of the standard, and every dataset with its hash.
+    bom = (folder / BOM_FILE).read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bom) is None
+    data = {item["name"]: item for item in json.loads(bom)["components"] if item["type"] == "data"}
+    assert data.keys() == {"sums.jsonl", "echoes.jsonl"}
+    assert data["sums.jsonl"]["hashes"] == [{"alg": "SHA-256", "content": sums}]
+    libraries = {item["name"] for item in json.loads(bom)["components"] if item["type"] == "library"}
+    assert libraries >= {"torch", "transformers", "peft"}
+    # The signature: one flipped byte, another key or a file more is refused.
+    verify = ["verify", str(folder), "--key"]
+    assert main([*verify, str(keys / "mine.pub")]) == 0
+    assert main([*verify, str(keys / "other.pub")]) == 1
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    capsys.readouterr()
+    assert main([*verify, str(keys / "mine.pub")]) == 1
+    assert "model.safetensors" in capsys.readouterr().out
+    # It is seen, and sent again; and nothing else.
+    node, said = publish(project, to="./given/dates", license="mit", sign=str(keys / "mine.pem"))
+    assert node.state == "cached" and any(f"published: {folder}, 2 files sent" in line for line in said), said
+    assert main([*verify, str(keys / "mine.pub")]) == 0
+    (folder / "more.py").write_text("import os\n")
+    assert main([*verify, str(keys / "mine.pub")]) == 1
+
+
+def test_what_is_published_says_nothing_of_this_machine(project, finished_project):
+    publish(project, to="./given/dates")
+    folder = project.folder / "given" / "dates"
+    for path in folder.iterdir():
+        text = path.read_bytes().decode(errors="replace")
+        for place in (project.folder, finished_project.folder, project.folder.parent):
+            assert str(place) not in text, path
+    lineage = json.loads((folder / LINEAGE_FILE).read_text())
+    assert all("host" not in item for item in (lineage, *lineage["ancestors"].values()))
+    # With the data it can be made again all the same: the folder is what its lineage says, and every source is found.
+    (project.folder / "data" / "sums.jsonl").write_text("{}\n")
+    code = main(["reproduce", str(folder), "--files", str(project.folder)])
+    assert code == 1
+
+
+def test_it_is_made_the_same_again(project):
+    first, _ = publish(project, to="./given/dates")
+    (project.folder / "given" / "dates" / CARD).write_text("edited by hand\n")
+    again, said = publish(project, to="./given/dates")
+    assert again.state == "cached" and any("nothing was sent" in line for line in said)
+    refreshed = project.run(only={"published"}, refresh={"published"})["published"]
+    assert refreshed.state == "computed" and refreshed.published.digest == first.published.digest
+    # Elsewhere it is the same artifact, under another title another one.
+    moved, _ = publish(project, to="./elsewhere/dates")
+    assert moved.state == "cached" and (project.folder / "elsewhere" / "dates" / CARD).exists()
+    named, _ = publish(project, to="./elsewhere/days")
+    assert named.state == "computed" and named.published.digest != first.published.digest
+
+
+def tunemill(hub, project, *more, code=0, **environment):
+    arguments = ("run", str(project.yaml), "--only", "published", *more, "--state", str(project.state))
+    done = hub.tunemill(project.folder, *arguments, **environment)
+    assert done.returncode == code, done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    return done.stderr
+
+
+@pytest.mark.slow
+def test_the_hub_gets_it_once_in_one_commit_and_goes_on_where_it_was_cut(project, hub):
+    project.edit(hub_model_id=NAME, hub_strategy="every_save", pipeline={"publish": {"of": "merged"}})
+    said = tunemill(hub, project, code=1)
+    assert "without a token that may write" in said and NAME not in hub.models
+    hub.uploads_until_it_fails = 0
+    said = tunemill(hub, project, code=1, HF_TOKEN=TOKEN)
+    assert "could not be published" in said, said
+    hub.uploads_until_it_fails = None
+    said = tunemill(hub, project, HF_TOKEN=TOKEN)
+    repository = hub.models[NAME]
+    commit = repository.revisions["main"]
+    assert repository.token == TOKEN and f"{NAME} at commit {commit}" in said, said
+    files = repository.commits[commit]
+    assert {CARD, BOM_FILE, LINEAGE_FILE, "model.safetensors"} <= files.keys()
+    sent = len(hub.uploads)
+    # It is there: no commit, no upload.
+    assert "nothing was sent" in tunemill(hub, project, HF_TOKEN=TOKEN)
+    assert repository.revisions["main"] == commit and len(hub.uploads) == sent
+    # Somebody has taken a file away, and edited the card: the file comes back, and the card stays.
+    left = {name: data for name, data in files.items() if name != "config.json"}
+    repository.commit({**left, CARD: b"by hand"})
+    tunemill(hub, project, HF_TOKEN=TOKEN)
+    files = repository.commits[repository.revisions["main"]]
+    assert "config.json" in files and files[CARD] == b"by hand" and len(hub.uploads) == sent
+    # On another branch, and what is public is refused where private was asked for.
+    project.edit(hub_revision="v2")
+    assert "at commit" in tunemill(hub, project, HF_TOKEN=TOKEN) and "v2" in repository.revisions
+    repository.token = None
+    project.edit(pipeline={"publish": {"of": "merged", "private": True}})
+    assert "is public on the Hub" in tunemill(hub, project, code=1, HF_TOKEN=TOKEN)
+    for path in (item for item in project.state.rglob("*") if item.is_file()):
+        assert TOKEN.encode() not in path.read_bytes(), path
+
+
+def test_an_object_store_gets_it_once_and_goes_on_where_it_was_cut(project, memory):
+    place = "memory://models/dates"
+    # It has no credentials and no network; what a store is, is the same to fsspec.
+    from tunemill.resources.identity import StatCache
+    from tunemill.resources.targets import Content, TargetFolder
+
+    files = {}
+    for name, text in (("README.md", "card"), ("a.bin", "aaaa"), ("b.bin", "bbbb")):
+        files[name] = project.folder / name
+        files[name].write_text(text)
+    hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    lineage = json.dumps({"published": {"digest": "d1", "files": hashes}}).encode()
+    content = Content("dates", "d1", files, hashes, lineage)
+    target, known = TargetFolder(place), StatCache(project.folder / "cache.sqlite")
+    assert target.send(content, known).files == 4
+    assert target.send(content, known).files == 0
+    # Another machine, which remembers nothing, believes the lineage and the sizes.
+    assert target.send(content, StatCache(project.folder / "other.sqlite")).files == 0
+    memory.rm_file("/models/dates/b.bin")
+    assert target.send(content, known).files == 2
+    # A new model takes away what only the old one had.
+    less = {name: path for name, path in files.items() if name != "a.bin"}
+    lineage = json.dumps(
+        {"published": {"digest": "d2", "files": {name: hashes[name] for name in less}}}
+    ).encode()
+    assert target.send(Content("dates", "d2", less, hashes, lineage), known).files == 1
+    assert not memory.exists("/models/dates/a.bin") and memory.exists("/models/dates/b.bin")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"hub_model_id": "no repository"}, "write owner/name of a model on the Hub"),
+        ({"hub_model_id": NAME, "hub_strategy": "all_checkpoints"}, "all_checkpoints is not supported yet"),
+        ({"hub_model_id": NAME, "hf_use_auth_token": False}, "hf_use_auth_token: false sends none"),
+        ({"pipeline": {"publish": {"of": "merged"}}}, "nothing says where to publish"),
+        ({"pipeline": {"publish": {"to": "./x", "of": "mergd"}}}, "there are trained, merged, quantized"),
+        ({"pipeline": {"publish": {"to": "https://example.org/x"}}}, "cannot be written to"),
+        ({"pipeline": {"publish": {"to": ["./x", "./x"]}}}, "names a place twice"),
+        (
+            {"pipeline": {"publish": {"to": "./x", "revision": "v1"}}},
+            "only a repository of the Hub has branches",
+        ),
+        ({"pipeline": {"publish": {"to": NAME}}, "hub_model_id": NAME}, "keep one"),
+    ],
+)
+def test_what_cannot_be_published_is_told_by_check(project, keys, said):
+    project.edit(**keys)
+    with pytest.raises(ConfigError) as error:
+        load_pipeline(project.yaml)
+    assert said in str(error.value), str(error.value)
+
+
+def test_nothing_is_published_past_a_gate(project):
+    gate = {"metric": "exact_match", "of": "merged", "min": 0.99}
+    project.edit(pipeline={"publish": {"to": "./given", "of": "merged"}, "gates": [gate]})
+    finished = project.run(only={"published"})
+    assert finished["published"].state in ("failed", "skipped"), finished["published"]
+    assert not (project.folder / "given").exists()
