@@ -13,6 +13,8 @@ from urllib.parse import unquote_plus
 LINEAGE_FILE = "tunemill_lineage.json"
 # The card of a repository of the Hub, or of a folder that is like one.
 CARD = "README.md"
+# In the lineage of a published model: the digest of the folder, and all its files with their hashes.
+AS_PUBLISHED = "as_published"
 # What lies beside the files of a published model: its bill of materials, and its signature.
 BOM_FILE = "tunemill_bom.cdx.json"
 SIGNATURE_FILE = "model.sig"

@@ -16,7 +16,14 @@ from typing import Any, Protocol
 from tunemill.resources.errors import StoreError, UnreachableError
 from tunemill.resources.hub_errors import is_unreachable, push_reason
 from tunemill.resources.identity import StatCache, hash_file
-from tunemill.resources.protocols import CARD, LINEAGE_FILE, SIGNATURE_FILE, failures_of, protocol_of
+from tunemill.resources.protocols import (
+    AS_PUBLISHED,
+    CARD,
+    LINEAGE_FILE,
+    SIGNATURE_FILE,
+    failures_of,
+    protocol_of,
+)
 from tunemill.resources.remote import file_system
 from tunemill.resources.shared_folder import is_repository
 
@@ -80,7 +87,7 @@ class HubModel:
             found = self._repository(api)
             there = {item.rfilename: item for item in found.siblings or []}
             before = self._lineage() if LINEAGE_FILE in there else {}
-            is_ours = before.get("published", {}).get("digest") == content.digest
+            is_ours = before.get(AS_PUBLISHED, {}).get("digest") == content.digest
             lacking = [
                 name
                 for name, path in content.files.items()
@@ -95,7 +102,7 @@ class HubModel:
             if is_ours and not lacking:
                 return Sent(self._at(found.sha), 0)
             self._refuse_without_token()
-            gone = set(before.get("published", {}).get("files", ())) & there.keys() - content.files.keys()
+            gone = set(before.get(AS_PUBLISHED, {}).get("files", ())) & there.keys() - content.files.keys()
             operations: list[Any] = [CommitOperationAdd(name, str(content.files[name])) for name in lacking]
             operations.append(CommitOperationAdd(LINEAGE_FILE, content.lineage))
             operations += [CommitOperationDelete(name) for name in sorted(gone)]
@@ -174,7 +181,7 @@ class TargetFolder:
             system, root = file_system(url, protocol_of(url))
             root = root.rstrip("/")
             before = _lineage_in(system, f"{root}/{LINEAGE_FILE}")
-            is_ours = before.get("published", {}).get("digest") == content.digest
+            is_ours = before.get(AS_PUBLISHED, {}).get("digest") == content.digest
             lacking = [
                 name
                 for name, path in content.files.items()
@@ -189,7 +196,7 @@ class TargetFolder:
             for name in lacking:
                 self._put(system, f"{root}/{name}", content.files[name])
                 known.remember(_sent(self.place, name), _mark(system, f"{root}/{name}", content.hashes[name]))
-            for name in sorted(set(before.get("published", {}).get("files", ())) - content.files.keys()):
+            for name in sorted(set(before.get(AS_PUBLISHED, {}).get("files", ())) - content.files.keys()):
                 if system.exists(f"{root}/{name}"):
                     system.rm_file(f"{root}/{name}")
             with TemporaryDirectory() as scratch:
@@ -263,7 +270,7 @@ def _document(content: bytes) -> dict[str, Any]:
         found = json.loads(content)
     except ValueError:
         return {}
-    published = found.get("published") if isinstance(found, dict) else None
+    published = found.get(AS_PUBLISHED) if isinstance(found, dict) else None
     return found if isinstance(published, dict) and isinstance(published.get("files"), dict) else {}
 
 

@@ -126,8 +126,11 @@ def json_schema() -> dict[str, Any]:
     for group, properties in items.items():
         item = {"type": "object", "properties": properties, "additionalProperties": False}
         top[group] = {**top[group], "items": item}
-    for group, properties in grouped.items():
-        top[group] = {"type": "object", "properties": properties, "additionalProperties": False}
+    # The deepest first: they stand in those around them.
+    for group in sorted(grouped, key=lambda group: -group.count(".")):
+        around, _, last = group.rpartition(".")
+        place = grouped.setdefault(around, {}) if around else top
+        place[last] = {"type": "object", "properties": grouped[group], "additionalProperties": False}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Tunemill pipeline",

@@ -30,6 +30,7 @@ from tunemill.stages.registry import METHODS, STAGES
 FIELD = "provenance"
 # The identities of a source that say what was in it.
 CONTENTS = ("sha256", "commit", "checksum")
+ONLY_CONFIG = "config"
 SHOWN_PLOTS = ("Training loss", "Held-out loss")
 
 
@@ -90,7 +91,8 @@ def _datasets(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _bases(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Models that were made elsewhere: of the Hub, of a folder, or adopted."""
-    fetched = item["artifact"] == FetchedModel.__name__ and item["config"].get("needed", "model") == "model"
+    # Of a repository from which nothing but its config was taken no model was made.
+    fetched = item["artifact"] == FetchedModel.__name__ and ONLY_CONFIG not in item["config"].values()
     if fetched or item["artifact"] == BaseModel.__name__ or item["stage"] == ADOPTED:
         for source in (source for found in item["sources"].values() for source in found):
             yield {**_source(source), "digest": item["digest"], **_licence(source)}

@@ -23,7 +23,7 @@ def published_places(graph: GraphConfig, found: Sequence[Place]) -> Iterator[Pla
         place.name for place in scores if place.about in (BASE, graph.publish_of) or place.name in asked
     )
     inputs = {"model": (graph.publish_of,), "evaluations": told, "training": (TRAINED,)}
-    given = {"of": graph.publish_of, "title": graph.publish_title, "evaluations": list(told)}
+    given = {"of": graph.publish_of, "model_name": graph.publish_title, "evaluations": list(told)}
     yield Place("published", PUBLISHED, {name: ups for name, ups in inputs.items() if ups}, given=given)
 
 

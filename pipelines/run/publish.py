@@ -12,14 +12,14 @@ from tunemill.pipelines.graph.lineage import lineage_in
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.plan import upstream_asset
 from tunemill.pipelines.graph.public_lineage import public_lineage
+from tunemill.pipelines.run.shared import DATA
 from tunemill.resources.errors import StoreError, UnreachableError
-from tunemill.resources.protocols import BOM_FILE, LINEAGE_FILE
+from tunemill.resources.protocols import AS_PUBLISHED, BOM_FILE, LINEAGE_FILE
 from tunemill.resources.store import Published, Store
 from tunemill.resources.targets import Content, Target
 from tunemill.stages.artifacts import PublishedModel
 
 Say = Callable[[str], None]
-DATA = "data/"
 # The state of a gate whose evaluation is not there.
 UNKNOWN = "not known"
 
@@ -63,7 +63,7 @@ def content_of(published: Published) -> Content:
     told = public_lineage(lineage_in(published.data / LINEAGE_FILE), edge["key"])
     # Which of the files are the model's, and those that a later push may take away again.
     told["files"] = {item["name"]: files[item["name"]] for item in bom["metadata"]["component"]["components"]}
-    told["published"] = {"digest": published.digest, "files": dict(sorted(files.items()))}
+    told[AS_PUBLISHED] = {"digest": published.digest, "files": dict(sorted(files.items()))}
     return Content(
         title=str(bom["metadata"]["component"]["name"]),
         digest=published.digest,

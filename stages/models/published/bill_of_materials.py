@@ -4,7 +4,6 @@ Written by itself: that library has no model cards, in which the standard wants 
 Source: https://cyclonedx.org/docs/1.6/json/.
 """
 
-import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,7 +13,6 @@ from tunemill.stages.models.published.config import PublishedConfig
 from tunemill.stages.models.published.scores import Score
 
 SCHEMA_URL = "http://cyclonedx.org/schema/bom-1.6.schema.json"
-SHA256 = re.compile(r"[0-9a-f]{64}")
 MODEL = "model"
 
 
@@ -40,7 +38,7 @@ def bill_of_materials(
         "$schema": SCHEMA_URL,
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
-        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'tunemill:{digest}:{config.title}')}",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'tunemill:{digest}:{config.model_name}')}",
         "version": 1,
         "metadata": {"component": _model(config, files, scores, [item["bom-ref"] for item in datasets])},
         "components": parts,
@@ -56,7 +54,7 @@ def _model(
     return {
         "type": "machine-learning-model",
         "bom-ref": MODEL,
-        "name": config.title,
+        "name": config.model_name,
         "version": told.get("digest", "")[:12],
         **({"licenses": [{"license": {"name": licence}}]} if licence else {}),
         "modelCard": {
@@ -114,7 +112,7 @@ def _bases(told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _contents(source: Mapping[str, Any]) -> dict[str, Any]:
     """Version and hash of what was read; the hash of a folder or repository is one over those of its files."""
     found: dict[str, Any] = {"version": source["commit"]} if "commit" in source else {}
-    if SHA256.fullmatch(source.get("sha256", "")):
+    if "sha256" in source:
         found["hashes"] = [{"alg": "SHA-256", "content": source["sha256"]}]
     return found
 

@@ -21,7 +21,7 @@ def card(config: PublishedConfig, scores: Sequence[Score], pictures: Mapping[str
     told = config.provenance
     parts = [
         f"---\n{yaml.safe_dump(_head(config), sort_keys=False, allow_unicode=True)}---\n",
-        f"# {config.title}\n",
+        f"# {config.model_name}\n",
         f"{_what(told)} Made by Tunemill, with the node `{config.of}` of its pipeline.\n",
         "## Data\n",
         _table(("dataset", "rows", "from", "contents", "digest"), _datasets(told))

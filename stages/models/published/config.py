@@ -23,7 +23,7 @@ class PublishedConfig(StageConfig):
         None, description="a private key (PEM, of an elliptic curve) that signs every file that is published"
     )
     of: Annotated[str, GraphMark()] = Field("trained", description="the node whose model is published")
-    title: Annotated[str, GraphMark()] = Field("model", description="what the card calls the model")
+    model_name: Annotated[str, GraphMark()] = Field("model", description="what the card calls the model")
     evaluations: Annotated[list[str], GraphMark()] = Field(
         [], description="the nodes that scored models, in order"
     )

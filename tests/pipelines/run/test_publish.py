@@ -13,7 +13,7 @@ from support.hub import hub_server
 from tunemill.pipelines.cli import main
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.load import load_pipeline
-from tunemill.resources.protocols import BOM_FILE, CARD, LINEAGE_FILE, SIGNATURE_FILE, SIGNING
+from tunemill.resources.protocols import AS_PUBLISHED, BOM_FILE, CARD, LINEAGE_FILE, SIGNATURE_FILE, SIGNING
 
 NAME, TOKEN = "team/dates", "hf_who_may_write"
 
@@ -176,7 +176,7 @@ def test_an_object_store_gets_it_once_and_goes_on_where_it_was_cut(project, memo
         files[name] = project.folder / name
         files[name].write_text(text)
     hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
-    lineage = json.dumps({"published": {"digest": "d1", "files": hashes}}).encode()
+    lineage = json.dumps({AS_PUBLISHED: {"digest": "d1", "files": hashes}}).encode()
     content = Content("dates", "d1", files, hashes, lineage)
     target, known = TargetFolder(place), StatCache(project.folder / "cache.sqlite")
     assert target.send(content, known).files == 4
@@ -188,7 +188,7 @@ def test_an_object_store_gets_it_once_and_goes_on_where_it_was_cut(project, memo
     # A new model takes away what only the old one had.
     less = {name: path for name, path in files.items() if name != "a.bin"}
     lineage = json.dumps(
-        {"published": {"digest": "d2", "files": {name: hashes[name] for name in less}}}
+        {AS_PUBLISHED: {"digest": "d2", "files": {name: hashes[name] for name in less}}}
     ).encode()
     assert target.send(Content("dates", "d2", less, hashes, lineage), known).files == 1
     assert not memory.exists("/models/dates/a.bin") and memory.exists("/models/dates/b.bin")
