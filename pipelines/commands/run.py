@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tunemill.pipelines.commands.comparisons import comparison_lines
 from tunemill.pipelines.commands.gates import any_blocks, gates_after, gates_table
 from tunemill.pipelines.commands.listing import show
 from tunemill.pipelines.commands.options import (
@@ -83,6 +84,8 @@ def _print(
     if evaluations := evaluation_table(pipeline, finished):
         show()
         show(evaluations)
+        for line in comparison_lines(pipeline, finished):
+            show(line)
     show()
     for item in finished:
         node = pipeline.node(item.node)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tunemill.stages.artifacts import EvaluationReport
+from tunemill.stages.evaluation.scored import Row, unit_of
 from tunemill.stages.evaluation.statistics.intervals import Interval, interval
 from tunemill.stages.report import Report
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,6 @@ def interval_of(predictions: Sequence[Row], mean: Mean) -> Interval | None:
         return found
     ends = (mean.through(found.low), mean.through(found.high))
     return Interval(min(ends), max(ends), found.confidence, found.method, found.rows)
-
-
-def unit_of(row: Row) -> str | None:
-    """What a row stands for together with others: its group, or else its question; None where neither is known."""
-    return str(row["group"]) if row.get("group") is not None else row.get("id")
 
 
 def _write_json(document: Mapping[str, Any], file: Path) -> None:

@@ -24,7 +24,7 @@ class Comparison:
 
     `higher` and `lower` count the rows on which the other one's value is so. `p` is two-sided. `detectable` is the
     smallest difference that four of five such comparisons would find. `low`, `high` and `detectable` are None where
-    there are too few rows to say.
+    there are too few rows to say. `is_binary`: rows are right or wrong.
     """
 
     one: float
@@ -38,6 +38,7 @@ class Comparison:
     groups: int | None
     higher: int
     lower: int
+    is_binary: bool
     method: str
     confidence: float
 
@@ -56,23 +57,26 @@ def compare(
     others: Sequence[float] | Floats,
     groups: Groups | None = None,
     confidence: float = CONFIDENCE,
+    weights: Sequence[float] | None = None,
 ) -> Comparison:
     """Compare two models by row: values of the one and of the other, in the same order, at least one of each.
 
     Values that are all 0 or 1 are compared by McNemar's exact test (mid-p), others by turning the signs of the
     differences, with a bootstrap of them for the interval. `groups`: rows of one group are not independent of each
-    other, so their signs turn together and they are drawn together. Raises ValueError where the lengths differ.
+    other, so their signs turn together and they are drawn together. `weights`: means are sum(weight * value) /
+    sum(weight). Raises ValueError where the lengths differ.
     """
     ones_n, others_n = np.asarray(ones, dtype=np.float64), np.asarray(others, dtype=np.float64)
     if len(ones_n) != len(others_n):
         raise ValueError(f"{len(ones_n)} rows are compared with {len(others_n)}")
     off_n = others_n - ones_n
-    units = units_of(off_n, groups)
+    units = units_of(off_n, groups, weights)
     is_alone = len(units) == len(off_n)
     higher, lower, rows = int(np.sum(off_n > 0)), int(np.sum(off_n < 0)), len(off_n)
     low: float | None
     high: float | None
-    if is_alone and is_binary(ones_n) and is_binary(others_n):
+    is_share = weights is None and is_binary(ones_n) and is_binary(others_n)
+    if is_alone and is_share:
         method, p = "McNemar, exact, mid-p", mcnemar(higher, lower)
         low, high = _of_shares(higher, lower, rows, confidence)
         detectable = detectable_share(rows, (higher + lower) / rows, confidence)
@@ -82,9 +86,9 @@ def compare(
         low, high = bootstrap(units, confidence) if len(units) > 1 else (None, None)
         detectable = detectable_mean(units, confidence)
     return Comparison(
-        one=float(ones_n.mean()),
-        other=float(others_n.mean()),
-        difference=float(off_n.mean()),
+        one=units_of(ones_n, groups, weights).mean,
+        other=units_of(others_n, groups, weights).mean,
+        difference=units.mean,
         low=low,
         high=high,
         p=p,
@@ -93,6 +97,7 @@ def compare(
         groups=None if is_alone else len(units),
         higher=higher,
         lower=lower,
+        is_binary=is_share,
         method=method,
         confidence=confidence,
     )

@@ -52,11 +52,11 @@ def _one_way(rows: int, confidence: float, power: float) -> float | None:
 def detectable_mean(differences: Units, confidence: float = 0.95, power: float = POWER) -> float | None:
     """The smallest mean difference that is found in a share `power` of comparisons whose differences scatter as these.
 
-    None where a single unit says nothing of how they scatter.
+    None where a single unit says nothing of how they scatter, or nothing scatters.
     """
     units, weight = len(differences), differences.weights.sum()
     if units < 2:
         return None
     off_k = differences.totals - differences.mean * differences.weights
     error = math.sqrt(float((off_k**2).sum()) * units / (units - 1)) / float(weight)
-    return (two_sided(confidence) + NORMAL.inv_cdf(power)) * error
+    return (two_sided(confidence) + NORMAL.inv_cdf(power)) * error if error else None

@@ -6,7 +6,10 @@ from typing import Literal
 Better = Literal["higher", "lower", "neither"]
 
 # Words of names, between underscores.
-LOWER = {"loss", "perplexity", "kl", "ter", "wer", "cer", "error", "errors", "edits", "distance", "failures"}
+LOWER = {
+    "loss", "perplexity", "kl", "ter", "wer", "cer", "error", "errors", "edits", "distance", "failures", "rejected",
+    "undesirable",
+}  # fmt: skip
 NEITHER = {"tokens", "rows", "steps", "length", "characters", "count", "seconds"}
 
 

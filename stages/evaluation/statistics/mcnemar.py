@@ -8,7 +8,7 @@ def mcnemar(better: int, worse: int) -> float:
     `worse` many.
 
     Without a difference each such row is a fair coin. The exact test counts the outcome that was seen in full and so
-    warns too seldom, in 2 to 3% of comparisons of a model with itself; mid-p counts half of it, and warns in 5%.
+    warns too seldom, in 3 to 4% of comparisons of a model with itself; mid-p counts half of it, and warns in 5%.
 
     Sources: McNemar 1947; Fagerland, Lydersen and Laake 2013, "The McNemar test for binary matched-pairs data: mid-p
     and asymptotic are better than exact conditional".

@@ -14,7 +14,7 @@ def verdict(found: Comparison, better: Better = "higher") -> str:
         where += f" in {_count(found.groups, 'group')}"
     means = f"{number(found.other)} against {number(found.one)} {where}"
     if not found.higher and not found.lower:
-        return f"{means}: the same on every row{_seen(found)}"
+        return f"{means}: the same on every row{_seen(found) if found.detectable else ''}"
     if found.is_noise:
         return f"{means}: inside the noise ({p_text(found.p)}){_seen(found)}"
     between = "" if found.low is None or found.high is None else f"{_ends(found.low, found.high)}; "
@@ -42,7 +42,7 @@ def _ends(low: float, high: float) -> str:
     """Both ends as sizes, the smaller first, where neither changes the sign."""
     if high <= 0:
         low, high = -high, -low
-    return f"{low:.2g} to {high:.2g}"
+    return f"{low:.3g} to {high:.3g}"
 
 
 def _seen(found: Comparison) -> str:

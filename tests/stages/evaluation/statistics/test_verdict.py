@@ -30,10 +30,10 @@ def test_a_difference_that_is_none():
 def test_which_way_is_better_hangs_on_the_metric(metric, word):
     far = compare([0] * 40, [1] * 20 + [0] * 20)
     said = verdict(far, better_of(metric))
-    assert said == f"0.5 against 0 over 40 rows: {word} by 0.5 (0.31 to 0.64; p < 0.001)"
+    assert said == f"0.5 against 0 over 40 rows: {word} by 0.5 (0.311 to 0.641; p < 0.001)"
     back = compare([1] * 20 + [0] * 20, [0] * 40)
     opposite = {"better": "worse", "worse": "better", "higher": "lower"}[word]
-    assert f": {opposite} by 0.5 (0.31 to 0.64; p < 0.001)" in verdict(back, better_of(metric))
+    assert f": {opposite} by 0.5 (0.311 to 0.641; p < 0.001)" in verdict(back, better_of(metric))
 
 
 def test_groups_and_a_difference_without_ends_are_named():
