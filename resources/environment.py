@@ -18,7 +18,7 @@ PLACES_BEGIN = ("LC_", "XDG_")
 # How the network is reached, and what one may read there.
 NETWORK = {
     "ALL_PROXY", "CURL_CA_BUNDLE", "FTP_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "HUGGING_FACE_HUB_TOKEN", "NO_PROXY",
-    "NETRC", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE",
+    "NETRC", "OPENAI_API_KEY", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE",
 }  # fmt: skip
 NETWORK_BEGIN = (
     "AWS_", "AZURE_", "CLOUDSDK_", "FSSPEC_", "GCE_METADATA_", "GCSFS_", "GOOGLE_", "GLOO_", "HF_", "KUBERNETES_",

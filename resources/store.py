@@ -6,6 +6,7 @@
 <root>/refs/<pipeline>/<node>.json                                          see refs.py
 <root>/pins/<pipeline>/<node>.json                                          see pins.py
 <root>/pipelines/<pipeline>.json                                            see origins.py
+<root>/kept/<stage>/                                                        what a stage keeps, see declaration.py
 <root>/index.json                                                           see index.py
 """
 

@@ -314,3 +314,31 @@ class StudentReport(EvaluationReport):
     """
 
     columns: ClassVar[tuple[str, ...]] = (*EvaluationReport.columns[:-1], "teacher_kl", "rows")
+
+
+class ScoresReport(EvaluationReport):
+    """Metrics of stored answers. As every EvaluationReport; a prediction has `row`, `id`, `group` where rows carry one,
+    the texts `prompt`, `reference` and `prediction`, how many `tokens` were generated, the `finish_reason` (`stop` or
+    `length`), and each metric under its own name. A comparison shows every metric.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ()
+
+
+class Generations(Artifact):
+    """Answers of one model to held-out rows.
+
+    `generations.jsonl`: an `Answered` of stages/evaluation/answered.py a line.
+    """
+
+    @property
+    def rows(self) -> Path:
+        return self.path / "generations.jsonl"
+
+
+class Judgements(Artifact):
+    """What a judge says of answers: `judgements.jsonl`, a `Judged` of stages/evaluation/judged.py a line."""
+
+    @property
+    def rows(self) -> Path:
+        return self.path / "judgements.jsonl"

@@ -15,9 +15,13 @@ from tunemill.stages.data.tokenizer.stage import TOKENIZER
 from tunemill.stages.data.training_data.stage import TRAINING_DATA
 from tunemill.stages.declaration import Stage
 from tunemill.stages.evaluation.answers.stage import EVALUATION
+from tunemill.stages.evaluation.generations.stage import GENERATIONS
 from tunemill.stages.evaluation.harness.stage import HARNESS_EVALUATION
+from tunemill.stages.evaluation.held_out_loss.stage import HELD_OUT_LOSS
+from tunemill.stages.evaluation.judgements.stage import JUDGEMENTS
 from tunemill.stages.evaluation.preferences.stage import PREFERENCE_EVALUATION
 from tunemill.stages.evaluation.rewards.stage import REWARD_EVALUATION
+from tunemill.stages.evaluation.scores.stage import SCORES
 from tunemill.stages.evaluation.steps.stage import STEP_EVALUATION
 from tunemill.stages.models.base_model.stage import BASE_MODEL
 from tunemill.stages.models.exported_compressed.stage import EXPORTED_COMPRESSED
@@ -98,4 +102,8 @@ STAGES: tuple[Stage, ...] = (
     STEP_EVALUATION,
     REWARD_EVALUATION,
     HARNESS_EVALUATION,
+    GENERATIONS,
+    JUDGEMENTS,
+    SCORES,
+    HELD_OUT_LOSS,
 )

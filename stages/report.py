@@ -10,11 +10,15 @@ Scalar = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a body writes. `data` and `logs` are published; `checkpoints` survive a crash, then go."""
+    """Where a body writes. `data` and `logs` are published; `checkpoints` survive a crash, then go.
+
+    `kept` is there for a stage that declares `keeps`: a folder of that stage that outlives every artifact.
+    """
 
     data: Path
     checkpoints: Path
     logs: Path
+    kept: Path | None = None
 
 
 @dataclass(frozen=True)

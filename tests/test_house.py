@@ -23,12 +23,16 @@ STAGE_ROOMS = {file_of(stage.body.split(":")[0]).parent: stage.name for stage in
 SHARED_ROOMS = (
     "data/rows", "data/engines", "data/conversations", "data/sources", "models", "models/chat", "training",
     "training/keys", "training/adapters", "training/kernels", "training/optimizers", "training/schedules", "evaluation",
+    "evaluation/metrics",
     "evaluation/statistics",
 )  # fmt: skip
 # The graph's table, which has a file for each group of nodes: `places.py` joins them.
 TABLE = {identifier(path) for path in (ROOT / "pipelines" / "graph").glob("*places.py")}
-# The keys that decide which nodes there are.
-NODE_KEYS = ("pipelines/config/graph_config.py", "pipelines/config/harness_keys.py")
+# The keys that decide which nodes there are, and what is said of them.
+NODE_KEYS = (
+    "pipelines/config/graph_config.py", "pipelines/config/harness_keys.py", "pipelines/config/evaluations.py",
+    "pipelines/graph/evaluation_problems.py",
+)  # fmt: skip
 # Words that are a stage's name or key and mean something else there: of tables for people, events, JSON schemas.
 WORDS = {"dataset", "datasets", "name", "path", "tokens", "type", "roles"}
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunemill.pipelines.commands.listing import Listing, count_of, figure, listing, show
-from tunemill.pipelines.graph.nodes import Pipeline
+from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.plan import Planned
 from tunemill.pipelines.graph.without_pins import Unpinned
 from tunemill.pipelines.run.evaluated import intervals_of
@@ -28,6 +28,8 @@ COLOURS = {
 # The table of a stage that shows whole rows.
 EXAMPLES = "Examples"
 PLOT_LINES, PLOT_WIDTH = 12, 40
+# The figure that stands last: how many rows were evaluated.
+ROWS = "rows"
 LONGEST_WHY = 120
 
 
@@ -91,21 +93,28 @@ def _first_line(text: str) -> str:
 
 def evaluation_table(pipeline: Pipeline, finished: Sequence[Finished]) -> Listing | None:
     """The evaluations of a run side by side, None if there are none."""
-    scored: dict[str | None, Mapping[str, Any]] = {}
-    columns: tuple[str, ...] = ()
+    scored: dict[str, Mapping[str, Any]] = {}
+    columns: dict[str, None] = {}
     for item in finished:
         node = pipeline.node(item.node)
         if issubclass(node.stage.output, EvaluationReport) and item.published:
             metrics = item.published.manifest["metrics"]
             sure = intervals_of(node.stage, item.published.data)
             shown = {name: _sure(value, sure.get(name)) for name, value in metrics.items()}
-            scored[node.about] = {**shown, **scored.get(node.about, {})}
-            columns = (*columns, *(node.stage.output.columns or metrics))
-    columns = tuple(
-        name for name in dict.fromkeys(columns) if any(name in metrics for metrics in scored.values())
-    )
-    rows = [(model, *map(metrics.get, columns)) for model, metrics in scored.items()]
-    return listing(("model", *columns), rows) if rows else None
+            scored[_evaluated(node)] = {**shown, **scored.get(_evaluated(node), {})}
+            columns |= dict.fromkeys(node.stage.output.columns or metrics)
+    named = [name for name in columns if any(name in metrics for metrics in scored.values())]
+    named.sort(key=lambda name: name == ROWS)
+    rows = [(model, *map(metrics.get, named)) for model, metrics in scored.items()]
+    return listing(("model", *named), rows) if rows else None
+
+
+def _evaluated(node: Node) -> str:
+    """`merged` of evaluation_of_merged; `merged, dates` of evaluation_dates_of_merged, which has other rows."""
+    model = node.about or node.name
+    if not node.name.startswith("evaluation_") or node.name == f"evaluation_of_{model}":
+        return model
+    return f"{model}, {node.name.removeprefix('evaluation_').removesuffix(f'_of_{model}')}"
 
 
 def _sure(value: Any, interval: Mapping[str, Any] | None) -> Any:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+from tunemill.pipelines.config.dataset_entries import entry_of
 from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.entry_keys import is_known
 from tunemill.pipelines.config.graph_config import ENTRY_LISTS
 from tunemill.pipelines.config.idle_keys import is_idle
-from tunemill.pipelines.config.key_paths import KeyPath
+from tunemill.pipelines.config.key_paths import KeyPath, spell
 from tunemill.pipelines.config.own_keys import Declared, declared_by
 from tunemill.pipelines.config.problems import Problem, given
 from tunemill.pipelines.config.refused_keys import REFUSED
@@ -111,8 +112,9 @@ def _is_axolotls(place: KeyPath) -> bool:
 def _foreign(key: str, place: KeyPath, document: Document) -> Problem | None:
     """What is said of a key that is known elsewhere, or to Axolotl."""
     elsewhere = [name for name in ENTRY_LISTS if key in (key_tree()[name] or ())]
-    if len(place) == 3 and place[0] in ENTRY_LISTS and elsewhere:
-        message = f"is a key of {' and '.join(elsewhere)}, and is not read under {place[0]}; take it out"
+    if entry_of(place) and elsewhere:
+        under = place[0] if place[0] in ENTRY_LISTS else spell(place[:-1])
+        message = f"is a key of {' and '.join(elsewhere)}, and is not read under {under}; take it out"
         return problem_at(place, document, "unread", message)
     if len(place) == 1 and key in REFUSED:
         return problem_at(place, document, "unsupported", REFUSED[key])

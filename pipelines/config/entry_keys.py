@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tunemill.pipelines.config.dataset_entries import dataset_entries, entry_of
 from tunemill.pipelines.config.document import Document, problem_at
-from tunemill.pipelines.config.graph_config import ENTRY_LISTS
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.problems import Kind, Problem, given
 
@@ -33,18 +33,15 @@ IDLE = {
 
 def entry_keys(document: Document) -> Iterator[Problem]:
     """What is said of such keys that are set to more than off."""
-    for group in ENTRY_LISTS:
-        entries = document.data.get(group)
-        for index, entry in enumerate(entries if isinstance(entries, list) else ()):
-            for key, value in entry.items() if isinstance(entry, dict) else ():
-                place = (group, index, key)
-                if key in REFUSED and value is not None:
-                    kind, said = REFUSED[key]
-                    yield problem_at(place, document, kind, said(value))
-                elif key in IDLE and value not in (None, False):
-                    yield problem_at(place, document, "idle", f"asks for nothing: {IDLE[key]}")
+    for place, entry in dataset_entries(document.data):
+        for key, value in entry.items() if isinstance(entry, dict) else ():
+            if key in REFUSED and value is not None:
+                kind, said = REFUSED[key]
+                yield problem_at((*place, key), document, kind, said(value))
+            elif key in IDLE and value not in (None, False):
+                yield problem_at((*place, key), document, "idle", f"asks for nothing: {IDLE[key]}")
 
 
 def is_known(place: KeyPath) -> bool:
     """Whether `entry_keys` says what there is to say of a key."""
-    return len(place) == 3 and place[0] in ENTRY_LISTS and (place[2] in REFUSED or place[2] in IDLE)
+    return bool(entry_of(place)) and (place[-1] in REFUSED or place[-1] in IDLE)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tunemill.pipelines.config.asset_names import whole_asset
+from tunemill.pipelines.config.evaluations import EvaluationEntry
 from tunemill.pipelines.config.harness_keys import HarnessGraphKeys
 from tunemill.pipelines.config.publish_keys import PublishKeys
 from tunemill.pipelines.config.slices import ASSET_SCHEME
@@ -150,6 +151,10 @@ class GraphConfig(HarnessGraphKeys, PublishKeys):
     data_report: DataReport = Field("cheap", description=DESCRIPTION)
     export: Annotated[list[Export], YamlMark("pipeline.export")] = Field(
         [], description="files of other engines to make of the finished model, each a node of its own"
+    )
+    evaluations: Annotated[list[EvaluationEntry], YamlMark("pipeline.evaluations")] = Field(
+        [],
+        description="further evaluations, each of its own rows, models and metrics: see docs/evaluating.md",
     )
     gates: Annotated[list[Gate], YamlMark("pipeline.gates")] = Field(
         [], description="what metrics of evaluated models must reach: nothing goes on past a gate that fails"

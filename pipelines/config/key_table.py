@@ -49,7 +49,8 @@ def key_table() -> str:
 def _fields(config: type[StageConfig]) -> Iterator[tuple[str, Any, str]]:
     spelled = [(key, name) for key, name in config.top_keys().items()]
     lists = config.entry_lists
-    spelled += [(f"{lists[0]}[].{key}", name) for key, name in config.entry_keys(lists[0]).items()]
+    for group in lists[:1]:
+        spelled += [(f"{group}[].{key}", name) for key, name in config.entry_keys(group).items()]
     for key, name in spelled:
         mark = " (runtime)" if name in config.marked(RuntimeMark) else ""
         mark = " (source)" if name in config.marked(SourceMark) else mark

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import mode
 from typing import Any
 
+from tunemill.pipelines.config.dataset_entries import dataset_entries, entry_of, group_of
 from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.graph_config import ENTRY_LISTS
 from tunemill.pipelines.config.key_paths import KeyPath, lies_in, spell
@@ -28,7 +29,7 @@ def unread_keys(
     method that it trains by. Keys at the default that they would have, whoever reads them, are passed over.
     """
     for place, value in _set_keys(document, stages):
-        entry = place[:2] if len(place) == 3 else ()
+        entry = entry_of(place)
         key = spell(place[len(entry) :])
         if any(key in _keys_of(config, entry) for config in readers.get(entry, ())):
             continue
@@ -86,14 +87,12 @@ def _set_keys(document: Document, stages: Sequence[Stage]) -> Iterator[tuple[Key
     for key, value in document.data.items():
         if key in groups and isinstance(value, dict):
             yield from (((key, name), item) for name, item in value.items())
-        elif key in ENTRY_LISTS and isinstance(value, list):
-            for index, entry in enumerate(value):
-                if isinstance(entry, dict):
-                    yield from (((key, index, name), item) for name, item in entry.items())
-        else:
+        elif key not in ENTRY_LISTS or not isinstance(value, list):
             yield (key,), value
+    for place, entry in dataset_entries(document.data):
+        yield from (((*place, name), item) for name, item in entry.items()) if isinstance(entry, dict) else ()
 
 
 def _keys_of(config: type[StageConfig], entry: KeyPath) -> dict[str, str]:
     """The keys that a config reads of this entry (or, without one, of the top level), each with its field."""
-    return config.entry_keys(str(entry[0])) if entry else config.top_keys()
+    return config.entry_keys(group_of(entry)) if entry else config.top_keys()

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from tunemill.pipelines.config.dataset_entries import DATA, EVALUATIONS, READ_AS
 from tunemill.pipelines.config.graph_config import ENTRY_LISTS, GraphConfig
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.tracker_config import TrackerConfig
@@ -51,6 +52,7 @@ def key_tree() -> KeyTree:
         for group in config.entry_lists:
             for key, name in config.entry_keys(group).items():
                 tree.merge((group, key), keys_below(config.model_fields[name].annotation))
+    tree.merge((*map(str, EVALUATIONS), DATA), tree[READ_AS])
     return tree
 
 

@@ -3,10 +3,16 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from tunemill.pipelines.config.evaluations import EvaluationEntry
 from tunemill.pipelines.config.graph_config import GraphConfig
+from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.graph.place import Place, reading
 from tunemill.stages.artifacts import StudentReport
 from tunemill.stages.declaration import Stage
+from tunemill.stages.evaluation.generations.stage import GENERATIONS
+from tunemill.stages.evaluation.held_out_loss.stage import HELD_OUT_LOSS
+from tunemill.stages.evaluation.judgements.stage import JUDGEMENTS
+from tunemill.stages.evaluation.scores.stage import SCORES
 from tunemill.stages.registry import EVALUATIONS
 
 
@@ -38,3 +44,41 @@ def evaluation_places(
         given = {**model.inputs, "evaluation_data": ("evaluation_data",), **beside}
         inputs = {name: upstream for name, upstream in given.items() if name in stage.inputs}
         yield Place(f"evaluation_of_{what}", reading(stage, *model.stored_by), inputs, about=what)
+
+
+def named_evaluation_places(graph: GraphConfig, models: Mapping[str, Evaluated]) -> Iterator[Place]:
+    """The nodes of `pipeline.evaluations`: of each entry, for each of its models."""
+    for index, evaluation in enumerate(graph.evaluations):
+        entry: KeyPath = ("pipeline", "evaluations", index)
+        for what in evaluated_by(evaluation, graph, models):
+            yield from places_of(evaluation, entry, what, models[what])
+
+
+def evaluated_by(
+    evaluation: EvaluationEntry, graph: GraphConfig, models: Mapping[str, Evaluated]
+) -> Iterator[str]:
+    """Which of the models an evaluation is of; those that it names and that are not there are passed over."""
+    exported = {export.node for export in graph.export}
+    for what in models:
+        named = evaluation.on is None or what in evaluation.on
+        if named or (what in exported and "exported" in (evaluation.on or ())):
+            yield what
+
+
+def places_of(evaluation: EvaluationEntry, entry: KeyPath, what: str, model: Evaluated) -> Iterator[Place]:
+    """The nodes of one evaluation of one model: what it answers, what a judge says of that, and the scores."""
+    name = f"{evaluation.name}_of_{what}"
+    data = {**model.inputs, "evaluation_data": (evaluation.rows,)}
+
+    def asking(stage: Stage) -> tuple[Stage, dict[str, tuple[str, ...]]]:
+        return reading(stage, *model.stored_by), {key: data[key] for key in stage.inputs if key in data}
+
+    if not evaluation.generates:
+        yield Place(f"evaluation_{name}", *asking(HELD_OUT_LOSS), entry, about=what)
+        return
+    answers = {"generations": (f"generations_{name}",)}
+    yield Place(f"generations_{name}", *asking(GENERATIONS), entry, about=what)
+    if evaluation.judge is not None:
+        yield Place(f"judgements_{name}", JUDGEMENTS, answers, (*entry, "judge"), about=what)
+        answers = {**answers, "judgements": (f"judgements_{name}",)}
+    yield Place(f"evaluation_{name}", SCORES, answers, entry, about=what)

@@ -18,6 +18,7 @@ from tunemill.pipelines.config.readers import unread_keys, wrong_values
 from tunemill.pipelines.config.renamed_keys import with_todays_names
 from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, validate
 from tunemill.pipelines.config.tracker_config import TrackerConfig
+from tunemill.pipelines.graph.evaluation_problems import evaluation_problems
 from tunemill.pipelines.graph.gates import gate_problems
 from tunemill.pipelines.graph.looks import LookAt, lacks_package, looked_at, no_folder, nothing
 from tunemill.pipelines.graph.nodes import Node, Pipeline
@@ -77,6 +78,7 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
     assert isinstance(graph, GraphConfig)
     found = places(graph)
     nodes, problems = nodes_of(found, document, look_at)
+    problems += evaluation_problems(graph, found, document)
     problems += gate_problems(graph.gates, found, nodes, document)
     problems += publish_problems(graph, found, document)
     trackers, more = trackers_of(document)

@@ -14,7 +14,7 @@ from typing import Any
 from tunemill.pipelines.config.graph_config import SYNTHETIC_TYPE, GraphConfig
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.slices import ASSET_SCHEME
-from tunemill.pipelines.graph.evaluation_places import Evaluated, evaluation_places
+from tunemill.pipelines.graph.evaluation_places import Evaluated, evaluation_places, named_evaluation_places
 from tunemill.pipelines.graph.harness_places import LM_EVAL_FILES, harness_places
 from tunemill.pipelines.graph.place import Place, reading
 from tunemill.pipelines.graph.published_places import published_places
@@ -117,13 +117,14 @@ def data_places(graph: GraphConfig) -> list[Place]:
         found.append(Place("training_data", stage, {"tokenized": prepared["datasets"]}, given=given))
     if graph.stored_teacher:
         found += stored_logprobs_places(graph)
-    return [*found, *held_out_places(graph, prepared["test_datasets"])]
+    found += held_out_places(graph, prepared["test_datasets"])
+    return [*found, *own_row_places(graph)]
 
 
 def row_places(name: str, entry: KeyPath, settings: Mapping[str, Any], preferences: bool) -> list[Place]:
     """The nodes of one dataset entry; the last one holds its prepared rows."""
     tokenizer = {"tokenizer": ("tokenizer",)}
-    given = {"held_out": entry[0] == "test_datasets", "today": date.today().isoformat()}
+    given = {"held_out": entry[0] != "datasets", "today": date.today().isoformat()}
     if settings.get("type") == SYNTHETIC_TYPE:
         return [Place(f"tokenized_{name}", SYNTHETIC, tokenizer, entry, given, name)]
     inputs = {"dataset": (f"dataset_{name}",), **tokenizer}
@@ -181,6 +182,18 @@ def held_out_places(graph: GraphConfig, tokenized: tuple[str, ...]) -> list[Plac
     if graph.evaluates:
         return [Place("evaluation_data", HELD_OUT_PREFERENCES, training_data)]
     return []
+
+
+def own_row_places(graph: GraphConfig) -> Iterator[Place]:
+    """The nodes of the rows that evaluations have for themselves."""
+    for index, evaluation in enumerate(graph.evaluations):
+        if evaluation.data is not None:
+            entry: KeyPath = ("pipeline", "evaluations", index, "data")
+            rows = row_places(evaluation.name, entry, evaluation.data, preferences=False)
+            yield from rows
+            inputs = {"tokenized": (rows[-1].name,)}
+            given = {"named": evaluation.name}
+            yield Place(evaluation.rows, EVALUATION_DATA, inputs, given=given, about=evaluation.name)
 
 
 def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) -> list[Place]:
@@ -249,7 +262,12 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
     harness, scored = list(harness_places(graph, models)), graph.lm_eval_model or ""
     if harness and scored.startswith(HUB_MODELS):
         found.append(hub_place(LM_EVAL_FILES, graph, "lm_eval_model", scored, "model", FetchedModel))
-    return [*found, *evaluation_places(graph, models, teacher_model(graph)), *harness]
+    return [
+        *found,
+        *evaluation_places(graph, models, teacher_model(graph)),
+        *named_evaluation_places(graph, models),
+        *harness,
+    ]
 
 
 def export_places(graph: GraphConfig) -> Iterator[Place]:

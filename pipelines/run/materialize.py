@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from tunemill.pipelines.config.problems import ConfigError
@@ -331,7 +332,7 @@ def _compute(
         _with_its_log_named(session, node),
         _with_origins(session, node, inputs, suspects),
     ):
-        session.launch(make_call(node, inputs, building), sink)
+        session.launch(make_call(node, inputs, building, session.store.root), sink)
     check_unchanged(session, node, resolved, inputs)
     secrets = secrets_in(node.config.model_dump(mode="json"), os.environ)
     facts = {
@@ -439,13 +440,14 @@ def check_unchanged(
             )
 
 
-def make_call(node: Node, inputs: Mapping[str, Published], building: Building) -> Call:
+def make_call(node: Node, inputs: Mapping[str, Published], building: Building, root: Path) -> Call:
     """The request of a node: names of the body and of the classes around it, and folders."""
     folders: dict[str, tuple[str, str | list[str] | None]] = {}
     for name, declared in node.stage.inputs.items():
         upstream = [str(inputs[up].data) for up in node.inputs.get(name, ())]
         one = upstream[0] if upstream else None
         folders[name] = (name_of(declared.artifact), upstream if declared.many else one)
+    kept = {"kept": str(root / "kept" / node.stage.name)} if node.stage.keeps else {}
     return Call(
         body=node.stage.body,
         config_class=name_of(node.stage.config),
@@ -456,6 +458,7 @@ def make_call(node: Node, inputs: Mapping[str, Published], building: Building) -
             "data": str(building.data),
             "checkpoints": str(building.checkpoints),
             "logs": str(building.logs),
+            **kept,
         },
         report_class=name_of(Report),
         user_error=name_of(UserError),

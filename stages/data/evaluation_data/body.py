@@ -55,7 +55,8 @@ def gather(
     """Rows of test_datasets, else the rows that training held out; and what their datasets are called."""
     if tokenized:
         parts = [read_token_rows(item.rows, number) for number, item in enumerate(tokenized, 1)]
-        return concatenated(parts), dataset_names(config.test_datasets, len(parts))
+        named = [config.named] if config.named else dataset_names(config.test_datasets, len(parts))
+        return concatenated(parts), named
     if training_data is not None and training_data.held_out.exists():
         return read_token_rows(training_data.held_out, 1), ["held-out rows"]
     raise SettingError("there are no rows to evaluate on: set test_datasets or val_set_size")

@@ -1,12 +1,12 @@
 """What the evaluation_data stage reads."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from tunemill.stages.data.rows.limits import Limits, Strategy
 from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
-from tunemill.stages.declaration import ConflictError, Runtime, StageConfig
+from tunemill.stages.declaration import ConflictError, GraphMark, Runtime, StageConfig
 
 
 class EvaluationDataConfig(StageConfig):
@@ -14,6 +14,9 @@ class EvaluationDataConfig(StageConfig):
 
     test_datasets: Runtime[list[Any]] = Field(
         [], description="the held-out datasets: their names stand in messages and tables, and nowhere else"
+    )
+    named: Annotated[Runtime[str | None], GraphMark()] = Field(
+        None, description="the entry of pipeline.evaluations whose rows these are: its name stands in tables"
     )
     sequence_len: PositiveInt = Field(512, description="longest row kept, in tokens")
     eval_sequence_len: PositiveInt | None = Field(

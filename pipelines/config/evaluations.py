@@ -1,0 +1,68 @@
+"""`pipeline.evaluations`: what models are asked and scored by, beside the evaluation on the held-out rows."""
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from tunemill.stages.evaluation.answer_keys import SAMPLING, AnswerKeys
+from tunemill.stages.evaluation.judge_keys import JudgeKeys
+from tunemill.stages.evaluation.metrics.keys import JUDGE, LOSS, MetricKeys
+
+
+class EvaluationEntry(AnswerKeys, MetricKeys):
+    """One evaluation: of which models, on which rows, by which metrics."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_]{1,60}$",
+        description="its name, as in the nodes generations_<name>_of_<what> and evaluation_<name>_of_<what>",
+    )
+    on: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="which models: base, trained, merged, quantized, exported, or the name of an exported node; unset: "
+        "all that there are",
+    )
+    data: dict[str, Any] | None = Field(
+        None, description="rows of its own, an entry as under test_datasets; unset takes the held-out rows"
+    )
+    judge: JudgeKeys | None = Field(
+        None, description="for the metric `judge`: a language model that judges answers"
+    )
+
+    @property
+    def kinds(self) -> list[str]:
+        """Which metrics are asked for."""
+        return [one.metric for one in self.metrics]
+
+    @property
+    def generates(self) -> bool:
+        """Whether answers are generated."""
+        return LOSS not in self.kinds
+
+    @property
+    def rows(self) -> str:
+        """The node of the rows that are evaluated on."""
+        return "evaluation_data" if self.data is None else f"evaluation_data_{self.name}"
+
+    @model_validator(mode="after")
+    def _settings_are_read(self) -> "EvaluationEntry":
+        if not self.generates and len(self.metrics) > 1:
+            raise ValueError(
+                "metrics: loss is asked of the model and not of its answers. Give it an entry of its own"
+            )
+        if not self.generates:
+            idle = sorted(
+                ({*AnswerKeys.model_fields, "judge"} - {"max_rows", "batch_size"}) & self.model_fields_set
+            )
+            if idle:
+                raise ValueError(f"{idle[0]}: metrics: [loss] generates no answer. Take it out")
+        given = [key for key in SAMPLING if key in self.model_fields_set]
+        if given and not self.do_sample:
+            raise ValueError(f"{given[0]}: is only read with do_sample: true. Set that, or take it out")
+        if JUDGE in self.kinds and self.judge is None:
+            raise ValueError("metrics: judge needs the key `judge`, with url and model of who judges")
+        if self.judge is not None and JUDGE not in self.kinds:
+            raise ValueError(
+                "judge: is only asked for the metric judge. Add it to metrics, or take judge out"
+            )
+        return self

@@ -1,0 +1,35 @@
+"""From a judge's answer to a value."""
+
+import re
+from collections.abc import Mapping
+
+from tunemill.stages.evaluation.answered import Answered
+
+PLACE = re.compile(r"\{(prompt|reference|prediction)\}")
+
+
+def question_about(template: str, one: Answered) -> str:
+    """The template with the texts of a row in their places; braces inside of those texts mean nothing."""
+    return PLACE.sub(lambda found: str(getattr(one, found[1])), template)
+
+
+def read_verdict(pattern: str, answer: str) -> str | None:
+    """What the pattern finds last; None where it finds nothing."""
+    found = None
+    for match in re.finditer(pattern, answer):
+        found = match.group(1) if match.re.groups else match.group()
+    return found
+
+
+def value_of(verdict: str | None, values: Mapping[str, bool | float]) -> bool | float | None:
+    """The value of a verdict, whatever the size of its letters; None of one that has none."""
+    if verdict is None:
+        return None
+    named = {name.casefold(): value for name, value in values.items()}
+    plain = verdict.strip().casefold()
+    if plain in named:
+        return named[plain]
+    try:
+        return float(plain)
+    except ValueError:
+        return None

@@ -1,0 +1,19 @@
+"""The `scores` stage: figures of answers that were generated before, without a model."""
+
+from tunemill.stages.artifacts import Generations, Judgements, ScoresReport
+from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.evaluation.scores.config import ScoresConfig
+
+SCORES = Stage(
+    name="scores",
+    version=1,
+    config=ScoresConfig,
+    inputs={
+        "generations": Input(Generations),
+        "judgements": Input(Judgements, optional=True),
+    },
+    output=ScoresReport,
+    body="tunemill.stages.evaluation.scores.body:score",
+    kinds=("python",),
+    description="Metrics of answers that are stored: another metric generates no token.",
+)
