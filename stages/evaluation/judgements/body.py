@@ -18,7 +18,7 @@ from tunemill.stages.report import Report, Scalar, Workspace
 
 SHOWN = 10
 # What is sent where the environment has no key: an endpoint of one's own asks for none.
-NO_KEY = "none"
+NO_KEY = "not-needed"
 
 
 def judge(config: JudgementsConfig, generations: Generations, out: Workspace, report: Report) -> None:
