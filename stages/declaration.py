@@ -320,6 +320,10 @@ class StageConfig(Settings):
         """Distributions that shape the result because of these settings, beside those of the stage."""
         return ()
 
+    def used_tools(self) -> Mapping[str, str]:
+        """Programs that shape the result because of these settings, and what tells one version from another."""
+        return {}
+
     def written_metrics(self) -> frozenset[str] | None:
         """The figures that a stage which evaluates a model writes under these settings; None where nobody can say."""
         return None

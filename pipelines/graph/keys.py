@@ -37,7 +37,10 @@ def key_document(
         "config": node.config.semantic(),
         "sources": {field: [keyed(item) for item in items] for field, items in sources.items()},
         "inputs": {name: list(digests) for name, digests in inputs.items()},
-        "libraries": {library: minor_version(library) for library in libraries_of(node)},
+        "libraries": {
+            **{library: minor_version(library) for library in libraries_of(node)},
+            **node.config.used_tools(),
+        },
     }
     assert set(document) == KEY_PARTS, "the store explains a key by these parts"
     return document

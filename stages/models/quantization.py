@@ -163,6 +163,16 @@ def fault_of_size(settings: QuantizationSettings, name: str, outputs: int, input
     return None
 
 
+def fault_of_embedding(settings: QuantizationSettings, width: int) -> str | None:
+    """Why a table of embeddings so wide cannot be stored so, beginning with the key within the settings."""
+    if settings.group is None or width % settings.group == 0:
+        return None
+    return (
+        f"group_size: {settings.group} does not divide the {width} numbers of an embedding. Choose a divisor, or leave "
+        f"quantize_embedding out"
+    )
+
+
 def check_left_out(share: float, settings: QuantizationSettings) -> None:
     """Raise UserError where more than half of the weights of linear layers would stay as they are."""
     if share <= MOST_LEFT_OUT:

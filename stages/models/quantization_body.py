@@ -25,7 +25,13 @@ from torchao.quantization.qat import FakeQuantizedEmbedding, FakeQuantizedLinear
 
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.models.heads_body import output_modules
-from tunemill.stages.models.quantization import GROUPS, QuantizationSettings, check_left_out, fault_of_size
+from tunemill.stages.models.quantization import (
+    GROUPS,
+    QuantizationSettings,
+    check_left_out,
+    fault_of_embedding,
+    fault_of_size,
+)
 
 
 class _Rounded(torch.autograd.Function):  # type: ignore[misc]
@@ -142,12 +148,8 @@ def _name_of_embedding(model: Any, settings: QuantizationSettings) -> str:
             f"{settings.key}.quantize_embedding: {name} scales what it looks up ({type(table).__name__}), and "
             f"transformers loads no such factor beside a quantized weight. Leave it out."
         )
-    inputs = table.embedding_dim
-    if settings.group is not None and inputs % settings.group:
-        raise SettingError(
-            f"{settings.key}.group_size: {settings.group} does not divide the {inputs} numbers of an embedding. Choose "
-            f"a divisor, or leave quantize_embedding out."
-        )
+    if reason := fault_of_embedding(settings, table.embedding_dim):
+        raise SettingError(f"{settings.key}.{reason}.")
     return name
 
 

@@ -3,14 +3,19 @@
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from tunemill.stages.artifacts import TEKKEN
 from tunemill.stages.data.conversations.chat_template import TemplateName, check_template_keys
 from tunemill.stages.data.conversations.keys import MISTRAL_COMMON, MISTRAL_KEY
-from tunemill.stages.data.tokenizer.folder import fault_of_folder, fault_of_tekken, vocabulary_of
+from tunemill.stages.data.tokenizer.folder import (
+    fault_for_llama_cpp,
+    fault_of_folder,
+    fault_of_tekken,
+    vocabulary_of,
+)
 from tunemill.stages.declaration import (
     ConflictError,
     Fault,
@@ -20,7 +25,9 @@ from tunemill.stages.declaration import (
     Settings,
     StageConfig,
     TextOrFile,
+    YamlMark,
 )
+from tunemill.stages.models.exports import GGUF
 from tunemill.stages.models.prompts import LLAMA_ADAPTER
 
 MISTRAL_MISSING = (
@@ -96,6 +103,9 @@ class TokenizerConfig(StageConfig):
         None, description="Jinja chat template: its text, or the path of a file with it"
     )
 
+    exports: Annotated[Runtime[list[dict[str, Any]]], YamlMark("pipeline.export")] = Field(
+        [], description="a tokenizer that llama.cpp does not know is refused: no result depends on it"
+    )
     adapter: Runtime[str | None] = Field(
         None,
         description="with an adapter new tokens are refused that nothing trains: no result depends on it",
@@ -156,6 +166,10 @@ class TokenizerConfig(StageConfig):
         if self.tokenizer_use_mistral_common:
             if find_spec("mistral_common") is None:
                 yield Fault(MISTRAL_KEY, MISTRAL_MISSING)
+            return
+        is_exported = any(export.get("format") == GGUF for export in self.exports)
+        if folder is not None and is_exported and (reason := fault_for_llama_cpp(Path(folder))):
+            yield Fault("exports", reason)
             return
         if folder is None or not self.leaves_new_tokens_untrained or not self.special_tokens.trained:
             return

@@ -28,6 +28,9 @@ TEXTS = (
     ),
 )
 
+# Classes of transformers that take a tokenizer.json as it is; others make parts of it anew.
+AS_STORED = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
 
 def fault_of_folder(folder: Path) -> str | None:
     """Why no tokenizer can be loaded from a folder."""
@@ -89,6 +92,27 @@ def without_marks(folder: Path, scratch: Path) -> Path:
         else:
             target.symlink_to(path.resolve())
     return mended
+
+
+def fault_for_llama_cpp(folder: Path) -> str | None:
+    """Why llama.cpp has no tokenizer like that of a tokenizer.json, where the file shows it.
+
+    What is not seen here is which of llama.cpp's expressions cuts texts in the same way: it is tried on many texts.
+    """
+    try:
+        stored = json.loads(text_of_file(folder / "tokenizer.json"))
+        kind, falls_back = stored["model"]["type"], stored["model"].get("byte_fallback")
+        changed_by = (stored.get("normalizer") or {"type": "NFC"})["type"]
+        settings = json.loads(text_of_file(folder / "tokenizer_config.json"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if kind != "BPE":
+        reason = f"it is a {kind}, and no byte pair encoding"
+    elif not falls_back and changed_by != "NFC" and settings.get("tokenizer_class") in AS_STORED:
+        reason = f"it changes texts by {changed_by} before it cuts them"
+    else:
+        return None
+    return f"pipeline.export: llama.cpp does not know the tokenizer of {folder}: {reason}. Take gguf out of export"
 
 
 def vocabulary_of(folder: Path) -> frozenset[str] | None:

@@ -23,19 +23,18 @@ from tunemill.stages.models.base_model.folder import (
     fault_of_settings,
     quantized_by,
 )
-from tunemill.stages.models.base_model.layers import fault_of_tensors, readable_tensors
+from tunemill.stages.models.base_model.layers import fault_of_tensors
 from tunemill.stages.models.base_model.layouts.formats import FAULTS
 from tunemill.stages.models.base_model.rope import given_rope
-from tunemill.stages.models.compressed_fit import fault_of_weights
-from tunemill.stages.models.exports import COMPRESSED, GGUF, CompressedExport
+from tunemill.stages.models.base_model.storing import faults_of_storing
+from tunemill.stages.models.exports import GGUF
 from tunemill.stages.models.gguf_families import fault_of_export
-from tunemill.stages.models.linear_weights import Sizes, kind_of
 from tunemill.stages.models.linearized import KEY as LINEARIZED
 from tunemill.stages.models.linearized import fault_of_type
 from tunemill.stages.models.model_folder import fault_of_folder, settings_of
 from tunemill.stages.models.own_code import code_files, digest_of
 from tunemill.stages.models.prompts import LLAMA_ADAPTER, fault_of_prompts
-from tunemill.stages.models.quantization import QatSettings, QuantizationSettings, fault_of_size
+from tunemill.stages.models.quantization import QatSettings, QuantizationSettings
 
 # Arguments of from_pretrained, and what decides them here.
 OWN_ARGUMENTS = {
@@ -280,22 +279,9 @@ class BaseModelConfig(StageConfig):
             and quantized_by(stored) is None
             and "text_config" not in stored  # its folder holds towers that are not trained as well
         ):
-            yield from self._faults_of_storing(folder)
-
-    def _faults_of_storing(self, folder: Path) -> Iterator[Fault]:
-        """What cannot be stored of the trained model as it is asked for, going by the sizes of its weights."""
-        sizes = Sizes.of(folder)
-        weights = [(kind_of(tensor, sizes), tensor) for tensor in readable_tensors(folder).values()]
-        linears = {t.name.removesuffix(".weight"): t.shape for kind, t in weights if kind == "linear"}
-        for asked in filter(None, (self.quantization, self.qat)):
-            reasons = (fault_of_size(asked, name, *shape) for name, shape in linears.items())
-            if reason := next(filter(None, reasons), None):
-                yield Fault(asked.key, reason)
-        for export in self.exports:
-            if export.get("format") == COMPRESSED:
-                wanted = CompressedExport.model_validate(export)
-                if reason := fault_of_weights(weights, wanted.scheme, wanted.group_size):
-                    yield Fault("exports", f"{wanted.scheme}: {reason}")
+            asked = [one for one in (self.quantization, self.qat) if one is not None]
+            keeps_type = self.adapter is not None and "dtype" not in self.overrides
+            yield from faults_of_storing(folder, asked, self.exports, keeps_type=keeps_type)
 
     def _fault_of_quantized(self, folder: Path, stored: Mapping[str, Any]) -> str | None:
         read_as_numbers = self.model_quantization_config is not None or self.llama4_linearized_experts

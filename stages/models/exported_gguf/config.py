@@ -1,7 +1,10 @@
 """What the `exported_gguf` stage is asked for by an entry of `pipeline.export`."""
 
+import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Self, get_args
 
 from pydantic import Field, model_validator
@@ -14,6 +17,12 @@ LLAMA_QUANTIZE = "llama-quantize"
 # Parts of an adapter that llama.cpp does not load beside a base.
 PARTS = ("peft_use_dora", "lora_modules_to_save", "lora_target_parameters", "peft_trainable_token_indices")
 BESIDE = "an adapter with such parts is not exported by itself: no result depends on it"
+
+
+@cache
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 class ExportedGgufConfig(StageConfig):
@@ -44,6 +53,13 @@ class ExportedGgufConfig(StageConfig):
     def made_by_llama_cpp(self) -> bool:
         """Whether llama.cpp's own tool stores the weights."""
         return self.type in get_args(KType)
+
+    def used_tools(self) -> Mapping[str, str]:
+        """llama.cpp's own tool, by its bytes: it says its version only when it works, and has that in it."""
+        if not self.made_by_llama_cpp:
+            return super().used_tools()
+        found = shutil.which(LLAMA_QUANTIZE)
+        return {LLAMA_QUANTIZE: "not installed" if found is None else _digest(Path(found).resolve())}
 
     def faults(self) -> Iterator[Fault]:
         """A tool that is not there."""

@@ -30,6 +30,7 @@ import fs from "node:fs";
 const asked = JSON.parse(fs.readFileSync(process.argv[2], "utf8"));
 const { getLlama } = await import(asked.package);
 const llama = await getLlama({ gpu: false, build: "never", skipDownload: true, maxThreads: 2, logLevel: "error" });
+fs.writeFileSync(asked.started, "");
 const model = await llama.loadModel({ modelPath: asked.model });
 const lora = asked.lora ? { adapters: [{ filePath: asked.lora, scale: 1 }] } : undefined;
 const context = await model.createContext({ contextSize: asked.contextSize, batchSize: asked.contextSize, lora });
@@ -61,6 +62,10 @@ fs.writeFileSync(asked.numbers, Buffer.concat(numbers.map((row) => Buffer.from(r
 fs.writeFileSync(asked.told, JSON.stringify(told));
 process.exit(0);
 """
+
+
+class NotAskedError(Exception):
+    """llama.cpp said nothing of a file, for a reason that is not the file's."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,11 @@ def ask(
     adapter: Path | None = None,
     longest: int = 1,
 ) -> Told:
-    """What llama.cpp makes of texts, in which special tokens are such. Raises UserError where it does not run."""
+    """What llama.cpp makes of texts, in which special tokens are such.
+
+    Raises UserError where it does not run the file, and NotAskedError where it does not even start, or is not done in
+    time.
+    """
     places = max(1, NUMBERS // vocabulary // max(1, len(texts)))
     asked = {
         "package": (engine / "dist" / "index.js").as_uri(),
@@ -121,6 +130,7 @@ def ask(
         "contextSize": max((len(text) for text in texts), default=0) + longest + 64,
         "numbers": str(scratch / "numbers.bin"),
         "told": str(scratch / "told.json"),
+        "started": str(scratch / "started"),
     }
     (scratch / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
     (scratch / "ask.mjs").write_text(SCRIPT, encoding="utf-8")
@@ -128,15 +138,17 @@ def ask(
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        raise UserError(
-            f"exported gguf: llama.cpp ({PACKAGE}) has not answered within {SECONDS} s."
-        ) from None
+        _tidy(scratch)
+        raise NotAskedError(f"llama.cpp ({PACKAGE}) has not answered within {SECONDS} s") from None
+    if not (scratch / "started").is_file():
+        _tidy(scratch)
+        raise NotAskedError(
+            f"llama.cpp itself has not read it: {engine} does not start. Install it again, or remove it. It said: "
+            f"{_fault(done.stderr or done.stdout)}"
+        )
     if done.returncode or not (scratch / "told.json").is_file():
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-6:])
-        raise UserError(
-            f"exported gguf: llama.cpp ({PACKAGE}) does not run {model.name}. Where it runs no other either, install "
-            f"the package {engine} again, or remove it. It said:\n{said}"
-        )
+        raise UserError(f"exported gguf: llama.cpp ({PACKAGE}) does not run {model.name}. It said:\n{said}")
     told = json.loads((scratch / "told.json").read_text(encoding="utf-8"))
     numbers = np.fromfile(scratch / "numbers.bin", "<f4").reshape(-1, vocabulary)
     heard, at = [], 0
@@ -144,6 +156,16 @@ def ask(
         shares = numbers[at : at + item["places"]]
         heard.append(Heard(item["ids"], np.log(np.maximum(shares, 1e-38)), item["written"]))
         at += item["places"]
-    for name in ("asked.json", "ask.mjs", "told.json", "numbers.bin"):
-        (scratch / name).unlink()
+    _tidy(scratch)
     return Told(heard, told["ends"])
+
+
+def _fault(said: str) -> str:
+    """The line of a trace by node that names what was wrong, else the first."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return next((line for line in lines if "Error" in line.partition(":")[0]), lines[0] if lines else "nothing")
+
+
+def _tidy(scratch: Path) -> None:
+    for name in ("asked.json", "ask.mjs", "told.json", "numbers.bin", "started"):
+        (scratch / name).unlink(missing_ok=True)

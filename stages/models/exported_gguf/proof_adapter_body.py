@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.agreement_body import Agreement, agreement
-from tunemill.stages.models.exported_gguf.llama_cpp_body import PACKAGE, ask, find_engine
+from tunemill.stages.models.exported_gguf.llama_cpp_body import PACKAGE, NotAskedError, ask, find_engine
 from tunemill.stages.models.exported_gguf.proof_body import COMPUTED, NO_ENGINE, told
 from tunemill.stages.models.exported_gguf.proof_logits_body import LARGEST_KL, check_kl, fits
 from tunemill.stages.models.exported_gguf.spoken_body import rendered_prompts
@@ -57,8 +57,12 @@ def prove_adapter(
     whole = scratch / "base.gguf"
     write_base(whole)
     vocabulary = model.get_base_model().config.vocab_size
-    heard = ask(engine, whole, prompts, scratch, vocabulary=vocabulary, adapter=path)
-    whole.unlink()
+    try:
+        heard = ask(engine, whole, prompts, scratch, vocabulary=vocabulary, adapter=path)
+    except NotAskedError as error:
+        return {**figures, "proof": "partial", "proof_missing": str(error)}
+    finally:
+        whole.unlink()
     wanted = [logits_of(model, torch.tensor([text.ids]))[0][-len(text.log_p_rv) :] for text in heard.texts]
     found = _agreement([torch.tensor(text.log_p_rv) for text in heard.texts], wanted)
     with model.disable_adapter():

@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.agreement_body import Agreement, agreement
-from tunemill.stages.models.exported_gguf.llama_cpp_body import PACKAGE, ask, find_engine
+from tunemill.stages.models.exported_gguf.llama_cpp_body import PACKAGE, NotAskedError, ask, find_engine
 from tunemill.stages.models.exported_gguf.proof_logits_body import (
     LARGEST_KL,
     check_kl,
@@ -71,7 +71,10 @@ def prove_model(folder: Path, path: Path, kind: str, scratch: Path) -> dict[str,
     if engine is None:
         missing.append(NO_ENGINE)
     else:
-        figures |= prove_by_llama_cpp(engine, file, kind, spoken, wanted[1:], scratch)
+        try:
+            figures |= prove_by_llama_cpp(engine, file, kind, spoken, wanted[1:], scratch)
+        except NotAskedError as error:
+            missing.append(str(error))
     if not spoken.prompts:
         missing.append("no prompt was compared: the tokenizer has no chat template")
     return {**figures, "proof": "partial" if missing else "full", "proof_missing": "; ".join(missing) or None}

@@ -34,6 +34,7 @@ from tunemill.stages.models.compressed_fit import fault_of_model
 from tunemill.stages.models.exported_compressed.body import export
 from tunemill.stages.models.exported_compressed.config import ExportedCompressedConfig
 from tunemill.stages.models.exported_compressed.proof_body import prove
+from tunemill.stages.models.quantization import QuantizationSettings
 
 needs_llmcompressor = pytest.mark.skipif(
     find_spec("llmcompressor") is None,
@@ -310,6 +311,22 @@ def test_what_the_base_shows_is_known_before_it_is_trained(
     exports = [{"format": "compressed-tensors", "scheme": scheme}]
     (fault,) = BaseModelConfig(base_model=str(make(tmp_path / "base")), exports=exports).faults()
     assert fault.key == "exports" and fault.reason.startswith(words)
+
+
+def test_the_type_of_the_base_is_that_of_what_an_adapter_is_folded_into(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base")
+    exports = [{"format": "compressed-tensors", "scheme": "nvfp4"}]
+    (fault,) = BaseModelConfig(base_model=str(base), exports=exports, adapter="lora").faults()
+    assert fault.key == "exports"
+    assert fault.reason.startswith("nvfp4: it is computed in bfloat16, and the base, whose type the model")
+    assert "is in float32" in fault.reason
+    # Of a model that is trained whole the training says the type.
+    assert not list(BaseModelConfig(base_model=str(base), exports=exports).faults())
+    mxfp4 = QuantizationSettings(weight_dtype="mxfp4", activation_dtype="mxfp4")
+    (fault,) = BaseModelConfig(base_model=str(base), quantization=mxfp4, adapter="lora").faults()
+    assert fault.key == "quantization" and "mxfp4 is stored of models in bfloat16" in fault.reason
+    of_config(lambda config: config.update(dtype="bfloat16"))(base)
+    assert not list(BaseModelConfig(base_model=str(base), exports=exports, adapter="lora").faults())
 
 
 def test_towers_beside_the_language_model_are_not_looked_at(tmp_path: Path) -> None:

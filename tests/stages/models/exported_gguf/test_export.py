@@ -10,10 +10,15 @@ import torch
 from support.gguf_files import CONFIGS, exported, make_family, make_model_with_bos, rewritten
 from support.tiny_model import folder_bytes, make_model
 
+from tunemill.pipelines.graph.keys import key_document
+from tunemill.pipelines.graph.nodes import Node
+from tunemill.stages.data.tokenizer.config import TokenizerConfig
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.exported_gguf.body import quantize
+from tunemill.stages.models.exported_gguf.config import ExportedGgufConfig
 from tunemill.stages.models.exported_gguf.proof_body import prove_model
 from tunemill.stages.models.exported_gguf.proof_weights_body import allowed
+from tunemill.stages.models.exported_gguf.stage import EXPORTED_GGUF
 
 FAST = ("llama3", "qwen2", "gemma")
 
@@ -199,6 +204,70 @@ def test_a_tokenizer_that_llama_cpp_does_not_know_is_refused(tmp_path):
     path.write_text(json.dumps(described))
     with pytest.raises(UserError, match=r"llama.cpp knows no tokenizer that cuts texts by \[a-z \]\{2\}"):
         exported(tmp_path, model, "q8_0")
+
+
+def no_pairs(described):
+    described["model"] = {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}
+
+
+def lower_case(described):
+    described["normalizer"] = {"type": "Lowercase"}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (no_pairs, "it is a WordLevel, and no byte pair encoding. Take gguf out of export"),
+        (lower_case, "it changes texts by Lowercase before it cuts them. Take gguf out of export"),
+    ],
+)
+def test_a_tokenizer_that_its_file_shows_to_be_another_is_known_before_anything_runs(
+    tmp_path, change, reason
+):
+    model = make_model(tmp_path / "model")
+    path = model / "tokenizer.json"
+    described = json.loads(path.read_text())
+    config = TokenizerConfig(base_model=str(model), exports=[{"format": "gguf", "type": "q8_0"}])
+    assert not list(config.faults())
+    change(described)
+    path.write_text(json.dumps(described))
+    (fault,) = config.faults()
+    assert fault.key == "exports" and fault.reason.endswith(reason)
+    assert not list(TokenizerConfig(base_model=str(model)).faults())
+    with pytest.raises(UserError, match=r"llama\.cpp does not know this tokenizer"):
+        exported(tmp_path, model, "q8_0")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node here")
+def test_a_binding_that_does_not_start_leaves_a_good_file_as_it_is(tmp_path, monkeypatch):
+    package = tmp_path / "node_modules" / "node-llama-cpp"
+    (package / "dist").mkdir(parents=True)
+    (package / "dist" / "index.js").write_text("throw new Error('built for another machine');")
+    monkeypatch.setenv("NODE_PATH", str(package.parent))
+    model = make_model_with_bos(tmp_path / "model")
+    file, heard = exported(tmp_path / "out", model, "q8_0")
+    assert file.is_file() and heard.summary["proof"] == "partial"
+    assert f"{package} does not start" in heard.summary["proof_missing"]
+    assert "built for another machine" in heard.summary["proof_missing"]
+
+
+def test_the_tool_of_llama_cpp_is_in_the_key_of_what_it_makes(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def key(kind):
+        config = ExportedGgufConfig(type=kind)
+        return key_document(Node("exported", EXPORTED_GGUF, config, {}, {}), {}, {})["libraries"]
+
+    assert key("q4_k_m")["llama-quantize"] == "not installed" and "llama-quantize" not in key("q8_0")
+    found = set()
+    for number in (1, 2):
+        tool = tmp_path / f"b{number}" / "llama-quantize"
+        tool.parent.mkdir()
+        tool.write_text(f"#!/bin/sh\necho {number}\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tool.parent))
+        found.add(key("q4_k_m")["llama-quantize"])
+    assert len(found) == 2 and all(one.startswith("sha256:") for one in found)
 
 
 def test_a_type_that_fits_no_row_is_refused(tmp_path):
