@@ -163,7 +163,9 @@ def ask(
 def _fault(said: str) -> str:
     """The line of a trace by node that names what was wrong, else the first."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return next((line for line in lines if "Error" in line.partition(":")[0]), lines[0] if lines else "nothing")
+    return next(
+        (line for line in lines if "Error" in line.partition(":")[0]), lines[0] if lines else "nothing"
+    )
 
 
 def _tidy(scratch: Path) -> None:
