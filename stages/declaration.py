@@ -340,7 +340,7 @@ class StageConfig(Settings):
         slice_values = self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
         plain = {
             field: [without_credentials(name) for name in listed(getattr(self, field)) if not is_whole(name)]
-            for field in self.sources()
+            for field in self.sources() - runtime
         }
         return slice_values | {field: names for field, names in plain.items() if names}
 

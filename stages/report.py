@@ -55,7 +55,7 @@ class Report:
         self.emit({"type": "suspects", "input": of, "rows": list(rows)})
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Scalar]]) -> None:
-        """A small table for the report and the asset's metadata."""
+        """A small table for the report and the asset's metadata; a later one of the same title takes its place."""
         self.emit(
             {"type": "table", "title": title, "columns": list(columns), "rows": [list(r) for r in rows]}
         )

@@ -195,7 +195,7 @@ def idle_problems(
 
 def refused_sources(node: Node, document: Document) -> Iterator[Problem]:
     """Sources that can be none, going by their names and by what lies there. None is opened, and none must be there."""
-    for name, sources in node.sources.items():
+    for name, sources in node.places_named.items():
         reasons = [odd_url(source) if "://" in source else refusal(source) for source in sources]
         refused = [
             f"{shown(source)}: {reason}" for source, reason in zip(sources, reasons, strict=True) if reason

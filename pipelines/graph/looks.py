@@ -35,7 +35,7 @@ def only_data(node: Node) -> bool:
 
 def looked_at(node: Node, document: Document) -> Iterator[Problem]:
     """What is wrong with the sources of a node; a note where only this machine may lack them."""
-    found = [problem for field in node.sources for problem in _sources(node, field, document)]
+    found = [problem for field in node.places_named for problem in _sources(node, field, document)]
     yield from found
     at_fault = {problem.path for problem in found}
     for fault in node.config.faults():
@@ -48,13 +48,15 @@ def looked_at(node: Node, document: Document) -> Iterator[Problem]:
 
 def missing_source(node: Node, field: str, document: Document, reason: str) -> Problem:
     """The problem with a source that is not there, or cannot be looked at; suggests the nearest name beside it."""
-    absent = next((name for name in node.sources[field] if "://" not in name and not is_there(name)), None)
+    absent = next(
+        (name for name in node.places_named[field] if "://" not in name and not is_there(name)), None
+    )
     near = _beside(Path(absent), document.folder) if absent is not None and absent in reason else None
     return problem_at(node.places[field], document, "value", reason, near)
 
 
 def _sources(node: Node, field: str, document: Document) -> Iterator[Problem]:
-    reasons = [lacks_package(name) if "://" in name else _absent(name) for name in node.sources[field]]
+    reasons = [lacks_package(name) if "://" in name else _absent(name) for name in node.places_named[field]]
     wrong = [reason for reason in reasons if reason is not None]
     if wrong:
         more = f"; nor can {len(wrong) - 1} more be used" if len(wrong) > 1 else ""

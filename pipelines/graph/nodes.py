@@ -10,7 +10,7 @@ from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.tracker_config import TrackerConfig
 from tunemill.resources.shared_folder import SharedFolder
 from tunemill.resources.targets import Target
-from tunemill.stages.declaration import Stage, StageConfig, is_whole, listed
+from tunemill.stages.declaration import RuntimeMark, Stage, StageConfig, is_whole, listed
 from tunemill.stages.evaluation.gate import Gate
 
 
@@ -33,6 +33,12 @@ class Node:
     @property
     def sources(self) -> dict[str, list[str]]:
         """What the config names whose contents enter the key, by field: absolute paths, and URLs."""
+        runtime = set(self.config.marked(RuntimeMark)) - self.config.deciding()
+        return {field: names for field, names in self.places_named.items() if field not in runtime}
+
+    @property
+    def places_named(self) -> dict[str, list[str]]:
+        """The same with what is only looked at, and changes no result."""
         named = {field: listed(getattr(self.config, field)) for field in sorted(self.config.sources())}
         whole = {field: [name for name in names if is_whole(name)] for field, names in named.items()}
         return {field: names for field, names in whole.items() if names}

@@ -318,8 +318,12 @@ def _compute(
         match event["type"]:
             case "summary":
                 display["metrics"] |= event["metrics"]
-            case "table" | "plot":
-                display[f"{event['type']}s"].append(event)
+            case "table":
+                # One of the same title, of an earlier step, has had its time.
+                before = [table for table in display["tables"] if table["title"] != event["title"]]
+                display["tables"] = [*before, event]
+            case "plot":
+                display["plots"].append(event)
             case "suspects":
                 suspects[event["input"]] = event["rows"]
         observe(event)

@@ -8,9 +8,12 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from tunemill.stages.data.rows.mapped import Rows
-from tunemill.stages.report import Report
+from tunemill.stages.report import Report, Scalar
 from tunemill.stages.training.keys.samples import SampleKeys
 
+TITLE = "What the model writes"
+# Characters of each text in the table; the log has all of them.
+LONGEST = 600
 Score = Callable[[Any], dict[str, float]]
 
 
@@ -35,6 +38,7 @@ def with_samples(score: Score, config: SampleKeys, rows: Rows, tokenizer: Path, 
         found = score(model)
         was_training = model.training
         model.eval()
+        shown: list[list[Scalar]] = []
         for row in range(min(config.num_generation_samples, len(rows))):
             ids = rows.ids(row)
             given = torch.tensor(ids[: max(1, int(len(ids) * config.generation_prompt_ratio))])[None].long()
@@ -45,6 +49,9 @@ def with_samples(score: Score, config: SampleKeys, rows: Rows, tokenizer: Path, 
                 )
             prompt, answer = reader.decode(given[0]), reader.decode(written[0, given.shape[1] :])
             report.log(f"sample of row {row + 1}: {prompt!r} -> {answer!r}")
+            shown.append([row + 1, prompt[-LONGEST:], answer[:LONGEST]])
+        # That of the next evaluation takes its place.
+        report.table(TITLE, ["row", "given", "written"], shown)
         model.train(was_training)
         return found
 

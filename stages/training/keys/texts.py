@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 from tunemill.stages.declaration import Idle
+from tunemill.stages.training.keys.bench import BenchKeys
 from tunemill.stages.training.keys.rhythm import NOTHING_HELD_OUT
 from tunemill.stages.training.keys.rows import RowKeys
 from tunemill.stages.training.keys.samples import SampleKeys
 
 
-class TextKeys(SampleKeys, RowKeys):
-    """Rows of tokens, and samples of what the model writes."""
+class TextKeys(SampleKeys, BenchKeys, RowKeys):
+    """Rows of tokens, and samples of what the model writes and answers."""
 
     def idle(self) -> Iterator[Idle]:
         """How to put held-out rows into sequences that there are none of."""

@@ -2,14 +2,9 @@
 
 from collections.abc import Iterator
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from tunemill.stages.declaration import Idle, Runtime, StageConfig
-
-ELSEWHERE = (
-    "true is not supported: scores of a model come from nodes of their own, evaluation_of_*, which run once training "
-    "is done; `pipeline: {evaluate: [...]}` says of which models. Take it out"
-)
 
 
 class TraceKeys(StageConfig):
@@ -24,9 +19,6 @@ class TraceKeys(StageConfig):
     save_first_step: Runtime[bool | None] = Field(
         None, description="a checkpoint after the first step: for resuming only"
     )
-    do_bench_eval: Runtime[bool | None] = Field(
-        None, description="refused: models are scored in nodes of their own"
-    )
     tiled_mlp: bool = Field(
         False,
         description="compute each MLP some tokens at a time, and again in the backward pass: memory for one tile",
@@ -37,13 +29,6 @@ class TraceKeys(StageConfig):
     tiled_mlp_use_original_mlp: Runtime[bool | None] = Field(
         None, description="compute a tile by the model's own MLP: always"
     )
-
-    @field_validator("do_bench_eval", mode="after")
-    @classmethod
-    def _scored_elsewhere(cls, value: bool | None) -> bool | None:
-        if value:
-            raise ValueError(ELSEWHERE)
-        return value
 
     def idle(self) -> Iterator[Idle]:
         """Settings of what is off, or what is so anyway."""

@@ -57,6 +57,7 @@ SAMPLES = Samples(
             for name in ("num_generation_samples", "generation_max_new_tokens", "generation_temperature")
         },
         "tiled_mlp_num_shards": {"tiled_mlp": True},
+        "do_bench_eval": {"bench_dataset": "/questions.json"},
         "torch_compile_backend": {"torch_compile": True},
         "torch_compile_mode": {"torch_compile": True},
         "torch_compile_options": {"torch_compile": True},

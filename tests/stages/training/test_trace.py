@@ -140,3 +140,10 @@ def test_samples_are_shown_and_change_no_weight(tmp_path: Path) -> None:
     assert folder_bytes(tmp_path / "sampled/data") == folder_bytes(tmp_path / "plain/data")
     texts = [event["message"] for event in heard.of("log") if "sample of row" in event["message"]]
     assert [text.split(":")[0] for text in texts] == ["sample of row 1", "sample of row 2"] * 2
+    tables = heard.of("table")
+    assert [table["title"] for table in tables] == ["What the model writes"] * 2
+    assert [row[0] for row in tables[-1]["rows"]] == [1, 2] and tables[-1]["columns"] == [
+        "row",
+        "given",
+        "written",
+    ]

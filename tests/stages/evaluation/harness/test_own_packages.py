@@ -36,11 +36,15 @@ def test_a_pipeline_is_scored_and_gated(packages: str, tmp_path: Path) -> None:
     command = [
         "-m", "tunemill.pipelines.cli", "run", "pipeline.yml", "lm_eval_tasks=[tasks/]", "quantization=null",
         "pipeline.evaluate=[base, merged]",
-        "pipeline.gates=[{metric: cities/acc, of: merged, evaluation: lm_eval, min: 2}]", "--json",
+        "pipeline.gates=[{metric: cities/acc, of: merged, evaluation: lm_eval, min: 2}]",
+        "generate_samples=true", "eval_steps=2", "generation_max_new_tokens=4", "--json",
     ]  # fmt: skip
     done = run_in(sys.executable, *command, cwd=project.folder, path=packages)
     said = done.stdout + done.stderr
     assert done.returncode != 0 and "cities/acc" in said, "no share is 2"
+    trained = (project.folder / "outputs" / "trained").resolve().parent / "manifest.json"
+    titles = [table["title"] for table in json.loads(trained.read_text())["tables"]]
+    assert titles.count("What the model writes") == 1, "that of the last evaluation"
     for what in ("base", "merged"):
         folder = project.folder / "outputs" / f"evaluation_lm_eval_of_{what}"
         metrics = json.loads((folder / "metrics.json").read_text())

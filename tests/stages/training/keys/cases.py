@@ -1,5 +1,7 @@
 """For each key of training: values of it, and the place where a training shows the difference between them."""
 
+from pathlib import Path
+
 from stages.training.keys.case import (
     CONSTANT,
     CUT,
@@ -25,6 +27,7 @@ from stages.training.keys.trainings import Settings
 
 from stages.training.keys import observations as see
 
+BENCH = str(Path(__file__).parent / "questions.jsonl")
 INT4 = {"weight_dtype": "int4", "activation_dtype": "int8", "group_size": 8}
 
 BATCHES: dict[str, list[Case]] = {
@@ -285,7 +288,6 @@ WATCH: dict[str, list[Case]] = {
         Case((0, 2), see.idle_keys),
     ],
     "save_first_step": [Case((None, True), see.checkpoints)],
-    "do_bench_eval": [Case((None, True), see.refusal)],
     "tiled_mlp": [Case((False, True), see.mlp_tokens, {"tiled_mlp_num_shards": 2, "max_steps": 1})],
     "tiled_mlp_num_shards": [
         Case((None, 2, 3), see.mlp_tokens, {"tiled_mlp": True, "max_steps": 1}),
@@ -413,6 +415,10 @@ SEQUENCES: dict[str, list[Case]] = {
             {**without(DRAWN, "generation_do_sample"), "generation_temperature": 50.0},
         ),
     ],
+    "do_bench_eval": [
+        Case((None, True), see.summary("last_eval_bench_accuracy"), {"bench_dataset": BENCH, "eval_steps": 2})
+    ],
+    "bench_dataset": [Case((None, BENCH), see.idle_keys)],
     "sequence_len": [Case((16, 20), see.batch_shapes, {"pad_to_sequence_len": True})],
     "sample_packing": [
         Case((False, True), see.batch_tensors, {"sequence_len": 20}),
