@@ -23,6 +23,8 @@ COMMANDS = {
     "quantize": "bring the quantized model up to date",
     "lm-eval": "bring the scores of lm-evaluation-harness up to date",
     "inference": "talk with a model of the pipeline, alone or beside another, or let it answer a file",
+    "serve": "serve a model of the pipeline on this machine, in OpenAI's protocol",
+    "vllm-serve": "the same in vLLM, with the vllm block of the YAML",
     "adopt": "register a model, an adapter or prepared rows that exist already, as asset://NAME",
     "pin": "keep the artifact that a node has now, whatever its YAML asks for",
     "unpin": "take a pin away; the next run brings the node up to date",

@@ -1,8 +1,10 @@
 """`tunemill inference`: talk with a pipeline's model, alone or beside another; or let it answer a file."""
 
 import argparse
+import importlib.util
 import json
 import sys
+from importlib import import_module
 from typing import Any
 
 from tunemill.pipelines.commands.options import add_command
@@ -27,6 +29,9 @@ def add_to(commands: Any, text: str) -> None:
     parser.add_argument(
         "--prompter", metavar="NONE", help="None: go on from texts as they are, without the chat template"
     )
+    parser.add_argument(
+        "--gradio", action="store_true", help="a page in the browser, with the keys gradio_* (extra: gradio)"
+    )
     add_sampling(parser)
 
 
@@ -41,13 +46,16 @@ def inference(options: argparse.Namespace) -> int:
             f"--prompter {options.prompter}: only None, which takes texts as they are; without it the model's chat "
             f"template is used"
         )
-    sampling = sampling_of(options)
+    use = page_settings(options) if options.gradio else None
+    sampling = sampling_of(options, use and use.gradio_temperature, use and use.gradio_max_new_tokens)
     chosen = chosen_models(options, options.against)
     # Only here: torch takes seconds to import.
     from tunemill.pipelines.commands.speaking import Speakers
 
     print(f"loading {' and '.join(one.name for one in chosen)} ...", file=sys.stderr)
     speakers = Speakers.load(chosen, sampling, plain=options.prompter is not None)
+    if use is not None:
+        return show_page(options, use, speakers)
     if options.prompts is not None:
         return answer_file(options, speakers)
     if not sys.stdin.isatty():
@@ -59,6 +67,36 @@ def inference(options: argparse.Namespace) -> int:
                 raise KeyboardInterrupt
         return 0
     return chat(options, speakers)
+
+
+def page_settings(options: argparse.Namespace) -> Any:
+    """The keys of the page. Raises UserError where what shows it is not installed."""
+    from tunemill.pipelines.config.use_config import UseConfig
+    from tunemill.pipelines.graph.load import load_pipeline
+    from tunemill.stages.errors import SettingError, UserError
+
+    if options.prompts is not None:
+        raise SettingError("--gradio is a page to talk on, and --prompts a file to answer. Take one")
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("--gradio needs gradio, which is not installed. pip install 'tunemill[gradio]'")
+    return load_pipeline(options.pipeline, options.overrides).use or UseConfig()
+
+
+def show_page(options: argparse.Namespace, use: Any, speakers: Any) -> int:
+    """Show the page until Ctrl-C."""
+    page = import_module("tunemill.stages.models.chat.page_body").make_page(
+        speakers.loaded,
+        all(speakers.chats(name) for name in speakers.names),
+        speakers.sampling,
+        options.system,
+        use.gradio_title or f"{options.pipeline.stem}: {' and '.join(speakers.names)}",
+    )
+    page.launch(
+        server_name=use.gradio_server_name or "127.0.0.1",
+        server_port=use.gradio_server_port,
+        share=bool(use.gradio_share),
+    )
+    return 0
 
 
 def answer_file(options: argparse.Namespace, speakers: Any) -> int:

@@ -8,6 +8,7 @@ from pydantic_core import PydanticUndefined
 
 from tunemill.pipelines.config.graph_config import GraphConfig
 from tunemill.pipelines.config.tracker_config import TrackerConfig
+from tunemill.pipelines.config.use_config import UseConfig
 from tunemill.stages.declaration import RuntimeMark, SourceMark, StageConfig
 from tunemill.stages.registry import STAGES
 
@@ -29,6 +30,7 @@ def key_table() -> str:
     readers_and_configs: list[tuple[str, type[StageConfig]]] = [
         ("graph", GraphConfig),
         ("trackers", TrackerConfig),
+        ("use", UseConfig),
     ]
     readers_and_configs += [(stage.name, stage.config) for stage in STAGES]
     for reader, config in readers_and_configs:

@@ -12,6 +12,7 @@ from tunemill.pipelines.config.dataset_entries import DATA, EVALUATIONS, READ_AS
 from tunemill.pipelines.config.graph_config import ENTRY_LISTS, GraphConfig
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.tracker_config import TrackerConfig
+from tunemill.pipelines.config.use_config import UseConfig
 from tunemill.stages.choices import nearest
 from tunemill.stages.declaration import StageConfig
 from tunemill.stages.errors import UserError
@@ -39,7 +40,7 @@ class KeyTree(dict[str, "KeyTree | None"]):
 
 def config_classes() -> tuple[type[StageConfig], ...]:
     """The config class of the graph, of trackers and of every stage."""
-    return (GraphConfig, TrackerConfig, *dict.fromkeys(stage.config for stage in STAGES))
+    return (GraphConfig, TrackerConfig, UseConfig, *dict.fromkeys(stage.config for stage in STAGES))
 
 
 @cache

@@ -18,6 +18,7 @@ from tunemill.pipelines.config.readers import unread_keys, wrong_values
 from tunemill.pipelines.config.renamed_keys import with_todays_names
 from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, validate
 from tunemill.pipelines.config.tracker_config import TrackerConfig
+from tunemill.pipelines.config.use_config import UseConfig, VllmSettings
 from tunemill.pipelines.graph.evaluation_problems import evaluation_problems
 from tunemill.pipelines.graph.gates import gate_problems
 from tunemill.pipelines.graph.looks import LookAt, lacks_package, looked_at, no_folder, nothing
@@ -83,6 +84,8 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
     problems += publish_problems(graph, found, document)
     trackers, more = trackers_of(document)
     problems += more
+    use, more = use_of(document)
+    problems += more
     problems += idle_problems(graph, piece.places, document)
     problems += problems_of_keys(graph, document)
     problems += refused_places(graph, document)
@@ -110,6 +113,7 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
         output_dir,
         prepared_path,
         trackers=trackers,
+        use=use,
         shared=shared_by(graph, document),
         gates=tuple(graph.gates),
         targets=tuple(targets_of(graph, document)),
@@ -184,6 +188,19 @@ def trackers_of(document: Document) -> tuple[TrackerConfig | None, list[Problem]
     return config, notes
 
 
+def use_of(document: Document) -> tuple[UseConfig | None, list[Problem]]:
+    """How a finished model is shown and served, and what is wrong with that."""
+    if not document.data.keys() & UseConfig.top_keys():
+        return None, []
+    piece = cut(UseConfig, document)
+    config = validate(UseConfig, piece, document)
+    if isinstance(config, list):
+        return None, config
+    assert isinstance(config, UseConfig)
+    places = {**piece.places, **{f"vllm.{key}": ("vllm", key) for key in VllmSettings.model_fields}}
+    return config, list(idle_problems(config, places, document))
+
+
 def idle_problems(
     config: StageConfig, places: Mapping[str, KeyPath], document: Document
 ) -> Iterator[Problem]:
@@ -226,7 +243,7 @@ def problems_of_keys(graph: GraphConfig, document: Document) -> Iterator[Problem
     """Keys that nobody in the graph reads, and wrong values of keys that nobody reads."""
     found = places(graph)
     present = [place.stage.config for place in found]
-    everywhere: list[type[StageConfig]] = [GraphConfig, TrackerConfig, *present]
+    everywhere: list[type[StageConfig]] = [GraphConfig, TrackerConfig, UseConfig, *present]
     readers: dict[KeyPath, list[type[StageConfig]]] = {(): everywhere}
     for place in found:
         if place.entry is not None:

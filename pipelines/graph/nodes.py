@@ -8,6 +8,7 @@ from tunemill.pipelines.config.document import Document
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.tracker_config import TrackerConfig
+from tunemill.pipelines.config.use_config import UseConfig
 from tunemill.resources.shared_folder import SharedFolder
 from tunemill.resources.targets import Target
 from tunemill.stages.declaration import RuntimeMark, Stage, StageConfig, is_whole, listed
@@ -50,8 +51,9 @@ class Pipeline:
 
     `output_dir` gets links to models and evaluations, `prepared_path` one to the training data. `notes` are
     settings that ask for nothing here, and keys that were read under another name. `trackers` says where the figures
-    of training go beside. `shared` is where prepared rows are pushed to and pulled from. `gates` are what evaluations
-    are held to. `targets` are where the published model goes.
+    of training go beside, `use` how a finished model is shown and served. `shared` is where prepared rows are pushed to
+    and pulled from. `gates` are what evaluations are held to. `targets` are where the
+    published model goes.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Pipeline:
     notes: tuple[Problem, ...] = ()
     trackers: TrackerConfig | None = None
     shared: SharedFolder | None = None
+    use: UseConfig | None = None
     gates: tuple[Gate, ...] = ()
     targets: tuple[Target, ...] = ()
 

@@ -1,0 +1,128 @@
+"""A model behind OpenAI's protocol: /v1/chat/completions, /v1/completions, /v1/models. One answer at a time."""
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from threading import Event, Lock
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from tunemill.stages.errors import UserError
+from tunemill.stages.models.chat.requests import Asked, Kind, RequestError, asked
+from tunemill.stages.models.chat.sampling import Answer, Sampling
+from tunemill.stages.models.chat.speaker_body import Speaker, answer, answering, prompt_of
+
+PATHS: dict[str, Kind] = {"/v1/chat/completions": "chat", "/v1/completions": "text"}
+OBJECTS = {"chat": ("chat.completion", "chat.completion.chunk"), "text": ("text_completion",) * 2}
+PREFIXES = {"chat": "chatcmpl-", "text": "cmpl-"}
+
+
+def make_app(speaker: Speaker, name: str, usual: Sampling) -> Starlette:
+    """The server of one model; `usual` is how it answers where a request does not say."""
+    lock, began = Lock(), int(time.time())
+
+    async def complete(request: Request) -> Response:
+        kind = PATHS[request.url.path]
+        try:
+            body = await request.json()
+        except ValueError:
+            return _error(RequestError("the body is no JSON"))
+        try:
+            wanted = asked(body, kind, name, usual)
+            prompt = await run_in_threadpool(prompt_of, speaker, wanted.said)
+            if wanted.stream:
+                lines = _lines(speaker, prompt, wanted, kind, name, lock)
+                return StreamingResponse(lines, media_type="text/event-stream")
+            return JSONResponse(await run_in_threadpool(_whole, speaker, prompt, wanted, kind, name, lock))
+        except RequestError as error:
+            return _error(error)
+        except UserError as error:
+            return _error(RequestError(str(error)))
+
+    async def models(request: Request) -> Response:
+        one = {"id": name, "object": "model", "created": began, "owned_by": "tunemill"}
+        asked_for = request.path_params.get("model")
+        if asked_for is None:
+            return JSONResponse({"object": "list", "data": [one]})
+        if asked_for != name:
+            return _error(RequestError(f"there is no model {asked_for!r} here, only {name!r}", "model", 404))
+        return JSONResponse(one)
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    return Starlette(
+        routes=[
+            *(Route(path, complete, methods=["POST"]) for path in PATHS),
+            Route("/v1/models", models),
+            Route("/v1/models/{model:path}", models),
+            Route("/health", health),
+        ]
+    )
+
+
+def _error(error: RequestError) -> JSONResponse:
+    told = {"message": str(error), "type": "invalid_request_error", "param": error.param, "code": None}
+    return JSONResponse({"error": told}, status_code=error.status)
+
+
+def _usage(found: Answer) -> dict[str, int]:
+    return {
+        "prompt_tokens": found.prompt_tokens,
+        "completion_tokens": found.tokens,
+        "total_tokens": found.prompt_tokens + found.tokens,
+    }
+
+
+def _envelope(kind: Kind, name: str, is_piece: bool) -> dict[str, Any]:
+    return {
+        "id": PREFIXES[kind] + secrets.token_hex(12),
+        "object": OBJECTS[kind][is_piece],
+        "created": int(time.time()),
+        "model": name,
+    }
+
+
+def _whole(
+    speaker: Speaker, prompt: list[int], wanted: Asked, kind: Kind, name: str, lock: Lock
+) -> dict[str, Any]:
+    with lock:
+        found = answer(speaker, prompt, wanted.sampling, lambda _: None)
+    said = (
+        {"message": {"role": "assistant", "content": found.text}} if kind == "chat" else {"text": found.text}
+    )
+    choice = {"index": 0, **said, "logprobs": None, "finish_reason": found.finish_reason}
+    return {**_envelope(kind, name, False), "choices": [choice], "usage": _usage(found)}
+
+
+def _lines(
+    speaker: Speaker, prompt: list[int], wanted: Asked, kind: Kind, name: str, lock: Lock
+) -> Iterator[str]:
+    """Server-sent events. Nothing more is generated once nobody reads them."""
+    envelope = _envelope(kind, name, True)
+
+    def event(said: dict[str, Any], reason: str | None = None) -> str:
+        piece = {"delta": said} if kind == "chat" else {"text": said.get("content", "")}
+        choice = {"index": 0, **piece, "logprobs": None, "finish_reason": reason}
+        return f"data: {json.dumps({**envelope, 'choices': [choice]})}\n\n"
+
+    if kind == "chat":
+        yield event({"role": "assistant", "content": ""})
+    with lock:
+        try:
+            for item in answering(speaker, prompt, wanted.sampling, Event()):
+                if isinstance(item, str):
+                    yield event({"content": item})
+                    continue
+                yield event({}, item.finish_reason)
+                if wanted.counts:
+                    yield f"data: {json.dumps({**envelope, 'choices': [], 'usage': _usage(item)})}\n\n"
+        except UserError as error:
+            yield f"data: {json.dumps({'error': {'message': str(error), 'type': 'invalid_request_error'}})}\n\n"
+    yield "data: [DONE]\n\n"

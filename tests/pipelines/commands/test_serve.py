@@ -1,0 +1,116 @@
+"""`tunemill serve`, driven by the client that everybody has."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from tunemill.pipelines.cli import main
+
+ASK = [{"role": "user", "content": "2 + 2"}]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A child process that serves, and a client of it."""
+
+    client: object
+    process: subprocess.Popen
+    address: str
+
+
+@pytest.fixture(scope="module")
+def server(finished_project):
+    openai = pytest.importorskip("openai")
+    command = [
+        sys.executable, "-m", "tunemill.pipelines.cli", "serve", str(finished_project.yaml), "--port", "0",
+        "--state", str(finished_project.state), "--max-new-tokens", "24",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=finished_project.folder)
+    try:
+        address = re.search(r"http://127\.0\.0\.1:\d+/v1", process.stdout.readline()).group()
+        yield Server(
+            openai.OpenAI(base_url=address, api_key="none", max_retries=0, timeout=60), process, address
+        )
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def ask(server, **more):
+    return server.client.chat.completions.create(model="merged", messages=ASK, **more)
+
+
+@pytest.mark.slow
+def test_the_real_client_gets_answers(server, finished_project, capsys, tmp_path):
+    """The same as `inference` gives; in pieces and whole; ended by texts, lengths and end tokens."""
+    assert [model.id for model in server.client.models.list()] == ["merged"]
+    whole = ask(server)
+    (tmp_path / "p.jsonl").write_text(json.dumps({"messages": ASK}))
+    call = ["inference", str(finished_project.yaml), "--state", str(finished_project.state)]
+    assert main([*call, "--prompts", str(tmp_path / "p.jsonl"), "--max-new-tokens", "24"]) == 0
+    expected = json.loads(capsys.readouterr().out)
+    (choice,) = whole.choices
+    assert choice.message.content == expected["answer"]
+    assert choice.finish_reason == expected["finish_reason"]
+    assert whole.usage.completion_tokens == expected["tokens"]
+
+    events = list(ask(server, stream=True, stream_options={"include_usage": True}))
+    text = "".join(event.choices[0].delta.content or "" for event in events if event.choices)
+    assert text == expected["answer"] and len(events) > 5
+    assert events[-2].choices[0].finish_reason == choice.finish_reason
+    assert events[-1].usage == whole.usage
+
+    stop = text[3:6]
+    cut = ask(server, stop=stop).choices[0]
+    assert cut.message.content == text[: text.index(stop)] and cut.finish_reason == "stop"
+    short = ask(server, max_tokens=2)
+    assert short.usage.completion_tokens == 2 and short.choices[0].finish_reason == "length"
+
+    drawn = [ask(server, temperature=1.5, seed=seed).choices[0].message.content for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+    prompt = "<|im_start|>user\n2 + 2<|im_end|>\n<|im_start|>assistant\n"
+    completed = server.client.completions.create(model="merged", prompt=prompt)
+    assert completed.choices[0].text == expected["answer"]
+    pieces = server.client.completions.create(model="merged", prompt=prompt, stream=True)
+    assert "".join(piece.choices[0].text for piece in pieces) == expected["answer"]
+
+
+@pytest.mark.slow
+def test_what_cannot_be_honoured_is_refused(server):
+    import openai
+
+    for more, said in (
+        ({"n": 2}, "not supported"),
+        ({"temperature": -1}, "temperature"),
+        ({"response_format": {"type": "json_object"}}, "not supported"),
+        ({"extra_body": {"wishes": 3}}, "unknown"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=said):
+            ask(server, **more)
+    with pytest.raises(openai.NotFoundError, match="only 'merged'"):
+        server.client.chat.completions.create(model="gpt-5", messages=ASK)
+
+
+@pytest.mark.slow
+def test_whoever_hangs_up_holds_nobody_up(server):
+    stream = ask(server, stream=True, max_tokens=100_000)
+    next(iter(stream))
+    stream.close()
+    assert ask(server, max_tokens=2).usage.completion_tokens == 2
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_loaded(finished_project, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        state = ["--state", str(finished_project.state)]
+        assert main(["serve", str(finished_project.yaml), "--port", port, *state]) == 1
+    said = capsys.readouterr().err
+    assert "in use" in said and "--port" in said and "loading" not in said
