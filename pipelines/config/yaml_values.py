@@ -8,7 +8,7 @@ import yaml
 
 from tunemill.pipelines.config.key_paths import KeyPath, spell
 from tunemill.pipelines.config.problems import Kind, Problem, problem_of_span
-from tunemill.pipelines.config.scalars import Scalar, plain, shortened
+from tunemill.pipelines.config.scalars import OLD_BOOLEANS, Scalar, plain, shortened
 from tunemill.pipelines.config.spans import Span, line_at, lines_of
 from tunemill.pipelines.config.yaml_text import MAX_DEPTH, MAX_VALUES, PLAIN, TooMuchError
 
@@ -137,8 +137,13 @@ class _Walk:
         return found
 
     def key(self, node: yaml.Node, path: KeyPath) -> str | None:
-        """A key's text. A whole number is a key too, its digits: `id2label: {0: bad, 1: good}`."""
+        """A key's text. A whole number is a key too, its digits: `id2label: {0: bad, 1: good}`.
+
+        Words that YAML 1.1 takes for true and false are text here, as YAML 1.2 has it: `on: [base]`.
+        """
         self.count += 1
+        if isinstance(node, yaml.ScalarNode) and node.tag == PLAIN and node.value in OLD_BOOLEANS:
+            return str(node.value)
         value = self.scalar(node, path) if isinstance(node, yaml.ScalarNode) else None
         is_text = isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
         if is_text and len(str(value)) <= LONGEST_KEY:

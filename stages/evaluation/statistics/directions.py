@@ -8,7 +8,7 @@ Better = Literal["higher", "lower", "neither"]
 # Words of names, between underscores.
 LOWER = {
     "loss", "perplexity", "kl", "ter", "wer", "cer", "error", "errors", "edits", "distance", "failures", "rejected",
-    "undesirable",
+    "undesirable", "off", "mistakes", "deviation", "divergence", "mae", "mse", "rmse", "cost", "latency",
 }  # fmt: skip
 NEITHER = {"tokens", "rows", "steps", "length", "characters", "count", "seconds"}
 

@@ -49,6 +49,7 @@ def test_groups_and_a_difference_without_ends_are_named():
         ("teacher_kl", "lower"),
         ("rougeL", "higher"),
         ("rows", "neither"),
+        ("days_off", "lower"),
     ],
 )
 def test_names_say_which_way_is_better(metric, better):
