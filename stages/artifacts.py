@@ -169,6 +169,23 @@ class EvaluationData(Artifact):
         return self.path / "rows.arrow"
 
 
+class LeakageReport(Artifact):
+    """Which held-out rows are trained on.
+
+    `metrics.json`: `held_out_rows`, `trained_rows`, `leaked_rows`, and `same_rows`: those of them that are whole rows.
+    `leaks.jsonl` has an object for each: `evaluation_data` and `training_data`, the number of its row in these, from 0;
+    `share`, of its own sequences of words; `same`, whether whole rows are the same; and the shared `text`.
+    """
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def leaks(self) -> Path:
+        return self.path / "leaks.jsonl"
+
+
 class Model(Artifact):
     """A model folder that stock `transformers` loads: config, safetensors, tokenizer, chat template."""
 

@@ -5,6 +5,7 @@ lists stages.
 from tunemill.stages.data.dataset.stage import DATASET
 from tunemill.stages.data.evaluation_data.stage import EVALUATION_DATA
 from tunemill.stages.data.held_out_preferences.stage import HELD_OUT_PREFERENCES
+from tunemill.stages.data.leakage.stage import LEAKAGE
 from tunemill.stages.data.preference_data.stage import PREFERENCE_DATA
 from tunemill.stages.data.preferences.stage import PREFERENCES
 from tunemill.stages.data.pretraining_data.stage import PRETRAINING_DATA
@@ -81,6 +82,7 @@ STAGES: tuple[Stage, ...] = (
     SYNTHETIC,
     TRAINING_DATA,
     EVALUATION_DATA,
+    LEAKAGE,
     PRETRAINING_DATA,
     PREFERENCES,
     PREFERENCE_DATA,

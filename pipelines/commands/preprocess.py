@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tunemill.pipelines.commands.examples import ShownRow, shown_rows
+from tunemill.pipelines.commands.leaks import leakage_after, leakage_json, leakage_tables
 from tunemill.pipelines.commands.listing import stdout
 from tunemill.pipelines.commands.options import (
     add_command,
@@ -25,6 +26,7 @@ from tunemill.pipelines.graph.looks import only_data
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.run.export import export_rows
 from tunemill.pipelines.run.finished import Finished
+from tunemill.pipelines.run.leaks import Leakage
 from tunemill.resources.local import local_path
 from tunemill.stages.artifacts import Artifact, Tokenizer
 from tunemill.stages.declaration import Stage
@@ -78,10 +80,11 @@ def preprocess(options: argparse.Namespace) -> int:
     exported = None
     if target is not None and not failed:
         exported = _export(pipeline, finished, target)
+    leaks = leakage_after(pipeline, finished, store)
     if options.json:
-        _print_json(options, pipeline, finished, examples, exported)
+        _print_json(options, pipeline, finished, examples, exported, leaks)
     else:
-        _print(options, pipeline, finished, examples, exported)
+        _print(options, pipeline, finished, examples, exported, leaks)
     return 1 if failed else 0
 
 
@@ -140,6 +143,7 @@ def _print_json(
     finished: Sequence[Finished],
     examples: Sequence[ShownRow],
     exported: int | None,
+    leaks: Sequence[Leakage],
 ) -> None:
     tables = {
         item.node: {table["title"]: table for table in item.published.manifest["tables"]}
@@ -150,6 +154,7 @@ def _print_json(
         {
             "pipeline": pipeline.name,
             "nodes": [{**item.as_json(), "tables": tables.get(item.node, {})} for item in finished],
+            "leakage": leakage_json(leaks),
             "examples": [row.as_json() for row in examples],
             "exported": None if exported is None else {"path": str(options.export), "rows": exported},
         }
@@ -162,11 +167,14 @@ def _print(
     finished: Sequence[Finished],
     examples: Sequence[ShownRow],
     exported: int | None,
+    leaks: Sequence[Leakage],
 ) -> None:
     console = stdout()
     show_run(finished, verbose=options.verbose)
     for item in finished:
         _print_data(console, item, pipeline.node(item.node).stage, show_examples=debugs(options))
+    for part in leakage_tables(leaks):
+        console.print(part, markup=False, soft_wrap=isinstance(part, str))
     for row in examples:
         console.print()
         console.print(row.text(), soft_wrap=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunemill.pipelines.commands.comparisons import comparison_lines
 from tunemill.pipelines.commands.gates import any_blocks, gates_after, gates_table
+from tunemill.pipelines.commands.leaks import leakage_after, leakage_json, leakage_tables
 from tunemill.pipelines.commands.listing import show
 from tunemill.pipelines.commands.options import (
     add_command,
@@ -59,11 +60,16 @@ def bring_up_to_date(options: argparse.Namespace, pipeline: Pipeline, chosen: Se
             # What has run has said so itself.
             print(f"{item.node}: {item.note}", file=sys.stderr)
     gates = gates_after(pipeline, finished)
+    leaks = leakage_after(pipeline, finished, store)
     if options.json:
         nodes = [_as_json(pipeline, item) for item in finished]
-        print_json({"pipeline": pipeline.name, "nodes": nodes, "gates": [one.as_json() for one in gates]})
+        told = {"gates": [one.as_json() for one in gates], "leakage": leakage_json(leaks)}
+        print_json({"pipeline": pipeline.name, "nodes": nodes, **told})
     else:
-        _print(pipeline, finished, gates, str(store.root), verbose=options.verbose)
+        show_run(finished, verbose=options.verbose)
+        for part in leakage_tables(leaks):
+            show(part)
+        _print(pipeline, finished, gates, str(store.root))
     is_undone = any(item.state in ("failed", "skipped") for item in finished)
     return 1 if is_undone or any_blocks(gates) else 0
 
@@ -74,10 +80,7 @@ def _as_json(pipeline: Pipeline, item: Finished) -> dict[str, Any]:
     return item.as_json() | ({"intervals": sure} if sure else {})
 
 
-def _print(
-    pipeline: Pipeline, finished: Sequence[Finished], gates: Sequence["Outcome"], state: str, *, verbose: bool
-) -> None:
-    show_run(finished, verbose=verbose)
+def _print(pipeline: Pipeline, finished: Sequence[Finished], gates: Sequence["Outcome"], state: str) -> None:
     if table := gates_table(gates):
         show()
         show(table)

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tunemill.pipelines.config.asset_names import whole_asset
 from tunemill.pipelines.config.evaluations import EvaluationEntry
+from tunemill.pipelines.config.gate_keys import GateKeys
 from tunemill.pipelines.config.harness_keys import HarnessGraphKeys
 from tunemill.pipelines.config.publish_keys import PublishKeys
 from tunemill.pipelines.config.slices import ASSET_SCHEME
@@ -16,7 +17,6 @@ from tunemill.resources.shared_folder import LOCAL, fault_of_place, is_repositor
 from tunemill.stages.data.preferences.config import METHODS_TO_COME, Method
 from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
 from tunemill.stages.declaration import ConflictError, HubMark, Idle, YamlMark, not_yet
-from tunemill.stages.evaluation.gate import Gate
 from tunemill.stages.models.exports import Export, conflict_of_exports
 from tunemill.stages.models.heads import AUTO_CLASSES, Kind
 from tunemill.stages.models.prompts import LLAMA_ADAPTER
@@ -42,7 +42,7 @@ Evaluated = Literal["base", "trained", "merged", "quantized", "exported"]
 HEAD_KEYS: dict[Kind, str] = {"sequence": "reward_model", "token": "process_reward_model"}
 
 
-class GraphConfig(HarnessGraphKeys, PublishKeys):
+class GraphConfig(HarnessGraphKeys, PublishKeys, GateKeys):
     """The keys that decide which nodes there are."""
 
     base_model: Annotated[str, HubMark()] = Field(
@@ -155,9 +155,6 @@ class GraphConfig(HarnessGraphKeys, PublishKeys):
     evaluations: Annotated[list[EvaluationEntry], YamlMark("pipeline.evaluations")] = Field(
         [],
         description="further evaluations, each of its own rows, models and metrics: see docs/evaluating.md",
-    )
-    gates: Annotated[list[Gate], YamlMark("pipeline.gates")] = Field(
-        [], description="what metrics of evaluated models must reach: nothing goes on past a gate that fails"
     )
 
     @field_validator("base_model")
@@ -383,6 +380,8 @@ class GraphConfig(HarnessGraphKeys, PublishKeys):
             )
         if self.lm_eval_tasks and self.evaluate == []:
             yield Idle("lm_eval_tasks", "pipeline.evaluate is empty: no model is evaluated")
+        if self.is_set("leakage") and (self.pretraining_dataset or not self.held_out):
+            yield Idle("leakage", "there are no held-out rows: neither test_datasets nor val_set_size")
         if self.precompute_ref_log_probs and self.rl not in ASKING_BESIDE:
             yield Idle(
                 "precompute_ref_log_probs", "what the reference says is computed once anyway, as a node"
@@ -481,6 +480,11 @@ class GraphConfig(HarnessGraphKeys, PublishKeys):
     @property
     def held_out(self) -> bool:
         return bool(self.test_datasets or self.val_set_size)
+
+    @property
+    def looks_for_leakage(self) -> bool:
+        """Whether held-out rows are looked for in those that are trained on."""
+        return self.leakage is not False and self.held_out and not self.learns_preferences
 
     @property
     def evaluates(self) -> bool:

@@ -115,7 +115,7 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
         trackers=trackers,
         use=use,
         shared=shared_by(graph, document),
-        gates=tuple(graph.gates),
+        gates=(*graph.gates, *(graph.leakage_gates if graph.looks_for_leakage else ())),
         targets=tuple(targets_of(graph, document)),
     )
     return made, problems

@@ -23,6 +23,7 @@ from tunemill.resources.protocols import HUB_MODELS, without_credentials
 from tunemill.stages.artifacts import (
     Adapter,
     Artifact,
+    EvaluationData,
     FetchedAdapter,
     FetchedModel,
     Tokenizer,
@@ -30,6 +31,7 @@ from tunemill.stages.artifacts import (
 from tunemill.stages.data.dataset.stage import DATASET
 from tunemill.stages.data.evaluation_data.stage import EVALUATION_DATA
 from tunemill.stages.data.held_out_preferences.stage import HELD_OUT_PREFERENCES
+from tunemill.stages.data.leakage.stage import LEAKAGE
 from tunemill.stages.data.preference_data.stage import PREFERENCE_DATA
 from tunemill.stages.data.preferences.stage import PREFERENCES
 from tunemill.stages.data.pretraining_data.stage import PRETRAINING_DATA
@@ -118,7 +120,17 @@ def data_places(graph: GraphConfig) -> list[Place]:
     if graph.stored_teacher:
         found += stored_logprobs_places(graph)
     found += held_out_places(graph, prepared["test_datasets"])
-    return [*found, *own_row_places(graph)]
+    found += own_row_places(graph)
+    return [*found, *leakage_places(graph, found)]
+
+
+def leakage_places(graph: GraphConfig, found: Sequence[Place]) -> Iterator[Place]:
+    """The nodes that look for held-out rows among those that are trained on: one for each node of such rows."""
+    held_out = "evaluation_data"
+    for place in found if graph.looks_for_leakage else ():
+        if place.stage.output is EvaluationData and place.name.startswith(held_out):
+            inputs = {**{name: (name,) for name in LEAKAGE.inputs}, held_out: (place.name,)}
+            yield Place(f"leakage{place.name.removeprefix(held_out)}", LEAKAGE, inputs)
 
 
 def row_places(name: str, entry: KeyPath, settings: Mapping[str, Any], preferences: bool) -> list[Place]:

@@ -38,7 +38,7 @@ def origins(
     """The places of rows, counted from 0, of a node's artifact.
 
     They are places in its node itself where that cannot say more, or where what it was made from is gone. A row that
-    was made of several has the places of all.
+    was made of several has the places of all. Where each row has one, they are in the order of the rows.
     """
     inputs = _made_from(node, made, pipeline, store)
     if node.stage.traces is None or inputs is None:
@@ -53,17 +53,24 @@ def origins(
         rows,
         **{name: ones if node.stage.inputs[name].many else ones[0] for name, ones in given.items()},
     )
-    places: list[RowPlace] = []
+    places: dict[int, list[RowPlace]] = {}
     upstream: dict[tuple[str, int], list[int]] = {}
-    for one in found:
+    for number, one in enumerate(found):
         if isinstance(one, RowOf):
-            upstream.setdefault((one.input, one.index), []).append(one.row)
+            upstream.setdefault((one.input, one.index), []).append(number)
         else:
-            places.append(one)
+            places[number] = [one]
     for (name, index), numbers in upstream.items():
         above = pipeline.node(node.inputs[name][index])
-        places += origins(numbers, above, inputs[name][index], pipeline, store)
-    return places
+        asked = [found[number].row for number in numbers]
+        told = origins(asked, above, inputs[name][index], pipeline, store)
+        is_one_each = len(told) == len(asked)
+        places |= (
+            dict(zip(numbers, ([place] for place in told), strict=True))
+            if is_one_each
+            else {numbers[0]: told}
+        )
+    return [place for number in sorted(places) for place in places[number]]
 
 
 def _made_from(

@@ -81,3 +81,21 @@ class Gate(Settings):
             asked.append(f"at most {self.margin:g} worse than {self.max_drop_from}")
         where = "" if self.evaluation is None else f" in {self.evaluation}"
         return f"{self.metric} of {self.of}{where} {' and '.join(asked)}"
+
+
+class LeakageGate(Gate):
+    """No held-out row is trained on: no entry of `pipeline.gates`, but what `pipeline.leakage: fail` asks for."""
+
+    metric: str = "leaked_rows"
+    of: str = "held-out rows"
+    max: float | None = 0.0
+
+    @property
+    def node(self) -> str:
+        """The node that looks for such rows."""
+        return "leakage"
+
+    @property
+    def words(self) -> str:
+        """What it asks for."""
+        return "no held-out row is trained on"

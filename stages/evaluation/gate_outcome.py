@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunemill.stages.errors import UserError
-from tunemill.stages.evaluation.gate import Gate
+from tunemill.stages.evaluation.gate import Gate, LeakageGate
 from tunemill.stages.evaluation.statistics.comparison import compare
 from tunemill.stages.evaluation.statistics.directions import better_of
 from tunemill.stages.evaluation.statistics.intervals import interval
@@ -82,7 +82,10 @@ def outcome(gate: Gate, evaluation: Path, other: Path | None = None) -> Outcome:
     An evaluation without the metric fails it.
     """
     try:
-        bounds = list(_bounds(gate, evaluation, other))
+        found = (
+            _leakage(gate, evaluation) if isinstance(gate, LeakageGate) else _bounds(gate, evaluation, other)
+        )
+        bounds = list(found)
     except UserError as error:
         return Outcome(gate.words, gate.node, "failed", True, str(error))
     state = next(state for state in WORST_FIRST if any(bound.state == state for bound in bounds))
@@ -90,6 +93,14 @@ def outcome(gate: Gate, evaluation: Path, other: Path | None = None) -> Outcome:
     said = [bound.text for bound in bounds if bound.state == state]
     numbers = {name: value for bound in bounds for name, value in bound.numbers.items()}
     return Outcome(gate.words, gate.node, state, blocks, "; ".join(said), numbers)
+
+
+def _leakage(gate: LeakageGate, report: Path) -> Iterator[Bound]:
+    """Of held-out rows, how many are trained on; `report` is what looked for them."""
+    leaked = int(_metric(gate.metric, gate.node, report))
+    rows = int(_metric("held_out_rows", gate.node, report))
+    text = f"{leaked} of {rows} held-out rows are trained on"
+    yield Bound("failed" if leaked else "passed", text, {gate.metric: leaked, "held_out_rows": rows})
 
 
 def _bounds(gate: Gate, evaluation: Path, other: Path | None) -> Iterator[Bound]:

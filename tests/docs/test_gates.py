@@ -11,12 +11,14 @@ PAGE = (ROOT / "docs" / "gates.md").read_text()
 
 
 def test_its_yaml_is_valid(tmp_path):
-    (block,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
+    block, leakage = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
     folder = copy_examples(tmp_path) / "quickstart"
     text = (folder / "pipeline.yml").read_text()
     (folder / "x.yml").write_text(re.sub(r"^pipeline:\n(?:[ ].*\n)*", "", text, flags=re.M) + block)
     gates = load_pipeline(folder / "x.yml").gates
     assert len(gates) == 3 and gates[1].cannot_tell == "pass"
+    (folder / "y.yml").write_text(re.sub(r"^pipeline:\n(?:[ ].*\n)*", "", text, flags=re.M) + leakage)
+    assert [gate.words for gate in load_pipeline(folder / "y.yml").gates] == ["no held-out row is trained on"]
 
 
 def test_every_key_is_on_it():

@@ -18,5 +18,6 @@ EVALUATION_DATA = Stage(
     description="Rows of test_datasets, or the rows that val_set_size held out.",
     libraries=("numpy",),
     prepares_data=True,
+    traces="tunemill.stages.data.evaluation_data.trace_body:trace",
     idle_without="there is nothing to evaluate on: neither test_datasets nor val_set_size",
 )

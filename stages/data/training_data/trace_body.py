@@ -16,9 +16,13 @@ from tunemill.stages.errors import RowOf
 def trace(
     config: TrainingDataConfig, _made: TrainingData, rows: Sequence[int], tokenized: list[TokenizedDataset]
 ) -> list[RowOf]:
-    """Merges and fits the datasets as the stage did, each row with its number in its dataset."""
+    """Merges and fits the datasets as the stage did, each row with its number in its dataset.
+
+    Numbers beyond those of the rows that are trained on are of those that were held out.
+    """
     datasets = [read_token_rows(item.rows, number) for number, item in enumerate(tokenized, 1)]
     numbered = [replace(item, source_row=np.arange(len(item))) for item in datasets]
     tally = Tally(dataset_names(config.datasets, len(datasets)))
-    trained, _ = choose(in_pieces(numbered, config), concatenated([]), config, tally)
-    return [RowOf("tokenized", int(trained.dataset[row]) - 1, int(trained.source_row[row])) for row in rows]
+    trained, held_out = choose(in_pieces(numbered, config), concatenated([]), config, tally)
+    both = trained if held_out is None else concatenated([trained, held_out])
+    return [RowOf("tokenized", int(both.dataset[row]) - 1, int(both.source_row[row])) for row in rows]

@@ -1,0 +1,108 @@
+"""Held-out rows that are trained on: found, named by file and line, and a gate where it is asked for."""
+
+import json
+
+import pytest
+from support.project import chat_row
+
+from tunemill.pipelines.assets.run import run_pipeline
+from tunemill.pipelines.cli import main
+from tunemill.pipelines.commands.leaks import leakage_after, leakage_json
+from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.resources.launcher import in_this_process
+
+QUESTION = "how many apples are left when nine of twelve apples are eaten"
+EXAM = [
+    ("which of these numbers is the largest one of all of them", "seven"),
+    (QUESTION, "three"),
+    ("9 + 7", "16"),
+]
+LEAK = {
+    "held_out": "held_out.jsonl:2",
+    "trained": "echoes.jsonl:12",
+    "share": 1.0,
+    "text": f"{QUESTION} three",
+}
+
+
+@pytest.fixture
+def leaking(fresh_project):
+    """A project of which one held-out row is trained on, with other white space and inside of a longer row."""
+    data = fresh_project.folder / "data"
+    (data / "held_out.jsonl").write_text("".join(chat_row(*row) for row in EXAM))
+    wrapped = QUESTION.replace(" ", "\n ")
+    longer = " ".join(f"word{number}" for number in range(9))
+    with (data / "echoes.jsonl").open("a") as file:
+        file.write(chat_row("say z", "z"))
+        file.write(chat_row(f"{longer} {wrapped}\n\nthree {longer}", "yes"))
+    fresh_project.edit(sequence_len=1024)
+    return fresh_project
+
+
+def looked(project):
+    """What is found in the project's data, as `--json` has it."""
+    pipeline = load_pipeline(project.yaml).data()
+    finished = run_pipeline(pipeline, project.store, launch=in_this_process)
+    assert {item.state for item in finished} == {"computed"}
+    return leakage_json(leakage_after(pipeline, finished, project.store))
+
+
+def test_both_rows_are_named_by_file_and_line(leaking):
+    (found,) = looked(leaking)
+    assert (found["held_out_rows"], found["leaked_rows"], found["first"]) == (3, 1, [LEAK])
+
+
+def test_rows_that_val_set_size_holds_out_are_named_too(leaking):
+    data = leaking.folder / "data"
+    with (data / "sums.jsonl").open("a") as file:
+        file.writelines([chat_row(QUESTION, "three")] * 8)
+    leaking.edit(test_datasets=None, val_set_size=12, datasets=leaking.config()["datasets"][:1])
+    (found,) = looked(leaking)
+    lines = {leak["held_out"] for leak in found["first"]}
+    assert found["leaked_rows"] == len(found["first"]) == len(lines) > 0
+    same = {f"sums.jsonl:{number}" for number in range(21, 29)}
+    assert lines <= same and {leak["trained"] for leak in found["first"]} <= same - lines
+
+
+@pytest.mark.slow
+def test_preprocess_warns(leaking, capsys):
+    state = ["--state", str(leaking.state)]
+    assert main(["preprocess", str(leaking.yaml), *state, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["leakage"][0]["first"] == [LEAK]
+    assert main(["preprocess", str(leaking.yaml), *state]) == 0
+    shown = capsys.readouterr().out
+    assert "warning: 1 of 3 held-out rows are trained on:" in shown and "echoes.jsonl:12" in shown
+
+
+def test_nothing_is_looked_for_where_nobody_wants_it_and_no_other_key_moves(leaking):
+    looked_at = leaking.plan()
+    leaking.edit(pipeline={"leakage": False})
+    assert set(looked_at) - set(leaking.plan()) == {"leakage"}
+    leaking.edit(pipeline={"leakage": "sometimes"})
+    with pytest.raises(ConfigError, match=r"pipeline\.leakage"):
+        load_pipeline(leaking.yaml)
+    leaking.edit(pipeline={"leakage": "fail"}, test_datasets=None)
+    notes = [note.message for note in load_pipeline(leaking.yaml).notes]
+    assert any("there are no held-out rows" in note for note in notes), notes
+
+
+@pytest.mark.parametrize("state", ["passed", "failed"])
+def test_as_a_gate_it_counts(project, capsys, state):
+    project.edit(pipeline={"leakage": "fail"})
+    if state == "failed":
+        with (project.folder / "data" / "echoes.jsonl").open("a") as file:
+            file.write(chat_row("0 + 7", "7"))
+        pipeline = load_pipeline(project.yaml).data()
+        run_pipeline(pipeline, project.store, launch=in_this_process)
+    told = [str(project.yaml), "--state", str(project.state), "--json"]
+    assert main(["run", *told, "--only", "leakage"]) == (state == "failed")
+    document = json.loads(capsys.readouterr().out)
+    (gate,) = document["gates"]
+    assert (gate["gate"], gate["state"]) == ("no held-out row is trained on", state)
+    assert gate["text"] == f"{int(state == 'failed')} of 4 held-out rows are trained on"
+    assert [leak["first"][0]["trained"] for leak in document["leakage"]] == (
+        ["echoes.jsonl:11"] if state == "failed" else []
+    )
+    assert main(["plan", *told]) == 0
+    assert [gate["state"] for gate in json.loads(capsys.readouterr().out)["gates"]] == [state]
