@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tunemill.stages.artifacts import EvaluationReport
 from tunemill.stages.errors import UserError
 from tunemill.stages.evaluation.gate import Gate, LeakageGate
-from tunemill.stages.evaluation.statistics.comparison import compare
+from tunemill.stages.evaluation.statistics.comparison import Comparison, compare
 from tunemill.stages.evaluation.statistics.directions import better_of
-from tunemill.stages.evaluation.statistics.intervals import interval
+from tunemill.stages.evaluation.statistics.intervals import Interval, interval
+from tunemill.stages.evaluation.written import unit_of
 
 State = Literal["passed", "failed", "cannot tell", "not known"]
 # Of several bounds the worst outcome counts.
@@ -61,6 +63,25 @@ class Bound:
     numbers: Mapping[str, Number]
 
 
+@dataclass(frozen=True)
+class Sure:
+    """Between which values a metric may lie; `rows` is None where it is no mean over rows."""
+
+    low: float
+    high: float
+    confidence: float
+    rows: int | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Of a row its value, what it stands for together with others, and its weight in the mean."""
+
+    value: float
+    unit: str | None
+    weight: float
+
+
 def failing(gates: Sequence[Gate], evaluations: Mapping[str, Path]) -> list[Outcome]:
     """The gates that block, with why. `evaluations` are data folders by node, of all that the gates speak of."""
     found = [outcome_of(gate, evaluations) for gate in gates]
@@ -106,9 +127,10 @@ def _leakage(gate: LeakageGate, report: Path) -> Iterator[Bound]:
 def _bounds(gate: Gate, evaluation: Path, other: Path | None) -> Iterator[Bound]:
     if gate.min is not None or gate.max is not None:
         value = _metric(gate.metric, gate.node, evaluation)
-        low, high, rows = _interval(gate.metric, evaluation, value, gate.confidence)
-        numbers: dict[str, Number] = {gate.metric: value, "low": low, "high": high, "rows": rows}
-        shown = f"{gate.metric} {value:.4g} ({_among(low, high, gate.confidence, rows)})"
+        sure = _interval(gate.metric, evaluation, value, gate.confidence)
+        low, high = sure.low, sure.high
+        numbers: dict[str, Number] = {gate.metric: value, "low": low, "high": high, "rows": sure.rows}
+        shown = f"{gate.metric} {value:.4g} ({_among(low, high, sure.confidence, sure.rows)})"
         if gate.min is not None:
             state = _of_bound(-high, -low, -gate.min)
             yield Bound(
@@ -130,18 +152,14 @@ def _drop(gate: Gate, other_node: str, evaluation: Path, other: Path) -> Bound:
     before = _metric(gate.metric, other_node, other)
     sign = 1.0 if better_of(gate.metric) == "lower" else -1.0
     drop = low = high = sign * (value - before)
-    own, others = _row_values(gate.metric, evaluation, value), _row_values(gate.metric, other, before)
+    own, others = _rows(gate.metric, evaluation, value), _rows(gate.metric, other, before)
     shared = [key for key in own if key in others]
     if (own or others) and not shared:
         raise UserError(f"{gate.node} and {other_node} have no row in common, so nothing can be compared")
     if shared:
-        found = compare(
-            [sign * others[key][0] for key in shared],
-            [sign * own[key][0] for key in shared],
-            groups=[own[key][1] for key in shared],
-            confidence=gate.confidence,
+        drop, low, high = _paired(
+            [own[key] for key in shared], [others[key].value for key in shared], sign, gate.confidence
         )
-        drop, low, high = found.difference, *_ends(found.low, found.high)
     state = _of_bound(low, high, gate.margin)
     among = _among(low, high, gate.confidence, len(shared) if shared else None, "shared row")
     shown = f"{gate.metric} {value:.4g}, that of {gate.max_drop_from} {before:.4g}: worse by {drop:.4g} ({among}),"
@@ -181,49 +199,73 @@ def _among(low: float, high: float, confidence: float, rows: int | None, unit: s
     return f"{100 * confidence:g}% interval {low:.4g} to {high:.4g}, {counted}"
 
 
-def _ends(low: float | None, high: float | None) -> tuple[float, float]:
-    """Where nothing can be said, everything is possible."""
-    return (-math.inf, math.inf) if low is None or high is None else (low, high)
-
-
 def _metric(name: str, node: str, folder: Path) -> float:
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads(EvaluationReport(folder).metrics.read_text(encoding="utf-8"))
     value = metrics.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise UserError(f"{node} has no figure {name}. It has {', '.join(sorted(metrics))}")
     return float(value)
 
 
-def _interval(name: str, folder: Path, value: float, confidence: float) -> tuple[float, float, int | None]:
-    """The interval of a metric, and of how many rows it is the mean; the value alone where it is none."""
-    path = folder / "intervals.json"
-    stored = json.loads(path.read_text(encoding="utf-8")).get(name) if path.exists() else None
-    if stored is not None and stored["confidence"] == confidence:
-        return stored["low"], stored["high"], stored["rows"]
-    rows = _row_values(name, folder, value)
+def _interval(name: str, folder: Path, value: float, confidence: float) -> Sure:
+    """How sure a metric is; the value alone where it is no mean over rows."""
+    stored = _stored(name, folder)
+    rows = list(_rows(name, folder, value).values())
+    # What is made of a mean, as a perplexity is, has the interval that was stored, however sure that is.
+    if stored is not None and (stored["confidence"] == confidence or not rows):
+        return Sure(stored["low"], stored["high"], stored["confidence"], stored["rows"])
     if not rows:
-        return value, value, None
-    found = interval(
-        [one for one, _ in rows.values()],
-        groups=[group for _, group in rows.values()],
-        confidence=confidence,
-    )
-    ends = (None, None) if found is None else (found.low, found.high)
-    return *_ends(*ends), len(rows)
+        return Sure(value, value, confidence, None)
+    weights = [row.weight for row in rows] if any(row.weight != 1 for row in rows) else None
+    found = interval([row.value for row in rows], [row.unit for row in rows], confidence, weights)
+    return Sure(*_ends(found), confidence, len(rows))
 
 
-def _row_values(name: str, folder: Path, value: float) -> dict[str, tuple[float, Any]]:
-    """Of each row its value and its group, by what tells the row; nothing where the metric is no mean of them."""
-    found: dict[str, tuple[float, Any]] = {}
+def _paired(
+    rows: Sequence[Row], before: Sequence[float], sign: float, confidence: float
+) -> tuple[float, float, float]:
+    """By how much the mean of rows is beyond that of others, and between which values that may be."""
+    ones, others = [sign * value for value in before], [sign * row.value for row in rows]
+    units = [row.unit for row in rows]
+    if all(row.weight == 1 for row in rows):
+        compared = compare(ones, others, groups=units, confidence=confidence)
+        return compared.difference, *_ends(compared)
+    weights = [row.weight for row in rows]
+    off = [other - one for one, other in zip(ones, others, strict=True)]
+    mean = math.fsum(map(math.prod, zip(off, weights, strict=True))) / math.fsum(weights)
+    return mean, *_ends(interval(off, units, confidence, weights))
+
+
+def _ends(found: Interval | Comparison | None) -> tuple[float, float]:
+    """Where nothing can be said, everything is possible."""
+    if found is None or found.low is None or found.high is None:
+        return -math.inf, math.inf
+    return found.low, found.high
+
+
+def _stored(name: str, folder: Path) -> Mapping[str, Any] | None:
+    """What intervals.json has of a metric."""
+    path = EvaluationReport(folder).intervals
+    return json.loads(path.read_text(encoding="utf-8")).get(name) if path.exists() else None
+
+
+def _rows(name: str, folder: Path, value: float) -> dict[str, Row]:
+    """The rows that a metric is the mean of, by what tells each; nothing where it is no mean of them."""
+    fields = _stored(name, folder) or {"values": name}
+    if "values" not in fields:
+        return {}
+    found: dict[str, Row] = {}
     again: dict[str, int] = {}
-    with (folder / "predictions.jsonl").open(encoding="utf-8") as file:
+    with EvaluationReport(folder).predictions.open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
-            one = row.get(name)
+            one = row.get(fields["values"])
             if isinstance(one, bool | int | float):
                 # The same question may be there twice.
                 key = str(row.get("id", row.get("row")))
                 again[key] = again.get(key, 0) + 1
-                found[f"{key} {again[key]}"] = float(one), row.get("group")
-    mean = math.fsum(one for one, _ in found.values()) / len(found) if found else math.nan
+                weight = float(row[fields["weights"]]) if "weights" in fields else 1.0
+                found[f"{key} {again[key]}"] = Row(float(one), unit_of(row), weight)
+    weights = math.fsum(row.weight for row in found.values())
+    mean = math.fsum(row.value * row.weight for row in found.values()) / weights if weights else math.nan
     return found if abs(mean - value) <= ROUNDING * max(1.0, abs(value)) else {}

@@ -68,7 +68,7 @@ def test_every_asset_has_a_name_that_stands_alone_and_is_the_nodes(project):
     project.edit(datasets=[*project.config()["datasets"], project.config()["datasets"][0]])
     definitions = build_definitions(project.folder, project.state, in_this_process)
     names = [key.path[-1] for key in definitions.resolve_all_asset_keys()]
-    assert sorted(names) == sorted(project.plan()) and len(names) == len(set(names)) == 19
+    assert sorted(names) == sorted(project.plan()) and len(names) == len(set(names)) == 20
     assert {"tokenized_sums_2", "evaluation_of_merged"} <= set(names)
     outputs = project.folder / "outputs"
     assert {path.name for path in outputs.iterdir()} <= set(names)

@@ -66,7 +66,7 @@ def test_files_and_folders_without_a_problem(folder, check, check_json):
 
 
 def test_one_file_is_said_as_before(folder, check, check_json):
-    assert check("configs/one.yml") == (0, ["configs/one.yml: no problem; 17 nodes"], [])
+    assert check("configs/one.yml") == (0, ["configs/one.yml: no problem; 18 nodes"], [])
     assert check_json("configs/one.yml") == (0, [])
     add(folder / "one.yml", "learnin_rate: 3")
     code, (problem,) = check_json("configs/one.yml")

@@ -23,7 +23,7 @@ def tunemill(project, capsys):
 
 def test_plan_as_json(tunemill, project):
     document = json.loads(tunemill("plan", str(project.yaml), "--json", "--learning_rate=0.5"))
-    assert document["pipeline"] == "pipeline" and len(document["nodes"]) == 17
+    assert document["pipeline"] == "pipeline" and len(document["nodes"]) == 18
     trained = next(node for node in document["nodes"] if node["node"] == "trained")
     assert set(trained) == {
         "node",
@@ -60,12 +60,12 @@ def test_run_as_json_has_paths_digests_and_flat_metrics(tunemill, project):
 def test_plan_and_run_as_tables(tunemill, project):
     assert "nothing to run" in tunemill("plan", str(project.yaml))
     shown = tunemill("run", str(project.yaml))
-    assert "all 17 nodes cached" in shown and "exact_match" in shown and "browse it: tunemill ui" in shown
+    assert "all 18 nodes cached" in shown and "exact_match" in shown and "browse it: tunemill ui" in shown
     # The links that are in the user's folder, and no path of 64 digits.
     assert f"merged: {project.folder / 'outputs' / 'merged'}\n" in shown and "artifacts" not in shown
     assert "0 (0 to 0.49)" in shown, "how sure a score over four rows is"
     assert shown.count("cached") == 1
-    assert tunemill("run", str(project.yaml), "--verbose").count("cached") == 17
+    assert tunemill("run", str(project.yaml), "--verbose").count("cached") == 18
 
 
 def test_a_failed_run_says_its_message_once_in_full_and_invites_nobody_to_browse(tunemill, project):

@@ -19,7 +19,7 @@ from tunemill.resources.lease import lease
 
 DATA = {
     "tokenizer", "dataset_sums", "tokenized_sums", "dataset_echoes", "tokenized_echoes", "dataset_held_out",
-    "tokenized_held_out", "training_data", "evaluation_data",
+    "tokenized_held_out", "training_data", "evaluation_data", "leakage",
 }  # fmt: skip
 SUMS = {"tokenizer", "dataset_sums", "tokenized_sums"}
 
@@ -238,7 +238,7 @@ def test_the_estimate_is_of_what_runs_and_has_run_before(project, tmp_path, caps
     document, line = shown(project, "--learning_rate=0.5")
     runs = [node for node in document["nodes"] if node["state"] == "run"]
     assert document["estimated_seconds"] == pytest.approx(sum(node["last_seconds"] for node in runs))
-    assert 0 < len(runs) < 17 and line.startswith(f"{len(runs)} of 17 nodes to run; about ")
+    assert 0 < len(runs) < 18 and line.startswith(f"{len(runs)} of 18 nodes to run; about ")
     assert line.endswith(" s, going by the last times")
     document, line = shown(Project(project.folder, tmp_path / "empty"))
     assert document["estimated_seconds"] is None and "none of them has run before" in line

@@ -10,7 +10,7 @@ from support.rows import read_arrow, write_lines
 
 from tunemill.pipelines.cli import main
 
-DATA_NODES = {"tokenizer", "training_data", "evaluation_data"} | {
+DATA_NODES = {"tokenizer", "training_data", "evaluation_data", "leakage"} | {
     f"{stage}_{name}" for stage in ("dataset", "tokenized") for name in ("sums", "echoes", "held_out")
 }
 PAIR = {"question": "1 + 1", "chosen": "2", "rejected": "3", "system": "Add."}

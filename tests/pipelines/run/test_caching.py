@@ -36,7 +36,7 @@ def test_a_second_run_does_nothing(project):
         capture_output=True, text=True, check=True, cwd=project.folder,
     )  # fmt: skip
     nodes = json.loads(done.stdout)["nodes"]
-    assert {node["state"] for node in nodes} == {"cached"} and len(nodes) == 17
+    assert {node["state"] for node in nodes} == {"cached"} and len(nodes) == 18
 
 
 def test_an_evaluation_key_runs_only_evaluations(project):
@@ -130,7 +130,7 @@ def test_changing_the_held_out_rows_does_not_train_again(project):
         file.write(chat_row("8 + 1", "9"))
     finished = project.run()
     assert nodes_in_state(finished, "computed") == {
-        "dataset_held_out", "tokenized_held_out", "evaluation_data", *EVALUATIONS
+        "dataset_held_out", "tokenized_held_out", "evaluation_data", "leakage", *EVALUATIONS
     }  # fmt: skip
 
 

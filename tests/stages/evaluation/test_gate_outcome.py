@@ -1,11 +1,15 @@
 """A gate is passed, failed, or cannot be told, by the files of evaluations alone."""
 
 import json
+import math
+import random
 
 import pytest
 
 from tunemill.stages.evaluation.gate import Gate
 from tunemill.stages.evaluation.gate_outcome import failing, outcome, outcome_of
+from tunemill.stages.evaluation.written import Mean, write_scores
+from tunemill.stages.report import Report
 
 
 def evaluation(folder, values, metric="exact_match", ids=None, **metrics):
@@ -64,7 +68,14 @@ def test_the_yaml_says_whether_not_knowing_blocks_and_how_sure_is_sure(tmp_path)
 
 def test_a_stored_interval_counts_where_it_is_as_sure_as_asked(tmp_path):
     folder = evaluation(tmp_path / "of", shares(91, 100))
-    stored = {"low": 0.5, "high": 0.6, "confidence": 0.95, "method": "told", "rows": 7}
+    stored = {
+        "low": 0.5,
+        "high": 0.6,
+        "confidence": 0.95,
+        "method": "told",
+        "rows": 7,
+        "values": "exact_match",
+    }
     (folder / "intervals.json").write_text(json.dumps({"exact_match": stored}))
     found = outcome(gate(min=0.4), folder)
     assert found.state == "passed" and (found.numbers["low"], found.numbers["rows"]) == (0.5, 7)
@@ -104,6 +115,46 @@ def test_rows_are_paired_by_their_ids_not_by_their_places(tmp_path):
     foreign = evaluation(tmp_path / "foreign", shares(4, 8), ids=[f"x{row}" for row in range(8)])
     found = outcome(gate(max_drop_from="trained"), foreign, before)
     assert found.state == "failed" and "no row in common" in found.text
+
+
+def losses(folder, values, tokens):
+    """An evaluation whose loss is a mean over tokens, with the perplexity of that."""
+    rows = [
+        {"row": row, "id": f"{row:016x}", "loss": value, "loss_tokens": count}
+        for row, (value, count) in enumerate(zip(values, tokens, strict=True))
+    ]
+    mean = sum(value * count for value, count in zip(values, tokens, strict=True)) / sum(tokens)
+    metrics = {"eval_loss": mean, "perplexity": math.exp(mean)}
+    folder.mkdir()
+    means = {
+        "eval_loss": Mean("loss", "loss_tokens"),
+        "perplexity": Mean("loss", "loss_tokens", math.exp),
+    }
+    write_scores(metrics, rows, means, folder, Report([].append))
+    return folder
+
+
+def test_a_mean_over_tokens_is_weighted_however_sure_it_has_to_be(tmp_path):
+    draw = random.Random(0)
+    tokens = [draw.randrange(1, 50) for _ in range(200)]
+    values = [draw.gauss(2, 0.3) + count / 100 for count in tokens]
+    before = losses(tmp_path / "before", values, tokens)
+    after = losses(tmp_path / "after", [value + draw.gauss(0.01, 0.01) for value in values], tokens)
+    wide, narrow = (
+        outcome(gate(metric="eval_loss", max=2.5, confidence=sure), before).numbers for sure in (0.95, 0.8)
+    )
+    assert wide["low"] < narrow["low"] < narrow["eval_loss"] < narrow["high"] < wide["high"]
+    loss = gate(metric="eval_loss", max_drop_from="trained", margin=0.02)
+    found = outcome(loss, after, before)
+    assert found.state == "passed" and found.numbers["shared_rows"] == 200
+    assert found.numbers["drop"] == pytest.approx(
+        found.numbers["eval_loss"] - found.numbers["eval_loss_of_trained"]
+    )
+    # The interval of the difference is far narrower than that of either.
+    assert found.numbers["drop_high"] - found.numbers["drop_low"] < (wide["high"] - wide["low"]) / 5
+    # A perplexity is no mean, and its interval is as sure as it was stored.
+    found = outcome(gate(metric="perplexity", max=100, confidence=0.8), before)
+    assert found.state == "passed" and "95% interval" in found.text
 
 
 def test_of_a_loss_a_rise_is_a_drop(tmp_path):
