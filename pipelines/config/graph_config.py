@@ -271,6 +271,16 @@ class GraphConfig(HarnessGraphKeys, PublishKeys, GateKeys):
         return self
 
     @model_validator(mode="after")
+    def _leakage_can_be_found(self) -> "GraphConfig":
+        if self.leakage == "fail" and self.held_out and self.learns_preferences:
+            raise ConflictError(
+                "held-out rows are not looked for in pairs and judged answers yet; take it out",
+                "leakage",
+                *METHOD_KEYS,
+            )
+        return self
+
+    @model_validator(mode="after")
     def _exports_can_be_made(self) -> "GraphConfig":
         head = "reward_model" if self.reward_model else "process_reward_model" if self.draws_head else None
         conflict = conflict_of_exports(
@@ -380,7 +390,7 @@ class GraphConfig(HarnessGraphKeys, PublishKeys, GateKeys):
             )
         if self.lm_eval_tasks and self.evaluate == []:
             yield Idle("lm_eval_tasks", "pipeline.evaluate is empty: no model is evaluated")
-        if self.is_set("leakage") and (self.pretraining_dataset or not self.held_out):
+        if self.is_set("leakage") and not self.held_out:
             yield Idle("leakage", "there are no held-out rows: neither test_datasets nor val_set_size")
         if self.precompute_ref_log_probs and self.rl not in ASKING_BESIDE:
             yield Idle(
