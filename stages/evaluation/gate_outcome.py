@@ -10,10 +10,10 @@ from typing import Any, Literal
 from tunemill.stages.artifacts import EvaluationReport
 from tunemill.stages.errors import UserError
 from tunemill.stages.evaluation.gate import Gate, LeakageGate
+from tunemill.stages.evaluation.scored import unit_of
 from tunemill.stages.evaluation.statistics.comparison import Comparison, compare
 from tunemill.stages.evaluation.statistics.directions import better_of
 from tunemill.stages.evaluation.statistics.intervals import Interval, interval
-from tunemill.stages.evaluation.written import unit_of
 
 State = Literal["passed", "failed", "cannot tell", "not known"]
 # Of several bounds the worst outcome counts.
