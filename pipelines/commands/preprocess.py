@@ -154,7 +154,7 @@ def _print_json(
         {
             "pipeline": pipeline.name,
             "nodes": [{**item.as_json(), "tables": tables.get(item.node, {})} for item in finished],
-            "leakage": leakage_json(leaks),
+            "leaks": leakage_json(leaks),
             "examples": [row.as_json() for row in examples],
             "exported": None if exported is None else {"path": str(options.export), "rows": exported},
         }

@@ -63,7 +63,7 @@ def bring_up_to_date(options: argparse.Namespace, pipeline: Pipeline, chosen: Se
     leaks = leakage_after(pipeline, finished, store)
     if options.json:
         nodes = [_as_json(pipeline, item) for item in finished]
-        told = {"gates": [one.as_json() for one in gates], "leakage": leakage_json(leaks)}
+        told = {"gates": [one.as_json() for one in gates], "leaks": leakage_json(leaks)}
         print_json({"pipeline": pipeline.name, "nodes": nodes, **told})
     else:
         show_run(finished, verbose=options.verbose)

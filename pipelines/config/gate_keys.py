@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunemill.stages.declaration import StageConfig, YamlMark
-from tunemill.stages.evaluation.gate import Gate, LeakageGate
+from tunemill.stages.evaluation.gate import Gate
 
 
 class GateKeys(StageConfig):
@@ -19,8 +19,3 @@ class GateKeys(StageConfig):
         description="held-out rows that are trained on, whole or inside of longer rows: warn, fail (a gate, which none "
         "passes), or false, which looks for none",
     )
-
-    @property
-    def leakage_gates(self) -> tuple[Gate, ...]:
-        """That no held-out row is trained on, where it is asked for."""
-        return (LeakageGate(),) if self.leakage == "fail" else ()

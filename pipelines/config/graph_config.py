@@ -390,7 +390,7 @@ class GraphConfig(HarnessGraphKeys, PublishKeys, GateKeys):
             )
         if self.lm_eval_tasks and self.evaluate == []:
             yield Idle("lm_eval_tasks", "pipeline.evaluate is empty: no model is evaluated")
-        if self.is_set("leakage") and not self.held_out:
+        if self.is_set("leakage") and not self.held_out and not any(one.data for one in self.evaluations):
             yield Idle("leakage", "there are no held-out rows: neither test_datasets nor val_set_size")
         if self.precompute_ref_log_probs and self.rl not in ASKING_BESIDE:
             yield Idle(
@@ -490,11 +490,6 @@ class GraphConfig(HarnessGraphKeys, PublishKeys, GateKeys):
     @property
     def held_out(self) -> bool:
         return bool(self.test_datasets or self.val_set_size)
-
-    @property
-    def looks_for_leakage(self) -> bool:
-        """Whether held-out rows are looked for in those that are trained on."""
-        return self.leakage is not False and self.held_out and not self.learns_preferences
 
     @property
     def evaluates(self) -> bool:

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tunemill.pipelines.config.document import Document, problem_at
+from tunemill.pipelines.config.graph_config import GraphConfig
 from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.place import Place
 from tunemill.resources.store import Published
-from tunemill.stages.artifacts import EvaluationReport
+from tunemill.stages.artifacts import EvaluationReport, LeakageReport
 from tunemill.stages.choices import nearest
-from tunemill.stages.evaluation.gate import NAMED, Gate, evaluation_node
+from tunemill.stages.evaluation.gate import NAMED, Gate, LeakageGate, evaluation_node
 
 if TYPE_CHECKING:
     from tunemill.stages.evaluation.gate_outcome import Outcome
@@ -61,6 +62,12 @@ def _not_evaluated(
         message = f"{what} is not evaluated{where}; {', '.join(there) or 'nothing'} is"
     near = nearest(what, there) if place[-1] == key else []
     return problem_at(place, document, "value", message, near[0] if near else None)
+
+
+def all_gates(graph: GraphConfig, places: Sequence[Place]) -> tuple[Gate, ...]:
+    """The gates of the YAML, and those of leakage where it is one."""
+    looking = (place.name for place in places if issubclass(place.stage.output, LeakageReport))
+    return (*graph.gates, *(LeakageGate(of=name) for name in looking if graph.leakage == "fail"))
 
 
 def outcomes(pipeline: Pipeline, artifacts: Mapping[str, Published]) -> list["Outcome"]:

@@ -20,7 +20,7 @@ from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, validate
 from tunemill.pipelines.config.tracker_config import TrackerConfig
 from tunemill.pipelines.config.use_config import UseConfig, VllmSettings
 from tunemill.pipelines.graph.evaluation_problems import evaluation_problems
-from tunemill.pipelines.graph.gates import gate_problems
+from tunemill.pipelines.graph.gates import all_gates, gate_problems
 from tunemill.pipelines.graph.looks import LookAt, lacks_package, looked_at, no_folder, nothing
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.place import Place
@@ -115,7 +115,7 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
         trackers=trackers,
         use=use,
         shared=shared_by(graph, document),
-        gates=(*graph.gates, *(graph.leakage_gates if graph.looks_for_leakage else ())),
+        gates=all_gates(graph, found),
         targets=tuple(targets_of(graph, document)),
     )
     return made, problems

@@ -127,7 +127,8 @@ def data_places(graph: GraphConfig) -> list[Place]:
 def leakage_places(graph: GraphConfig, found: Sequence[Place]) -> Iterator[Place]:
     """The nodes that look for held-out rows among those that are trained on: one for each node of such rows."""
     held_out = "evaluation_data"
-    for place in found if graph.looks_for_leakage else ():
+    looks = graph.leakage is not False and not graph.learns_preferences and not graph.pretraining_dataset
+    for place in found if looks else ():
         if place.stage.output is EvaluationData and place.name.startswith(held_out):
             inputs = {**{name: (name,) for name in LEAKAGE.inputs}, held_out: (place.name,)}
             yield Place(f"leakage{place.name.removeprefix(held_out)}", LEAKAGE, inputs)

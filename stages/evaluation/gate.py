@@ -84,18 +84,20 @@ class Gate(Settings):
 
 
 class LeakageGate(Gate):
-    """No held-out row is trained on: no entry of `pipeline.gates`, but what `pipeline.leakage: fail` asks for."""
+    """No held-out row is trained on: no entry of `pipeline.gates`, but what `pipeline.leakage: fail` asks for.
+
+    `of` is the node that looks for such rows.
+    """
 
     metric: str = "leaked_rows"
-    of: str = "held-out rows"
     max: float | None = 0.0
 
     @property
     def node(self) -> str:
         """The node that looks for such rows."""
-        return "leakage"
+        return self.of
 
     @property
     def words(self) -> str:
         """What it asks for."""
-        return "no held-out row is trained on"
+        return f"no held-out row is trained on ({self.of})"

@@ -8,7 +8,7 @@ import numpy as np
 from tunemill.stages.artifacts import EvaluationData, TokenizedDataset, TrainingData
 from tunemill.stages.data.evaluation_data.body import choose
 from tunemill.stages.data.evaluation_data.config import EvaluationDataConfig
-from tunemill.stages.data.rows.tally import Tally, dataset_names
+from tunemill.stages.data.rows.tally import Tally
 from tunemill.stages.data.rows.token_rows import concatenated, read_token_rows
 from tunemill.stages.errors import RowOf
 
@@ -31,6 +31,7 @@ def trace(
         name, first = "training_data", len(trained)
     gathered = concatenated([replace(item, source_row=np.arange(len(item)) + first) for item in parts])
     fitted = gathered.fitted(config.limits.longest, config.limits.shortest)
-    tally = Tally(dataset_names(config.test_datasets, len(parts)) if tokenized else ["held-out rows"])
+    # Names stand in messages only.
+    tally = Tally([str(number) for number, _ in enumerate(parts, 1)])
     chosen, _ = choose(fitted, gathered, config, trained, tally)
     return [RowOf(name, int(chosen.dataset[row]) - 1, int(chosen.source_row[row])) for row in rows]

@@ -69,7 +69,7 @@ def test_rows_that_val_set_size_holds_out_are_named_too(leaking):
 def test_preprocess_warns(leaking, capsys):
     state = ["--state", str(leaking.state)]
     assert main(["preprocess", str(leaking.yaml), *state, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["leakage"][0]["first"] == [LEAK]
+    assert json.loads(capsys.readouterr().out)["leaks"][0]["first"] == [LEAK]
     assert main(["preprocess", str(leaking.yaml), *state]) == 0
     shown = capsys.readouterr().out
     assert "warning: 1 of 3 held-out rows are trained on:" in shown and "echoes.jsonl:12" in shown
@@ -99,9 +99,9 @@ def test_as_a_gate_it_counts(project, capsys, state):
     assert main(["run", *told, "--only", "leakage"]) == (state == "failed")
     document = json.loads(capsys.readouterr().out)
     (gate,) = document["gates"]
-    assert (gate["gate"], gate["state"]) == ("no held-out row is trained on", state)
+    assert (gate["gate"], gate["state"]) == ("no held-out row is trained on (leakage)", state)
     assert gate["text"] == f"{int(state == 'failed')} of 4 held-out rows are trained on"
-    assert [leak["first"][0]["trained"] for leak in document["leakage"]] == (
+    assert [leak["first"][0]["trained"] for leak in document["leaks"]] == (
         ["echoes.jsonl:11"] if state == "failed" else []
     )
     assert main(["plan", *told]) == 0
