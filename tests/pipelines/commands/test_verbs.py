@@ -43,6 +43,12 @@ def test_a_verb_means_nodes(verb, nodes, project):
     assert nodes_of_verb(verb, load_pipeline(project.yaml)) == nodes
 
 
+def test_the_harness_is_known_by_what_it_computes_with(project):
+    pipeline = load_pipeline(project.yaml, ["lm_eval_tasks=[arc_easy]", "pipeline.evaluate=[merged]"])
+    assert nodes_of_verb("lm-eval", pipeline) == {"evaluation_lm_eval_of_merged"}
+    assert nodes_of_verb("evaluate", pipeline) >= {"evaluation_lm_eval_of_merged", "evaluation_of_merged"}
+
+
 def test_what_the_verb_does_not_need_is_left_alone(call):
     nodes = {item["node"]: item["state"] for item in json.loads(call("merge-lora", "--json").out)["nodes"]}
     assert nodes["merged"] == nodes["trained"] == "cached"
