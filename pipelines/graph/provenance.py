@@ -4,7 +4,7 @@ Times, hosts, places and who computed it first are left out, so that what is mad
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,22 +38,41 @@ def described(node: Node, inputs: Mapping[str, Published]) -> Node:
     """The node with what it is given to tell of its inputs, by upstream names; most nodes tell nothing."""
     if FIELD not in type(node.config).model_fields:
         return node
+    training, scores = (
+        [inputs[name] for name in node.inputs.get(field, ())] for field in ("training", "evaluations")
+    )
     (model,) = node.inputs["model"]
-    training = node.inputs.get("training", ())
-    told = provenance(inputs[model], inputs[training[0]] if training else None)
+    told = provenance(inputs[model], training, scores)
     return replace(node, config=node.config.model_copy(update={FIELD: told}))
 
 
-def provenance(model: Published, training: Published | None) -> dict[str, Any]:
-    """As plain JSON types: `datasets`, `bases`, `stages`, `libraries`, `plots`."""
+def provenance(
+    model: Published, training: Sequence[Published], scores: Sequence[Published]
+) -> dict[str, Any]:
+    """As plain JSON types: `datasets`, `bases`, `stages`, `libraries`, `plots`.
+
+    Datasets that only evaluations have read are among them, with `use` saying so.
+    """
     lineage = lineage_in(model.data / LINEAGE_FILE)
     items = [*lineage["ancestors"].values(), lineage]
     libraries: dict[str, str] = {}
     for item in items:
         libraries |= item.get("made_with", {}).get("packages") or item.get("libraries", {})
+    learned = {item["key"] for item in items}
+    others = {
+        key: item
+        for score in scores
+        for key, item in lineage_in(score.data / LINEAGE_FILE)["ancestors"].items()
+        if key not in learned
+    }
     return {
         "model": {"stage": lineage["stage"], "artifact": lineage["artifact"], "digest": lineage["digest"]},
-        "datasets": [dataset for item in items for dataset in _datasets(item)],
+        "datasets": [
+            {**dataset, "use": use}
+            for use, found in (("training", items), ("evaluation", others.values()))
+            for item in found
+            for dataset in _datasets(item)
+        ],
         "bases": [base for item in items for base in _bases(item)],
         "stages": [
             {
@@ -67,7 +86,7 @@ def provenance(model: Published, training: Published | None) -> dict[str, Any]:
             for item in items
         ],
         "libraries": dict(sorted(libraries.items())),
-        "plots": [] if training is None else list(_plots(training)),
+        "plots": [plot for item in training for plot in _plots(item)],
     }
 
 

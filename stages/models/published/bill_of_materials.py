@@ -4,6 +4,7 @@ Written by itself: that library has no model cards, in which the standard wants 
 Source: https://cyclonedx.org/docs/1.6/json/.
 """
 
+import itertools
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -33,6 +34,11 @@ def bill_of_materials(
         for name, version in told.get("libraries", {}).items()
     ]
     parts = [*bases, *datasets, *libraries]
+    learned = [
+        item["bom-ref"]
+        for item in datasets
+        if {"name": "tunemill:use", "value": "training"} in item["properties"]
+    ]
     digest = told.get("model", {}).get("digest", "")
     return {
         "$schema": SCHEMA_URL,
@@ -40,7 +46,7 @@ def bill_of_materials(
         "specVersion": "1.6",
         "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'tunemill:{digest}:{config.model_name}')}",
         "version": 1,
-        "metadata": {"component": _model(config, files, scores, [item["bom-ref"] for item in datasets])},
+        "metadata": {"component": _model(config, files, scores, learned)},
         "components": parts,
         "dependencies": [{"ref": MODEL, "dependsOn": sorted({item["bom-ref"] for item in parts})}],
     }
@@ -82,17 +88,21 @@ def _metric(score: Score) -> dict[str, Any]:
 
 
 def _datasets(told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    # Two pipelines may have nodes of one name.
+    number = itertools.count(1)
     for dataset in told.get("datasets", []):
-        for number, source in enumerate(dataset["sources"]):
-            several = f":{number}" if number else ""
+        for source in dataset["sources"]:
             yield {
                 "type": "data",
-                "bom-ref": f"dataset:{dataset['node']}{several}",
+                "bom-ref": f"dataset:{next(number)}:{dataset['node']}",
                 "name": source["name"],
                 **_contents(source),
                 "data": [{"type": "dataset", "name": dataset["node"]}],
                 "properties": _properties(
-                    rows=dataset["rows"], digest=dataset["digest"], checksum=source.get("checksum")
+                    use=dataset["use"],
+                    rows=dataset["rows"],
+                    digest=dataset["digest"],
+                    checksum=source.get("checksum"),
                 ),
             }
 

@@ -24,7 +24,7 @@ def card(config: PublishedConfig, scores: Sequence[Score], pictures: Mapping[str
         f"# {config.model_name}\n",
         f"{_what(told)} Made by Tunemill, with the node `{config.of}` of its pipeline.\n",
         "## Data\n",
-        _table(("dataset", "rows", "from", "contents", "digest"), _datasets(told))
+        _table(("dataset", "for", "rows", "from", "contents", "digest"), _datasets(told))
         or "No dataset is on record.\n",
     ]
     if scores:
@@ -51,7 +51,7 @@ def _head(config: PublishedConfig) -> dict[str, Any]:
         source["name"]
         for dataset in told.get("datasets", [])
         for source in dataset["sources"]
-        if "commit" in source
+        if "commit" in source and dataset["use"] == "training"
     ]
     head: dict[str, Any] = {}
     if licence := licence_of(config):
@@ -92,7 +92,7 @@ def _datasets(told: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
                 "not known",
             )
             rows = "" if dataset["rows"] is None else dataset["rows"]
-            yield dataset["node"], rows, source["name"], contents, dataset["digest"]
+            yield dataset["node"], dataset["use"], rows, source["name"], contents, dataset["digest"]
 
 
 def _score(score: Score) -> Sequence[Any]:

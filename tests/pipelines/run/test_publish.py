@@ -63,14 +63,17 @@ def test_a_folder_gets_the_model_and_all_that_is_told_of_it(project, keys, capsy
         "license": "mit", "library_name": "transformers", "tags": ["tunemill", "sft"],
     }  # fmt: skip
     sums = hashlib.sha256((project.folder / "data" / "sums.jsonl").read_bytes()).hexdigest()
-    assert "# dates\n" in text and f"| dataset_sums | 20 | sums.jsonl | sha256 {sums} |" in text, text
+    assert "# dates\n" in text and f"| dataset_sums | training | 20 | sums.jsonl | sha256 {sums} |" in text, (
+        text
+    )
     assert "evaluation_of_merged | exact_match" in text and "evaluation_of_base" in text
     assert "| trained | sft | learning_rate | 0.001 |" in text and "tunemill reproduce ." in text
     # The bill of materials: the schema of the standard, and every dataset with its hash.
     bom = (folder / BOM_FILE).read_text()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bom) is None
     data = {item["name"]: item for item in json.loads(bom)["components"] if item["type"] == "data"}
-    assert data.keys() == {"sums.jsonl", "echoes.jsonl"}
+    assert data.keys() == {"sums.jsonl", "echoes.jsonl", "held_out.jsonl"}
+    assert "| dataset_held_out | evaluation | 4 | held_out.jsonl |" in text
     assert data["sums.jsonl"]["hashes"] == [{"alg": "SHA-256", "content": sums}]
     libraries = {item["name"] for item in json.loads(bom)["components"] if item["type"] == "library"}
     assert libraries >= {"torch", "transformers", "peft"}
@@ -108,6 +111,7 @@ def test_what_is_published_says_nothing_of_this_machine(project, finished_projec
     assert code == 1
 
 
+@pytest.mark.slow
 def test_it_is_made_the_same_again(project):
     first, _ = publish(project, to="./given/dates")
     (project.folder / "given" / "dates" / CARD).write_text("edited by hand\n")
