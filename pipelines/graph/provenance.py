@@ -69,7 +69,7 @@ def provenance(
         "model": {"stage": lineage["stage"], "artifact": lineage["artifact"], "digest": lineage["digest"]},
         "datasets": [
             {**dataset, "use": use}
-            for use, found in (("training", items), ("evaluation", others.values()))
+            for use, found in (("training", items), ("scoring", others.values()))
             for item in found
             for dataset in _datasets(item)
         ],

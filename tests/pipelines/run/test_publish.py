@@ -73,7 +73,7 @@ def test_a_folder_gets_the_model_and_all_that_is_told_of_it(project, keys, capsy
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bom) is None
     data = {item["name"]: item for item in json.loads(bom)["components"] if item["type"] == "data"}
     assert data.keys() == {"sums.jsonl", "echoes.jsonl", "held_out.jsonl"}
-    assert "| dataset_held_out | evaluation | 4 | held_out.jsonl |" in text
+    assert "| dataset_held_out | scoring | 4 | held_out.jsonl |" in text
     assert data["sums.jsonl"]["hashes"] == [{"alg": "SHA-256", "content": sums}]
     libraries = {item["name"] for item in json.loads(bom)["components"] if item["type"] == "library"}
     assert libraries >= {"torch", "transformers", "peft"}
