@@ -161,12 +161,17 @@ class TeacherLogProbs(Artifact):
 class EvaluationData(Artifact):
     """Rows never trained on. `rows.arrow`: `input_ids`, `labels`, and `roles` and `role_ends` as in TokenizedDataset.
 
-    `roles` is empty where it is not known whose the tokens are.
+    `roles` is empty where it is not known whose the tokens are. `sources.arrow` as in TrainingData, of the rows that an
+    evaluation has for itself.
     """
 
     @property
     def rows(self) -> Path:
         return self.path / "rows.arrow"
+
+    @property
+    def sources(self) -> Path:
+        return self.path / "sources.arrow"
 
 
 class LeakageReport(Artifact):

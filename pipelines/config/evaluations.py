@@ -52,10 +52,15 @@ class EvaluationEntry(AnswerKeys, MetricKeys):
             )
         if not self.generates:
             idle = sorted(
-                ({*AnswerKeys.model_fields, "judge"} - {"max_rows", "batch_size"}) & self.model_fields_set
+                ({*AnswerKeys.model_fields, "judge", "group"} - {"max_rows", "batch_size"})
+                & self.model_fields_set
             )
             if idle:
                 raise ValueError(f"{idle[0]}: metrics: [loss] generates no answer. Take it out")
+        if self.group is not None and self.data is None:
+            raise ValueError(
+                "group: is a field of the rows of `data`, and there is none. Give data, or take group out"
+            )
         given = [key for key in SAMPLING if key in self.model_fields_set]
         if given and not self.do_sample:
             raise ValueError(f"{given[0]}: is only read with do_sample: true. Set that, or take it out")

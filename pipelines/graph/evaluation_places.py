@@ -81,4 +81,6 @@ def places_of(evaluation: EvaluationEntry, entry: KeyPath, what: str, model: Eva
     if evaluation.judge is not None:
         yield Place(f"judgements_{name}", JUDGEMENTS, answers, (*entry, "judge"), about=what)
         answers = {**answers, "judgements": (f"judgements_{name}",)}
-    yield Place(f"evaluation_{name}", SCORES, answers, entry, about=what)
+    grouped = {"dataset": (f"dataset_{evaluation.name}",), "evaluation_data": (evaluation.rows,)}
+    inputs = {**answers, **(grouped if evaluation.group is not None else {})}
+    yield Place(f"evaluation_{name}", SCORES, inputs, entry, about=what)

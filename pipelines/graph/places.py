@@ -205,7 +205,7 @@ def own_row_places(graph: GraphConfig) -> Iterator[Place]:
             rows = row_places(evaluation.name, entry, evaluation.data, preferences=False)
             yield from rows
             inputs = {"tokenized": (rows[-1].name,)}
-            given = {"named": evaluation.name}
+            given = {"named": evaluation.name, "keeps_sources": True}
             yield Place(evaluation.rows, EVALUATION_DATA, inputs, given=given, about=evaluation.name)
 
 

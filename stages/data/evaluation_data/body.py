@@ -1,12 +1,13 @@
 """The body of the evaluation_data stage: gather the rows, leave out those that cannot be scored."""
 
-from tunemill.stages.artifacts import TokenizedDataset, TrainingData
+from tunemill.stages.artifacts import EvaluationData, TokenizedDataset, TrainingData
 from tunemill.stages.data.evaluation_data.config import EvaluationDataConfig
 from tunemill.stages.data.evaluation_data.overlap import trained_on
 from tunemill.stages.data.rows.duplicates import first_of_each
 from tunemill.stages.data.rows.fitting import fit
 from tunemill.stages.data.rows.near_duplicates import Sketches, nearly_among
 from tunemill.stages.data.rows.quality import Figure, figures_of_rows, say_quality
+from tunemill.stages.data.rows.row_sources import write_sources
 from tunemill.stages.data.rows.tally import Tally, dataset_names, plot_lengths
 from tunemill.stages.data.rows.token_rows import (
     Bools,
@@ -43,6 +44,8 @@ def evaluation_data(
     if len(rows) == 0:
         raise RowError(describe_empty(tally, config))
     write_token_rows(rows, out.data / "rows.arrow", with_roles=True)
+    if config.keeps_sources:
+        write_sources(rows, EvaluationData(out.data).sources)
     say(tally, config, report)
     found = quality(rows, seen, trained, config)
     if any(figure.count for figure in found):

@@ -18,6 +18,10 @@ class EvaluationDataConfig(StageConfig):
     named: Annotated[Runtime[str | None], GraphMark()] = Field(
         None, description="the entry of pipeline.evaluations whose rows these are: its name stands in tables"
     )
+    keeps_sources: Annotated[bool, GraphMark()] = Field(
+        False,
+        description="of each row its number in its dataset is written down, for rows that belong together",
+    )
     sequence_len: PositiveInt = Field(512, description="longest row kept, in tokens")
     eval_sequence_len: PositiveInt | None = Field(
         None, description="longest row kept for evaluation, in tokens; unset means sequence_len"

@@ -82,6 +82,13 @@ class MetricKeys(StageConfig):
         "your own (file.py:function)",
     )
 
+    group: Entry[str | None] = Field(
+        None,
+        min_length=1,
+        description="a field of the rows of `data`: those of one value belong together, and are one where "
+        "it is said how sure a score is",
+    )
+
     @field_validator("metrics")
     @classmethod
     def _figures_have_one_name(cls, value: list[AnyMetric]) -> list[AnyMetric]:

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from tunemill.stages.artifacts import Generations, Judgements
+from tunemill.stages.artifacts import EvaluationData, Generations, Judgements, RawDataset
 from tunemill.stages.data.conversations.user_modules import UserFailures, load_function, parameters
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.evaluation.answered import Answered, read_answered
 from tunemill.stages.evaluation.excerpts import WRONG_SHOWN, end_of, start_of
+from tunemill.stages.evaluation.groups import groups_of
 from tunemill.stages.evaluation.judged import read_judged
 from tunemill.stages.evaluation.metrics.function import Function, arguments
 from tunemill.stages.evaluation.metrics.keys import JUDGE
@@ -26,9 +28,14 @@ def score(
     judgements: Judgements | None,
     out: Workspace,
     report: Report,
+    dataset: RawDataset | None = None,
+    evaluation_data: EvaluationData | None = None,
 ) -> None:
     """Write metrics, predictions and intervals. Raises UserError where a function of one's own fails."""
     rows = list(read_answered(generations.rows))
+    if config.group is not None and dataset is not None and evaluation_data is not None:
+        groups = groups_of(config.group, dataset.rows, evaluation_data.sources)
+        rows = [replace(row, group=groups[row.row]) for row in rows]
     judged = {} if judgements is None else {one.row: one.value for one in read_judged(judgements.rows)}
     values = {one.label: _values(one, rows, judged, config, report) for one in config.metrics}
     metrics: dict[str, float | int] = {}

@@ -1,6 +1,6 @@
 """The `scores` stage: figures of answers that were generated before, without a model."""
 
-from tunemill.stages.artifacts import Generations, Judgements, ScoresReport
+from tunemill.stages.artifacts import EvaluationData, Generations, Judgements, RawDataset, ScoresReport
 from tunemill.stages.declaration import Input, Stage
 from tunemill.stages.evaluation.scores.config import ScoresConfig
 
@@ -11,6 +11,8 @@ SCORES = Stage(
     inputs={
         "generations": Input(Generations),
         "judgements": Input(Judgements, optional=True),
+        "dataset": Input(RawDataset, optional=True),
+        "evaluation_data": Input(EvaluationData, optional=True),
     },
     output=ScoresReport,
     body="tunemill.stages.evaluation.scores.body:score",

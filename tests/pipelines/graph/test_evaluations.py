@@ -121,6 +121,7 @@ def test_the_keys_of_an_entry_stand_for_those_of_the_top(tmp_path):
             [{"name": "a", "data": OWN, **JUDGED, "judge": {"url": "http://h", "model": "m", "prompt": "?"}}],
             {}, "[0].judge.prompt", "{prediction}",
         ),
+        ([{"name": "a", "group": "topic"}], HELD_OUT, "[0]", "is a field of the rows of `data`"),
         ([{"name": "a", "data": OWN, "engine": "vllm"}], {}, "[0].engine", "transformers generates them"),
         ([{"name": "a", "data": {**OWN, "field_mesages": "x"}}], {}, "[0].data.field_mesages", "unknown key"),
         ([{"name": "a", "data": {**OWN, "field": "x"}}], {}, "[0].data.field", "only used with type: completion"),

@@ -23,17 +23,15 @@ NODES = [
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     made = make_project(tmp_path_factory.mktemp("scores") / "project", adapter=None, quantization=None)
-    rows = "".join(chat_row(f"{a} + 9", str(a + 9)) for a in range(5))
-    (made.folder / "data" / "own.jsonl").write_text(rows)
+    rows = [{**json.loads(chat_row(f"{a} + 9", str(a + 9))), "topic": f"t{a % 2}"} for a in range(5)]
+    (made.folder / "data" / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (made.folder / "mine.py").write_text(MINE)
     return made
 
 
-def run(project, metrics):
-    data = {"path": "data/own.jsonl", "type": "chat_template"}
-    project.edit(
-        pipeline={"evaluations": [{"name": "own", "on": ["base"], "data": data, "metrics": metrics}]}
-    )
+def run(project, metrics, **keys):
+    entry = {"name": "own", "on": ["base"], "data": {"path": "data/own.jsonl", "type": "chat_template"}}
+    project.edit(pipeline={"evaluations": [{**entry, "metrics": metrics, **keys}]})
     return project.run(only=NODES)
 
 
@@ -96,3 +94,13 @@ def test_a_function_that_fails_is_told_with_its_line(project, body, words):
     found = run(project, ["mine.bad"])["evaluation_own_of_base"]
     assert found.state == "failed"
     assert re.search(words, found.message or ""), found
+
+
+def test_rows_of_a_group_are_known_by_it_and_nothing_is_generated_for_that(project):
+    found = run(project, ["numeric"], group="topic")
+    folder = found["evaluation_own_of_base"].published.data
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert [line["group"] for line in lines] == ["t0", "t1", "t0", "t1", "t0"]
+    assert found["generations_own_of_base"].state == "cached"
+    wrong = run(project, ["numeric"], group="subject")["evaluation_own_of_base"]
+    assert "none of 5 rows has a field subject" in (wrong.message or "")
