@@ -34,7 +34,7 @@ NODE_KEYS = (
     "pipelines/graph/evaluation_problems.py",
 )  # fmt: skip
 # Words that are a stage's name or key and mean something else there: of tables for people, events, JSON schemas.
-WORDS = {"dataset", "datasets", "name", "path", "tokens", "type", "roles"}
+WORDS = {"dataset", "datasets", "name", "path", "tokens", "type", "group", "roles"}
 
 
 def circles(graph):
