@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 
+from tunemill.pipelines.commands.tables import evaluated_name
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.run.finished import Finished
 from tunemill.stages.artifacts import EvaluationReport
@@ -26,11 +27,12 @@ def comparison_lines(pipeline: Pipeline, finished: Sequence[Finished]) -> Iterat
         if len(suite) > 1 and any(item.state == "computed" for _, item in suite):
             base, tuned, *others = suite
             for before, after in [(base, tuned), *zip(repeat(tuned), others, strict=False)]:
-                yield from _line(before, after)
+                where = evaluated_name(pipeline.node(before[1].node))
+                yield from _line(where, before, after)
 
 
-def _line(before: Scored, after: Scored) -> Iterator[str]:
-    """Nothing where both have no row in common."""
+def _line(where: str, before: Scored, after: Scored) -> Iterator[str]:
+    """Nothing where both have no row in common. `where`: the model before and its evaluation, as the table has it."""
     # They compute with numbers, which only a run that computed something pays for.
     from tunemill.pipelines.commands.difference import NothingComparableError, compare_evaluations
     from tunemill.pipelines.commands.find_evaluation import Evaluated
@@ -42,4 +44,4 @@ def _line(before: Scored, after: Scored) -> Iterator[str]:
         main = compare_evaluations(one, other).main
     except NothingComparableError:
         return
-    yield f"{after[0]} against {before[0]}: {main.metric} {main.words}"
+    yield f"{after[0]} against {where}: {main.metric} {main.words}"

@@ -101,7 +101,7 @@ def evaluation_table(pipeline: Pipeline, finished: Sequence[Finished]) -> Listin
             metrics = item.published.manifest["metrics"]
             sure = intervals_of(node.stage, item.published.data)
             shown = {name: _sure(value, sure.get(name)) for name, value in metrics.items()}
-            scored[_evaluated(node)] = {**shown, **scored.get(_evaluated(node), {})}
+            scored[evaluated_name(node)] = {**shown, **scored.get(evaluated_name(node), {})}
             columns |= dict.fromkeys(node.stage.output.columns or metrics)
     named = [name for name in columns if any(name in metrics for metrics in scored.values())]
     named.sort(key=lambda name: name == ROWS)
@@ -109,7 +109,7 @@ def evaluation_table(pipeline: Pipeline, finished: Sequence[Finished]) -> Listin
     return listing(("model", *named), rows) if rows else None
 
 
-def _evaluated(node: Node) -> str:
+def evaluated_name(node: Node) -> str:
     """`merged` of evaluation_of_merged; `merged, dates` of evaluation_dates_of_merged, which has other rows."""
     model = node.about or node.name
     if not node.name.startswith("evaluation_") or node.name == f"evaluation_of_{model}":
