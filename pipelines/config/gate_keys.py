@@ -16,6 +16,6 @@ class GateKeys(StageConfig):
     )
     leakage: Annotated[Literal["warn", "fail", False], YamlMark("pipeline.leakage")] = Field(
         "warn",
-        description="held-out rows that are trained on, whole or inside of longer rows: warn, fail (a gate, which none "
-        "passes), or false, which looks for none",
+        description="held-out rows that are trained on, whole or inside of longer rows: warn, fail (a gate that "
+        "lets none pass), or false, which looks for none",
     )

@@ -45,7 +45,7 @@ PIPELINES = {
     },
 }  # fmt: skip
 STAGES = {
-    "conversations": {"dataset", "tokenized", "synthetic", "training_data", "evaluation_data"},
+    "conversations": {"dataset", "tokenized", "synthetic", "training_data", "evaluation_data", "leakage"},
     "pairs": {"dataset", "preferences", "preference_data"},
     "texts": {"pretraining_data"},
 }
