@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
@@ -190,6 +190,8 @@ class TargetFolder:
             ]
             if is_ours and not lacking:
                 return Sent(self.place, 0)
+            if not before:
+                self._refuse_others(system, root, lacking, known)
             if before:
                 # Until all is there again, nothing says that it is.
                 system.rm_file(f"{root}/{LINEAGE_FILE}")
@@ -222,6 +224,19 @@ class TargetFolder:
             return hash_file(Path(there)) == sha256
         remembered = known.recall(_sent(self.place, name))
         return is_ours if remembered is None else remembered == _mark(system, there, sha256)
+
+    def _refuse_others(self, system: Any, root: str, names: list[str], known: StatCache) -> None:
+        """Raises StoreError for files in the way that no earlier try has left there."""
+        others = [
+            name
+            for name in names
+            if known.recall(_sent(self.place, name)) is None and system.exists(f"{root}/{name}")
+        ]
+        if others:
+            raise StoreError(
+                f"{self.place}: has {', '.join(others)} already, which Tunemill has not published there. Name an empty "
+                f"folder, or take that away"
+            )
 
     def _put(self, system: Any, there: str, path: Path) -> None:
         """A file on this machine appears whole or not at all; stores do so by themselves."""
@@ -271,7 +286,10 @@ def _document(content: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     published = found.get(AS_PUBLISHED) if isinstance(found, dict) else None
-    return found if isinstance(published, dict) and isinstance(published.get("files"), dict) else {}
+    names = published.get("files") if isinstance(published, dict) else None
+    # A later push takes files of these names away: none may lead out of the folder.
+    is_ours = isinstance(names, dict) and all(_is_inside(name) for name in names)
+    return found if is_ours else {}
 
 
 def _sent(place: str, name: str) -> str:
@@ -281,3 +299,9 @@ def _sent(place: str, name: str) -> str:
 def _mark(system: Any, there: str, sha256: str) -> dict[str, str]:
     """What a store says of an object now, beside the contents that were sent."""
     return {"sha256": sha256, "mark": str(system.ukey(there))}
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name leads to a file of the folder that it is looked for in."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts

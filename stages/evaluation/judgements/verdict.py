@@ -1,5 +1,6 @@
 """From a judge's answer to a value."""
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -30,6 +31,7 @@ def value_of(verdict: str | None, values: Mapping[str, bool | float]) -> bool | 
     if plain in named:
         return named[plain]
     try:
-        return float(plain)
+        value = float(plain)
     except ValueError:
         return None
+    return value if math.isfinite(value) else None

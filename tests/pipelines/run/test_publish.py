@@ -13,7 +13,10 @@ from support.hub import hub_server
 from tunemill.pipelines.cli import main
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.resources.errors import StoreError
+from tunemill.resources.identity import StatCache
 from tunemill.resources.protocols import AS_PUBLISHED, BOM_FILE, CARD, LINEAGE_FILE, SIGNATURE_FILE, SIGNING
+from tunemill.resources.targets import Content, TargetFolder
 
 NAME, TOKEN = "team/dates", "hf_who_may_write"
 
@@ -172,9 +175,6 @@ def test_the_hub_gets_it_once_in_one_commit_and_goes_on_where_it_was_cut(project
 def test_an_object_store_gets_it_once_and_goes_on_where_it_was_cut(project, memory):
     place = "memory://models/dates"
     # It has no credentials and no network; what a store is, is the same to fsspec.
-    from tunemill.resources.identity import StatCache
-    from tunemill.resources.targets import Content, TargetFolder
-
     files = {}
     for name, text in (("README.md", "card"), ("a.bin", "aaaa"), ("b.bin", "bbbb")):
         files[name] = project.folder / name
@@ -196,6 +196,32 @@ def test_an_object_store_gets_it_once_and_goes_on_where_it_was_cut(project, memo
     ).encode()
     assert target.send(Content("dates", "d2", less, hashes, lineage), known).files == 1
     assert not memory.exists("/models/dates/a.bin") and memory.exists("/models/dates/b.bin")
+
+
+def small_content(folder):
+    """What is published of one file."""
+    (folder / CARD).write_text("card")
+    digest = hashlib.sha256(b"card").hexdigest()
+    lineage = json.dumps({AS_PUBLISHED: {"digest": "d", "files": {CARD: digest}}}).encode()
+    return Content("dates", "d", {CARD: folder / CARD}, {CARD: digest}, lineage)
+
+
+def test_files_of_others_are_neither_written_over_nor_taken_away(tmp_path):
+    content, known = small_content(tmp_path), StatCache(tmp_path / "cache.sqlite")
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / CARD).write_text("of mine")
+    with pytest.raises(StoreError, match=r"has README\.md already, which Tunemill has not published there"):
+        TargetFolder(str(place)).send(content, known)
+    assert (place / CARD).read_text() == "of mine" and len(list(place.iterdir())) == 1
+    # What a lineage there names is believed inside of the folder only.
+    (place / CARD).unlink()
+    outside = tmp_path / "outside"
+    for name in ("../outside", str(outside)):
+        outside.write_text("stays")
+        (place / LINEAGE_FILE).write_text(json.dumps({AS_PUBLISHED: {"digest": "x", "files": {name: "x"}}}))
+        TargetFolder(str(place)).send(content, known)
+        assert outside.read_text() == "stays" and (place / CARD).read_text() == "card"
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ def test_verdicts_are_read_where_the_pattern_finds_them_last():
     assert read_verdict(pattern, "yes") is None
     assert value_of("YES", {"yes": True}) is True
     assert value_of("4.5", {"yes": True}) == 4.5 and value_of("maybe", {"yes": True}) is None
+    assert value_of("nan", {}) is None and value_of("-Infinity", {}) is None
 
 
 def test_braces_in_texts_mean_nothing():
