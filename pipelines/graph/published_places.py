@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from tunemill.pipelines.config.graph_config import GraphConfig
 from tunemill.pipelines.graph.place import Place
-from tunemill.stages.artifacts import Adapter, EvaluationReport, GgufModel, Model
+from tunemill.stages.artifacts import Adapter, EvaluationReport, GgufModel, LeakageReport, Model
 from tunemill.stages.models.published.stage import PUBLISHED
 
 # What may be published: what was trained and what was made of it.
@@ -22,7 +22,13 @@ def published_places(graph: GraphConfig, found: Sequence[Place]) -> Iterator[Pla
     told = tuple(
         place.name for place in scores if place.about in (BASE, graph.publish_of) or place.name in asked
     )
-    inputs = {"model": (graph.publish_of,), "evaluations": told, "training": (TRAINED,)}
+    looking = tuple(place.name for place in found if place.stage.output is LeakageReport)
+    inputs = {
+        "model": (graph.publish_of,),
+        "evaluations": told,
+        "training": (TRAINED,),
+        "leakage": looking if graph.leakage == "fail" else (),
+    }
     given = {"of": graph.publish_of, "model_name": graph.publish_title, "evaluations": list(told)}
     yield Place("published", PUBLISHED, {name: ups for name, ups in inputs.items() if ups}, given=given)
 

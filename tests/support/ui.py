@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -52,14 +52,26 @@ class Ui:
             name=LOCATION,
         )
 
-    def launch(self, nodes: list[list[str]]) -> str:
-        """The materialize button over a selection; returns the run's id."""
+    def checks(self) -> dict[str, dict[str, Any]]:
+        """`pipeline/node name` -> what the asset's page shows of a check."""
+        nodes = self.ask(
+            "{assetNodes{assetKey{path} assetChecksOrError{... on AssetChecks{checks{name description blocking"
+            " executionForLatestMaterialization{status evaluation{severity description}}}}}}}"
+        )["assetNodes"]
+        return {
+            f"{'/'.join(node['assetKey']['path'])} {check['name']}": check
+            for node in nodes
+            for check in node["assetChecksOrError"].get("checks", ())
+        }
+
+    def launch(self, nodes: list[list[str]], checks: Sequence[tuple[list[str], str]] = ()) -> str:
+        """The materialize button over a selection, with checks of it; returns the run's id."""
         selector = {
             "repositoryLocationName": LOCATION,
             "repositoryName": "__repository__",
             "pipelineName": "__ASSET_JOB",
             "assetSelection": [{"path": path} for path in nodes],
-            "assetCheckSelection": [],
+            "assetCheckSelection": [{"assetKey": {"path": path}, "name": name} for path, name in checks],
         }
         answer = self.ask(
             "mutation($p: ExecutionParams!){launchPipelineExecution(executionParams: $p)"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunemill.resources.protocols import BOM_FILE, CARD, LINEAGE_FILE, SIGNATURE_FILE
-from tunemill.stages.artifacts import Artifact, EvaluationReport
+from tunemill.stages.artifacts import Artifact, EvaluationReport, LeakageReport
 from tunemill.stages.models.files import copy_file
 from tunemill.stages.models.published.bill_of_materials import bill_of_materials
 from tunemill.stages.models.published.card import card
@@ -26,9 +26,11 @@ def publish(
     out: Workspace,
     report: Report,
     evaluations: Sequence[EvaluationReport] = (),
+    leakage: Sequence[LeakageReport] = (),
 ) -> None:
     """Write the folder: the model's files as they are, card, bill of materials, plots, and a signature if asked for."""
     del training  # What is told of it is in `provenance`.
+    del leakage  # A gate: it only has to be there before.
     files = _copied(model.path, out.data)
     scores: list[Score] = []
     for node, evaluation in zip(config.evaluations, evaluations, strict=True):

@@ -1,6 +1,6 @@
 """The `published` stage: a model's folder as it is given away."""
 
-from tunemill.stages.artifacts import Artifact, EvaluationReport, PublishedModel
+from tunemill.stages.artifacts import Artifact, EvaluationReport, LeakageReport, PublishedModel
 from tunemill.stages.declaration import Input, Stage
 from tunemill.stages.models.published.config import PublishedConfig
 
@@ -12,6 +12,7 @@ PUBLISHED = Stage(
         "model": Input(Artifact),
         "evaluations": Input(EvaluationReport, many=True, optional=True),
         "training": Input(Artifact),
+        "leakage": Input(LeakageReport, many=True, optional=True),
     },
     output=PublishedModel,
     body="tunemill.stages.models.published.body:publish",

@@ -4,6 +4,7 @@ import json
 
 import dagster as dg
 import pytest
+from support.ui import serve
 
 from tunemill.pipelines.assets.folder import build_definitions
 from tunemill.pipelines.cli import main
@@ -105,3 +106,18 @@ def test_the_command_line_shows_gates_and_counts_them(project, capsys):
     project.edit(pipeline={"gates": [{**CANNOT_TELL, "cannot_tell": "pass"}]})
     code, out = run(project, capsys, "run", str(project.yaml))
     assert code == 0 and "cannot tell, passes" in out
+
+
+@pytest.mark.slow
+def test_the_page_of_the_evaluation_shows_the_gate(project):
+    project.edit(pipeline={"gates": [FAILS]})
+    node, name = ["pipeline", "evaluation_of_quantized"], "exact_match_min"
+    with serve(project) as ui:
+        (check,) = ui.checks().values()
+        assert check["blocking"] and check["description"] == "exact_match of quantized at least 0.9"
+        assert ui.wait(ui.launch([node], [(node, name)])) == "FAILURE"
+        told = ui.checks()[f"{'/'.join(node)} {name}"]["executionForLatestMaterialization"]
+    assert told["status"] == "FAILED" and told["evaluation"]["severity"] == "ERROR"
+    assert told["evaluation"]["description"].startswith(
+        "failed: exact_match 0 (95% interval 0 to 0.4899, 4 rows)"
+    )

@@ -248,6 +248,15 @@ def test_what_cannot_be_published_is_told_by_check(project, keys, said):
     assert said in str(error.value), str(error.value)
 
 
+def test_what_gates_look_at_comes_first(project):
+    project.edit(pipeline={"publish": {"to": "./given"}, "leakage": "fail"})
+    nodes = {node.name: node for node in load_pipeline(project.yaml).nodes}
+    assert nodes["published"].inputs["leakage"] == ("leakage",)
+    project.edit(pipeline={"publish": {"to": "./given"}})
+    nodes = {node.name: node for node in load_pipeline(project.yaml).nodes}
+    assert "leakage" not in nodes["published"].inputs
+
+
 def test_nothing_is_published_past_a_gate(project):
     gate = {"metric": "exact_match", "of": "merged", "min": 0.99}
     project.edit(pipeline={"publish": {"to": "./given", "of": "merged"}, "gates": [gate]})

@@ -141,6 +141,9 @@ def test_a_row_that_is_trained_on_many_times_is_no_template(draw):
     held = [sentence(draw, 30) for _ in range(20)]
     trained = [*(sentence(draw, 30) for _ in range(50)), *[held[4]] * (3 * MANY)]
     assert in_texts(held, trained) == {4: 50}
+    # Nor where it stands inside of a longer one.
+    trained[50:] = [f"{sentence(draw, 40)} {held[4]}"] * (3 * MANY)
+    assert in_texts(held, trained) == {4: 50}
 
 
 def test_scripts_without_spaces_are_read_by_the_character():
