@@ -38,7 +38,7 @@ class SourceMark:
     the file `card` only the YAML at its head counts.
 
     With `fetched` it may also name a model of the Hub, whose files another node fetches: then the field stays unset.
-    `is_place` says of a name in a list whether it is a local one; others stay plain names, which enter the key.
+    `is_place` says of a name whether it is a local one; others stay plain names, which enter the key.
     """
 
     remote: bool = False

@@ -17,7 +17,7 @@ from tunemill.stages.data.training_data.stage import TRAINING_DATA
 from tunemill.stages.declaration import Stage
 from tunemill.stages.evaluation.answers.stage import EVALUATION
 from tunemill.stages.evaluation.generations.stage import GENERATIONS
-from tunemill.stages.evaluation.harness.stage import HARNESS_EVALUATION
+from tunemill.stages.evaluation.harness.stage import HARNESS_EVALUATION, TASK_EVALUATION
 from tunemill.stages.evaluation.held_out_loss.stage import HELD_OUT_LOSS
 from tunemill.stages.evaluation.judgements.stage import JUDGEMENTS
 from tunemill.stages.evaluation.preferences.stage import PREFERENCE_EVALUATION
@@ -104,6 +104,7 @@ STAGES: tuple[Stage, ...] = (
     STEP_EVALUATION,
     REWARD_EVALUATION,
     HARNESS_EVALUATION,
+    TASK_EVALUATION,
     GENERATIONS,
     JUDGEMENTS,
     SCORES,

@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from tunemill.stages.declaration import listed
 from tunemill.stages.evaluation.answer_keys import SAMPLING, AnswerKeys
+from tunemill.stages.evaluation.harness.config import HarnessSettings
 from tunemill.stages.evaluation.judge_keys import JudgeKeys
 from tunemill.stages.evaluation.metrics.keys import JUDGE, LOSS, MetricKeys
 
@@ -29,6 +31,15 @@ class EvaluationEntry(AnswerKeys, MetricKeys):
         None, description="for the metric `judge`: a language model that judges answers"
     )
 
+    task: str | list[str] | None = Field(
+        None,
+        min_length=1,
+        description="in place of metrics: tasks of lm-evaluation-harness, by name or by the path of a YAML",
+    )
+    lm_eval: HarnessSettings = Field(
+        HarnessSettings(), description="with task: how it is run, as pipeline.lm_eval says of lm_eval_tasks"
+    )
+
     @property
     def kinds(self) -> list[str]:
         """Which metrics are asked for."""
@@ -37,15 +48,42 @@ class EvaluationEntry(AnswerKeys, MetricKeys):
     @property
     def generates(self) -> bool:
         """Whether answers are generated."""
-        return LOSS not in self.kinds
+        return self.task is None and LOSS not in self.kinds
 
     @property
     def rows(self) -> str:
         """The node of the rows that are evaluated on."""
         return "evaluation_data" if self.data is None else f"evaluation_data_{self.name}"
 
+    @field_validator("task")
+    @classmethod
+    def _of_the_harness(cls, value: str | list[str] | None) -> str | list[str] | None:
+        for name in listed(value):
+            if "@" in name or name.endswith(".py"):
+                raise ValueError(
+                    f"{name} is a task of inspect-ai, and those are not run here yet. Name one of "
+                    f"lm-evaluation-harness, or compute the figure by a function in metrics"
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _a_task_brings_the_rest(self) -> "EvaluationEntry":
+        given = self.model_fields_set
+        if self.task is not None:
+            idle = sorted(given - {"name", "on", "task", "lm_eval", "batch_size"})
+            if idle:
+                raise ValueError(
+                    f"{idle[0]}: a task has rows, prompts and metrics of its own; limit, num_fewshot and the like "
+                    f"stand below lm_eval. Take it out"
+                )
+        elif "lm_eval" in given:
+            raise ValueError("lm_eval: is only read beside task. Name one, or take it out")
+        return self
+
     @model_validator(mode="after")
     def _settings_are_read(self) -> "EvaluationEntry":
+        if self.task is not None:
+            return self
         if not self.generates and len(self.metrics) > 1:
             raise ValueError(
                 "metrics: loss is asked of the model and not of its answers. Give it an entry of its own"

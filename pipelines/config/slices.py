@@ -130,15 +130,14 @@ def _of_code(
 
 
 def _whole(value: Any, mark: SourceMark, folder: Path, around: Any) -> Any:
-    """What a source field names as absolute paths; of a list in which other names stand too, only its paths."""
+    """What a source field names as absolute paths; where other names may stand too, only the paths."""
     if mark.is_place is None:
         return whole_name(value, folder, mark.remote, around)
-    if not isinstance(value, list):
-        return value
-    return [
-        whole_name(item, folder, remote=False) if isinstance(item, str) and mark.is_place(item) else item
-        for item in value
-    ]
+    if isinstance(value, list):
+        return [_whole(item, mark, folder, around) for item in value]
+    return (
+        whole_name(value, folder, remote=False) if isinstance(value, str) and mark.is_place(value) else value
+    )
 
 
 def _fault_of_files(files: Sequence[str] | None) -> str | None:

@@ -10,6 +10,7 @@ from tunemill.pipelines.graph.place import Place, reading
 from tunemill.stages.artifacts import StudentReport
 from tunemill.stages.declaration import Stage
 from tunemill.stages.evaluation.generations.stage import GENERATIONS
+from tunemill.stages.evaluation.harness.stage import TASK_EVALUATION
 from tunemill.stages.evaluation.held_out_loss.stage import HELD_OUT_LOSS
 from tunemill.stages.evaluation.judgements.stage import JUDGEMENTS
 from tunemill.stages.evaluation.scores.stage import SCORES
@@ -73,6 +74,9 @@ def places_of(evaluation: EvaluationEntry, entry: KeyPath, what: str, model: Eva
     def asking(stage: Stage) -> tuple[Stage, dict[str, tuple[str, ...]]]:
         return reading(stage, *model.stored_by), {key: data[key] for key in stage.inputs if key in data}
 
+    if evaluation.task is not None:
+        yield Place(f"evaluation_{name}", *asking(TASK_EVALUATION), entry, about=what)
+        return
     if not evaluation.generates:
         yield Place(f"evaluation_{name}", *asking(HELD_OUT_LOSS), entry, about=what)
         return

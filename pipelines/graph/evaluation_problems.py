@@ -86,7 +86,7 @@ def models_of(graph: GraphConfig) -> Iterator[str]:
 def _rows(
     graph: GraphConfig, evaluation: EvaluationEntry, entry: KeyPath, document: Document
 ) -> Iterator[Problem]:
-    if evaluation.data is not None:
+    if evaluation.data is not None or evaluation.task is not None:
         return
     if graph.learns_preferences:
         message = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.selection import chapter_of
 from tunemill.stages.errors import SettingError
-from tunemill.stages.evaluation.harness.stage import HARNESS_EVALUATION
+from tunemill.stages.evaluation.harness.stage import HARNESS_EVALUATION, TASK_EVALUATION
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def _named(name: str) -> Callable[[Node], bool]:
 
 
 def _by_harness(node: Node) -> bool:
-    return node.stage.name == HARNESS_EVALUATION.name
+    return node.stage.name in (HARNESS_EVALUATION.name, TASK_EVALUATION.name)
 
 
 def _no_merged(pipeline: Pipeline) -> str:

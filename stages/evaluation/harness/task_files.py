@@ -63,12 +63,12 @@ def is_place(name: str) -> bool:
 
 
 def files_behind(names: Any, folder: Path) -> list[str] | None:
-    """The files behind the local tasks in a list of names, beside those named themselves; None where there are none.
+    """The files behind the local tasks in a name or a list of names, beside those named; None where there are none.
 
     What cannot be read is left out: the stage's config says what is wrong with it.
     """
     found: dict[str, None] = {}
-    for name in names if isinstance(names, list) else []:
+    for name in names if isinstance(names, list) else [names]:
         if not isinstance(name, str) or not is_place(name):
             continue
         place = (folder / Path(name).expanduser()).resolve()

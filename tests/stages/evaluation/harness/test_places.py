@@ -121,3 +121,39 @@ def test_what_is_missing_is_said_in_check(tmp_path: Path) -> None:
     write_tasks(tmp_path / "tasks")
     (message,) = said()
     assert "lm_eval" in message and "pip install 'tunemill[lm-eval]'" in message
+
+
+def of_entries(folder: Path, *entries: dict[str, Any], **keys: Any) -> dict[str, Any]:
+    """The nodes of `pipeline.evaluations`."""
+    pipeline = load(folder, {**SFT, **keys, "pipeline": {"evaluations": list(entries)}})
+    return {node.name: node for node in pipeline.nodes if node.name.startswith("evaluation_")}
+
+
+def test_an_evaluation_may_be_a_task(tmp_path: Path) -> None:
+    tasks = write_tasks(tmp_path / "tasks")
+    entry = {"name": "sums", "on": ["base", "merged"], "task": "tasks/sums.yaml", "lm_eval": {"limit": 3}}
+    nodes = of_entries(tmp_path, entry, {"name": "arc", "on": ["base"], "task": ["arc_easy"]}, **LORA)
+    assert set(nodes) == {"evaluation_sums_of_base", "evaluation_sums_of_merged", "evaluation_arc_of_base"}
+    node = nodes["evaluation_sums_of_merged"]
+    assert node.inputs == {"model": ("merged",)} and node.config.as_harness.lm_eval.limit == 3
+    assert node.sources == {
+        "task": [f"{tasks}/sums.yaml"],
+        "task_files": [f"{tasks}/{name}" for name in ("base.inc", "chosen.py", "rows/sums.jsonl")],
+    }
+    assert nodes["evaluation_arc_of_base"].config.semantic()["task"] == ["arc_easy"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"metrics": ["exact_match"]}, "metrics: a task has rows, prompts and metrics of its own"),
+        ({"data": {"path": "rows.jsonl", "type": "chat_template"}}, "data: a task has rows"),
+        ({"max_rows": 3}, "max_rows: a task has rows"),
+        ({"task": "bench.py@sums"}, "a task of inspect-ai, and those are not run here yet"),
+        ({"task": None, "lm_eval": {"limit": 3}, "data": {"path": "rows.jsonl"}}, "only read beside task"),
+    ],
+)
+def test_what_does_not_go_with_a_task_is_refused(tmp_path: Path, more: dict[str, Any], said: str) -> None:
+    entry = {"name": "sums", "task": "tasks/sums.yaml", **more}
+    found = problems(tmp_path, {**SFT, "pipeline": {"evaluations": [{k: v for k, v in entry.items() if v}]}})
+    assert any(said in problem.message for problem in found), [problem.message for problem in found]
