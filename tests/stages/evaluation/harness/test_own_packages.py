@@ -33,12 +33,17 @@ def test_the_tests_of_the_scores_pass_there(packages: str) -> None:
 def test_a_pipeline_is_scored_and_gated(packages: str, tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     write_tasks(project.folder / "tasks")
-    command = [
-        "-m", "tunemill.pipelines.cli", "run", "pipeline.yml", "lm_eval_tasks=[tasks/]", "quantization=null",
-        "pipeline.evaluate=[base, merged]",
-        "pipeline.gates=[{metric: cities/acc, of: merged, evaluation: lm_eval, min: 2}]",
-        "generate_samples=true", "eval_steps=2", "generation_max_new_tokens=4", "--json",
-    ]  # fmt: skip
+    project.edit(
+        lm_eval_tasks=["tasks/"], quantization=None, generate_samples=True, eval_steps=2, generation_max_new_tokens=4,
+        pipeline={
+            "evaluate": ["base", "merged"],
+            "gates": [{"metric": "cities/acc", "of": "merged", "evaluation": "lm_eval", "min": 2}],
+            "evaluations": [
+                {"name": "sums", "on": ["merged"], "task": "tasks/sums.yaml", "lm_eval": {"limit": 2}}
+            ],
+        },
+    )  # fmt: skip
+    command = ["-m", "tunemill.pipelines.cli", "run", "pipeline.yml", "--json"]
     done = run_in(sys.executable, *command, cwd=project.folder, path=packages)
     said = done.stdout + done.stderr
     assert done.returncode != 0 and "cities/acc" in said, "no share is 2"
@@ -52,6 +57,10 @@ def test_a_pipeline_is_scored_and_gated(packages: str, tmp_path: Path) -> None:
             "cities/acc", "cities/acc_norm", "likely/acc", "likely/perplexity", "sums/exact_match"
         }  # fmt: skip
         assert len((folder / "predictions.jsonl").read_text().splitlines()) == 12
+    rows = (project.folder / "outputs" / "evaluation_sums_of_merged" / "predictions.jsonl").read_text()
+    own = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    expected = [{**row, "row": row["doc_id"]} for row in own if row["task"] == "sums"][:2]
+    assert [json.loads(line) for line in rows.splitlines()] == expected
     checked = run_in(
         sys.executable, "-m", "tunemill.pipelines.cli", "check", "pipeline.yml", "lm_eval_tasks=[arc_eazy]",
         cwd=project.folder, path=packages,
