@@ -17,9 +17,10 @@ from tunemill.stages.data.training_data.stage import TRAINING_DATA
 from tunemill.stages.declaration import Stage
 from tunemill.stages.evaluation.answers.stage import EVALUATION
 from tunemill.stages.evaluation.generations.stage import GENERATIONS
-from tunemill.stages.evaluation.harness.stage import HARNESS_EVALUATION, TASK_EVALUATION
 from tunemill.stages.evaluation.held_out_loss.stage import HELD_OUT_LOSS
 from tunemill.stages.evaluation.judgements.stage import JUDGEMENTS
+from tunemill.stages.evaluation.lm_eval_tasks.stage import HARNESS_EVALUATION
+from tunemill.stages.evaluation.named_task.stage import TASK_EVALUATION
 from tunemill.stages.evaluation.preferences.stage import PREFERENCE_EVALUATION
 from tunemill.stages.evaluation.rewards.stage import REWARD_EVALUATION
 from tunemill.stages.evaluation.scores.stage import SCORES

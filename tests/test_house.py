@@ -24,7 +24,7 @@ SHARED_ROOMS = (
     "data/rows", "data/engines", "data/conversations", "data/sources", "models", "models/chat", "training",
     "training/keys", "training/adapters", "training/kernels", "training/optimizers", "training/schedules", "evaluation",
     "evaluation/metrics",
-    "evaluation/statistics",
+    "evaluation/statistics", "evaluation/harness",
 )  # fmt: skip
 # The graph's table, which has a file for each group of nodes: `places.py` joins them.
 TABLE = {identifier(path) for path in (ROOT / "pipelines" / "graph").glob("*places.py")}

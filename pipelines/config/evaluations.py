@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tunemill.stages.declaration import listed
 from tunemill.stages.evaluation.answer_keys import SAMPLING, AnswerKeys
-from tunemill.stages.evaluation.harness.config import HarnessSettings
+from tunemill.stages.evaluation.harness.keys import HarnessSettings
 from tunemill.stages.evaluation.judge_keys import JudgeKeys
 from tunemill.stages.evaluation.metrics.keys import JUDGE, LOSS, MetricKeys
 

@@ -10,9 +10,9 @@ from tunemill.pipelines.graph.place import Place, reading
 from tunemill.stages.artifacts import StudentReport
 from tunemill.stages.declaration import Stage
 from tunemill.stages.evaluation.generations.stage import GENERATIONS
-from tunemill.stages.evaluation.harness.stage import TASK_EVALUATION
 from tunemill.stages.evaluation.held_out_loss.stage import HELD_OUT_LOSS
 from tunemill.stages.evaluation.judgements.stage import JUDGEMENTS
+from tunemill.stages.evaluation.named_task.stage import TASK_EVALUATION
 from tunemill.stages.evaluation.scores.stage import SCORES
 from tunemill.stages.registry import EVALUATIONS
 

@@ -7,7 +7,7 @@ from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.evaluation_places import Evaluated
 from tunemill.pipelines.graph.place import Place, reading
 from tunemill.resources.protocols import HUB_MODELS
-from tunemill.stages.evaluation.harness.stage import HARNESS_EVALUATION
+from tunemill.stages.evaluation.lm_eval_tasks.stage import HARNESS_EVALUATION
 
 # The node that fetches `lm_eval_model` from the Hub.
 LM_EVAL_FILES = "lm_eval_files"

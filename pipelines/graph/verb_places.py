@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.selection import chapter_of
 from tunemill.stages.errors import SettingError
-from tunemill.stages.evaluation.harness.stage import HARNESS_EVALUATION, TASK_EVALUATION
+from tunemill.stages.evaluation.lm_eval_tasks.stage import HARNESS_EVALUATION
+from tunemill.stages.evaluation.named_task.stage import TASK_EVALUATION
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import TaskIndex
 
 from tunemill.stages.errors import SourceError
-from tunemill.stages.evaluation.harness.config import HarnessSettings
+from tunemill.stages.evaluation.harness.keys import HarnessSettings
 from tunemill.stages.evaluation.harness.task_files import (
     BUILDERS,
     Function,

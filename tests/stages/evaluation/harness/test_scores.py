@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunemill.stages.artifacts import Adapter, Model
 from tunemill.stages.errors import SourceError, UserError
-from tunemill.stages.evaluation.harness.config import HarnessConfig
+from tunemill.stages.evaluation.harness.keys import HarnessConfig
 from tunemill.stages.models.quantized.body import quantize
 from tunemill.stages.models.quantized.config import QuantizedConfig
 from tunemill.stages.training.sft.body import sft
@@ -28,7 +28,7 @@ def run(
     folder: Path, tasks: Path, model: Path, names: tuple[str, ...] = NAMES, adapter: Path | None = None, **more: Any
 ) -> tuple[dict[str, float], list[dict[str, Any]], Heard]:  # fmt: skip
     """Metrics, predictions, and what was said."""
-    from tunemill.stages.evaluation.harness.body import evaluate
+    from tunemill.stages.evaluation.harness.scored_body import evaluate
 
     paths = [str(tasks / f"{name}.yaml") if (tasks / f"{name}.yaml").is_file() else name for name in names]
     out, heard = workspace(folder), Heard()

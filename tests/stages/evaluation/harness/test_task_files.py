@@ -6,7 +6,7 @@ import pytest
 from support.harness_tasks import write_tasks
 
 from tunemill.stages.errors import SourceError
-from tunemill.stages.evaluation.harness.config import fault_of_place
+from tunemill.stages.evaluation.harness.keys import fault_of_place
 from tunemill.stages.evaluation.harness.task_files import files_behind, is_place, local_tasks
 
 

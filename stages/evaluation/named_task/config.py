@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, PositiveInt
 
 from tunemill.stages.declaration import BehindMark, Entry, Fault, SourceMark, StageConfig, listed
-from tunemill.stages.evaluation.harness.config import HarnessConfig, HarnessSettings, installed_version
+from tunemill.stages.evaluation.harness.keys import HarnessConfig, HarnessSettings, installed_version
 from tunemill.stages.evaluation.harness.task_files import files_behind, is_place
 
 

@@ -15,9 +15,8 @@ from transformers import GenerationConfig
 from tunemill.stages.artifacts import Adapter, Model
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.evaluation.excerpts import WRONG_SHOWN, end_of, start_of
-from tunemill.stages.evaluation.harness.config import HarnessConfig
+from tunemill.stages.evaluation.harness.keys import HarnessConfig
 from tunemill.stages.evaluation.harness.samples import metrics_of, predictions_of
-from tunemill.stages.evaluation.harness.task_config import TaskConfig
 from tunemill.stages.evaluation.harness.tasks_body import Loaded, load_tasks, mean_metrics, set_up
 from tunemill.stages.evaluation.loading_body import load_scored
 from tunemill.stages.evaluation.written import Mean, write_scores
@@ -53,13 +52,6 @@ def evaluate(
     fields = dict.fromkeys(name for row in predictions for name in row if name in metrics)
     write_scores(metrics, predictions, {name: Mean(name) for name in fields}, out.data, report)
     _show_wrong(predictions, list(fields), report)
-
-
-def evaluate_task(
-    config: TaskConfig, model: Model | None, adapter: Adapter | None, out: Workspace, report: Report
-) -> None:
-    """The same of an entry of `pipeline.evaluations`."""
-    evaluate(config.as_harness, model, adapter, out, report)
 
 
 def _language_model(config: HarnessConfig, model: Model, adapter: Adapter | None) -> Any:
