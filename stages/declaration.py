@@ -397,6 +397,9 @@ class Stage:
     `keeps` says what a stage keeps for itself in a folder of the state folder that outlives its artifacts. It is what
     would come of doing the same work again, such as the answer of a service to a question: it changes no result.
 
+    `accompanies` names inputs that it looks at beside those who need them: where nobody else needs one of them, nobody
+    needs what it says of that either.
+
     `traces` is a `module:function` that says where rows of the artifact come from. It is called as `function(config,
     made, rows, **inputs)` with the artifact and numbers of rows in it, from 0, and gives for each a `RowOf` an input,
     or the `RowPlace` in a source. Nothing is stored for it: it finds out again what the body did.
@@ -421,3 +424,4 @@ class Stage:
     resumes_from: Callable[[Path], Path | None] | None = None
     traces: str | None = None
     keeps: str | None = None
+    accompanies: tuple[str, ...] = ()

@@ -78,12 +78,16 @@ def pinned_asset(name: str, store: Store) -> Pinned | None:
 def idle_because(pipeline: Pipeline, pinned: Collection[str]) -> dict[str, tuple[str, ...]]:
     """The nodes that only pinned nodes are made from or look at, each with those pinned ones.
 
-    Nobody needs them. A node that no other one takes is there for its own sake, and so is one that is pinned.
+    Nobody needs them. A node that no other one takes is there for its own sake, and so is one that is pinned; but one
+    that accompanies others is there for theirs.
     """
+    taken = {upstream for node in pipeline.nodes for upstream in (*upstream_of(node), *looked_at_by(node))}
+    accompanied = {node.name: accompanied_by(node) for node in pipeline.nodes if node.name not in taken}
     users: dict[str, list[str]] = {}
     for node in pipeline.nodes:
         for upstream in (*upstream_of(node), *looked_at_by(node)):
-            users.setdefault(upstream, []).append(node.name)
+            if upstream not in accompanied.get(node.name, ()):
+                users.setdefault(upstream, []).append(node.name)
     idle: dict[str, tuple[str, ...]] = {}
     # What is looked at may stand behind those that look at it.
     while True:
@@ -93,6 +97,9 @@ def idle_because(pipeline: Pipeline, pinned: Collection[str]) -> dict[str, tuple
             if those and node.name not in pinned and all(name in pinned or name in idle for name in those):
                 ways = [(name,) if name in pinned else idle[name] for name in those]
                 idle[node.name] = tuple(dict.fromkeys(name for way in ways for name in way))
+            for name in accompanied.get(node.name, ()):
+                if name in idle and node.name not in pinned:
+                    idle.setdefault(node.name, idle[name])
         if len(idle) == before:
             return idle
 
@@ -106,3 +113,8 @@ def without_node(pipeline: Pipeline, store: Store) -> list[str]:
         for node, pin in store.pins.of(pipeline.name).items()
         if node not in names
     ]
+
+
+def accompanied_by(node: Node) -> tuple[str, ...]:
+    """The nodes that it looks at beside those who need them."""
+    return tuple(name for field in node.stage.accompanies for name in node.inputs.get(field, ()))

@@ -17,4 +17,5 @@ LEAKAGE = Stage(
     description="Held-out rows that are trained on: as they are, with other line breaks, or inside of longer rows.",
     libraries=("numpy", "tokenizers"),
     prepares_data=True,
+    accompanies=("training_data",),
 )

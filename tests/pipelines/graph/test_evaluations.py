@@ -36,7 +36,8 @@ def test_each_evaluation_has_nodes_for_each_of_its_models(tmp_path):
     nodes = {node.name: node for node in pipeline.nodes}
     made = {name for name in nodes if "own" in name or "held_of" in name or "judged" in name}
     assert made == {
-        "dataset_own", "tokenized_own", "evaluation_data_own", "generations_own_of_base", "generations_own_of_merged",
+        "dataset_own", "tokenized_own", "evaluation_data_own", "leakage_own", "generations_own_of_base",
+        "generations_own_of_merged",
         "evaluation_own_of_base", "evaluation_own_of_merged", "evaluation_held_of_trained",
         "generations_judged_of_trained", "judgements_judged_of_trained", "evaluation_judged_of_trained",
     }  # fmt: skip
