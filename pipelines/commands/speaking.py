@@ -64,9 +64,9 @@ class Speakers:
 
     def say(self, name: str, said: Said, *, labelled: bool) -> Answer:
         """Show an answer while it is generated."""
-        if labelled:
-            print(f"{name}: ", end="", flush=True)
         try:
+            if labelled:
+                print(f"{name}: ", end="", flush=True)
             found = self.answer(name, said, show_piece)
         except KeyboardInterrupt:
             # Before its first token.

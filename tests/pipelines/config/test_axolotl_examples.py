@@ -19,6 +19,7 @@ REFUSED = {
     "trains on images or sound": {"processor_type"},
     "online reinforcement learning": {"rl", "ebft"},
     "other methods of training": {"plugins", "diffusion", "llmcompressor"},
+    "a repository that is still to be named": {"hub_model_id"},
     "kernels of other libraries": {"use_onebitllms", "use_dsv4_kernels", "use_glm_dsa_kernels", "flash_optimum"},
     "no key of Axolotl's, or one that it has taken out": {
         "adam_eps", "eta_min", "test_value", "context_parapllel_size", "max_packed_sequence_len",
