@@ -1,6 +1,7 @@
 """Which nodes a pipeline has, and their edges: the graph's table.
 
-The nodes that evaluate are in `evaluation_places.py`. No other file of the pipeline names stages.
+The nodes that evaluate are in `evaluation_places.py` and `harness_places.py`, that of what is given away in
+`published_places.py`, and what verbs mean in `verb_places.py`. No other file of the pipeline lists stages.
 """
 
 import itertools

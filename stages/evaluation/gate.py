@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from tunemill.stages.declaration import Settings
+from tunemill.stages.evaluation.statistics.directions import better_of
 
 CannotTell = Literal["block", "pass"]
 # The key that names one of several evaluations.
@@ -55,6 +56,10 @@ class Gate(Settings):
             raise ValueError("margin: is how much may be lost on another model. Name it as max_drop_from")
         if self.max_drop_from == self.of:
             raise ValueError(f"max_drop_from: {self.of} is compared with itself. Name another model")
+        if self.max_drop_from is not None and better_of(self.metric) == "neither":
+            raise ValueError(
+                f"max_drop_from: of {self.metric} neither more nor less is worse. Give min or max instead"
+            )
         return self
 
     @property

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tunemill.stages.artifacts import EvaluationReport
 from tunemill.stages.errors import UserError
 from tunemill.stages.evaluation.gate import Gate, LeakageGate
-from tunemill.stages.evaluation.scored import unit_of
+from tunemill.stages.evaluation.scored import read_intervals, read_metrics, read_rows, unit_of
 from tunemill.stages.evaluation.statistics.comparison import Comparison, compare
 from tunemill.stages.evaluation.statistics.directions import better_of
 from tunemill.stages.evaluation.statistics.intervals import Interval, interval
@@ -100,7 +99,7 @@ def outcome_of(gate: Gate, evaluations: Mapping[str, Path]) -> Outcome:
 def outcome(gate: Gate, evaluation: Path, other: Path | None = None) -> Outcome:
     """What becomes of a gate with the data folder of an evaluation, and of the other one that it compares with.
 
-    An evaluation without the metric fails it.
+    An evaluation without the metric fails it, and one whose files are damaged.
     """
     try:
         found = (
@@ -150,15 +149,16 @@ def _drop(gate: Gate, other_node: str, evaluation: Path, other: Path) -> Bound:
     """How much worse one model is than the other on the same rows."""
     value = _metric(gate.metric, gate.node, evaluation)
     before = _metric(gate.metric, other_node, other)
-    sign = 1.0 if better_of(gate.metric) == "lower" else -1.0
-    drop = low = high = sign * (value - before)
+    rises = better_of(gate.metric) == "lower"
+    drop = low = high = value - before if rises else before - value
     own, others = _rows(gate.metric, evaluation, value), _rows(gate.metric, other, before)
     shared = [key for key in own if key in others]
     if (own or others) and not shared:
         raise UserError(f"{gate.node} and {other_node} have no row in common, so nothing can be compared")
     if shared:
+        ones, more = (others, own) if rises else (own, others)
         drop, low, high = _paired(
-            [own[key] for key in shared], [others[key].value for key in shared], sign, gate.confidence
+            [ones[key] for key in shared], [more[key] for key in shared], gate.confidence
         )
     state = _of_bound(low, high, gate.margin)
     among = _among(low, high, gate.confidence, len(shared) if shared else None, "shared row")
@@ -200,19 +200,22 @@ def _among(low: float, high: float, confidence: float, rows: int | None, unit: s
 
 
 def _metric(name: str, node: str, folder: Path) -> float:
-    metrics = json.loads(EvaluationReport(folder).metrics.read_text(encoding="utf-8"))
-    value = metrics.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    metrics = read_metrics(folder)
+    if name not in metrics:
         raise UserError(f"{node} has no figure {name}. It has {', '.join(sorted(metrics))}")
+    value = metrics[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"{name} of {node} is {json.dumps(value)}, which is no finite number")
     return float(value)
 
 
 def _interval(name: str, folder: Path, value: float, confidence: float) -> Sure:
     """How sure a metric is; the value alone where it is no mean over rows."""
-    stored = _stored(name, folder)
-    rows = list(_rows(name, folder, value).values())
+    stored = read_intervals(folder).get(name)
+    is_as_asked = stored is not None and stored["confidence"] == confidence
+    rows = [] if is_as_asked else list(_rows(name, folder, value).values())
     # What is made of a mean, as a perplexity is, has the interval that was stored, however sure that is.
-    if stored is not None and (stored["confidence"] == confidence or not rows):
+    if stored is not None and not rows:
         return Sure(stored["low"], stored["high"], stored["confidence"], stored["rows"])
     if not rows:
         return Sure(value, value, confidence, None)
@@ -222,15 +225,14 @@ def _interval(name: str, folder: Path, value: float, confidence: float) -> Sure:
 
 
 def _paired(
-    rows: Sequence[Row], before: Sequence[float], sign: float, confidence: float
+    one_rows: Sequence[Row], other_rows: Sequence[Row], confidence: float
 ) -> tuple[float, float, float]:
-    """By how much the mean of rows is beyond that of others, and between which values that may be."""
-    ones, others = [sign * value for value in before], [sign * row.value for row in rows]
-    units = [row.unit for row in rows]
-    if all(row.weight == 1 for row in rows):
+    """By how much the mean of the other rows is beyond that of the first, and between which values that may be."""
+    ones, others = [row.value for row in one_rows], [row.value for row in other_rows]
+    units, weights = [row.unit for row in one_rows], [row.weight for row in one_rows]
+    if all(weight == 1 for weight in weights):
         compared = compare(ones, others, groups=units, confidence=confidence)
         return compared.difference, *_ends(compared)
-    weights = [row.weight for row in rows]
     off = [other - one for one, other in zip(ones, others, strict=True)]
     mean = math.fsum(map(math.prod, zip(off, weights, strict=True))) / math.fsum(weights)
     return mean, *_ends(interval(off, units, confidence, weights))
@@ -243,29 +245,21 @@ def _ends(found: Interval | Comparison | None) -> tuple[float, float]:
     return found.low, found.high
 
 
-def _stored(name: str, folder: Path) -> Mapping[str, Any] | None:
-    """What intervals.json has of a metric."""
-    path = EvaluationReport(folder).intervals
-    return json.loads(path.read_text(encoding="utf-8")).get(name) if path.exists() else None
-
-
 def _rows(name: str, folder: Path, value: float) -> dict[str, Row]:
     """The rows that a metric is the mean of, by what tells each; nothing where it is no mean of them."""
-    fields = _stored(name, folder) or {"values": name}
+    fields = read_intervals(folder).get(name) or {"values": name}
     if "values" not in fields:
         return {}
     found: dict[str, Row] = {}
     again: dict[str, int] = {}
-    with EvaluationReport(folder).predictions.open(encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            one = row.get(fields["values"])
-            if isinstance(one, bool | int | float):
-                # The same question may be there twice.
-                key = str(row.get("id", row.get("row")))
-                again[key] = again.get(key, 0) + 1
-                weight = float(row[fields["weights"]]) if "weights" in fields else 1.0
-                found[f"{key} {again[key]}"] = Row(float(one), unit_of(row), weight)
+    for row in read_rows(folder):
+        # The same question may be there twice.
+        key = str(row.get("id", row.get("row")))
+        again[key] = again.get(key, 0) + 1
+        one = row.get(fields["values"])
+        if isinstance(one, bool | int | float):
+            weight = float(row[fields["weights"]]) if "weights" in fields else 1.0
+            found[f"{key} {again[key]}"] = Row(float(one), unit_of(row), weight)
     weights = math.fsum(row.weight for row in found.values())
     mean = math.fsum(row.value * row.weight for row in found.values()) / weights if weights else math.nan
     return found if abs(mean - value) <= ROUNDING * max(1.0, abs(value)) else {}

@@ -1,7 +1,7 @@
 """The folder of an evaluation, read: its metrics, and its rows."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,18 +39,33 @@ def is_scored(folder: Path) -> bool:
 
 def read_scored(folder: Path) -> Scored:
     """Read it. Raises UserError where a file is damaged."""
-    report = EvaluationReport(folder)
-    intervals = _object(report.intervals) if report.intervals.is_file() else {}
-    with report.predictions.open(encoding="utf-8") as file:
-        rows = [_parsed(line, f"{report.predictions}:{number}") for number, line in enumerate(file, 1)]
-    return Scored(_object(report.metrics), intervals, rows)
+    return Scored(read_metrics(folder), read_intervals(folder), list(read_rows(folder)))
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Its figures. Raises UserError where the file is damaged."""
+    return _object(EvaluationReport(folder).metrics)
+
+
+def read_intervals(folder: Path) -> dict[str, Any]:
+    """How sure they are; nothing in an artifact of old. Raises UserError where the file is damaged."""
+    file = EvaluationReport(folder).intervals
+    return _object(file) if file.is_file() else {}
+
+
+def read_rows(folder: Path) -> Iterator[Row]:
+    """Its rows. Raises UserError where the file is damaged."""
+    predictions = EvaluationReport(folder).predictions
+    with predictions.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            yield _parsed(line, f"{predictions}:{number}")
 
 
 def _object(file: Path) -> dict[str, Any]:
-    return _parsed(file.read_text(encoding="utf-8"), str(file))
+    return _parsed(file.read_bytes(), str(file))
 
 
-def _parsed(text: str, place: str) -> dict[str, Any]:
+def _parsed(text: bytes, place: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as error:

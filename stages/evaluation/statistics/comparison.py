@@ -83,7 +83,14 @@ def compare(
     else:
         method = "sign flips" if is_alone else "sign flips of groups"
         p = sign_flips(units.totals)
-        low, high = bootstrap(units, confidence) if len(units) > 1 else (None, None)
+        if len(units) < 2:
+            low = high = None
+        elif is_share and (higher, lower) in ((0, 0), (rows, 0), (0, rows)):
+            # Drawn again, groups that all differ alike do so each time: each counts as one row.
+            count = len(units)
+            low, high = _of_shares(count if higher else 0, count if lower else 0, count, confidence)
+        else:
+            low, high = bootstrap(units, confidence)
         detectable = detectable_mean(units, confidence)
     return Comparison(
         one=units_of(ones_n, groups, weights).mean,

@@ -50,6 +50,7 @@ def test_gates_are_read(folder):
         ({"max": 0.1}, {}, "min: 0.9 is more than max: 0.1"),
         ({"margin": 0.1}, {}, "margin: is how much may be lost on another model"),
         ({"max_drop_from": "quantized"}, {}, "is compared with itself"),
+        ({"metric": "rows", "max_drop_from": "merged"}, {}, "of rows neither more nor less is worse"),
         ({"confidence": 1.5}, {}, "gates[0].confidence"),
         ({"cannot_tell": "maybe"}, {}, "gates[0].cannot_tell"),
         ({"minimum": 1}, {}, "gates[0].minimum: unknown key"),

@@ -8,6 +8,7 @@ import pytest
 
 from tunemill.stages.evaluation.gate import Gate
 from tunemill.stages.evaluation.gate_outcome import failing, outcome, outcome_of
+from tunemill.stages.evaluation.statistics.comparison import compare
 from tunemill.stages.evaluation.written import Mean, write_scores
 from tunemill.stages.report import Report
 
@@ -106,6 +107,18 @@ def test_a_drop_is_told_on_the_rows_that_both_have(tmp_path):
     assert better.state == "passed" and better.numbers["drop"] == pytest.approx(-0.05)
 
 
+def test_the_interval_of_a_drop_of_shares_is_that_of_the_comparison(tmp_path):
+    before, now = shares(90, 100), [row < 3 or 12 < row < 90 for row in range(100)]
+    folder = evaluation(tmp_path / "trained", before)
+    found = outcome(gate(max_drop_from="trained"), evaluation(tmp_path / "now", now), folder).numbers
+    same = compare(now, before)
+    assert same.method.startswith("McNemar") and same.difference == pytest.approx(0.1)
+    assert [found["drop"], found["drop_low"], found["drop_high"]] == [same.difference, same.low, same.high]
+    # Four rows that say the same do not tell that two models are alike.
+    four = evaluation(tmp_path / "four", shares(2, 4))
+    assert outcome(gate(max_drop_from="trained", margin=0.02), four, four).state == "cannot tell"
+
+
 def test_rows_are_paired_by_their_ids_not_by_their_places(tmp_path):
     ids = [f"{row:016x}" for row in range(400)]
     before = evaluation(tmp_path / "trained", shares(200, 400), ids=ids)
@@ -155,6 +168,19 @@ def test_a_mean_over_tokens_is_weighted_however_sure_it_has_to_be(tmp_path):
     # A perplexity is no mean, and its interval is as sure as it was stored.
     found = outcome(gate(metric="perplexity", max=100, confidence=0.8), before)
     assert found.state == "passed" and "95% interval" in found.text
+
+
+def test_what_cannot_be_read_fails_with_the_file_and_the_figure(tmp_path):
+    folder = evaluation(tmp_path / "of", shares(5, 10), bleu=None)
+    found = outcome(gate(metric="bleu", min=0.1), folder)
+    assert found.blocks and found.text == "bleu of evaluation_of_quantized is null, which is no finite number"
+    predictions = folder / "predictions.jsonl"
+    for damage in (b"\xff\xfe\x00", b'{"row": 0, "exact_', b"[]"):
+        predictions.write_bytes(predictions.read_bytes().splitlines(keepends=True)[0] + damage)
+        found = outcome(gate(min=0.1), folder)
+        assert found.state == "failed" and found.blocks and "predictions.jsonl:2: is no JSON" in found.text
+    (folder / "metrics.json").write_bytes(b"{")
+    assert "metrics.json: is no JSON" in outcome(gate(min=0.1), folder).text
 
 
 def test_of_a_loss_a_rise_is_a_drop(tmp_path):

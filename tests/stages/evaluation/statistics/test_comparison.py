@@ -68,6 +68,17 @@ def test_a_comparison_of_means_and_of_groups():
     assert (one_group.p, one_group.low, one_group.detectable) == (0.5, None, None)
 
 
+def test_groups_that_all_differ_alike_count_as_one_row_each():
+    same = compare([1, 1, 0, 0], [1, 1, 0, 0], ["a", "a", "b", "c"])
+    three = compare([1, 0, 0], [1, 0, 0])
+    assert same.groups == 3 and (same.low, same.high) == (three.low, three.high) and same.low < 0 < same.high
+    better = compare([0] * 4, [1] * 4, ["a", "a", "b", "c"])
+    three = compare([0] * 3, [1] * 3)
+    assert (better.low, better.high) == (three.low, three.high) and better.low < 1
+    worse = compare([1] * 4, [0] * 4, ["a", "a", "b", "c"])
+    assert (worse.low, worse.high) == (-better.high, -better.low)
+
+
 def test_what_cannot_be_paired_is_refused():
     with pytest.raises(ValueError, match="2 rows are compared with 3"):
         compare([1, 0], [1, 0, 1])
