@@ -1,8 +1,8 @@
 """Which held-out rows stand in rows that are trained on: as they are, with other line breaks, or inside of longer ones.
 
 Of the held-out rows all sequences of words are kept, of the rows that are trained on only what they share with those.
-So memory goes with the held-out rows. What many rows share tells nothing of any of them: a system prompt or a template,
-which is left out.
+So memory goes with the held-out rows, and some bytes for each row that is trained on. What many rows share tells
+nothing of any of them: a system prompt or a template, which is left out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -70,8 +70,9 @@ class Search:
 
     def add(self, words: Words, marks: Sequence[bytes]) -> None:
         """Look through the next rows. Rows of equal `marks` are the same, and count once."""
-        for place, whole in enumerate(whole_rows(words).tolist()):
-            self._same.setdefault(whole, self._rows + place)
+        whole = whole_rows(words)
+        for place in np.flatnonzero(np.isin(whole, self._whole)).tolist():
+            self._same.setdefault(int(whole[place]), self._rows + place)
         fresh = np.zeros(len(words), np.bool_)
         for place, mark in enumerate(marks):
             if mark not in self._seen:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import chain, repeat
 
 import numpy as np
@@ -39,7 +40,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows: of each the words of its texts, which special tokens part; and what equal rows have in common."""
+    """Some rows: of each the words of its texts, which special tokens part; and a short mark that equal rows share."""
 
     rows: list[list[list[str]]]
     marks: list[bytes]
@@ -82,7 +83,7 @@ def blocks_of_tokens(rows: TokenRows, tokenizer: Tokenizer) -> Iterator[Block]:
             found = _segments(ids, is_special)
             segments += found
             counts.append(len(found))
-            marks.append(ids.tobytes())
+            marks.append(blake2b(ids.tobytes(), digest_size=16).digest())
         texts = iter(tokenizer.decode_batch(segments, skip_special_tokens=False))
         yield Block([[split(next(texts)) for _ in range(count)] for count in counts], marks)
         rows.release()

@@ -105,6 +105,12 @@ def test_nothing_is_found_in_the_quickstart_itself(quickstart):
     assert len(call([])) < 0.001 * len(held)
 
 
+def test_of_a_row_that_is_trained_on_little_is_kept(tokenizer, tmp_path):
+    rows = [("a question " * count, "an answer") for count in (1, 50, 1, 500)]
+    marks = [mark for block in chats(rows, tokenizer, tmp_path / "rows") for mark in block.marks]
+    assert {len(mark) for mark in marks} == {16} and marks[0] == marks[2] and len(set(marks)) == 3
+
+
 def test_a_copy_is_found_in_the_row_that_has_it(draw):
     held = [sentence(draw, length) for length in (3, 7, 8, 9, 40, 200)]
     trained = [sentence(draw, 60) for _ in range(30)]
