@@ -66,6 +66,22 @@ def fault_of_place(place: str) -> str | None:
     return None
 
 
+@contextmanager
+def opened(place: str, what: str) -> Iterator[tuple[Any, str]]:
+    """The file system behind a place, and the folder in it. Raises what goes wrong inside as StoreError, which says
+    that the place cannot be `what`, and as UnreachableError where nothing answers."""
+    url = place if "://" in place else f"file://{place}"
+    try:
+        system, root = file_system(url, protocol_of(url))
+        yield system, root.rstrip("/")
+    except StoreError:
+        raise
+    except failures_of(protocol_of(url)) as error:
+        answered = isinstance(error, FileNotFoundError | PermissionError | ValueError)
+        kind = StoreError if answered else UnreachableError
+        raise kind(f"{place}: cannot be {what}: {error}") from error
+
+
 def shared_folder(place: str, token: bool | None) -> SharedFolder:
     """The folder behind a place without faults; a local one as a whole path. `token` is `hf_use_auth_token`."""
     return HubDataset(place, token) if is_repository(place) else RemoteFolder(place)
@@ -78,22 +94,19 @@ class RemoteFolder:
     place: str
 
     def read(self, name: str) -> bytes | None:
-        with self._errors("read"):
-            files, root = self._opened()
+        with opened(self.place, "read") as (files, root):
             try:
                 return bytes(files.cat_file(f"{root}/{name}"))
             except FileNotFoundError:
                 return None
 
     def fetch(self, files: Mapping[str, Path]) -> None:
-        with self._errors("read"):
-            system, root = self._opened()
+        with opened(self.place, "read") as (system, root):
             for name, target in files.items():
                 system.get_file(f"{root}/{name}", str(target))
 
     def add(self, files: Sequence[tuple[str, Path | bytes]]) -> None:
-        with self._errors("written to"):
-            system, root = self._opened()
+        with opened(self.place, "written to") as (system, root):
             for name, content in files:
                 if "://" not in self.place:
                     # Object stores have no folders.
@@ -102,23 +115,6 @@ class RemoteFolder:
                     system.pipe_file(f"{root}/{name}", content)
                 else:
                     system.put_file(str(content), f"{root}/{name}")
-
-    def _opened(self) -> tuple[Any, str]:
-        url = self.place if "://" in self.place else f"file://{self.place}"
-        system, root = file_system(url, protocol_of(url))
-        return system, root.rstrip("/")
-
-    @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        errors = failures_of(protocol_of(self.place) if "://" in self.place else "file")
-        try:
-            yield
-        except StoreError:
-            raise
-        except errors as error:
-            answered = isinstance(error, FileNotFoundError | PermissionError | ValueError)
-            kind = StoreError if answered else UnreachableError
-            raise kind(f"{self.place}: cannot be {what}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ lineage of these files has all of them. huggingface_hub and fsspec are imported 
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -16,19 +15,11 @@ from typing import Any, Protocol
 from tunemill.resources.errors import StoreError, UnreachableError
 from tunemill.resources.hub_errors import is_unreachable, push_reason
 from tunemill.resources.identity import StatCache, hash_file
-from tunemill.resources.protocols import (
-    AS_PUBLISHED,
-    CARD,
-    LINEAGE_FILE,
-    SIGNATURE_FILE,
-    failures_of,
-    protocol_of,
-)
-from tunemill.resources.remote import file_system
-from tunemill.resources.shared_folder import is_repository
+from tunemill.resources.protocols import AS_PUBLISHED, CARD, LINEAGE_FILE
+from tunemill.resources.shared_folder import is_repository, opened
 
-# Of an artifact that is there already these may be others: edited by hand, or made anew.
-MAY_DIFFER = frozenset({CARD, SIGNATURE_FILE, LINEAGE_FILE})
+# Of an artifact that is there already the card may have been edited by hand.
+MAY_DIFFER = frozenset({CARD})
 
 
 @dataclass(frozen=True)
@@ -176,25 +167,23 @@ class TargetFolder:
     place: str
 
     def send(self, content: Content, known: StatCache) -> Sent:
-        with self._errors():
-            url = self.place if "://" in self.place else f"file://{self.place}"
-            system, root = file_system(url, protocol_of(url))
-            root = root.rstrip("/")
+        with opened(self.place, "written to") as (system, root):
             before = _lineage_in(system, f"{root}/{LINEAGE_FILE}")
             is_ours = before.get(AS_PUBLISHED, {}).get("digest") == content.digest
+            told = before[AS_PUBLISHED]["files"] if is_ours else {}
             lacking = [
                 name
                 for name, path in content.files.items()
-                if not self._has(system, root, name, path, content.hashes[name], known, is_ours=is_ours)
+                if not self._has(system, root, name, path, content.hashes[name], known, told)
                 and not (is_ours and name in MAY_DIFFER and system.exists(f"{root}/{name}"))
             ]
             if is_ours and not lacking:
                 return Sent(self.place, 0)
-            if not before:
-                self._refuse_others(system, root, lacking, known)
             if before:
                 # Until all is there again, nothing says that it is.
                 system.rm_file(f"{root}/{LINEAGE_FILE}")
+            else:
+                self._refuse_others(system, root, lacking, known)
             for name in lacking:
                 self._put(system, f"{root}/{name}", content.files[name])
                 known.remember(_sent(self.place, name), _mark(system, f"{root}/{name}", content.hashes[name]))
@@ -207,11 +196,19 @@ class TargetFolder:
             return Sent(self.place, len(lacking) + 1)
 
     def _has(
-        self, system: Any, root: str, name: str, path: Path, sha256: str, known: StatCache, *, is_ours: bool
+        self,
+        system: Any,
+        root: str,
+        name: str,
+        path: Path,
+        sha256: str,
+        known: StatCache,
+        told: Mapping[str, str],
     ) -> bool:
         """Whether a file is there: by its bytes where they are on this machine, else by the mark of what was sent.
 
-        What another machine has sent is known by its size beside a lineage that says all was sent.
+        What another machine has sent is known by its size beside a lineage that says all was sent, of which `told` are
+        the files with their hashes.
         """
         there = f"{root}/{name}"
         try:
@@ -223,7 +220,9 @@ class TargetFolder:
         if "://" not in self.place:
             return hash_file(Path(there)) == sha256
         remembered = known.recall(_sent(self.place, name))
-        return is_ours if remembered is None else remembered == _mark(system, there, sha256)
+        if remembered is None:
+            return told.get(name) == sha256
+        return remembered == _mark(system, there, sha256)
 
     def _refuse_others(self, system: Any, root: str, names: list[str], known: StatCache) -> None:
         """Raises StoreError for files in the way that no earlier try has left there."""
@@ -246,18 +245,6 @@ class TargetFolder:
         system.makedirs(there.rpartition("/")[0], exist_ok=True)
         system.put_file(str(path), f"{there}.partial")
         Path(f"{there}.partial").replace(there)
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        errors = failures_of(protocol_of(self.place) if "://" in self.place else "file")
-        try:
-            yield
-        except StoreError:
-            raise
-        except errors as error:
-            answered = isinstance(error, FileNotFoundError | PermissionError | ValueError)
-            kind = StoreError if answered else UnreachableError
-            raise kind(f"{self.place}: cannot be written to: {error}") from error
 
 
 def _is_the_same(there: Any, path: Path, sha256: str) -> bool:

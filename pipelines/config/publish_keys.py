@@ -85,6 +85,8 @@ class PublishKeys(StageConfig):
                 "publish_revision",
                 "publish_to",
             )
+        if self.publish_revision and self.hub_revision:
+            raise ConflictError("both name the branch; keep one", "publish_revision", "hub_revision")
         if self.hub_model_id in self.publish_to:
             raise ConflictError(
                 "names the place of hub_model_id again; keep one", "publish_to", "hub_model_id"
@@ -94,16 +96,14 @@ class PublishKeys(StageConfig):
     def idle(self) -> Iterator[Idle]:
         """When to push, and settings of the Hub without it."""
         yield from super().idle()
-        if self.hub_model_id is None:
-            for key in ("hub_revision", "hub_strategy"):
-                if self.is_set(key):
-                    yield Idle(key, "hub_model_id is unset, so nothing is pushed there")
+        if self.hub_model_id is None and self.hub_strategy is not None:
+            yield Idle("hub_strategy", "hub_model_id is unset, so nothing is pushed there")
         elif self.hub_strategy == "every_save":
             yield Idle("hub_strategy", AT_THE_END)
-        if self.publish_private is not None and not any(
-            is_repository(place) for place in self.publish_places
-        ):
-            yield Idle("publish_private", "nothing is published on the Hub")
+        if not any(is_repository(place) for place in self.publish_places):
+            for key in ("hub_revision", "publish_private"):
+                if self.is_set(key):
+                    yield Idle(key, "nothing is published on the Hub")
 
     @property
     def publish_places(self) -> tuple[str, ...]:

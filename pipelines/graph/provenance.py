@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from tunemill.pipelines.graph.keys import NOT_INSTALLED
 from tunemill.pipelines.graph.lineage import lineage_in, settings_of
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.resources.protocols import (
@@ -57,7 +58,9 @@ def provenance(
     items = [*lineage["ancestors"].values(), lineage]
     libraries: dict[str, str] = {}
     for item in items:
-        libraries |= item.get("made_with", {}).get("packages") or item.get("libraries", {})
+        packages = item.get("made_with", {}).get("packages") or item.get("libraries", {})
+        # A tool that has an environment of its own is not installed here.
+        libraries |= {name: version for name, version in packages.items() if version != NOT_INSTALLED}
     learned = {item["key"] for item in items}
     others = {
         key: item

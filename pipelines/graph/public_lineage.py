@@ -27,13 +27,14 @@ def public_lineage(lineage: Mapping[str, Any], key: str) -> dict[str, Any]:
             behind[item["key"]] = item
             pending += [edge["key"] for edges in item["inputs"].values() for edge in edges]
     # Those that others are made of come first, as they were recorded.
-    told = {name: _told(item) for name, item in items.items() if name in behind}
+    # What one item reads, another may name among its settings.
+    ends = {path: short_path(path) for item in behind.values() for path in _paths(item)}
+    told = {name: _told(item, ends) for name, item in items.items() if name in behind}
     root = told.pop(key)
     return {**root, "ancestors": told}
 
 
-def _told(item: Mapping[str, Any]) -> dict[str, Any]:
-    ends = {path: short_path(path) for path in _paths(item)}
+def _told(item: Mapping[str, Any], ends: Mapping[str, str]) -> dict[str, Any]:
     plain = {name: value for name, value in item.items() if name not in LEFT_OUT}
     return {name: _replaced(value, ends) for name, value in plain.items()}
 

@@ -74,7 +74,8 @@ def content_of(published: Published) -> Content:
 
 
 def _send(target: Target, content: Content, store: Store, say: Say) -> None:
-    known = f"published {target.place}"
+    # Which branch of a place counts too.
+    known = f"published {target}"
     try:
         sent = target.send(content, store.stat_cache)
     except UnreachableError as error:

@@ -118,6 +118,12 @@ def _versions(found: Sequence[Rebuilt]) -> Iterator[str]:
             minor = {name: ".".join(text.split(".")[:2]) for name, text in now["packages"].items()}
             now = {**now, "packages": minor, "environment": {}}
         lines = list(differing(then, now))
+        tools, before = item.node.config.used_tools(), item.item["libraries"]
+        lines += [
+            f"{tool} {before.get(tool, 'not recorded')} -> {tools[tool]}"
+            for tool in tools
+            if before.get(tool) != tools[tool]
+        ]
         if item.item.get("version") != item.node.stage.version:
             lines.append(
                 f"stage {item.node.stage.name} {item.item.get('version')} -> {item.node.stage.version}"

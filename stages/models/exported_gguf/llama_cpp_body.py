@@ -114,8 +114,8 @@ def ask(
 ) -> Told:
     """What llama.cpp makes of texts, in which special tokens are such.
 
-    Raises UserError where it does not run the file, and NotAskedError where it does not even start, or is not done in
-    time.
+    Raises UserError where it does not run the file, or is not done in time, and NotAskedError where it does not even
+    start.
     """
     places = max(1, NUMBERS // vocabulary // max(1, len(texts)))
     asked = {
@@ -138,8 +138,11 @@ def ask(
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
     except subprocess.TimeoutExpired:
+        reason = f"llama.cpp ({PACKAGE}) has not answered within {SECONDS} s"
+        if (scratch / "started").is_file():
+            raise UserError(f"exported gguf: {reason} what it was asked of {model.name}.") from None
         _tidy(scratch)
-        raise NotAskedError(f"llama.cpp ({PACKAGE}) has not answered within {SECONDS} s") from None
+        raise NotAskedError(reason) from None
     if not (scratch / "started").is_file():
         _tidy(scratch)
         raise NotAskedError(

@@ -4,6 +4,8 @@ import json
 import shutil
 
 import pytest
+from support.project import make_project
+from support.tiny_model import make_model
 
 from tunemill.pipelines.cli import main
 from tunemill.pipelines.graph.keys import identify_sources, key_document
@@ -108,6 +110,24 @@ def test_results_of_others_are_not_taken_for_what_is_made_again(project, capsys)
     folder = project.store.folder(ref.stage, ref.key)
     code, _, err = tell(capsys, "reproduce", folder, "--state", project.state)
     assert code == 1 and "results of pipeline are in it" in err, err
+
+
+@pytest.mark.slow
+def test_what_was_adopted_is_adopted_again(tmp_path, capsys):
+    model = make_model(tmp_path / "mine")
+    project = make_project(tmp_path / "project", base_model="asset://mine", reinit_weights=None)
+    assert tell(capsys, "adopt", model, "--as", "mine", "--state", project.state)[0] == 0
+    made = project.run(only={"base_model"})["base_model"].published.data
+    code, out, err = tell(capsys, "reproduce", made)
+    assert code == 0 and "adopted/mine" in out and "identical to the end" in out, (out, err)
+    moved = model.rename(tmp_path / "elsewhere")
+    code, _, err = tell(capsys, "reproduce", made)
+    assert code == 2 and "adopted/mine was made from" in err, err
+    (moved / "config.json").write_text("{}")
+    (tmp_path / "files").mkdir()
+    moved.rename(tmp_path / "files" / "mine")
+    code, out, err = tell(capsys, "reproduce", made, "--files", tmp_path / "files")
+    assert code == 1 and "the first difference is at adopted/mine" in out, (out, err)
 
 
 @pytest.mark.slow

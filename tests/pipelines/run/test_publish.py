@@ -12,7 +12,9 @@ from support.hub import hub_server
 
 from tunemill.pipelines.cli import main
 from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.graph.lineage import read_lineage
 from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.public_lineage import public_lineage
 from tunemill.resources.errors import StoreError
 from tunemill.resources.identity import StatCache
 from tunemill.resources.protocols import AS_PUBLISHED, BOM_FILE, CARD, LINEAGE_FILE, SIGNATURE_FILE, SIGNING
@@ -114,6 +116,16 @@ def test_what_is_published_says_nothing_of_this_machine(project, finished_projec
     assert code == 1
 
 
+def test_a_path_that_the_yaml_spells_out_is_shortened_wherever_it_stands(finished_project):
+    ref = finished_project.store.ref("pipeline", "merged")
+    lineage = read_lineage(finished_project.store.folder(ref.stage, ref.key))
+    whole = json.dumps(str(finished_project.folder / "data" / "sums.jsonl"))
+    text = json.dumps({"ancestors": {**lineage.pop("ancestors"), ref.key: lineage}})
+    assert text.count('"data/sums.jsonl"') > 1
+    told = json.dumps(public_lineage(json.loads(text.replace('"data/sums.jsonl"', whole)), ref.key))
+    assert str(finished_project.folder) not in told and told.count('"/data/sums.jsonl"') > 3
+
+
 @pytest.mark.slow
 def test_it_is_made_the_same_again(project):
     first, _ = publish(project, to="./given/dates")
@@ -198,12 +210,26 @@ def test_an_object_store_gets_it_once_and_goes_on_where_it_was_cut(project, memo
     assert not memory.exists("/models/dates/a.bin") and memory.exists("/models/dates/b.bin")
 
 
-def small_content(folder):
-    """What is published of one file."""
-    (folder / CARD).write_text("card")
-    digest = hashlib.sha256(b"card").hexdigest()
-    lineage = json.dumps({AS_PUBLISHED: {"digest": "d", "files": {CARD: digest}}}).encode()
-    return Content("dates", "d", {CARD: folder / CARD}, {CARD: digest}, lineage)
+def small_content(folder, **more):
+    """What is published of a card and of other files, by name and text."""
+    texts = {CARD: "card", **more}
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    lineage = json.dumps({AS_PUBLISHED: {"digest": "d", "files": hashes}}).encode()
+    return Content("dates", "d", {name: folder / name for name in texts}, hashes, lineage)
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_another_signature_of_the_same_files_is_sent(tmp_path, memory, remembers):
+    for place in (str(tmp_path / "place"), "memory://models/signed"):
+        target, known = TargetFolder(place), StatCache(tmp_path / "cache.sqlite")
+        assert target.send(small_content(tmp_path, **{SIGNATURE_FILE: "one"}), known).files == 3
+        known = known if remembers else StatCache(tmp_path / "other.sqlite")
+        again = small_content(tmp_path, **{SIGNATURE_FILE: "two"})
+        assert target.send(again, known).files == 2 and target.send(again, known).files == 0
+    assert (tmp_path / "place" / SIGNATURE_FILE).read_text() == "two"
+    assert memory.cat_file(f"/models/signed/{SIGNATURE_FILE}") == b"two"
 
 
 def test_files_of_others_are_neither_written_over_nor_taken_away(tmp_path):
@@ -239,6 +265,10 @@ def test_files_of_others_are_neither_written_over_nor_taken_away(tmp_path):
             "only a repository of the Hub has branches",
         ),
         ({"pipeline": {"publish": {"to": NAME}}, "hub_model_id": NAME}, "keep one"),
+        (
+            {"pipeline": {"publish": {"to": NAME, "revision": "v1"}}, "hub_revision": "v2"},
+            "both name the branch; keep one",
+        ),
     ],
 )
 def test_what_cannot_be_published_is_told_by_check(project, keys, said):

@@ -14,6 +14,7 @@ from tunemill.pipelines.graph.keys import key_document
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.stages.data.tokenizer.config import TokenizerConfig
 from tunemill.stages.errors import UserError
+from tunemill.stages.models.exported_gguf import llama_cpp_body
 from tunemill.stages.models.exported_gguf.body import quantize
 from tunemill.stages.models.exported_gguf.config import ExportedGgufConfig
 from tunemill.stages.models.exported_gguf.proof_body import prove_model
@@ -249,6 +250,18 @@ def test_a_binding_that_does_not_start_leaves_a_good_file_as_it_is(tmp_path, mon
     assert file.is_file() and heard.summary["proof"] == "partial"
     assert f"{package} does not start" in heard.summary["proof_missing"]
     assert "built for another machine" in heard.summary["proof_missing"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node here")
+def test_a_file_that_a_binding_starts_with_and_never_ends_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(llama_cpp_body, "SECONDS", 5)
+    (tmp_path / "dist").mkdir()
+    hangs = "export const getLlama = async () => ({ loadModel: () => new Promise(() => setInterval(() => {}, 1000)) });"
+    (tmp_path / "dist" / "index.js").write_text(hangs)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    with pytest.raises(UserError, match=r"has not answered within 5 s what it was asked of model\.gguf"):
+        llama_cpp_body.ask(tmp_path, tmp_path / "model.gguf", ["one"], tmp_path, vocabulary=8)
 
 
 def test_the_tool_of_llama_cpp_is_in_the_key_of_what_it_makes(tmp_path, monkeypatch):
