@@ -20,7 +20,7 @@ class PublishKeys(StageConfig):
         "there is none",
     )
     hub_revision: str | None = Field(
-        None, min_length=1, description="the branch of hub_model_id to push to, made where there is none"
+        None, min_length=1, description="the branch on the Hub to push to, made where there is none"
     )
     hub_strategy: Literal["end", "every_save"] | None = Field(
         None, description="when to push: either value pushes once, at the end"
