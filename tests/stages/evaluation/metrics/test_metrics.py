@@ -9,6 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from tunemill.stages.evaluation.answered import Answered, read_answered, write_answered
+from tunemill.stages.evaluation.metrics.json_schema import JsonSchema
 from tunemill.stages.evaluation.metrics.keys import NAMES, AnyMetric
 from tunemill.stages.evaluation.metrics.normalized_match import normalized
 from tunemill.stages.evaluation.metrics.numeric import last_number
@@ -62,12 +63,29 @@ def value(metric, prediction, reference="", **more):
         ({"metric": "numeric", "absolute": 0.5}, "0.4", "0", True),
         ("json_schema", '{"a": 1}', "", True),
         ("json_schema", "{'a': 1}", "", False),
+        ("json_schema", "[" * 100_000, "", False),
         ({"metric": "json_schema", "fits": {"required": ["b"]}}, '{"a": 1}', "", False),
         ({"metric": "json_schema", "fits": {"required": ["a"]}}, '{"a": 1}', "", True),
     ],
 )
 def test_an_answer_has_the_value_that_it_should(metric, prediction, reference, expected):
     assert value(metric, prediction, reference) is expected
+
+
+@pytest.mark.parametrize(
+    "schema, said",
+    [
+        ({"items": {"$ref": "#/$defs/one"}, "$defs": {"one": {"type": "string"}}}, None),
+        ({"items": {"$ref": "#/$defs/two"}, "$defs": {"one": {"type": "string"}}}, "#/$defs/two is nowhere"),
+        ({"anyOf": [{"$ref": "https://example.org/one.json"}]}, "https://example.org/one.json is nowhere"),
+        ({"$ref": "#"}, "leads back to itself"),
+        ({"$schema": 3}, "must be a text"),
+        ({"type": "strin"}, "is no JSON schema"),
+    ],
+)
+def test_a_schema_is_whole(schema, said):
+    fault = JsonSchema(metric="json_schema", fits=schema).fault()
+    assert fault is None if said is None else said in fault
 
 
 def test_an_exact_match_ends_where_the_reference_does():
