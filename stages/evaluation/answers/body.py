@@ -1,6 +1,5 @@
 """Scores one model on held-out rows: loss over trained tokens, and generated answers compared as text."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from tunemill.stages.evaluation.batching_body import batching_for
 from tunemill.stages.evaluation.comparison import is_right, reader_of, special_ids
 from tunemill.stages.evaluation.excerpts import WRONG_SHOWN, end_of, start_of
 from tunemill.stages.evaluation.loading_body import load_answering
+from tunemill.stages.evaluation.perplexity import perplexity_of
 from tunemill.stages.evaluation.questions import Question, question_of
 from tunemill.stages.evaluation.row_ids import row_id
 from tunemill.stages.evaluation.written import Mean, write_scores
@@ -151,11 +151,6 @@ def _questions(
             f"{long} references are longer than eval_max_new_tokens {config.eval_max_new_tokens}: counted wrong"
         )
     return questions
-
-
-def perplexity_of(loss: float) -> float:
-    """Beyond exp(700) a float overflows; such a model has learned nothing anyway."""
-    return math.exp(min(loss, 700.0))
 
 
 MEANS = {

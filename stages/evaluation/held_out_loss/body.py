@@ -1,12 +1,11 @@
 """The loss of one model over the trained tokens of held-out rows."""
 
-import math
-
 from tunemill.stages.artifacts import Adapter, EvaluationData, Model
 from tunemill.stages.data.rows.mapped import Rows
 from tunemill.stages.errors import UserError
 from tunemill.stages.evaluation.held_out_loss.config import HeldOutLossConfig
 from tunemill.stages.evaluation.loading_body import load_scored
+from tunemill.stages.evaluation.perplexity import perplexity_of
 from tunemill.stages.evaluation.row_ids import row_id
 from tunemill.stages.evaluation.written import Mean, write_scores
 from tunemill.stages.models.finite import check_finite
@@ -16,9 +15,6 @@ from tunemill.stages.models.positions_body import check_positions
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Workspace
-
-# Beyond exp(700) a float overflows; such a model has learned nothing anyway.
-LARGEST = 700.0
 
 
 def held_out_loss(
@@ -57,12 +53,7 @@ def held_out_loss(
     ]
     means = {
         "eval_loss": Mean("loss", "loss_tokens"),
-        "perplexity": Mean("loss", "loss_tokens", perplexity),
+        "perplexity": Mean("loss", "loss_tokens", perplexity_of),
     }
-    metrics = {"eval_loss": mean, "perplexity": perplexity(mean), "rows": len(numbers)}
+    metrics = {"eval_loss": mean, "perplexity": perplexity_of(mean), "rows": len(numbers)}
     write_scores(metrics, predictions, means, out.data, report)
-
-
-def perplexity(loss: float) -> float:
-    """Of a mean loss in nats."""
-    return math.exp(min(loss, LARGEST))

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Beyond exp(700) a float overflows; such a model has learned nothing anyway.
-LARGEST_EXPONENT = 700.0
+from tunemill.stages.evaluation.perplexity import perplexity_of
 
 
 @dataclass(frozen=True)
@@ -120,4 +119,4 @@ def _divergence(scores: Sequence[AnswerScore]) -> float:
 
 def _perplexity(scores: Sequence[AnswerScore]) -> float:
     mean = math.fsum(s.log_p for s in scores) / sum(s.tokens for s in scores)
-    return math.exp(min(-mean, LARGEST_EXPONENT))
+    return perplexity_of(-mean)
