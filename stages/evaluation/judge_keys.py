@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from tunemill.resources.protocols import without_credentials
 from tunemill.stages.declaration import Entry, Runtime, StageConfig, TextOrFile
+from tunemill.stages.evaluation.regular_expressions import RegularExpression
 
 PROMPT = """\
 You compare an answer with a reference.
@@ -42,7 +43,7 @@ class JudgeKeys(StageConfig):
         description="what is asked: a text with {prompt}, {reference} and {prediction}, or the path of a file with it; "
         "unset asks whether the answer says what the reference says",
     )
-    verdict: Entry[str] = Field(
+    verdict: Entry[RegularExpression] = Field(
         VERDICT,
         description="regular expression: the last place it finds in the judge's answer; of groups the first",
     )
@@ -76,13 +77,4 @@ class JudgeKeys(StageConfig):
     def _asks_about_the_answer(cls, value: str) -> str:
         if "{prediction}" not in value:
             raise ValueError("must have {prediction}, where the answer stands that is judged")
-        return value
-
-    @field_validator("verdict")
-    @classmethod
-    def _is_a_pattern(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"is no regular expression: {error}") from None
         return value

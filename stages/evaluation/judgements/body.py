@@ -13,7 +13,8 @@ from tunemill.stages.evaluation.excerpts import end_of, start_of
 from tunemill.stages.evaluation.judged import Judged, write_judged
 from tunemill.stages.evaluation.judgements.config import JudgementsConfig
 from tunemill.stages.evaluation.judgements.kept import Kept
-from tunemill.stages.evaluation.judgements.verdict import question_about, read_verdict, value_of
+from tunemill.stages.evaluation.judgements.verdict import question_about, value_of
+from tunemill.stages.evaluation.regular_expressions import last
 from tunemill.stages.report import Report, Scalar, Workspace
 
 SHOWN = 10
@@ -29,7 +30,7 @@ def judge(config: JudgementsConfig, generations: Generations, out: Workspace, re
     answers = _answers(config, requests, kept, report)
     found = []
     for row, answer in zip(rows, answers, strict=True):
-        verdict = read_verdict(config.verdict, answer)
+        verdict = last(config.verdict, answer)
         found.append(Judged(row.row, row.id, answer, verdict, value_of(verdict, config.values)))
     write_judged(found, Judgements(out.data).rows)
     unread = [one for one in found if one.value is None]
@@ -79,7 +80,7 @@ def _asked(
     def ask(request: Mapping[str, Any]) -> str:
         sent = {name: value for name, value in request.items() if name != "url"}
         try:
-            answer = client.chat.completions.create(**sent).choices[0].message.content or ""
+            answer = _text_of(client.chat.completions.create(**sent))
         except openai.OpenAIError as error:
             raise SettingError(
                 f"judge: {config.url} gives no answer: {type(error).__name__}: {error}. What was answered so far is "
@@ -95,6 +96,14 @@ def _asked(
                 yield request, future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _text_of(reply: Any) -> str:
+    """The text of a reply. Raises OpenAIError for one that the client takes and that is none, such as a web page."""
+    choices = getattr(reply, "choices", None)
+    if not choices or choices[0].message is None:
+        raise openai.OpenAIError("the reply is none of a chat; does the URL end in /v1?")
+    return choices[0].message.content or ""
 
 
 def _client(config: JudgementsConfig) -> openai.OpenAI:

@@ -14,14 +14,6 @@ def question_about(template: str, one: Answered) -> str:
     return PLACE.sub(lambda found: str(getattr(one, found[1])), template)
 
 
-def read_verdict(pattern: str, answer: str) -> str | None:
-    """What the pattern finds last; None where it finds nothing."""
-    found = None
-    for match in re.finditer(pattern, answer):
-        found = match.group(1) if match.re.groups else match.group()
-    return found
-
-
 def value_of(verdict: str | None, values: Mapping[str, bool | float]) -> bool | float | None:
     """The value of a verdict, whatever the size of its letters; None of one that has none."""
     if verdict is None:

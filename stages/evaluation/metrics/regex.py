@@ -3,32 +3,24 @@
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from tunemill.stages.evaluation.answered import Answered
 from tunemill.stages.evaluation.metrics.settings import MetricSettings
+from tunemill.stages.evaluation.regular_expressions import RegularExpression, last
 
 
 class Regex(MetricSettings):
     """A regular expression of Python."""
 
     metric: Literal["regex"]
-    pattern: str = Field(
+    pattern: RegularExpression = Field(
         min_length=1, description="the regular expression, looked for anywhere in the answer"
     )
     as_reference: bool = Field(
         False,
         description="what the pattern finds last (of groups the first) must be what it finds in the reference",
     )
-
-    @field_validator("pattern")
-    @classmethod
-    def _is_a_pattern(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"is no regular expression: {error}") from None
-        return value
 
 
 def score(settings: Regex, one: Answered) -> bool | None:
@@ -37,11 +29,3 @@ def score(settings: Regex, one: Answered) -> bool | None:
         return re.search(settings.pattern, one.prediction) is not None
     wanted = last(settings.pattern, one.reference)
     return None if wanted is None else last(settings.pattern, one.prediction) == wanted
-
-
-def last(pattern: str, text: str) -> str | None:
-    """The last place of a text that a pattern finds; of one with groups the first group of it."""
-    found = None
-    for match in re.finditer(pattern, text):
-        found = match.group(1) if match.re.groups else match.group()
-    return found

@@ -14,7 +14,8 @@ from tunemill.stages.errors import SettingError
 from tunemill.stages.evaluation.answered import Answered, write_answered
 from tunemill.stages.evaluation.judged import read_judged
 from tunemill.stages.evaluation.judgements.config import JudgementsConfig
-from tunemill.stages.evaluation.judgements.verdict import question_about, read_verdict, value_of
+from tunemill.stages.evaluation.judgements.verdict import question_about, value_of
+from tunemill.stages.evaluation.regular_expressions import last
 
 pytest.importorskip("openai")
 SECRET = "sk-of-the-test-123456"  # noqa: S105
@@ -116,10 +117,36 @@ def test_what_was_answered_before_an_endpoint_failed_is_kept(tmp_path):
         assert len(asked) == before + 1
 
 
+def test_a_page_that_is_no_reply_is_told(tmp_path):
+    made = generations(tmp_path / "generations", "1")
+
+    class Page(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_):
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(SettingError, match="the reply is none of a chat"):
+            verdicts(tmp_path / "1", made, tmp_path / "kept", url=url)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 def test_verdicts_are_read_where_the_pattern_finds_them_last():
     pattern = JudgementsConfig(url="http://h", model="m").verdict
-    assert read_verdict(pattern, "Verdict: no\nOr rather\n**Verdict:** Yes") == "Yes"
-    assert read_verdict(pattern, "yes") is None
+    assert last(pattern, "Verdict: no\nOr rather\n**Verdict:** Yes") == "Yes"
+    assert last(pattern, "yes") is None
     assert value_of("YES", {"yes": True}) is True
     assert value_of("4.5", {"yes": True}) == 4.5 and value_of("maybe", {"yes": True}) is None
     assert value_of("nan", {}) is None and value_of("-Infinity", {}) is None
