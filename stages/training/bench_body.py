@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from tunemill.stages.errors import UserError
 from tunemill.stages.models.positions_body import stated_positions
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report
@@ -41,9 +42,18 @@ def with_bench(score: Score, file: Path, batch_size: int, tokenizer: Path, repor
 
 
 def asked_of(words: Any, number: int, question: BenchQuestion) -> Asked:
-    """The tokens of a question. What all answers begin with, such as a token of a space, is part of what is given."""
+    """The tokens of a question. What all answers begin with, such as a token of a space, is part of what is given.
+
+    Raises UserError where the tokenizer does not tell the answers apart, or nothing stands before them.
+    """
     whole = [words.encode(question.prompt + answer) for answer in question.answers]
-    shared = next(place for place, tokens in enumerate(zip(*whole, strict=False)) if len(set(tokens)) > 1)
+    columns = enumerate(zip(*whole, strict=False))
+    shared = next((place for place, tokens in columns if len(set(tokens)) > 1), 0)
+    if not shared:
+        raise UserError(
+            f"bench_dataset: question {number + 1}: to this tokenizer all answers are the same, or nothing stands "
+            f"before them. Take it out"
+        )
     return Asked(number, tuple(whole[0][:shared]), tuple(ids[shared] for ids in whole), question.answer)
 
 

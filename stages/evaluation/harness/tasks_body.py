@@ -3,18 +3,22 @@
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from importlib import import_module
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
 from datasets import config as datasets_config
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from jinja2 import TemplateError
 from lm_eval.api.metrics import mean
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import TaskIndex
 
-from tunemill.stages.errors import SourceError
+from tunemill.stages.data.conversations.user_modules import UserFailures
+from tunemill.stages.errors import SourceError, UserError
 from tunemill.stages.evaluation.harness.keys import HarnessSettings
 from tunemill.stages.evaluation.harness.task_files import (
     BUILDERS,
@@ -27,7 +31,7 @@ from tunemill.stages.evaluation.harness.task_files import (
 # What lm_eval and datasets raise for what a task says, or for data that are not there.
 WRONG = (
     ValueError, TypeError, KeyError, AttributeError, NotImplementedError, AssertionError, OSError, DatasetsError,
-    HfHubHTTPError, OfflineModeIsEnabled, ImportError,
+    HfHubHTTPError, OfflineModeIsEnabled, ImportError, TemplateError,
 )  # fmt: skip
 KEY = "lm_eval_tasks"
 
@@ -57,6 +61,8 @@ def load_tasks(names: Sequence[str], cache: Path) -> Loaded:
         for asked in [task.name for task in local[name]] if name in local else [name]:
             try:
                 more = manager.load([asked])
+            except UserError:
+                raise
             except WRONG as error:
                 raise SourceError(f"{KEY}: {name} {_reason(error)}") from error
             twice = sorted(more["tasks"].keys() & found.tasks.keys())
@@ -114,7 +120,18 @@ def function_of(named: Function) -> Callable[..., Any]:
         raise SourceError(
             f"{KEY}: !function {named.name}: {where}: {type(error).__name__}: {error}"
         ) from error
-    return found
+    return _told(found, named) if isfunction(found) else found
+
+
+def _told(function: Callable[..., Any], named: Function) -> Callable[..., Any]:
+    """The same function, but what it raises is told with its line."""
+
+    @wraps(function)
+    def call(*arguments: Any, **more: Any) -> Any:
+        with UserFailures(f"{KEY}: !function {named.name}", [str(named.file)], UserError):
+            return function(*arguments, **more)
+
+    return call
 
 
 def _module_of(file: Path) -> Any:

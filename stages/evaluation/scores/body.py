@@ -91,7 +91,7 @@ def _own_function(one: Function, files: Sequence[str]) -> Callable[[Answered], V
     def call(row: Answered) -> Value:
         with UserFailures(f"metrics: {one.function}: row {row.row}", files, UserError):
             value: Any = function(**arguments(row, names))
-        value = value.item() if hasattr(value, "item") else value
+            value = value.item() if hasattr(value, "item") else value
         if value is None or isinstance(value, bool):
             return value
         if not isinstance(value, int | float) or not math.isfinite(value):

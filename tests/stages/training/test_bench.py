@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import UserError
-from tunemill.stages.training.bench import bench_questions
+from tunemill.stages.training.bench import BenchQuestion, bench_questions
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
 
@@ -109,6 +109,15 @@ def test_answers_are_those_of_the_trained_model(tmp_path: Path) -> None:
 def test_rows_that_are_no_questions_are_named(tmp_path: Path, rows: list[Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         bench_questions(write(tmp_path / "questions.jsonl", rows))
+
+
+def test_answers_that_a_tokenizer_does_not_tell_apart_are_refused(tmp_path: Path) -> None:
+    from tunemill.stages.training.bench_body import asked_of
+
+    words = AutoTokenizer.from_pretrained(make_model(tmp_path / "base"))
+    for prompt, answers in (("a", ("b", "b")), ("", ("a", "b"))):
+        with pytest.raises(UserError, match="bench_dataset: question 4: to this tokenizer all answers"):
+            asked_of(words, 3, BenchQuestion(prompt, answers, 0, None))
 
 
 def test_what_is_refused_noted_and_left_out_of_the_key(tmp_path: Path) -> None:

@@ -182,11 +182,20 @@ def test_what_cannot_be_run_is_said(tmp_path: Path, tasks: Path, model: Path) ->
     ):
         run(tmp_path / "hub", tasks, model, ("hub",))
     (tasks / "chosen.py").write_text("def first(rows):\n    return rows.gone\n")
-    with pytest.raises(SourceError, match=r"sums\.yaml cannot be loaded: AttributeError"):
+    with pytest.raises(
+        UserError, match=r"!function chosen\.first raised AttributeError: .*chosen\.py, line 2"
+    ):
         run(tmp_path / "wrong", tasks, model, ("sums",))
     (tasks / "chosen.py").write_text("def second(rows):\n    return rows\n")
     with pytest.raises(SourceError, match=r"!function chosen\.first: .*chosen\.py: AttributeError"):
         run(tmp_path / "absent", tasks, model, ("sums",))
+    (tasks / "likely.yaml").write_text(
+        (tasks / "likely.yaml").read_text().replace("{{question}}", "{{gone}}")
+    )
+    with pytest.raises(
+        SourceError, match=r"likely\.yaml cannot be loaded: UndefinedError: 'gone' is undefined"
+    ):
+        run(tmp_path / "template", tasks, model, ("likely",))
     (tasks / "cities.yaml").write_text((tasks / "cities.yaml").read_text() + "unsafe_code: true\n")
     with pytest.raises(UserError, match="runs code that the model has written"):
         run(tmp_path / "unsafe", tasks, model, ("cities",))

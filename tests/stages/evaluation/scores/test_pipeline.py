@@ -87,6 +87,7 @@ def test_another_metric_scores_the_answers_that_are_there(project):
     [
         ("return 1 / 0", "row 0 raised ZeroDivisionError.*mine.py, line 2"),
         ("return 'x'", "gave 'x' for row 0"),
+        ("import numpy; return numpy.zeros(2)", "row 0 raised ValueError: .*size 1"),
     ],
 )
 def test_a_function_that_fails_is_told_with_its_line(project, body, words):
