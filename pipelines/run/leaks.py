@@ -1,8 +1,8 @@
 """Which held-out rows are trained on, by the files and lines that both come from."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from tunemill.pipelines.graph.nodes import Node, Pipeline
@@ -10,6 +10,7 @@ from tunemill.pipelines.run.suspects import origins
 from tunemill.resources.store import Published, Store
 from tunemill.stages.artifacts import LeakageReport
 from tunemill.stages.errors import RowPlace
+from tunemill.stages.evaluation.scored import rows_in
 
 # So many are led back to their files: a person looks at the first ones.
 SHOWN = 20
@@ -52,8 +53,7 @@ def leakage_of(pipeline: Pipeline, artifacts: Mapping[str, Published], store: St
 def _leakage(node: Node, artifacts: Mapping[str, Published], pipeline: Pipeline, store: Store) -> Leakage:
     made = artifacts[node.name]
     metrics = made.manifest["metrics"]
-    with LeakageReport(made.data).leaks.open(encoding="utf-8") as file:
-        leaks = [json.loads(line) for _, line in zip(range(SHOWN), file, strict=False)]
+    leaks = list(islice(rows_in(LeakageReport(made.data).leaks), SHOWN))
     # The inputs by whose names rows are told: those held out first.
     inputs = [name for name in leaks[0] if name in node.inputs]
     sides = [

@@ -55,10 +55,14 @@ def read_intervals(folder: Path) -> dict[str, Any]:
 
 def read_rows(folder: Path) -> Iterator[Row]:
     """Its rows. Raises UserError where the file is damaged."""
-    predictions = EvaluationReport(folder).predictions
-    with predictions.open("rb") as file:
+    yield from rows_in(EvaluationReport(folder).predictions)
+
+
+def rows_in(path: Path) -> Iterator[Row]:
+    """The objects of a file of JSON lines that a stage has written. Raises UserError where it is damaged."""
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            yield _parsed(line, f"{predictions}:{number}")
+            yield _parsed(line, f"{path}:{number}")
 
 
 def _object(file: Path) -> dict[str, Any]:

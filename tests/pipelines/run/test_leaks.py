@@ -73,6 +73,13 @@ def test_preprocess_warns(leaking, capsys):
     assert main(["preprocess", str(leaking.yaml), *state]) == 0
     shown = capsys.readouterr().out
     assert "warning: 1 of 3 held-out rows are trained on:" in shown and "echoes.jsonl:12" in shown
+    # Damage that leaves the size as it was is told as such.
+    (leaks,) = leaking.state.glob("artifacts/leakage/*/data/leaks.jsonl")
+    size = leaks.stat().st_size
+    leaks.chmod(0o644)
+    leaks.write_bytes(b"\xff" * size)
+    assert main(["preprocess", str(leaking.yaml), *state]) == 1
+    assert "leaks.jsonl:1: is no JSON" in capsys.readouterr().err
 
 
 def test_nothing_is_looked_for_where_nobody_wants_it_and_no_other_key_moves(leaking):
