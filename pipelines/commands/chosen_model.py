@@ -93,21 +93,45 @@ def _from_outside(
                 f"--base-model {options.base_model}: no folder here. For a model of the Hub write it as base_model in "
                 f"a YAML, or override it: base_model={options.base_model} --of base"
             )
-        from tunemill.stages.models.model_folder import fault_of_folder
-
-        if reason := fault_of_folder(folder):
-            raise SettingError(f"--base-model: {reason}")
+        _check_model(folder)
         return ChosenModel(str(folder), folder.resolve(), None, lets_code_run(pipeline)), []
     if options.lora_model_dir is not None:
         given = local_path(options.lora_model_dir, "--lora-model-dir")
         if is_own_adapter(pipeline, options.lora_model_dir):
             return None, [model_of(pipeline, "trained")]
-        from tunemill.stages.models.adapter_folder import ADAPTER_CONFIG
-
-        if not (given / ADAPTER_CONFIG).is_file():
-            raise SettingError(f"--lora-model-dir {given}: no {ADAPTER_CONFIG} there, so no adapter")
+        _check_adapter(given)
         return None, [model_of(pipeline, "base")]
     return None, [model_of(pipeline, options.of)] if options.of is not None else []
+
+
+def _check_model(folder: Path) -> None:
+    """Raises UserError for a folder without a whole model and its tokenizer."""
+    from tunemill.stages.data.tokenizer.folder import fault_of_folder as fault_of_words
+    from tunemill.stages.models.model_folder import fault_of_folder, fault_of_json, settings_of
+    from tunemill.stages.models.weights import tensors_of_model
+
+    if reason := fault_of_folder(folder) or fault_of_words(folder):
+        raise SettingError(f"--base-model: {reason}")
+    if settings_of(folder) is None:
+        raise SettingError(f"--base-model: {fault_of_json(folder / 'config.json')}")
+    tensors_of_model(folder)
+
+
+def _check_adapter(folder: Path) -> None:
+    """Raises UserError for a folder without a whole adapter."""
+    from tunemill.stages.models.adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, stored_settings
+    from tunemill.stages.models.weights import read_header
+
+    if stored_settings(folder) is None:
+        raise SettingError(
+            f"--lora-model-dir {folder}: no {ADAPTER_CONFIG} there that can be read, so no adapter"
+        )
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise SettingError(
+            f"--lora-model-dir {folder}: no {ADAPTER_WEIGHTS}. Save the adapter as safetensors: pickled weights are "
+            f"not read"
+        )
+    read_header(folder / ADAPTER_WEIGHTS)
 
 
 def _best(pipeline: Pipeline, store: Store) -> ModelNodes:

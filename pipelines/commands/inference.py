@@ -4,10 +4,14 @@ import argparse
 import importlib.util
 import json
 import sys
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunemill.pipelines.commands.options import add_command
+
+if TYPE_CHECKING:
+    from tunemill.pipelines.commands.prompt_file import Prompt
 
 NO_PROMPTER = ("none", "None")
 
@@ -46,27 +50,40 @@ def inference(options: argparse.Namespace) -> int:
             f"--prompter {options.prompter}: only None, which takes texts as they are; without it the model's chat "
             f"template is used"
         )
+    _refuse_system(options, options.prompter is None)
     use = page_settings(options) if options.gradio else None
     sampling = sampling_of(options, use and use.gradio_temperature, use and use.gradio_max_new_tokens)
+    prompts = None if options.prompts is None else read_prompts(options)
     chosen = chosen_models(options, options.against)
     # Only here: torch takes seconds to import.
     from tunemill.pipelines.commands.speaking import Speakers
 
     print(f"loading {' and '.join(one.name for one in chosen)} ...", file=sys.stderr)
     speakers = Speakers.load(chosen, sampling, plain=options.prompter is not None)
+    _refuse_system(options, speakers.templated)
     if use is not None:
         return show_page(options, use, speakers)
-    if options.prompts is not None:
-        return answer_file(options, speakers)
+    if prompts is not None:
+        return answer_all(options, prompts, speakers)
     if not sys.stdin.isatty():
+        from tunemill.pipelines.commands.prompt_file import text_of_stdin
+
         # As `cat prompt.txt | axolotl inference`: all of it is one prompt.
-        text = sys.stdin.read().rstrip("\n")
+        text = text_of_stdin().rstrip("\n")
         for name in speakers.names:
             said = speakers.prompt_of(name, text, options.system)
             if speakers.say(name, said, labelled=len(speakers.names) > 1).finish_reason == "interrupted":
                 raise KeyboardInterrupt
         return 0
     return chat(options, speakers)
+
+
+def _refuse_system(options: argparse.Namespace, templated: bool) -> None:
+    """Raises UserError for a system prompt that no template would say."""
+    from tunemill.stages.errors import UserError
+
+    if options.system is not None and not templated:
+        raise UserError("--system: without a chat template there is no system prompt. Take it out")
 
 
 def page_settings(options: argparse.Namespace) -> Any:
@@ -86,7 +103,7 @@ def show_page(options: argparse.Namespace, use: Any, speakers: Any) -> int:
     """Show the page until Ctrl-C."""
     page = import_module("tunemill.stages.models.chat.page_body").make_page(
         speakers.loaded,
-        all(speakers.chats(name) for name in speakers.names),
+        speakers.templated,
         speakers.sampling,
         options.system,
         use.gradio_title or f"{options.pipeline.stem}: {' and '.join(speakers.names)}",
@@ -99,11 +116,23 @@ def show_page(options: argparse.Namespace, use: Any, speakers: Any) -> int:
     return 0
 
 
-def answer_file(options: argparse.Namespace, speakers: Any) -> int:
-    """A JSON line for each prompt."""
+def read_prompts(options: argparse.Namespace) -> "list[Prompt]":
+    """All of the file, before a model is loaded. Raises UserError for what cannot be asked."""
     from tunemill.pipelines.commands.prompt_file import prompts_of
+    from tunemill.stages.errors import RowError
 
-    for prompt in prompts_of(options.prompts):
+    found = list(prompts_of(options.prompts))
+    for prompt in found if options.system is not None else ():
+        if not isinstance(prompt.said, str) and prompt.said[0]["role"] == "system":
+            raise RowError(
+                f"{options.prompts}:{prompt.line}: it has a system prompt of its own beside --system. Take one out"
+            )
+    return found
+
+
+def answer_all(options: argparse.Namespace, prompts: "Sequence[Prompt]", speakers: Any) -> int:
+    """A JSON line for each prompt."""
+    for prompt in prompts:
         answers = {}
         for name in speakers.names:
             said = speakers.prompt_of(name, prompt.said, options.system)
@@ -130,10 +159,9 @@ def chat(options: argparse.Namespace, speakers: Any) -> int:
 
     from tunemill.pipelines.commands.chat import Conversation, talk
 
-    templated = all(speakers.chats(name) for name in speakers.names)
-    conversation = Conversation(speakers.names, templated, options.system)
+    conversation = Conversation(speakers.names, speakers.templated, options.system)
     print("/help lists commands, Ctrl-C stops an answer, Ctrl-D leaves")
-    if not templated:
+    if not speakers.templated:
         print("no chat template: what you write is gone on from as it is, each text by itself")
     talk(
         conversation,

@@ -42,6 +42,8 @@ def sampling_of(
         raise SettingError(f"--top-p {options.top_p}: give more than 0 and at most 1")
     if length is not None and length < 1:
         raise SettingError(f"--max-new-tokens {length}: give 1 or more")
+    if options.seed is not None and not -(2**63) <= options.seed < 2**63:
+        raise SettingError(f"--seed {options.seed}: give a number of 64 bits, such as 42")
     if not temperature and (options.top_p is not None or options.seed is not None):
         raise SettingError(
             "--top-p and --seed are of drawn tokens, and here the likeliest is taken: add --temperature 0.7"

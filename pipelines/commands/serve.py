@@ -58,14 +58,13 @@ def serve(options: argparse.Namespace) -> int:
     speakers = Speakers.load([chosen], usual, plain=False)
     import uvicorn
 
-    app = import_module("tunemill.stages.models.chat.server_body").make_app(
-        speakers.loaded[chosen.name], chosen.name, usual
-    )
+    body = import_module("tunemill.stages.models.chat.server_body")
+    app = body.make_app(speakers.loaded[chosen.name], chosen.name, usual)
     taken.listen(BACKLOG)
     address = f"http://{host}:{taken.getsockname()[1]}/v1"
     print(f"{chosen.name}: {address}; the model is called {chosen.name!r}. Ctrl-C ends it", flush=True)
     try:
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[taken])
+        body.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[taken])
     except KeyboardInterrupt:
         print(file=sys.stderr)
     return 0

@@ -45,14 +45,17 @@ class Speakers:
         """Whether what is said to the model is rendered by its template."""
         return not self.plain and bool(self.loaded[name].chats)
 
+    @property
+    def templated(self) -> bool:
+        """Whether all of them have a template for what is said."""
+        return all(map(self.chats, self.loaded))
+
     def prompt_of(self, name: str, said: Said, system: str | None = None) -> Said:
-        """A text as the message of a user, with a system prompt before it, where the model has a template for it."""
-        if not isinstance(said, str) or not self.chats(name):
-            if system is not None and isinstance(said, str):
-                raise UserError("--system: without a chat template there is no system prompt. Take it out")
+        """Messages with the system prompt before them, a text as that of a user where the model has a template."""
+        if isinstance(said, str) and not self.chats(name):
             return said
         first = [] if system is None else [{"role": "system", "content": system}]
-        return [*first, {"role": "user", "content": said}]
+        return [*first, *([{"role": "user", "content": said}] if isinstance(said, str) else said)]
 
     def answer(self, name: str, said: Said, on_text: Any = None) -> Answer:
         """What a model says to messages or a text."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio
 
+from tunemill.stages.errors import UserError
 from tunemill.stages.models.chat.sampling import Answer, Sampling
 from tunemill.stages.models.chat.speaker_body import Speaker, answering, prompt_of
 
@@ -40,10 +41,13 @@ def talk_with(speakers: Mapping[str, Speaker], chats: bool, sampling: Sampling, 
             said = [*before, *map(_plain, history), {"role": "user", "content": message}]
         text = ""
         with lock:
-            for item in answering(speaker, prompt_of(speaker, said), sampling, Event()):
-                if not isinstance(item, Answer):
-                    text += item
-                    yield text
+            try:
+                for item in answering(speaker, prompt_of(speaker, said), sampling, Event()):
+                    if not isinstance(item, Answer):
+                        text += item
+                        yield text
+            except UserError as error:
+                raise gradio.Error(str(error), print_exception=False) from None
 
     return talk
 

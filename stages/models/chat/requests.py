@@ -63,12 +63,17 @@ def asked(body: Any, kind: Kind, model: str, usual: Sampling) -> Asked:
             raise RequestError(f"{name}: unknown here; take it out", name)
         if name in NOTHING and body[name] not in NOTHING[name]:
             raise RequestError(f"{name}: not supported; take it out", name)
-    options = body.get("stream_options") or {}
+    for name, kind_of_value, said in (
+        ("stream", bool, "true or false"),
+        ("stream_options", dict, "an object"),
+    ):
+        if not isinstance(body.get(name), kind_of_value | None):
+            raise RequestError(f"{name}: {body[name]!r}: give {said}", name)
     return Asked(
         said=_messages(body.get("messages")) if kind == "chat" else _text(body.get("prompt")),
         sampling=_sampling(body, usual),
         stream=body.get("stream") is True,
-        counts=isinstance(options, dict) and options.get("include_usage") is True,
+        counts=(body.get("stream_options") or {}).get("include_usage") is True,
     )
 
 

@@ -1,15 +1,19 @@
 """A model behind OpenAI's protocol: /v1/chat/completions, /v1/completions, /v1/models. One answer at a time."""
 
+import asyncio
 import json
 import secrets
+import socket
 import time
 from collections.abc import Iterator
 from threading import Event, Lock
 from typing import Any
+from weakref import WeakSet
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -26,20 +30,32 @@ PREFIXES = {"chat": "chatcmpl-", "text": "cmpl-"}
 def make_app(speaker: Speaker, name: str, usual: Sampling) -> Starlette:
     """The server of one model; `usual` is how it answers where a request does not say."""
     lock, began = Lock(), int(time.time())
+    cancels: WeakSet[Event] = WeakSet()
 
     async def complete(request: Request) -> Response:
         kind = PATHS[request.url.path]
         try:
             body = await request.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             return _error(RequestError("the body is no JSON"))
+        except ClientDisconnect:
+            # Nobody hears it.
+            return Response()
+        cancelled = Event()
+        cancels.add(cancelled)
         try:
             wanted = asked(body, kind, name, usual)
             prompt = await run_in_threadpool(prompt_of, speaker, wanted.said)
             if wanted.stream:
-                lines = _lines(speaker, prompt, wanted, kind, name, lock)
+                lines = _lines(speaker, prompt, wanted, kind, name, lock, cancelled)
                 return StreamingResponse(lines, media_type="text/event-stream")
-            return JSONResponse(await run_in_threadpool(_whole, speaker, prompt, wanted, kind, name, lock))
+            watching = asyncio.create_task(_cancel_once_gone(request, cancelled))
+            try:
+                return JSONResponse(
+                    await run_in_threadpool(_whole, speaker, prompt, wanted, kind, name, lock, cancelled)
+                )
+            finally:
+                watching.cancel()
         except RequestError as error:
             return _error(error)
         except UserError as error:
@@ -57,7 +73,7 @@ def make_app(speaker: Speaker, name: str, usual: Sampling) -> Starlette:
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
-    return Starlette(
+    app = Starlette(
         routes=[
             *(Route(path, complete, methods=["POST"]) for path in PATHS),
             Route("/v1/models", models),
@@ -65,6 +81,25 @@ def make_app(speaker: Speaker, name: str, usual: Sampling) -> Starlette:
             Route("/health", health),
         ]
     )
+    app.state.cancels = cancels
+    return app
+
+
+class Server(uvicorn.Server):
+    """Ends the answers that are being generated when it is told to end, instead of waiting for them."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End them, then all else."""
+        for cancelled in list(self.config.app.state.cancels):  # type: ignore[union-attr]
+            cancelled.set()
+        await super().shutdown(sockets)
+
+
+async def _cancel_once_gone(request: Request, cancelled: Event) -> None:
+    """Nothing more is generated for a client that has hung up."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    cancelled.set()
 
 
 def _error(error: RequestError) -> JSONResponse:
@@ -90,10 +125,10 @@ def _envelope(kind: Kind, name: str, is_piece: bool) -> dict[str, Any]:
 
 
 def _whole(
-    speaker: Speaker, prompt: list[int], wanted: Asked, kind: Kind, name: str, lock: Lock
+    speaker: Speaker, prompt: list[int], wanted: Asked, kind: Kind, name: str, lock: Lock, cancelled: Event
 ) -> dict[str, Any]:
     with lock:
-        found = answer(speaker, prompt, wanted.sampling, lambda _: None)
+        found = answer(speaker, prompt, wanted.sampling, lambda _: None, cancelled)
     said = (
         {"message": {"role": "assistant", "content": found.text}} if kind == "chat" else {"text": found.text}
     )
@@ -102,7 +137,7 @@ def _whole(
 
 
 def _lines(
-    speaker: Speaker, prompt: list[int], wanted: Asked, kind: Kind, name: str, lock: Lock
+    speaker: Speaker, prompt: list[int], wanted: Asked, kind: Kind, name: str, lock: Lock, cancelled: Event
 ) -> Iterator[str]:
     """Server-sent events. Nothing more is generated once nobody reads them."""
     envelope = _envelope(kind, name, True)
@@ -116,7 +151,7 @@ def _lines(
         yield event({"role": "assistant", "content": ""})
     with lock:
         try:
-            for item in answering(speaker, prompt, wanted.sampling, Event()):
+            for item in answering(speaker, prompt, wanted.sampling, cancelled):
                 if isinstance(item, str):
                     yield event({"content": item})
                     continue

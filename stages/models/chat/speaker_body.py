@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
-from threading import Event, Thread
+from threading import Event, Thread, current_thread
 from typing import Any
 
 import torch
@@ -28,6 +28,8 @@ Messages = Sequence[Mapping[str, str]]
 SENTINEL = "tunemill-sentinel"
 LARGEST_SEED = 2**31
 TOKENIZER_SETTINGS = "tokenizer_config.json"
+# Below it the likeliest token is all that is left, and dividing by it leaves the range of numbers in the end.
+LOWEST_TEMPERATURE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,11 @@ def end_of_turn(words: Any) -> int | None:
 def prompt_of(speaker: Speaker, said: Messages | str) -> list[int]:
     """The tokens of a conversation that the model is to go on with, or of a text as it is.
 
-    Raises UserError for messages that the template refuses.
+    Raises UserError for messages that the template refuses, and for text that is none.
     """
     words = speaker.words
     if isinstance(said, str):
-        ids: list[int] = words(said).input_ids
+        ids = _tokens(words, said)
         # Some tokenizers put an end token behind everything.
         return ids[:-1] if len(ids) > 1 and ids[-1] == words.eos_token_id else ids
     if not speaker.chats:
@@ -101,7 +103,18 @@ def prompt_of(speaker: Speaker, said: Messages | str) -> list[int]:
         )
     except (TemplateError, TypeError) as error:
         raise UserError(f"the model's chat template refuses these messages: {error}") from None
-    found: list[int] = words(rendered, add_special_tokens=False).input_ids
+    return _tokens(words, rendered, add_special_tokens=False)
+
+
+def _tokens(words: Any, text: str, **settings: Any) -> list[int]:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the prompt has half a character, {text[error.start]!a}, which no text has: it was cut in the middle, or "
+            f"is no UTF-8. Give whole characters"
+        ) from None
+    found: list[int] = words(text, **settings).input_ids
     return found
 
 
@@ -125,7 +138,7 @@ def answer(
             raise UserError(
                 f"the prompt has {len(prompt)} tokens, and the model has {speaker.positions} positions. Shorten it"
             )
-    draws = sampling.temperature > 0
+    draws = sampling.temperature > LOWEST_TEMPERATURE
     seed = None
     settings: dict[str, Any] = {"do_sample": False, "num_beams": 1}
     if draws:
@@ -154,6 +167,11 @@ def answer(
             )
     except KeyboardInterrupt:
         interrupted = True
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"the device has no memory for a prompt of {len(prompt)} tokens and {len(pieces.tokens)} of its answer. "
+            f"Shorten it, or take a smaller model"
+        ) from None
     reason = "stop" if pieces.ended else "length"
     if interrupted or (pieces.cancelled.is_set() and not pieces.ended):
         reason = "interrupted"
@@ -185,4 +203,6 @@ def answering(
     finally:
         # Whoever listens no more wants no more.
         cancelled.set()
-        thread.join()
+        # Python may clean up after a listener that is gone in the thread itself.
+        if thread is not current_thread():
+            thread.join()

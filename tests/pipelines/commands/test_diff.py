@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from support.terminal import run_in_terminal
@@ -144,6 +145,12 @@ def test_what_is_no_evaluation_is_refused(diff, tmp_path, words, said):
     write(tmp_path / "a", "45")
     (tmp_path / "empty").mkdir()
     assert said in diff(*words, code=1).err.replace("\n", " ")
+
+
+def test_bytes_that_are_no_text_are_named(diff, sides):
+    with (Path(sides[0]) / "predictions.jsonl").open("ab") as file:
+        file.write(b"\xff")
+    assert "predictions.jsonl:43: is no JSON" in diff(*sides, code=1).err
 
 
 def test_nodes_models_older_artifacts_links_and_yamls_name_evaluations(diff, project):

@@ -78,6 +78,8 @@ def test_a_folder_and_an_adapter_of_ones_own(call, finished_project, prompts, tm
         (["--of", "quantised"], "did you mean quantized"),
         (["--against", "exported"], "makes no such model"),
         (["--seed", "1"], "add --temperature 0.7"),
+        (["--temperature", "1", "--seed", str(2**63)], "64 bits"),
+        (["--prompter", "None", "--system", "x"], "no system prompt"),
         (["--temperature", "-1"], "0 or more"),
         (["--temperature", "1", "--top-p", "0"], "more than 0"),
         (["--max-new-tokens", "0"], "1 or more"),
@@ -96,10 +98,43 @@ def test_what_makes_no_sense_is_refused_before_anything_is_loaded(arguments, sai
 
 def test_a_bad_line_is_named(call, tmp_path):
     (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"question": "b"}\n')
-    assert "p.jsonl:2: write a text" in call("--prompts", tmp_path / "p.jsonl", code=1).err
+    found = call("--prompts", tmp_path / "p.jsonl", code=1)
+    assert "p.jsonl:2: write a text" in found.err and "loading" not in found.err and not found.out
+    (tmp_path / "p.txt").write_bytes(b"a\n\xff")
+    assert "line 2: the byte 0xff" in call("--prompts", tmp_path / "p.txt", code=1).err
     (tmp_path / "p.txt").write_text("a\n\nb")
     lines = call("--prompts", tmp_path / "p.txt").out.splitlines()
     assert [json.loads(line)["line"] for line in lines] == [1, 3]
+
+
+def test_a_system_prompt_is_said_before_messages_too(call, prompts, tmp_path):
+    expected = json.loads(call("--prompts", prompts).out.splitlines()[1])
+    (tmp_path / "p.jsonl").write_text('{"messages": [{"role": "user", "content": "1 + 1"}]}')
+    found = json.loads(call("--prompts", tmp_path / "p.jsonl", "--system", "sum").out)
+    assert found["answer"] == expected["answer"]
+    assert "prompts.jsonl:2: it has a system" in call("--prompts", prompts, "--system", "x", code=1).err
+
+
+@pytest.mark.parametrize(
+    ("node", "option", "file", "content", "said"),
+    [
+        ("trained", "--lora-model-dir", "adapter_config.json", "{", "no adapter"),
+        ("trained", "--lora-model-dir", "adapter_model.safetensors", None, "as safetensors"),
+        ("trained", "--lora-model-dir", "adapter_model.safetensors", "x", "not a complete"),
+        ("merged", "--base-model", "model.safetensors", "x", "not a complete"),
+        ("merged", "--base-model", "config.json", "{", "no JSON object"),
+    ],
+)
+def test_a_damaged_folder_is_named_before_anything_is_loaded(
+    node, option, file, content, said, call, finished_project, tmp_path
+):
+    folder = tmp_path / "folder"
+    shutil.copytree(finished_project.plan()[node].cached.data, folder)
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_text(content)
+    found = call(option, folder, code=1, stdin="x").err
+    assert said in found and "loading" not in found
 
 
 def test_training_is_never_started_by_surprise(tmp_path, capsys, monkeypatch):

@@ -1,11 +1,15 @@
 """`tunemill serve`, driven by the client that everybody has."""
 
+import http.client
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -21,20 +25,38 @@ class Server:
     client: object
     process: subprocess.Popen
     address: str
+    complaints: Path
+
+    def port(self):
+        return int(self.address.rpartition(":")[2].partition("/")[0])
+
+    def send(self, body: bytes, length: int):
+        """A connection that has sent this much of a request, and reads nothing."""
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n"
+        connection = socket.create_connection(("127.0.0.1", self.port()))
+        connection.sendall(head.encode() + body)
+        return connection
 
 
 @pytest.fixture(scope="module")
-def server(finished_project):
+def server(finished_project, tmp_path_factory):
     openai = pytest.importorskip("openai")
+    complaints = tmp_path_factory.mktemp("server") / "stderr"
     command = [
         sys.executable, "-m", "tunemill.pipelines.cli", "serve", str(finished_project.yaml), "--port", "0",
         "--state", str(finished_project.state), "--max-new-tokens", "24",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=finished_project.folder)
+    with complaints.open("w") as stderr:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=finished_project.folder
+        )
     try:
         address = re.search(r"http://127\.0\.0\.1:\d+/v1", process.stdout.readline()).group()
         yield Server(
-            openai.OpenAI(base_url=address, api_key="none", max_retries=0, timeout=60), process, address
+            openai.OpenAI(base_url=address, api_key="none", max_retries=0, timeout=60),
+            process,
+            address,
+            complaints,
         )
     finally:
         process.terminate()
@@ -103,6 +125,24 @@ def test_whoever_hangs_up_holds_nobody_up(server):
     next(iter(stream))
     stream.close()
     assert ask(server, max_tokens=2).usage.completion_tokens == 2
+    endless = json.dumps({"messages": ASK, "max_tokens": 10**9}).encode()
+    for sent in (endless, endless[:5]):
+        connection = server.send(sent, len(endless))
+        time.sleep(0.3)
+        connection.close()
+        assert ask(server, max_tokens=2, timeout=20).usage.completion_tokens == 2
+    assert "Traceback" not in server.complaints.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "body", ["{", "[" * 100_000, '{"messages": [{"role": "user", "content": "\\ud800"}]}']
+)
+def test_what_is_no_request_is_refused(body, server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port(), timeout=20)
+    connection.request("POST", "/v1/chat/completions", body)
+    assert connection.getresponse().status == 400
+    assert "Traceback" not in server.complaints.read_text()
 
 
 def test_a_port_that_is_taken_is_said_before_anything_is_loaded(finished_project, capsys):
@@ -114,3 +154,14 @@ def test_a_port_that_is_taken_is_said_before_anything_is_loaded(finished_project
         assert main(["serve", str(finished_project.yaml), "--port", port, *state]) == 1
     said = capsys.readouterr().err
     assert "in use" in said and "--port" in said and "loading" not in said
+
+
+@pytest.mark.slow
+def test_ctrl_c_waits_for_no_answer(server):
+    """The last of this file: it ends the server."""
+    endless = json.dumps({"messages": ASK, "max_tokens": 10**9}).encode()
+    with server.send(endless, len(endless)):
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(60) == 0
+    assert "Traceback" not in server.complaints.read_text()

@@ -10,13 +10,20 @@ from tunemill.pipelines.cli import main
 PAGE = """
 import sys
 from pathlib import Path
+import gradio
 from gradio_client import Client
-from tunemill.stages.models.chat.page_body import make_page
+from tunemill.stages.models.chat.page_body import make_page, talk_with
 from tunemill.stages.models.chat.sampling import Sampling
 from tunemill.stages.models.chat.speaker_body import answer, load_speaker, prompt_of
 
 sampling = Sampling(max_new_tokens=12)
 speakers = {name: load_speaker(Path(folder)) for name, folder in zip(("new", "base"), sys.argv[1:])}
+try:
+    list(talk_with(speakers, False, sampling, None)("", []))
+except gradio.Error as error:
+    assert "write something" in error.message and not error.print_exception
+else:
+    raise AssertionError("nothing was said")
 page = make_page(speakers, True, sampling, "sum", "Title of the page")
 _, address, _ = page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
 for name, speaker in speakers.items():

@@ -48,6 +48,8 @@ def test_what_asks_for_nothing_is_taken(more):
         ({"max_tokens": 1.5}, "max_tokens"),
         ({"stop": [""]}, "stop"),
         ({"stop": 3}, "stop"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": [1]}, "stream_options"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user"}]}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),

@@ -143,6 +143,25 @@ def test_messages_that_the_template_refuses_are_said_to_be(speaker):
         answer(speaker, [], LONG, print)
 
 
+@pytest.mark.parametrize("given", ["a\ud800", [{"role": "user", "content": "\udcff"}]])
+def test_half_a_character_is_no_text(given, speaker):
+    with pytest.raises(UserError, match="half a character"):
+        prompt_of(speaker, given)
+
+
+def test_next_to_no_temperature_takes_the_likeliest(speaker):
+    cold, likeliest = Sampling(temperature=1e-300, max_new_tokens=4), Sampling(max_new_tokens=4)
+    assert said(speaker, cold)[0] == said(speaker, likeliest)[0]
+
+
+def test_no_memory_is_said_in_a_sentence(speaker):
+    def no_room(_):
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(UserError, match="no memory for a prompt of"):
+        answer(speaker, prompt_of(speaker, ASK), LONG, no_room)
+
+
 def test_the_adapter_beside_its_base_says_what_the_merged_model_says(speaker, finished_project):
     beside = load_speaker(
         finished_project.plan()["base_model"].cached.data, finished_project.plan()["trained"].cached.data
