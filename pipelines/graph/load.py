@@ -117,6 +117,8 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
         shared=shared_by(graph, document),
         gates=all_gates(graph, found),
         targets=tuple(targets_of(graph, document)),
+        schedule=graph.schedule,
+        watch=graph.watch,
     )
     return made, problems
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tunemill.pipelines.config.document import Document
 from tunemill.pipelines.config.key_paths import KeyPath
+from tunemill.pipelines.config.operation_keys import Schedule, Watch
 from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.tracker_config import TrackerConfig
 from tunemill.pipelines.config.use_config import UseConfig
@@ -53,7 +54,7 @@ class Pipeline:
     settings that ask for nothing here, and keys that were read under another name. `trackers` says where the figures
     of training go beside, `use` how a finished model is shown and served. `shared` is where prepared rows are pushed to
     and pulled from. `gates` are what evaluations are held to. `targets` are where the
-    published model goes.
+    published model goes. `schedule` and `watch` say what brings it up to date by itself.
     """
 
     name: str
@@ -67,6 +68,8 @@ class Pipeline:
     use: UseConfig | None = None
     gates: tuple[Gate, ...] = ()
     targets: tuple[Target, ...] = ()
+    schedule: Schedule | None = None
+    watch: Watch | None = None
 
     def data(self) -> "Pipeline":
         """The part that prepares data."""
