@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from tunemill.pipelines.assets.metadata import materialization_metadata
+from tunemill.pipelines.assets.one_asset import one_asset
 from tunemill.pipelines.assets.trackers import FROM_YAML, RESOURCE
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.config.slices import ASSET_SCHEME
@@ -25,8 +26,7 @@ def build_assets(session: Session, trackers: dg.ResourceDefinition = FROM_YAML) 
     """One asset for each node of the pipeline. `trackers` is the resource that their figures go through."""
     nodes = session.pipeline.nodes
     early = with_upstream(session.pipeline, [name for node in nodes for name in looked_at_by(node)])
-    assets = [_asset(session, node, early=node.name in early) for node in nodes]
-    return [*dg.with_resources(assets, {RESOURCE: trackers})]
+    return [_asset(session, node, trackers, early=node.name in early) for node in nodes]
 
 
 def asset_key(pipeline: str, node: str) -> dg.AssetKey:
@@ -36,20 +36,11 @@ def asset_key(pipeline: str, node: str) -> dg.AssetKey:
     return dg.AssetKey([pipeline, node])
 
 
-def _asset(session: Session, node: Node, *, early: bool) -> dg.AssetsDefinition:
+def _asset(
+    session: Session, node: Node, trackers: dg.ResourceDefinition, *, early: bool
+) -> dg.AssetsDefinition:
     name = session.pipeline.name
 
-    @dg.asset(
-        key=asset_key(name, node.name),
-        deps=[asset_key(name, up) for up in upstream_of(node)],
-        group_name=name,
-        description=node.stage.description,
-        code_version=code_version(node, session.pipeline.document, session.store),
-        kinds={node.stage.name, *node.stage.kinds},
-        # What others look at goes before them, so that a run shows it as a step of its own; nothing waits for it.
-        op_tags={"dagster/priority": "1"} if early else None,
-        required_resource_keys={RESOURCE},
-    )
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         secrets = secrets_in(node.config.model_dump(mode="json"), os.environ)
 
@@ -103,4 +94,18 @@ def _asset(session: Session, node: Node, *, early: bool) -> dg.AssetsDefinition:
         session.results[context.run.run_id, node.name] = result
         return dg.MaterializeResult(data_version=dg.DataVersion(result.published.digest), metadata=metadata)
 
-    return asset
+    spec = dg.AssetSpec(
+        key=asset_key(name, node.name),
+        deps=[asset_key(name, up) for up in upstream_of(node)],
+        group_name=name,
+        description=node.stage.description,
+        code_version=code_version(node, session.pipeline.document, session.store),
+        kinds={node.stage.name, *node.stage.kinds},
+    )
+    return one_asset(
+        asset,
+        spec,
+        resources={RESOURCE: trackers},
+        # What others look at goes before them, so that a run shows it as a step of its own; nothing waits for it.
+        op_tags={"dagster/priority": "1"} if early else None,
+    )
