@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 from gigatoken import Tokenizer as Gigatoken
+from tokenizers import Tokenizer
 
 from tunemill.stages.data.engines.encoded import Encoded, Spanned, flat, other_tokens
 from tunemill.stages.data.engines.reference import Reference
@@ -48,16 +49,15 @@ class Fast:
     name = "gigatoken"
 
     def __init__(self, reference: Reference) -> None:
-        text = reference.bare.to_str()
-        described = json.loads(text)
+        self.description = reference.bare.to_str()
+        """The tokenizer as a tokenizer.json."""
         self.reference = reference
-        self.composed, self.spaced, self.prefixed = _rules(described)
+        self.composed, self.spaced, self.prefixed = _rules(reference.bare)
         try:
-            made = Gigatoken.from_json(text)
+            made = Gigatoken.from_json(self.description)
         except (RuntimeError, ValueError) as error:
             raise UnfitError(f"gigatoken does not know it: {str(error).splitlines()[0]}") from None
         self._encode = made.backend.encode
-        self._description = text
         self._remembered = 0
         installed = tokenizers.__version__
         if not self.spaced and not installed.startswith(f"{TOKENIZERS}."):
@@ -68,13 +68,13 @@ class Fast:
         self.young = young_or_unknown() if self.composed else None if self.spaced else young()
         self.widths, self.openings = _widths(made.vocab, self.spaced)
         self.added = np.zeros(len(self.widths), np.bool_)
-        self.added[[token["id"] for token in described["added_tokens"]]] = True
+        self.added[list(reference.bare.get_added_tokens_decoder())] = True
 
     def ids(self, texts: Sequence[str]) -> Encoded:
         """Tokens of texts without BOS, EOS and the like."""
         self._remembered += sum(map(len, texts))
         if self._remembered > REMEMBERED_CHARACTERS:
-            self._encode = Gigatoken.from_json(self._description).backend.encode
+            self._encode = Gigatoken.from_json(self.description).backend.encode
             self._remembered = 0
         return flat([self._ids(text) for text in texts])
 
@@ -166,16 +166,16 @@ def _to_characters(spanned: Spanned, index: int, written: bytes) -> None:
     spanned.ends[row] = before[spanned.ends[row]]
 
 
-def _rules(described: dict[str, Any]) -> tuple[bool, bool, str | None]:
-    """Of a tokenizer.json: whether it brings texts into normal form C, whether it writes a space as SPACE, and before
+def _rules(tokenizer: Tokenizer) -> tuple[bool, bool, str | None]:
+    """Of a tokenizer: whether it brings texts into normal form C, whether it writes a space as SPACE, and before
     what another one is put: the "first" part of a text, or "every" one between special tokens.
 
     Raises UnfitError where something else is done to texts.
     """
-    steps = _steps(described["normalizer"], "normalizers")
-    cuts = _steps(described["pre_tokenizer"], "pretokenizers")
+    steps = _steps(tokenizer.normalizer, "normalizers")
+    cuts = _steps(tokenizer.pre_tokenizer, "pretokenizers")
     composed = COMPOSED in steps
-    if described["model"].get("ignore_merges") and not (cuts and cuts[-1]["type"] == "ByteLevel"):
+    if getattr(tokenizer.model, "ignore_merges", False) and not (cuts and cuts[-1]["type"] == "ByteLevel"):
         raise UnfitError("a whole text may be one of its tokens whatever its merges are")
     steps = [step for step in steps if step != COMPOSED]
     if cuts and cuts[-1]["type"] == "ByteLevel" and not cuts[-1]["add_prefix_space"] and not steps:
@@ -188,9 +188,11 @@ def _rules(described: dict[str, Any]) -> tuple[bool, bool, str | None]:
     raise UnfitError("what it does to a text before cutting it is none of the known ways")
 
 
-def _steps(described: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
-    if described is None:
+def _steps(part: Any, name: str) -> list[dict[str, Any]]:
+    """A part of a tokenizer as its tokenizer.json has it, one step after the other."""
+    if part is None:
         return []
+    described: dict[str, Any] = json.loads(part.__getstate__())
     return described[name] if described["type"] == "Sequence" else [described]
 
 

@@ -109,7 +109,7 @@ def proven(reference: Reference, own_texts: Sequence[str]) -> tuple[Engine | Non
 
 def _prove_with_battery(fast: Fast, reference: Reference) -> None:
     """As `prove`; a process that prepares several datasets asks once about their tokenizer."""
-    described = sha256(reference.bare.to_str().encode()).digest()
+    described = sha256(fast.description.encode()).digest()
     if described not in _proven:
         prove(fast, reference, battery(special_tokens(reference.bare)))
         _proven.add(described)

@@ -21,6 +21,8 @@ YOUNG = (
 TOKENIZERS = "0.23"
 CHARACTERS = 0x110000
 SURROGATES = range(0xD800, 0xE000)
+# The category of code points that are no characters yet; surrogates have another one.
+UNASSIGNED = "Cn"
 # Planes without characters so far, and where those begin that nobody but their users gives a meaning.
 EMPTY = range(0x40000, 0xE0000)
 PRIVATE = 0xF0000
@@ -43,9 +45,10 @@ def young_or_unknown() -> Table:
     """The same, and the characters of which Python cannot tell whether they are in a normal form."""
     table = young().copy()
     table[EMPTY.start : EMPTY.stop] = True
-    for code in (*range(EMPTY.start), *range(EMPTY.stop, PRIVATE)):
-        if code not in SURROGATES and category(chr(code)) == "Cn":
-            table[code] = True
+    for codes in (range(EMPTY.start), range(EMPTY.stop, PRIVATE)):
+        table[codes.start : codes.stop] |= np.fromiter(
+            map(UNASSIGNED.__eq__, map(category, map(chr, codes))), np.bool_
+        )
     return table
 
 

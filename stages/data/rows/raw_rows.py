@@ -1,7 +1,7 @@
 """Reading the rows of a RawDataset, a batch at a time."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -38,10 +38,19 @@ def raw_batches(path: Path, name: str) -> Iterator[list[RawRow]]:
 
 @dataclass(frozen=True)
 class BatchNumber:
-    """The number of a stored batch, and how many rows there are before it."""
+    """Rows of a stored batch: its number, how many rows there are before them, which of its rows is first, how many."""
 
     index: int
     before: int
+    first: int
+    rows: int
+
+    def cut(self, rows: int) -> list["BatchNumber"]:
+        """So many rows, and the others; all of them where there are no more."""
+        if self.rows <= rows:
+            return [self]
+        others = BatchNumber(self.index, self.before + rows, self.first + rows, self.rows - rows)
+        return [replace(self, rows=rows), others]
 
 
 def batch_numbers(path: Path) -> list[BatchNumber]:
@@ -49,7 +58,11 @@ def batch_numbers(path: Path) -> list[BatchNumber]:
     with pa.memory_map(str(path)) as mapped:
         reader = pa.ipc.open_file(mapped)
         lengths = [reader.get_batch(index).num_rows for index in range(reader.num_record_batches)]
-    return [BatchNumber(index, before) for index, before in enumerate(accumulate(lengths[:-1], initial=0))]
+    before = accumulate(lengths[:-1], initial=0)
+    return [
+        BatchNumber(index, start, 0, rows)
+        for index, (start, rows) in enumerate(zip(before, lengths, strict=False))
+    ]
 
 
 def reader_of_batches(path: Path, name: str) -> Callable[[BatchNumber], list[RawRow]]:
@@ -59,7 +72,7 @@ def reader_of_batches(path: Path, name: str) -> Callable[[BatchNumber], list[Raw
     unit = (reader.schema.metadata or {}).get(b"unit", b"line").decode()
 
     def read(number: BatchNumber) -> list[RawRow]:
-        batch = reader.get_batch(number.index)
+        batch = reader.get_batch(number.index).slice(number.first, number.rows)
         texts, lines, files = (batch.column(column).to_pylist() for column in ("row", "line", "file"))
         columns = zip(values_of(texts), texts, lines, files, strict=True)
         return [

@@ -1,7 +1,7 @@
 """Batches of rows to tokens: the work that one process, or each of several, does."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,6 +24,8 @@ from tunemill.stages.report import Report
 
 GARBAGE_THRESHOLD = 1_000_000
 SHOWN_EXAMPLES = 3
+# So many rows are made before the others of the first batch: it is seen sooner that a source can be read.
+FIRST_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,28 @@ class BadRow:
 
 
 class Wanted(NamedTuple):
-    """A batch that is to be read, and whether its tokens are wanted too."""
+    """Rows that are to be read, whether their tokens are wanted too, and whether they end a stored batch."""
 
     number: BatchNumber
     tokens: bool
+    ends: bool
+
+
+def cut(numbers: Sequence[BatchNumber]) -> Iterator[tuple[BatchNumber, bool]]:
+    """What is read one after the other, and whether it ends a stored batch: the first batch comes in two parts."""
+    for number in numbers:
+        parts = number.cut(FIRST_ROWS) if number.index == 0 else [number]
+        yield from ((part, part is parts[-1]) for part in parts)
 
 
 @dataclass
 class Done:
-    """A batch of rows: how many are good, its bad rows, its first good ones, and its tokens, where they are wanted."""
+    """Rows: how many are good, the bad ones, the first good ones, and their tokens, where they are wanted.
 
+    `ends`: with them a stored batch ends.
+    """
+
+    ends: bool
     good: int = 0
     tokens: pa.RecordBatch | None = None
     counts: Counts = field(default_factory=Counts)
@@ -70,7 +84,7 @@ def batches_with(rows: Path, name: str, chosen: Format, encoder: Encoder) -> Cal
 
     def made(wanted: Wanted) -> Done:
         with rare_garbage_collection():
-            return tokens_of(read(wanted.number), chosen, encoder if wanted.tokens else None)
+            return tokens_of(read(wanted.number), wanted.ends, chosen, encoder if wanted.tokens else None)
 
     return made
 
@@ -88,9 +102,9 @@ def rare_garbage_collection() -> Iterator[None]:
         gc.unfreeze()
 
 
-def tokens_of(batch: list[RawRow], chosen: Format, encoder: Encoder | None) -> Done:
-    """What the format makes of a batch, and the tokenizer where it is given."""
-    done = Done()
+def tokens_of(batch: list[RawRow], ends: bool, chosen: Format, encoder: Encoder | None) -> Done:
+    """What the format makes of rows, and the tokenizer where it is given."""
+    done = Done(ends)
     good: list[RawRow] = []
     examples: list[Example] = []
     for row in batch:

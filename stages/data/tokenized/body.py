@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 from pydantic import ValidationError
 
 from tunemill.stages.artifacts import RawDataset, Tokenizer
@@ -25,7 +26,14 @@ from tunemill.stages.data.rows.shapes import Row
 from tunemill.stages.data.rows.shown import beginning
 from tunemill.stages.data.rows.token_rows import CUT, LONG_ROWS, NUMBERED_SCHEMA, SPLIT, open_writer
 from tunemill.stages.data.rows.workers import in_workers, started, workers_for
-from tunemill.stages.data.tokenized.batches import SHOWN_EXAMPLES, Done, Wanted, batch_maker, batches_with
+from tunemill.stages.data.tokenized.batches import (
+    SHOWN_EXAMPLES,
+    Done,
+    Wanted,
+    batch_maker,
+    batches_with,
+    cut,
+)
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.coverage import Coverage
 from tunemill.stages.data.tokenized.scripts import Scripts
@@ -69,7 +77,7 @@ def tokenized(
             scripts = Scripts(backend) if config.data_report == "full" else None
             written = Written(bad, Coverage(backend), scripts)
             # Once a bad row stops the stage all rows are still looked at, and no more than that.
-            items = (Wanted(number, tokens=not bad.stops) for number in numbers)
+            items = (Wanted(number, not bad.stops, ends) for number, ends in cut(numbers))
             if count == 1:
                 read = chosen if traced else make_format(config, words, Report(lambda _: None), traced=False)
                 made = batches_with(dataset.rows, name, read, words.encoder.using(engine))
@@ -102,8 +110,12 @@ def tokenized(
 
 
 def write_rows(batches: Iterable[Done], chosen: Format, written: Written, report: Report) -> Written:
-    """Write the rows, as long as no bad row stops the stage; all of them are looked at."""
+    """Write the rows, as long as no bad row stops the stage; all of them are looked at.
+
+    They are written in the batches that the dataset has, whatever parts these come in.
+    """
     bad = written.bad
+    parts: list[pa.RecordBatch] = []
     long_rows = SPLIT if chosen.splits else CUT if chosen.cuts else None
     schema = NUMBERED_SCHEMA.with_metadata(None if long_rows is None else {LONG_ROWS: long_rows})
     with open_writer(bad.folder / "rows.arrow", schema) as writer:
@@ -115,9 +127,12 @@ def write_rows(batches: Iterable[Done], chosen: Format, written: Written, report
                 written.coverage.add(numbers_of(done.tokens.column("input_ids").values))
                 if written.scripts is not None:
                     written.scripts.add(done.tokens.column("labels").to_pylist())
-                writer.write_batch(done.tokens)
+                parts.append(done.tokens)
                 written.counts.update(done.counts)
                 written.examples += done.examples[: SHOWN_EXAMPLES - len(written.examples)]
+            if done.ends and parts:
+                writer.write_batch(pa.concat_batches(parts))
+                parts.clear()
             report.progress(written.counts.rows, None, "rows")
     return written
 
