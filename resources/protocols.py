@@ -13,13 +13,16 @@ from urllib.parse import unquote_plus
 LINEAGE_FILE = "tunemill_lineage.json"
 # The card of a repository of the Hub, or of a folder that is like one.
 CARD = "README.md"
-# In the lineage of a published model: the digest of the folder, and all its files with their hashes.
+# In the lineage of a published model: a digest of its files, and the names of all with their hashes, of the signature
+# without one. The lineage itself is not among them.
 AS_PUBLISHED = "as_published"
 # What lies beside the files of a published model: its bill of materials, and its signature.
 BOM_FILE = "tunemill_bom.cdx.json"
 SIGNATURE_FILE = "model.sig"
-# What no signature is about: itself, what names times, and what the Hub's client leaves in a folder.
-UNSIGNED = (SIGNATURE_FILE, LINEAGE_FILE, ".cache")
+# The folder, in the artifact, that is published as it is.
+PUBLISHED_FOLDER = "model"
+# What no signature is about: itself, and what git, the Hub and its client leave in a folder. None of it is published.
+UNSIGNED = (SIGNATURE_FILE, ".cache/huggingface", ".git", ".gitattributes")
 # What signs and verifies: model-signing imports the second one, and does not say so where pip looks.
 SIGNING = ("model_signing", "OpenSSL")
 # The pipeline whose nodes are folders that were registered by hand.

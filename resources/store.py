@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tunemill.resources.building import Building, attempt, left_checkpoints
@@ -30,8 +30,8 @@ from tunemill.resources.pins import Pins
 from tunemill.resources.protocols import LINEAGE_FILE, SIGNATURE_FILE
 from tunemill.resources.refs import Ref, Refs
 
-# Provenance travels inside the data folder but is not part of the result: it names times and hosts. Nor is a signature,
-# which is another one each time.
+# Files of these names travel inside the data folder but are not part of the result: provenance names times and hosts,
+# and a signature is another one each time.
 UNHASHED = frozenset({LINEAGE_FILE, SIGNATURE_FILE})
 MANIFEST_PARTS = frozenset({"stage", "key", "digest", "files"})
 # What every key document holds; a damaged one explains nothing.
@@ -238,6 +238,11 @@ class Store:
         return [path for stage in stages if stage.is_dir() for path in listed(stage) if path.is_dir()]
 
 
+def is_unhashed(name: str) -> bool:
+    """Whether a file of this name, in whichever folder of an artifact, is no part of its digest."""
+    return PurePosixPath(name).name in UNHASHED
+
+
 def names_an_artifact(target: Path) -> bool:
     """Whether a path is that of an artifact's data in a store, here or elsewhere."""
     *_, artifacts, _, key, data = ("", "", "", *target.parts)
@@ -283,7 +288,7 @@ def _inventory(building: Path, only: frozenset[str] = frozenset()) -> dict[str, 
     for part in ("data", "logs"):
         for path in files_below(building / part):
             name = path.relative_to(building).as_posix()
-            if (name.removeprefix("data/") in UNHASHED) == bool(only):
+            if is_unhashed(name) == bool(only):
                 found[name] = {"bytes": path.stat().st_size, "sha256": hash_file(path)}
     return found
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from tunemill.resources.errors import StoreError, UnreachableError
 from tunemill.resources.hub_errors import is_unreachable, push_reason
 from tunemill.resources.identity import StatCache, hash_file
-from tunemill.resources.protocols import AS_PUBLISHED, CARD, LINEAGE_FILE
+from tunemill.resources.protocols import AS_PUBLISHED, CARD, LINEAGE_FILE, SIGNATURE_FILE
 from tunemill.resources.shared_folder import is_repository, opened
 
 # Of an artifact that is there already the card may have been edited by hand.
@@ -77,7 +77,8 @@ class HubModel:
             api = HfApi(token=self.token)
             found = self._repository(api)
             there = {item.rfilename: item for item in found.siblings or []}
-            before = self._lineage() if LINEAGE_FILE in there else {}
+            lineage = self._lineage() if LINEAGE_FILE in there else b""
+            before = _document(lineage)
             is_ours = before.get(AS_PUBLISHED, {}).get("digest") == content.digest
             lacking = [
                 name
@@ -90,7 +91,7 @@ class HubModel:
                     )
                 )
             ]
-            if is_ours and not lacking:
+            if lineage == content.lineage and not lacking:
                 return Sent(self._at(found.sha), 0)
             self._refuse_without_token()
             gone = set(before.get(AS_PUBLISHED, {}).get("files", ())) & there.keys() - content.files.keys()
@@ -135,15 +136,15 @@ class HubModel:
             )
         return found
 
-    def _lineage(self) -> dict[str, Any]:
-        """The lineage that is there; empty where it is none of ours."""
+    def _lineage(self) -> bytes:
+        """The lineage that is there."""
         from huggingface_hub import hf_hub_download
 
         with TemporaryDirectory() as scratch:
             path = hf_hub_download(
                 self.place, LINEAGE_FILE, revision=self.branch, local_dir=scratch, token=self.token
             )
-            return _document(Path(path).read_bytes())
+            return Path(path).read_bytes()
 
     def _at(self, commit: str | None) -> str:
         from huggingface_hub import constants
@@ -168,7 +169,8 @@ class TargetFolder:
 
     def send(self, content: Content, known: StatCache) -> Sent:
         with opened(self.place, "written to") as (system, root):
-            before = _lineage_in(system, f"{root}/{LINEAGE_FILE}")
+            lineage = _read(system, f"{root}/{LINEAGE_FILE}")
+            before = _document(lineage)
             is_ours = before.get(AS_PUBLISHED, {}).get("digest") == content.digest
             told = before[AS_PUBLISHED]["files"] if is_ours else {}
             lacking = [
@@ -177,7 +179,7 @@ class TargetFolder:
                 if not self._has(system, root, name, path, content.hashes[name], known, told)
                 and not (is_ours and name in MAY_DIFFER and system.exists(f"{root}/{name}"))
             ]
-            if is_ours and not lacking:
+            if lineage == content.lineage and not lacking:
                 return Sent(self.place, 0)
             if before:
                 # Until all is there again, nothing says that it is.
@@ -219,6 +221,9 @@ class TargetFolder:
             return False
         if "://" not in self.place:
             return hash_file(Path(there)) == sha256
+        if name == SIGNATURE_FILE:
+            # It signs the lineage, which can say nothing of it, and is small.
+            return _read(system, there) == path.read_bytes()
         remembered = known.recall(_sent(self.place, name))
         if remembered is None:
             return told.get(name) == sha256
@@ -259,11 +264,12 @@ def _is_the_same(there: Any, path: Path, sha256: str) -> bool:
     return bool(there.blob_id == git)
 
 
-def _lineage_in(system: Any, there: str) -> dict[str, Any]:
+def _read(system: Any, there: str) -> bytes:
+    """A small file; empty where there is none."""
     try:
-        return _document(system.cat_file(there))
+        return bytes(system.cat_file(there))
     except FileNotFoundError:
-        return {}
+        return b""
 
 
 def _document(content: bytes) -> dict[str, Any]:

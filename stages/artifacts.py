@@ -249,10 +249,10 @@ class CompressedModel(Model):
 
 
 class PublishedModel(Artifact):
-    """The files of a model, an adapter or an exported one as they are given away.
+    """`model/`: the files of a model, an adapter or an exported one as they are given away.
 
-    Beside them `README.md` (the model card), `tunemill_bom.cdx.json` (CycloneDX), plots, and `model.sig` where it is
-    signed.
+    Beside them in it `README.md` (the model card), `tunemill_bom.cdx.json` (CycloneDX), plots, the lineage as it is
+    published, and `model.sig` where it is signed.
     """
 
     exported = True

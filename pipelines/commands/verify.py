@@ -48,7 +48,9 @@ def fault_of(folder: Path, key: Path) -> str | None:
     from cryptography.exceptions import InvalidSignature
     from model_signing import hashing, verifying
 
-    ignored = hashing.Config().set_ignored_paths(paths=[Path(name) for name in UNSIGNED])
+    ignored = hashing.Config().set_ignored_paths(
+        paths=[Path(name) for name in UNSIGNED], ignore_git_paths=False
+    )
     try:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
         verifier.set_hashing_config(ignored).verify(folder, folder / SIGNATURE_FILE)

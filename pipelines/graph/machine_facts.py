@@ -7,6 +7,7 @@ from typing import Any
 
 from tunemill import __version__
 from tunemill.pipelines.graph.keys import whole_version
+from tunemill.pipelines.graph.told_places import told_variable
 
 
 def made_with(libraries: Iterable[str], environment: Mapping[str, str]) -> dict[str, Any]:
@@ -32,5 +33,6 @@ def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} {then[name]} -> {now[name]}"
     before, after = then.get("environment", {}), now["environment"]
     for name in sorted({*before, *after}):
-        if before.get(name) != after.get(name):
+        # What was published tells less of it.
+        if before.get(name) not in (after.get(name), told_variable(after.get(name, ""))):
             yield f"{name} {before.get(name, 'unset')} -> {after.get(name, 'unset')}"

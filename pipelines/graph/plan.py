@@ -198,7 +198,7 @@ def _plan_node(
     if absent:
         identify_sources(node, pipeline.document, store.stat_cache)
         return Planned(node, None, None, tuple(absent), _seconds(store, ref), False, pinned_inputs=others)
-    node = described(node, done)
+    node = described(pipeline, node, done)
     resolved = resolve(node, pipeline.document, store, done)
     last_seconds = _seconds(store, ref, resolved.found)
     if isinstance(resolved.found, Published) and not refresh:

@@ -11,9 +11,13 @@ from typing import Any
 
 import yaml
 
+from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.keys import NOT_INSTALLED
 from tunemill.pipelines.graph.lineage import lineage_in, settings_of
-from tunemill.pipelines.graph.nodes import Node
+from tunemill.pipelines.graph.lineage_names import named_by_graph
+from tunemill.pipelines.graph.nodes import Node, Pipeline
+from tunemill.pipelines.graph.public_lineage import public_lineage
+from tunemill.pipelines.graph.told_places import this_machine, told
 from tunemill.resources.protocols import (
     ADOPTED,
     CARD,
@@ -28,23 +32,31 @@ from tunemill.stages.artifacts import BaseModel, FetchedModel, Tokenizer
 from tunemill.stages.declaration import CodeMark
 from tunemill.stages.registry import METHODS, STAGES
 
-FIELD = "provenance"
+FIELD, LINEAGE = "provenance", "lineage"
 # The identities of a source that say what was in it.
 CONTENTS = ("sha256", "commit", "checksum")
 ONLY_CONFIG = "config"
 SHOWN_PLOTS = ("Training loss", "Held-out loss")
 
 
-def described(node: Node, inputs: Mapping[str, Published]) -> Node:
-    """The node with what it is given to tell of its inputs, by upstream names; most nodes tell nothing."""
+def described(pipeline: Pipeline, node: Node, inputs: Mapping[str, Published]) -> Node:
+    """The node with what it is given to tell of its inputs, by upstream names; most nodes tell nothing.
+
+    Nothing that is told names where anything lies on this machine.
+    """
     if FIELD not in type(node.config).model_fields:
         return node
     training, scores = (
         [inputs[name] for name in node.inputs.get(field, ())] for field in ("training", "evaluations")
     )
     (model,) = node.inputs["model"]
-    told = provenance(inputs[model], training, scores)
-    return replace(node, config=node.config.model_copy(update={FIELD: told}))
+    folder = pipeline.document.folder
+    found = told(provenance(inputs[model], training, scores), this_machine(folder))
+    whole = lineage_in(inputs[model].data / LINEAGE_FILE)
+    if not model.startswith(ASSET_SCHEME):
+        whole = named_by_graph(pipeline, pipeline.node(model), whole)
+    given = {FIELD: found, LINEAGE: public_lineage(whole, whole["key"], folder)}
+    return replace(node, config=node.config.model_copy(update=given))
 
 
 def provenance(

@@ -4,21 +4,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tunemill.pipelines.graph.told_places import Machine, this_machine, told, told_variable
 from tunemill.stages.declaration import listed
 from tunemill.stages.registry import STAGES
 
 # What of an item is about the machine.
 LEFT_OUT = ("host", "computed_by")
-# So much of a local path is told: what is meant, and the folder around it.
-PARTS_TOLD = 2
 
 
-def public_lineage(lineage: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The lineage of the ancestor with this key, with the ancestors behind it.
+def public_lineage(lineage: Mapping[str, Any], key: str, folder: Path) -> dict[str, Any]:
+    """The lineage of the ancestor with this key, or of the lineage itself, with the ancestors behind it.
 
-    `/home/me/project/data/rows.jsonl` becomes `/data/rows.jsonl`, which `reproduce --files` finds in another folder.
+    `folder` is that of the YAML: `/home/me/project/data/rows.jsonl` becomes `/data/rows.jsonl`, which `reproduce
+    --files` finds in another folder. Of what lies elsewhere the name is told.
     """
-    items = lineage["ancestors"]
+    own = {name: value for name, value in lineage.items() if name != "ancestors"}
+    items = {**lineage["ancestors"], own["key"]: own}
     behind: dict[str, Any] = {}
     pending = [key]
     while pending:
@@ -26,22 +27,25 @@ def public_lineage(lineage: Mapping[str, Any], key: str) -> dict[str, Any]:
         if item is not None and item["key"] not in behind:
             behind[item["key"]] = item
             pending += [edge["key"] for edges in item["inputs"].values() for edge in edges]
-    # Those that others are made of come first, as they were recorded.
+    hosts = {str(item["host"]) for item in behind.values() if item.get("host")}
     # What one item reads, another may name among its settings.
-    ends = {path: short_path(path) for item in behind.values() for path in _paths(item)}
-    told = {name: _told(item, ends) for name, item in items.items() if name in behind}
-    root = told.pop(key)
-    return {**root, "ancestors": told}
+    paths = {path for item in behind.values() for path in _paths(item)}
+    machine = this_machine(folder, hosts).knowing(paths)
+    # Those that others are made of come first, as they were recorded.
+    public = {name: _told(item, machine) for name, item in items.items() if name in behind}
+    root = public.pop(key)
+    return {**root, "ancestors": public}
 
 
-def _told(item: Mapping[str, Any], ends: Mapping[str, str]) -> dict[str, Any]:
+def _told(item: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
     plain = {name: value for name, value in item.items() if name not in LEFT_OUT}
-    return {name: _replaced(value, ends) for name, value in plain.items()}
-
-
-def short_path(path: str) -> str:
-    """The end of a local path, as an absolute one."""
-    return "/" + "/".join(Path(path).parts[1:][-PARTS_TOLD:])
+    made_with = plain.get("made_with")
+    if isinstance(made_with, dict):
+        environment = made_with.get("environment") or {}
+        shown = {name: told_variable(str(value)) for name, value in environment.items()}
+        plain["made_with"] = {**made_with, "environment": shown}
+    found: dict[str, Any] = told(plain, machine)
+    return found
 
 
 def _paths(item: Mapping[str, Any]) -> Iterator[str]:
@@ -52,13 +56,3 @@ def _paths(item: Mapping[str, Any]) -> Iterator[str]:
     for values in (item["config"], item.get("given", {})):
         named += [name for field in fields for name in listed(values.get(field)) if isinstance(name, str)]
     yield from (path for path in named if Path(path).is_absolute())
-
-
-def _replaced(value: Any, ends: Mapping[str, str]) -> Any:
-    if isinstance(value, str):
-        return ends.get(value, value)
-    if isinstance(value, list):
-        return [_replaced(item, ends) for item in value]
-    if isinstance(value, dict):
-        return {name: _replaced(item, ends) for name, item in value.items()}
-    return value

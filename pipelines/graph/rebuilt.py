@@ -1,5 +1,7 @@
 """The graph that made an artifact, rebuilt from the lineage inside it: no YAML is needed, and no store."""
 
+import glob
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +20,8 @@ from tunemill.stages.declaration import RuntimeMark, SourceMark, Stage, StageCon
 from tunemill.stages.registry import STAGES
 
 PIPELINE = "reproduced"
+# So many folders below those that are given a file is looked for by its name.
+DEEPEST = 3
 
 
 class MissingError(StoreError):
@@ -200,12 +204,22 @@ def _commits(item: Mapping[str, Any], stage: Stage) -> dict[str, str]:
 
 
 def _found(path: str, files: Sequence[Path]) -> str:
-    """Where a local file or folder is now: at its path, or under as much of it as is in one of the folders `files`."""
+    """Where a local file or folder is now: at its path, or under as much of it as is in one of the folders `files`.
+
+    What was published may tell no more than a name: that is looked for a few folders deep too.
+    """
     if "://" in path or not Path(path).is_absolute() or Path(path).exists():
         return path
     parts = Path(path).parts[1:]
     tails = [Path(*parts[start:]) for start in range(len(parts))]
-    return next((str(folder / tail) for tail in tails for folder in files if (folder / tail).exists()), path)
+    there = (folder / tail for tail in tails for folder in files if (folder / tail).exists())
+    deeper = (
+        found
+        for depth in range(1, DEEPEST + 1)
+        for folder in files
+        for found in sorted(folder.glob(f"{'*/' * depth}{glob.escape(parts[-1])}"))
+    )
+    return str(next(itertools.chain(there, deeper), path))
 
 
 def described(source: Mapping[str, Any]) -> str:

@@ -133,7 +133,7 @@ def materialize(
     inputs = find_inputs(session, node, run_id)
     for name, pin in pins_of_others(node, store).items():
         say(f"takes {name}, which is {pin}")
-    node = described(node, inputs)
+    node = described(session.pipeline, node, inputs)
     resolved = resolve(node, session.pipeline.document, store, inputs)
     refresh, reasons = node.name in session.refresh, tuple[str, ...]()
     if refresh:

@@ -8,13 +8,11 @@ from collections.abc import Callable
 
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.gates import outcomes
-from tunemill.pipelines.graph.lineage import lineage_in
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.plan import upstream_asset
-from tunemill.pipelines.graph.public_lineage import public_lineage
 from tunemill.pipelines.run.shared import DATA
 from tunemill.resources.errors import StoreError, UnreachableError
-from tunemill.resources.protocols import AS_PUBLISHED, BOM_FILE, LINEAGE_FILE
+from tunemill.resources.protocols import AS_PUBLISHED, BOM_FILE, LINEAGE_FILE, PUBLISHED_FOLDER
 from tunemill.resources.store import Published, Store
 from tunemill.resources.targets import Content, Target
 from tunemill.stages.artifacts import PublishedModel
@@ -52,24 +50,23 @@ def refuse_past_gates(pipeline: Pipeline, store: Store) -> None:
 
 
 def content_of(published: Published) -> Content:
-    """The files of the artifact, and the lineage of the model in it, as they are published."""
+    """What is published of the artifact: the folder in it, as it is, with the lineage last."""
+    place = f"{DATA}{PUBLISHED_FOLDER}/"
     files = {
-        name.removeprefix(DATA): entry["sha256"]
+        name.removeprefix(place): entry["sha256"]
         for name, entry in published.manifest["files"].items()
-        if name.startswith(DATA) and name != f"{DATA}{LINEAGE_FILE}"
+        if name.startswith(place)
     }
-    (edge,) = published.manifest["inputs"]["model"]
-    bom = json.loads((published.data / BOM_FILE).read_text())
-    told = public_lineage(lineage_in(published.data / LINEAGE_FILE), edge["key"])
-    # Which of the files are the model's, and those that a later push may take away again.
-    told["files"] = {item["name"]: files[item["name"]] for item in bom["metadata"]["component"]["components"]}
-    told[AS_PUBLISHED] = {"digest": published.digest, "files": dict(sorted(files.items()))}
+    folder = published.data / PUBLISHED_FOLDER
+    lineage = (folder / LINEAGE_FILE).read_bytes()
+    del files[LINEAGE_FILE]
+    bom = json.loads((folder / BOM_FILE).read_text(encoding="utf-8"))
     return Content(
         title=str(bom["metadata"]["component"]["name"]),
-        digest=published.digest,
-        files={name: published.data / name for name in sorted(files)},
+        digest=str(json.loads(lineage)[AS_PUBLISHED]["digest"]),
+        files={name: folder / name for name in sorted(files)},
         hashes=files,
-        lineage=json.dumps(told, indent=1).encode(),
+        lineage=lineage,
     )
 
 

@@ -27,7 +27,7 @@ from tunemill.resources.environment import recorded_environment
 from tunemill.resources.errors import LaunchError, StoreError
 from tunemill.resources.identity import files_below, hash_file
 from tunemill.resources.launcher import Launcher, in_child
-from tunemill.resources.store import UNHASHED, Published, Store, names_an_artifact
+from tunemill.resources.store import Published, Store, is_unhashed, names_an_artifact
 from tunemill.stages.errors import UserError
 
 RUN = "reproduce"
@@ -152,7 +152,7 @@ def _changed_in(folder: Path, lineage: Mapping[str, Any]) -> Iterator[str]:
 def _hashes(folder: Path) -> dict[str, str]:
     data = folder / "data" if (folder / "manifest.json").is_file() else folder
     names = {path.relative_to(data).as_posix(): path for path in files_below(data)}
-    return {name: hash_file(path) for name, path in names.items() if name not in UNHASHED}
+    return {name: hash_file(path) for name, path in names.items() if not is_unhashed(name)}
 
 
 def _changed_sources(item: Rebuilt, store: Store) -> Iterator[str]:
@@ -193,7 +193,7 @@ def _differences(item: Rebuilt, made: Published, folder: Path, lineage: Mapping[
     now = {
         name.removeprefix("data/"): entry["sha256"]
         for name, entry in made.manifest["files"].items()
-        if name.startswith("data/") and name.removeprefix("data/") not in UNHASHED
+        if name.startswith("data/") and not is_unhashed(name)
     }
     yield f"digest {item.item['digest'][:SHORT]} then, {made.digest[:SHORT]} now"
     before = _files_then(item, folder, lineage)
@@ -215,5 +215,5 @@ def _files_then(item: Rebuilt, folder: Path, lineage: Mapping[str, Any]) -> dict
     return {
         name.removeprefix("data/"): entry["sha256"]
         for name, entry in there.manifest["files"].items()
-        if name.startswith("data/") and name.removeprefix("data/") not in UNHASHED
+        if name.startswith("data/") and not is_unhashed(name)
     }

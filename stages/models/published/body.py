@@ -2,10 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tunemill.resources.protocols import BOM_FILE, CARD, LINEAGE_FILE, SIGNATURE_FILE
+from tunemill.resources.protocols import (
+    AS_PUBLISHED,
+    BOM_FILE,
+    CARD,
+    LINEAGE_FILE,
+    PUBLISHED_FOLDER,
+    SIGNATURE_FILE,
+    UNSIGNED,
+)
 from tunemill.stages.artifacts import Artifact, EvaluationReport, LeakageReport
 from tunemill.stages.models.files import copy_file
 from tunemill.stages.models.published.bill_of_materials import bill_of_materials
@@ -15,8 +23,8 @@ from tunemill.stages.models.published.scores import Score, scores_in
 from tunemill.stages.plot_svg import plot_svg
 from tunemill.stages.report import Report, Workspace
 
-# What is written anew, and the lineage, which is published as the pipeline has it.
-OWN = frozenset({CARD, BOM_FILE, SIGNATURE_FILE, LINEAGE_FILE})
+# What is written anew, and what no signature would be about.
+OWN = frozenset({CARD, BOM_FILE, LINEAGE_FILE, *UNSIGNED})
 
 
 def publish(
@@ -28,28 +36,31 @@ def publish(
     evaluations: Sequence[EvaluationReport] = (),
     leakage: Sequence[LeakageReport] = (),
 ) -> None:
-    """Write the folder: the model's files as they are, card, bill of materials, plots, and a signature if asked for."""
+    """Write the folder: the model's files as they are, what is told of it, and last a signature of all if asked for."""
     del training  # What is told of it is in `provenance`.
     del leakage  # A gate: it only has to be there before.
-    files = _copied(model.path, out.data)
+    folder = out.data / PUBLISHED_FOLDER
+    folder.mkdir()
+    files = _copied(model.path, folder)
     scores: list[Score] = []
     for node, evaluation in zip(config.evaluations, evaluations, strict=True):
         scores += scores_in(node, evaluation)
     pictures = {}
     for plot in config.provenance.get("plots", []):
         name = f"{plot['title'].lower().replace(' ', '_').replace('-', '_')}.svg"
-        (out.data / name).write_text(plot_svg(plot), encoding="utf-8")
+        (folder / name).write_text(plot_svg(plot), encoding="utf-8")
         pictures[plot["title"]] = name
     bom = bill_of_materials(config, files, scores)
-    (out.data / BOM_FILE).write_text(json.dumps(bom, indent=2) + "\n", encoding="utf-8")
-    (out.data / CARD).write_text(card(config, scores, pictures), encoding="utf-8")
+    (folder / BOM_FILE).write_text(json.dumps(bom, indent=2) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(card(config, scores, pictures), encoding="utf-8")
+    _write_lineage(config, folder, files)
     if config.publish_sign is not None:
         from tunemill.stages.models.published.signature_body import sign
 
-        sign(out.data, Path(config.publish_sign))
+        sign(folder, Path(config.publish_sign))
     report.summary(
         files=len(files),
-        bytes=sum((out.data / name).stat().st_size for name in files),
+        bytes=sum((folder / name).stat().st_size for name in files),
         datasets=len(config.provenance.get("datasets", [])),
         signed=config.publish_sign is not None,
     )
@@ -59,9 +70,28 @@ def _copied(model: Path, target: Path) -> dict[str, str]:
     """Copy the model's files; their SHA-256 by name."""
     names = sorted(path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file())
     hashes = {}
-    for name in (name for name in names if name not in OWN):
+    for name in (name for name in names if not _is_own(name)):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         copy_file(model / name, target / name)
-        with (target / name).open("rb") as file:
-            hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        hashes[name] = _hash(target / name)
     return hashes
+
+
+def _is_own(name: str) -> bool:
+    return any(name == own or name.startswith(f"{own}/") for own in OWN)
+
+
+def _write_lineage(config: PublishedConfig, folder: Path, model: Mapping[str, str]) -> None:
+    """The model's lineage, with the files that are its own, and all those that a later push may take away again."""
+    there = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes = {path.relative_to(folder).as_posix(): _hash(path) for path in there}
+    digest = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+    signature = {} if config.publish_sign is None else {SIGNATURE_FILE: ""}
+    published = {"digest": digest, "files": {**hashes, **signature}}
+    told = {**config.lineage, "files": dict(model), AS_PUBLISHED: published}
+    (folder / LINEAGE_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

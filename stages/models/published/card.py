@@ -114,8 +114,7 @@ def _settings(told: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
 def _reproduce(config: PublishedConfig, told: Mapping[str, Any]) -> str:
     digest = told.get("model", {}).get("digest", "")
     signed = (
-        f"\n`{SIGNATURE_FILE}` signs every file but the lineage:\n\n"
-        f"```sh\ntunemill verify FOLDER --key PUBLIC_KEY.pem\n```\n"
+        f"\n`{SIGNATURE_FILE}` signs every file:\n\n```sh\ntunemill verify FOLDER --key PUBLIC_KEY.pem\n```\n"
         if config.publish_sign
         else ""
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tunemill.resources.protocols import SIGNING
-from tunemill.stages.declaration import Fault, GraphMark, Source, StageConfig, YamlMark
+from tunemill.stages.declaration import Fault, GraphMark, Runtime, Source, StageConfig, YamlMark
 
 
 class PublishedConfig(StageConfig):
@@ -29,6 +29,11 @@ class PublishedConfig(StageConfig):
     )
     provenance: Annotated[dict[str, Any], GraphMark()] = Field(
         {}, description="data, settings, versions and losses behind the model, out of its lineage"
+    )
+
+    lineage: Annotated[Runtime[dict[str, Any]], GraphMark()] = Field(
+        {},
+        description="the lineage of the model, to be published: it names times, and the digest of no result",
     )
 
     def faults(self) -> Iterator[Fault]:

@@ -18,5 +18,8 @@ def sign(folder: Path, key: Path) -> None:
             f"{key.name}: cannot sign: {type(error).__name__}. Give a private key of an elliptic curve as PEM, without "
             f"a passphrase: openssl ecparam -name prime256v1 -genkey -noout -out key.pem"
         ) from None
-    config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[Path(name) for name in UNSIGNED]))
+    ignored = hashing.Config().set_ignored_paths(
+        paths=[Path(name) for name in UNSIGNED], ignore_git_paths=False
+    )
+    config.set_hashing_config(ignored)
     config.sign(folder, folder / SIGNATURE_FILE)

@@ -6,7 +6,7 @@ from tunemill.stages.models.published.config import PublishedConfig
 
 PUBLISHED = Stage(
     name="published",
-    version=1,
+    version=2,
     config=PublishedConfig,
     inputs={
         "model": Input(Artifact),

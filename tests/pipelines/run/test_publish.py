@@ -2,19 +2,24 @@
 
 import hashlib
 import json
+import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from support.hub import hub_server
+from support.project import make_project
 
 from tunemill.pipelines.cli import main
+from tunemill.pipelines.commands.verify import fault_of
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.lineage import read_lineage
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.public_lineage import public_lineage
+from tunemill.pipelines.graph.told_places import Machine, told
 from tunemill.resources.errors import StoreError
 from tunemill.resources.identity import StatCache
 from tunemill.resources.protocols import AS_PUBLISHED, BOM_FILE, CARD, LINEAGE_FILE, SIGNATURE_FILE, SIGNING
@@ -87,9 +92,7 @@ def test_a_folder_gets_the_model_and_all_that_is_told_of_it(project, keys, capsy
     assert main([*verify, str(keys / "mine.pub")]) == 0
     assert main([*verify, str(keys / "other.pub")]) == 1
     weights = folder / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
+    flip_last_byte(weights)
     capsys.readouterr()
     assert main([*verify, str(keys / "mine.pub")]) == 1
     assert "model.safetensors" in capsys.readouterr().out
@@ -97,8 +100,30 @@ def test_a_folder_gets_the_model_and_all_that_is_told_of_it(project, keys, capsy
     node, said = publish(project, to="./given/dates", license="mit", sign=str(keys / "mine.pem"))
     assert node.state == "cached" and any(f"published: {folder}, 2 files sent" in line for line in said), said
     assert main([*verify, str(keys / "mine.pub")]) == 0
-    (folder / "more.py").write_text("import os\n")
-    assert main([*verify, str(keys / "mine.pub")]) == 1
+    # Every file is under it, and none may be added or taken away, whatever it is called.
+    for name in sorted({path.name for path in folder.iterdir()}):
+        before = (folder / name).read_bytes()
+        flip_last_byte(folder / name)
+        assert fault_of(folder, keys / "mine.pub") is not None, name
+        (folder / name).unlink()
+        assert name == SIGNATURE_FILE or fault_of(folder, keys / "mine.pub") is not None, name
+        (folder / name).write_bytes(before)
+    assert fault_of(folder, keys / "mine.pub") is None
+    for name in ("more.py", ".cache/more.py", ".gitignore", ".github/more.yml", "more/tunemill_lineage.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("import os\n")
+        assert fault_of(folder, keys / "mine.pub") is not None, name
+        (folder / name).unlink()
+    # What a download leaves is none of it.
+    (folder / ".cache" / "huggingface").mkdir()
+    (folder / ".cache" / "huggingface" / "x.lock").write_text("")
+    assert fault_of(folder, keys / "mine.pub") is None
+
+
+def flip_last_byte(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
 
 
 def test_what_is_published_says_nothing_of_this_machine(project, finished_project):
@@ -116,13 +141,81 @@ def test_what_is_published_says_nothing_of_this_machine(project, finished_projec
     assert code == 1
 
 
+STRANGE = "Zoë's own box"
+
+
+@pytest.mark.slow
+def test_no_place_that_a_training_has_seen_is_published(tmp_path, monkeypatch, keys):
+    project = make_project(tmp_path / STRANGE / "project")
+    elsewhere = tmp_path / STRANGE / "of others"
+    elsewhere.mkdir()
+    (project.folder / "data" / "sums.jsonl").rename(elsewhere / "sums.jsonl")
+    settings = {
+        "datasets": [
+            {"path": str(elsewhere / "sums.jsonl"), "type": "chat_template"},
+            {"path": "../project/data/echoes.jsonl", "type": "chat_template"},
+        ],
+        "test_datasets": [{"path": str(project.folder / "data" / "held_out.jsonl"), "type": "chat_template"}],
+        "output_dir": str(elsewhere / "outputs"),
+        "base_model": str(project.folder / "model"),
+    }
+    project.edit(**settings)
+    library = next(Path("/lib").glob("*-linux-gnu/libm.so.6"))
+    (tmp_path / "libm.so").symlink_to(library)
+    monkeypatch.setenv("LD_PRELOAD", f"{tmp_path / 'libm.so'}:{library}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6")
+    seen = (STRANGE, "of others", str(tmp_path), socket.gethostname(), "8932f937", tmp_path.parent.name)
+    for of in ("trained", "merged", "quantized"):
+        project.edit(pipeline={"publish": {"of": of, "to": f"./given/{of}", "sign": str(keys / "mine.pem")}})
+        finished = project.run(only={"published"})
+        assert finished["published"].state == "computed", finished["published"]
+        files = [path for path in (project.folder / "given" / of).rglob("*") if path.is_file()]
+        assert len(files) > 5
+        for path in files:
+            text = path.read_bytes().decode(errors="replace")
+            for place in seen:
+                assert place not in text and json.dumps(place)[1:-1] not in text, (path, place)
+    lineage = json.loads((project.folder / "given" / "merged" / LINEAGE_FILE).read_text())
+    assert "LD_PRELOAD" in json.dumps(lineage) and '"libm.so:libm.so.6"' in json.dumps(lineage)
+
+
+def test_places_are_told_by_their_ends_and_other_texts_are_left_alone(tmp_path):
+    folder = tmp_path / "box" / "project"
+    machine = Machine(folder, (Path("/home/zoe"),), ("gpu-7",))
+    for given, shown in {
+        str(folder / "data" / "x.jsonl"): "/data/x.jsonl",
+        str(folder): "/project",
+        "/mnt/of zoe/x.jsonl": "/x.jsonl",
+        "~/x/ds.json": "ds.json",
+        "../ds.json": "ds.json",
+        "/mnt/Zoë's own (box)/x.jsonl": "/x.jsonl",
+        "file:///mnt/zoe/x.jsonl": "/x.jsonl",
+        f"see {folder}/notes/a.txt, please": "see /notes/a.txt, please",
+        f"a:{folder}/b:/home/zoe/c": "a:/b:/c",
+        "http://gpu-7:8000/v1": "http://localhost:8000/v1",
+        "http://me@gpu-7.lan/v1": "http://me@localhost.lan/v1",
+        "gpu-7": "localhost",
+    }.items():
+        assert told({given: [given]}, machine) == {shown: [shown]}, given
+    for text in (
+        "</s>", "/think", "{{ '<|im_end|>' }}", r"/\w+/", "data/sums.jsonl", "s3://bucket/a/b.jsonl", "https://x.org/a/b",
+        "of gpu-7 and more", "/think /no_think", "either/or", "and/or\n/a/b",
+    ):  # fmt: skip
+        assert told(text, machine) == text
+    apart = machine.knowing(["/a/x.jsonl", "/b/x.jsonl", str(folder / "y")])
+    assert [apart.names[name] for name in ("/a/x.jsonl", "/b/x.jsonl")] == ["/x.jsonl", "/2/x.jsonl"]
+
+
 def test_a_path_that_the_yaml_spells_out_is_shortened_wherever_it_stands(finished_project):
     ref = finished_project.store.ref("pipeline", "merged")
     lineage = read_lineage(finished_project.store.folder(ref.stage, ref.key))
     whole = json.dumps(str(finished_project.folder / "data" / "sums.jsonl"))
     text = json.dumps({"ancestors": {**lineage.pop("ancestors"), ref.key: lineage}})
     assert text.count('"data/sums.jsonl"') > 1
-    told = json.dumps(public_lineage(json.loads(text.replace('"data/sums.jsonl"', whole)), ref.key))
+    found = json.loads(text.replace('"data/sums.jsonl"', whole))
+    told = json.dumps(
+        public_lineage({**found["ancestors"][ref.key], **found}, ref.key, finished_project.folder)
+    )
     assert str(finished_project.folder) not in told and told.count('"/data/sums.jsonl"') > 3
 
 
