@@ -32,7 +32,7 @@ from tunemill.stages.artifacts import BaseModel, FetchedModel, Tokenizer
 from tunemill.stages.declaration import CodeMark
 from tunemill.stages.registry import METHODS, STAGES
 
-FIELD, LINEAGE = "provenance", "lineage"
+FIELD, LINEAGE = "provenance", "model_lineage"
 # The identities of a source that say what was in it.
 CONTENTS = ("sha256", "commit", "checksum")
 ONLY_CONFIG = "config"

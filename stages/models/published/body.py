@@ -88,7 +88,7 @@ def _write_lineage(config: PublishedConfig, folder: Path, model: Mapping[str, st
     digest = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
     signature = {} if config.publish_sign is None else {SIGNATURE_FILE: ""}
     published = {"digest": digest, "files": {**hashes, **signature}}
-    told = {**config.lineage, "files": dict(model), AS_PUBLISHED: published}
+    told = {**config.model_lineage, "files": dict(model), AS_PUBLISHED: published}
     (folder / LINEAGE_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 

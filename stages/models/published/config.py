@@ -31,7 +31,7 @@ class PublishedConfig(StageConfig):
         {}, description="data, settings, versions and losses behind the model, out of its lineage"
     )
 
-    lineage: Annotated[Runtime[dict[str, Any]], GraphMark()] = Field(
+    model_lineage: Annotated[Runtime[dict[str, Any]], GraphMark()] = Field(
         {},
         description="the lineage of the model, to be published: it names times, and the digest of no result",
     )
