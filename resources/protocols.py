@@ -20,7 +20,7 @@ AS_PUBLISHED = "as_published"
 BOM_FILE = "tunemill_bom.cdx.json"
 SIGNATURE_FILE = "model.sig"
 # The folder, in the artifact, that is published as it is.
-PUBLISHED_FOLDER = "model"
+PUBLISHED_FOLDER = "files"
 # What no signature is about: itself, and what git, the Hub and its client leave in a folder. None of it is published.
 UNSIGNED = (SIGNATURE_FILE, ".cache/huggingface", ".git", ".gitattributes")
 # What signs and verifies: model-signing imports the second one, and does not say so where pip looks.

@@ -249,7 +249,7 @@ class CompressedModel(Model):
 
 
 class PublishedModel(Artifact):
-    """`model/`: the files of a model, an adapter or an exported one as they are given away.
+    """`files/`: those of a model, an adapter or an exported one as they are given away.
 
     Beside them in it `README.md` (the model card), `tunemill_bom.cdx.json` (CycloneDX), plots, the lineage as it is
     published, and `model.sig` where it is signed.
