@@ -5,12 +5,14 @@ from typing import Any
 
 import dagster as dg
 
+from tunemill.pipelines.assets.again import with_refresh
 from tunemill.pipelines.assets.metadata import materialization_metadata
 from tunemill.pipelines.assets.one_asset import one_asset
+from tunemill.pipelines.assets.sources import note_what_was_read, source_key
 from tunemill.pipelines.assets.trackers import FROM_YAML, RESOURCE
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.config.slices import ASSET_SCHEME
-from tunemill.pipelines.graph.code_version import code_version
+from tunemill.pipelines.graph.code_version import code_versions
 from tunemill.pipelines.graph.keys import looked_at_by, upstream_of, with_upstream
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.pipelines.run.materialize import Result, Session, leave_alone, materialize
@@ -26,7 +28,8 @@ def build_assets(session: Session, trackers: dg.ResourceDefinition = FROM_YAML) 
     """One asset for each node of the pipeline. `trackers` is the resource that their figures go through."""
     nodes = session.pipeline.nodes
     early = with_upstream(session.pipeline, [name for node in nodes for name in looked_at_by(node)])
-    return [_asset(session, node, trackers, early=node.name in early) for node in nodes]
+    versions = code_versions(session.pipeline, session.store)
+    return [_asset(session, node, versions[node.name], trackers, early=node.name in early) for node in nodes]
 
 
 def asset_key(pipeline: str, node: str) -> dg.AssetKey:
@@ -37,7 +40,7 @@ def asset_key(pipeline: str, node: str) -> dg.AssetKey:
 
 
 def _asset(
-    session: Session, node: Node, trackers: dg.ResourceDefinition, *, early: bool
+    session: Session, node: Node, version: str, trackers: dg.ResourceDefinition, *, early: bool
 ) -> dg.AssetsDefinition:
     name = session.pipeline.name
 
@@ -81,25 +84,31 @@ def _asset(
                 result = (
                     left_alone()
                     or session.ahead(node.name, note)
-                    or materialize(session, node, context.run.run_id, hear)
+                    or materialize(with_refresh(session, node, context), node, context.run.run_id, hear)
                 )
                 if tracked is not None:
                     tracked.end(result.published)
                 metadata = materialization_metadata(session.pipeline, node, result)
+                tags = note_what_was_read(session, node, result, context)
         except EXPECTED as error:
             message = redacted(str(error), secrets)
             observe({"type": "failure", "message": message})
             # Dagster keeps what caused it too, and there may be whole URLs in that.
             raise dg.Failure(description=message, allow_retries=not getattr(error, "user", True)) from None
         session.results[context.run.run_id, node.name] = result
-        return dg.MaterializeResult(data_version=dg.DataVersion(result.published.digest), metadata=metadata)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(result.published.digest), metadata=metadata, tags=tags
+        )
 
     spec = dg.AssetSpec(
         key=asset_key(name, node.name),
-        deps=[asset_key(name, up) for up in upstream_of(node)],
+        deps=[
+            *(asset_key(name, up) for up in upstream_of(node)),
+            *([source_key(session.pipeline, node)] if node.sources else []),
+        ],
         group_name=name,
         description=node.stage.description,
-        code_version=code_version(node, session.pipeline.document, session.store),
+        code_version=version,
         kinds={node.stage.name, *node.stage.kinds},
     )
     return one_asset(

@@ -8,6 +8,9 @@ import dagster as dg
 
 from tunemill.pipelines.assets.assets import asset_key, build_assets
 from tunemill.pipelines.assets.gate_checks import build_checks
+from tunemill.pipelines.assets.operations import Operations, build_operations
+from tunemill.pipelines.assets.sensors import build_observer
+from tunemill.pipelines.assets.sources import build_sources
 from tunemill.pipelines.assets.trackers import FROM_YAML
 from tunemill.pipelines.config.pipeline_files import pipeline_files
 from tunemill.pipelines.config.problems import ConfigError
@@ -41,21 +44,38 @@ def build_definitions(
     store = Store(local_path(state or folder / ".tunemill", "the state folder"))
     pipelines, broken = load_folder(folder)
     assets: list[dg.AssetsDefinition] = []
+    operations = Operations()
     checks: list[dg.AssetChecksDefinition] = []
     for path, pipeline in list(pipelines.items()):
         try:
             session = Session(pipeline, store, launch)
-            assets += build_assets(session, trackers)
-            checks += build_checks(session)
+            # All of a pipeline, or nothing of it.
+            own = [*build_assets(session, trackers), *build_sources(session)]
+            gates = build_checks(session)
+            own_operations = build_operations(session, gates, gates)
         except (ConfigError, StoreError, OSError) as error:
             broken[path] = f"{path}: {error}"
             del pipelines[path]
+            continue
+        assets += own
+        checks += gates
+        operations += own_operations
     taken = {step for pipeline in pipelines.values() for step in step_names(pipeline)}
     for path, message in broken.items():
         warnings.warn(message, stacklevel=1)
         name = _own_name(path.relative_to(folder), taken)
         assets.append(_broken(name, message))
-    return dg.Definitions(assets=assets, asset_checks=checks, executor=dg.in_process_executor)
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=checks,
+        jobs=operations.jobs,
+        schedules=operations.schedules,
+        sensors=[
+            *operations.sensors,
+            *build_observer([(one, store.stat_cache) for one in pipelines.values()]),
+        ],
+        executor=dg.in_process_executor,
+    )
 
 
 def load_folder(folder: Path) -> tuple[dict[Path, Pipeline], dict[Path, str]]:

@@ -9,6 +9,7 @@ from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.graph.nodes import Node, Pipeline
+from tunemill.pipelines.graph.source_versions import source_name
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ def step_names(pipeline: Pipeline) -> Iterator[str]:
     """What Dagster calls the steps: the parts of their assets' keys, joined."""
     for node in pipeline.nodes:
         yield f"{pipeline.name}__{node.name}"
+        if node.sources:
+            yield f"{pipeline.name}__{source_name(node)}"
 
 
 def _name_clash(pipeline: Pipeline, others: Mapping[Path, Pipeline]) -> Clash | None:

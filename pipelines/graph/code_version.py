@@ -1,18 +1,37 @@
-"""The code version that Dagster shows: it moves when stage version, semantic slice or sources move."""
+"""The code version that Dagster shows: it moves when stage version, semantic slice or libraries move.
 
-from tunemill.pipelines.config.document import Document
-from tunemill.pipelines.config.problems import ConfigError
-from tunemill.pipelines.graph.keys import identify_sources, key_document
-from tunemill.pipelines.graph.nodes import Node
+Contents of sources are no part of it: they are data versions of the assets of the sources, which Dagster compares by
+itself, as it does with inputs. A run reads files later than the definitions were loaded.
+"""
+
+from typing import Any
+
+from tunemill.pipelines.graph.keys import key_document
+from tunemill.pipelines.graph.nodes import Pipeline
+from tunemill.pipelines.graph.pinned import idle_because
+from tunemill.pipelines.graph.provenance import FIELD
 from tunemill.resources.canonical import hash_document
 from tunemill.resources.store import Store
 
 
-def code_version(node: Node, document: Document, store: Store) -> str:
-    """The key of the node without its inputs, which Dagster compares by itself."""
-    try:
-        sources = identify_sources(node, document, store.stat_cache)
-    except ConfigError:
-        # The file may come later; the run will say that it is missing.
-        sources = {}
-    return hash_document(key_document(node, {}, sources))
+def code_versions(pipeline: Pipeline, store: Store) -> dict[str, str]:
+    """The code version of each node.
+
+    A node that is pinned, or left alone because others are, has that of the artifact that it keeps.
+    """
+    pinned = store.pins.of(pipeline.name)
+    idle = idle_because(pipeline, pinned) if pinned else {}
+    kept = {name: pin.ref for name, pin in pinned.items()}
+    kept |= {name: ref for name in idle if (ref := store.refs.read(pipeline.name, name)) is not None}
+    versions = {}
+    for node in pipeline.nodes:
+        ref = kept.get(node.name)
+        before = None if ref is None else store.key_document(ref.stage, ref.key)
+        versions[node.name] = _version(key_document(node, {}, {}) if before is None else before)
+    return versions
+
+
+def _version(document: dict[str, Any]) -> str:
+    # What is told of the inputs is known when they are.
+    config = {name: value for name, value in document["config"].items() if name != FIELD}
+    return hash_document({**document, "config": config, "inputs": {}, "sources": {}})
