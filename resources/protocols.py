@@ -11,6 +11,8 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 LINEAGE_FILE = "tunemill_lineage.json"
+# What listens there is reached by nobody else.
+THIS_MACHINE = "127.0.0.1"
 # The card of a repository of the Hub, or of a folder that is like one.
 CARD = "README.md"
 # In the lineage of a published model: a digest of its files, and the names of all with their hashes, of the signature

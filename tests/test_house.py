@@ -21,8 +21,9 @@ ROOMS = ("config", "graph", "run", "assets", "commands")
 STAGE_ROOMS = {file_of(stage.body.split(":")[0]).parent: stage.name for stage in STAGES}
 # What several stages share, by chapter.
 SHARED_ROOMS = (
-    "data/rows", "data/engines", "data/conversations", "data/sources", "models", "models/chat", "training",
-    "training/keys", "training/adapters", "training/kernels", "training/optimizers", "training/schedules", "evaluation",
+    "data/rows", "data/engines", "data/conversations", "data/sources", "models", "models/chat", "models/vllm",
+    "training", "training/keys", "training/adapters", "training/kernels", "training/optimizers", "training/schedules",
+    "evaluation",
     "evaluation/metrics", "evaluation/statistics", "evaluation/harness",
 )  # fmt: skip
 # The graph's table, which has a file for each group of nodes: `places.py` joins them.

@@ -10,8 +10,7 @@ from tunemill.pipelines.commands.options import add_command, add_state, state_fo
 from tunemill.pipelines.commands.signals import end_on_interrupt_and_term
 from tunemill.resources.errors import StoreError
 from tunemill.resources.local import local_path
-
-HOST = "127.0.0.1"
+from tunemill.resources.protocols import THIS_MACHINE
 
 
 def add_to(commands: Any, text: str) -> None:
@@ -47,7 +46,7 @@ def ui(options: argparse.Namespace) -> int:
     }
     module = ["-m", "tunemill.pipelines.assets.definitions"]
     end_on_interrupt_and_term()
-    command = ["dagster", "dev", *module, "-h", HOST, "-p", str(options.port)]
+    command = ["dagster", "dev", *module, "-h", THIS_MACHINE, "-p", str(options.port)]
     os.execve(sys.executable, [sys.executable, "-m", *command], environment)  # noqa: S606  becomes Dagster
 
 
@@ -63,8 +62,8 @@ def _check_port(port: int) -> None:
         # As the server does: connections of an earlier one that are still closing are no obstacle.
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            trial.bind((HOST, port))
+            trial.bind((THIS_MACHINE, port))
         except OSError as error:
             raise StoreError(
-                f"port {port} on {HOST}: {error.strerror}; give another one with --port"
+                f"port {port} on {THIS_MACHINE}: {error.strerror}; give another one with --port"
             ) from error

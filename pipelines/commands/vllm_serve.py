@@ -11,6 +11,7 @@ from typing import Any
 from tunemill.pipelines.commands.options import add_command
 
 HOST, PORT = "127.0.0.1", 8000
+VLLM = "vllm.entrypoints.cli.main"
 # Options that say the same as a key of `vllm`.
 KEYS = (
     "dtype",
@@ -47,8 +48,9 @@ def vllm_serve(options: argparse.Namespace) -> int:
 
     given = [(key, getattr(options, key, None)) for key in KEYS]
     options.overrides += [override_of(f"vllm.{key}={value}") for key, value in given if value is not None]
-    program = program_of_vllm(needed=not options.print)
     pipeline = load_pipeline(options.pipeline, options.overrides)
+    python = pipeline.use.vllm_python if pipeline.use is not None else None
+    program = program_of_vllm(python, needed=not options.print)
     settings = (pipeline.use.vllm if pipeline.use is not None else None) or VllmSettings()
     (chosen,) = chosen_models(options)
     host = options.host or settings.host or HOST
@@ -67,10 +69,12 @@ def vllm_serve(options: argparse.Namespace) -> int:
     raise AssertionError("unreachable")
 
 
-def program_of_vllm(*, needed: bool) -> list[str]:
-    """How vLLM is started here; where it is not needed, how it would be. Raises UserError."""
+def program_of_vllm(python: str | None, *, needed: bool) -> list[str]:
+    """How vLLM is started here, or by another `python`; where it is not needed, how it would be. Raises UserError."""
+    if python is not None:
+        return [python, "-m", VLLM]
     if importlib.util.find_spec("vllm") is not None:
-        return [sys.executable, "-m", "vllm.entrypoints.cli.main"]
+        return [sys.executable, "-m", VLLM]
     found = shutil.which("vllm")
     if found is not None:
         return [found]
@@ -79,7 +83,8 @@ def program_of_vllm(*, needed: bool) -> list[str]:
 
         raise UserError(
             "vLLM is not installed. It wants a torch of its own, so give it an environment of its own "
-            "(python -m venv vllm && vllm/bin/pip install vllm) and put vllm/bin on PATH; --print shows the command "
+            "(python -m venv vllm && vllm/bin/pip install vllm) and put vllm/bin on PATH, or name its Python as "
+            "pipeline.vllm_python; --print shows the command "
             "for another machine. `tunemill serve` serves without it"
         )
     return ["vllm"]

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from tunemill.stages.declaration import Idle, Runtime, Settings, StageConfig
+from tunemill.stages.models.vllm.python_key import PYTHON_OF_VLLM, VllmPython
 
 PAGE = "of a page to talk with the model, and of no result"
 
@@ -79,6 +80,7 @@ class UseConfig(StageConfig):
         le=100,
         description=f"0: the likeliest token each time (unset too), above: drawn: {PAGE}",
     )
+    vllm_python: VllmPython = Field(None, description=PYTHON_OF_VLLM)
     vllm: Runtime[VllmSettings | None] = Field(
         None, description="how vllm-serve starts vLLM: it serves a model, and changes no result"
     )

@@ -7,11 +7,12 @@ itself, as it does with inputs. A run reads files later than the definitions wer
 from typing import Any
 
 from tunemill.pipelines.graph.keys import key_document
-from tunemill.pipelines.graph.nodes import Pipeline
+from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.pinned import idle_because
 from tunemill.pipelines.graph.provenance import FIELD
 from tunemill.resources.canonical import hash_document
 from tunemill.resources.store import Store
+from tunemill.stages.errors import UserError
 
 
 def code_versions(pipeline: Pipeline, store: Store) -> dict[str, str]:
@@ -27,8 +28,18 @@ def code_versions(pipeline: Pipeline, store: Store) -> dict[str, str]:
     for node in pipeline.nodes:
         ref = kept.get(node.name)
         before = None if ref is None else store.key_document(ref.stage, ref.key)
-        versions[node.name] = _version(key_document(node, {}, {}) if before is None else before)
+        versions[node.name] = _version(_now(pipeline, node, store) if before is None else before)
     return versions
+
+
+def _now(pipeline: Pipeline, node: Node, store: Store) -> dict[str, Any]:
+    """The key's document; that of the last artifact while a server does not answer that tells a part of it."""
+    try:
+        return key_document(node, {}, {})
+    except UserError:
+        ref = store.refs.read(pipeline.name, node.name)
+        before = None if ref is None else store.key_document(ref.stage, ref.key)
+        return before or {"stage": node.stage.name, "config": node.config.semantic()}
 
 
 def _version(document: dict[str, Any]) -> str:

@@ -10,6 +10,8 @@ from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.graph.place import Place
 from tunemill.stages.choices import nearest
+from tunemill.stages.evaluation.engine_keys import VllmEngine
+from tunemill.stages.models.vllm.adapter import PARTS
 
 
 def evaluation_problems(graph: GraphConfig, places: Sequence[Place], document: Document) -> Iterator[Problem]:
@@ -28,6 +30,7 @@ def evaluation_problems(graph: GraphConfig, places: Sequence[Place], document: D
             yield problem_at((*entry, "name"), document, "conflict", message)
         yield from _models(graph, evaluation, entry, document)
         yield from _rows(graph, evaluation, entry, document)
+        yield from _engine(graph, evaluation, entry, document)
 
 
 def _taken(evaluation: EvaluationEntry, entry: KeyPath, places: Sequence[Place]) -> str | None:
@@ -98,3 +101,31 @@ def _rows(
     else:
         return
     yield problem_at((*entry, "name"), document, "conflict", message)
+
+
+def _engine(
+    graph: GraphConfig, evaluation: EvaluationEntry, entry: KeyPath, document: Document
+) -> Iterator[Problem]:
+    """Models that vLLM cannot take: adapters beside a base that are no plain LoRA, and GGUF files."""
+    if not isinstance(evaluation.engine, VllmEngine):
+        return
+    asked = evaluation.on or list(models_of(graph))
+    reason = _no_lora(graph, document)
+    if "trained" in asked and reason is not None:
+        yield problem_at((*entry, "engine"), document, "conflict", reason)
+    files = [one.node for one in graph.export if one.format == "gguf" and {one.node, "exported"} & {*asked}]
+    if files:
+        message = f"vLLM is not asked for GGUF files here, and {files[0]} is one. Name other models in `on`"
+        yield problem_at((*entry, "engine"), document, "conflict", message)
+
+
+def _no_lora(graph: GraphConfig, document: Document) -> str | None:
+    """Why vLLM cannot take the trained adapter beside its base."""
+    if graph.adapter is None:
+        return None
+    part = next((key for key in PARTS.values() if document.data.get(key)), None)
+    if graph.adapter in ("lora", "qlora") and part is None:
+        return None
+    what = f"adapter: {graph.adapter}" if part is None else part
+    instead = "merged, in place of trained" if graph.merges else "other models"
+    return f"vLLM takes LoRA alone beside a base, and none with {what}. Name {instead} in `on`, or take engine out"

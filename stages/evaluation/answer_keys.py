@@ -1,10 +1,9 @@
 """The keys of an evaluation that say how answers are generated: of an entry of `pipeline.evaluations`."""
 
-from typing import Literal
-
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tunemill.stages.declaration import Entry, StageConfig
+from tunemill.stages.evaluation.engine_keys import Engine
 
 MAX_NEW_TOKENS = 128
 BATCH_SIZE = 8
@@ -19,7 +18,8 @@ class AnswerKeys(StageConfig):
     )
     batch_size: Entry[PositiveInt | None] = Field(
         None,
-        description="rows that are answered together; rounding differs between sizes; unset takes eval_batch_size",
+        description="rows that are answered together; rounding differs between sizes; unset takes eval_batch_size, "
+        "of vLLM 64 requests at a time",
     )
     do_sample: Entry[bool] = Field(
         False,
@@ -31,16 +31,11 @@ class AnswerKeys(StageConfig):
     )
     top_k: Entry[PositiveInt | None] = Field(None, description="do_sample: of so many likeliest tokens")
     seed: Entry[NonNegativeInt] = Field(0, description="do_sample: other numbers, and so other answers")
-    engine: Entry[Literal["transformers"]] = Field("transformers", description="what runs the model")
-
-    @field_validator("engine", mode="before")
-    @classmethod
-    def _no_other_engine(cls, value: object) -> object:
-        if value == "vllm" or isinstance(value, dict):
-            raise ValueError(
-                "vLLM generates no answers of evaluations yet. Take engine out: transformers generates them"
-            )
-        return value
+    engine: Entry[Engine] = Field(
+        "transformers",
+        description="what runs the model: transformers, or vllm: a server that is started, or with {kind: vllm, url: "
+        "...} one that runs already",
+    )
 
 
 # What is read beside `do_sample` alone.

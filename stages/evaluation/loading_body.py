@@ -1,9 +1,10 @@
 """Loading a model that is scored."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import AutoConfig, GenerationConfig
 
 from tunemill.stages.artifacts import Adapter, Model
 from tunemill.stages.errors import SettingError
@@ -43,9 +44,22 @@ def load_answering(model: Model, adapter: Adapter | None) -> tuple[Any, frozense
     """A language model without settings of its own for generation, and the tokens that end its answers."""
     loaded = load_scored(model, adapter)
     plain = loaded if adapter is None else loaded.get_base_model()
-    own = plain.generation_config.eos_token_id
-    end_ids = frozenset(own if isinstance(own, list) else [] if own is None else [own])
+    end_ids = _end_ids(plain.generation_config)
     # generate() fills gaps from the model's own settings: sampling or penalties there would leak into greedy search.
     for one in (plain, loaded):
         one.generation_config = GenerationConfig()
     return loaded, end_ids
+
+
+def end_ids_of(folder: Path) -> frozenset[int]:
+    """The tokens that end the answers of a model folder, without loading its weights."""
+    try:
+        settings = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except OSError:
+        settings = GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder))
+    return _end_ids(settings)
+
+
+def _end_ids(settings: Any) -> frozenset[int]:
+    own = settings.eos_token_id
+    return frozenset(own if isinstance(own, list) else [] if own is None else [own])

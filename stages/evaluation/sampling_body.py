@@ -4,7 +4,6 @@ The likeliest of the logits plus Gumbel noise is a draw from their softmax (Gumb
 has noise of its own, so its answer is the same in a batch of any size, as far as rounding leaves the logits the same.
 """
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +16,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from tunemill.stages.evaluation.sampling_keys import Sampling
+from tunemill.stages.evaluation.sampling_keys import Sampling, seed_of
 
 
 def drawn(sampling: Sampling | None, rows: Sequence[int]) -> LogitsProcessorList | None:
@@ -44,8 +43,3 @@ class RowNoise(LogitsProcessor):  # type: ignore[misc]
         tiny = torch.finfo(uniform_bv.dtype).tiny
         noise_bv = -(-uniform_bv.clamp_min(tiny).log()).clamp_min(tiny).log()
         return scores + noise_bv.to(scores.device, scores.dtype)
-
-
-def seed_of(seed: int, row: int) -> int:
-    """63 bits: close seeds and rows give streams that have nothing to do with each other."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {row}".encode()).digest()[:8], "big") >> 1

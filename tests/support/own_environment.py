@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import tomllib
 from collections.abc import Sequence
@@ -77,6 +78,18 @@ def packages_with_vllm() -> str:
     named.mkdir(exist_ok=True)
     (named / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n")
     return str(folder)
+
+
+def python_with_vllm() -> Path:
+    """The interpreter of an environment that has those packages and what is here, as a user gives one."""
+    packages = packages_with_vllm()
+    folder = Path(f"{packages.rstrip('/')}-python")
+    python = folder / "bin" / "python"
+    if not python.is_file():
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (own,) = folder.glob("lib/python*/site-packages")
+    (own / "tunemill.pth").write_text("\n".join([packages, sysconfig.get_path("purelib")]))
+    return python
 
 
 def _installed(name: str, wanted: Sequence[str]) -> Path:

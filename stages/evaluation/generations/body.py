@@ -1,6 +1,6 @@
 """Generate answers to held-out rows, and keep them with all that metrics may ask for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tunemill.stages.artifacts import Adapter, EvaluationData, Generations, Model
@@ -12,7 +12,7 @@ from tunemill.stages.evaluation.batching_body import batching_for
 from tunemill.stages.evaluation.comparison import reader_of, special_ids
 from tunemill.stages.evaluation.excerpts import end_of, start_of
 from tunemill.stages.evaluation.generations.config import GenerationsConfig
-from tunemill.stages.evaluation.loading_body import load_answering
+from tunemill.stages.evaluation.loading_body import end_ids_of, load_answering
 from tunemill.stages.evaluation.questions import Question, question_of
 from tunemill.stages.evaluation.row_ids import row_id
 from tunemill.stages.models.own_code_body import use_code_of
@@ -37,21 +37,19 @@ def generate(
     use_code_of(model.path)
     rows = Rows(evaluation_data.rows)
     numbers = range(min(len(rows), config.max_rows or len(rows)))
-    loaded, end_ids = load_answering(model, adapter)
-    plain = loaded if adapter is None else loaded.get_base_model()
     words = load_words((adapter or model).path)
-    questions = _questions(rows, numbers, words, end_ids, report)
-    check_positions(plain, max(len(question.prompt) for question in questions), "evaluation data", report)
-    answers = answer(
-        loaded,
-        questions,
-        batching=batching_for(loaded, questions, config.rows_at_once, report),
-        batch_size=config.rows_at_once,
-        max_new_tokens=config.longest,
-        positions=table_of_positions(plain),
-        on_batch=lambda done: report.progress(done, len(questions), "rows"),
-        sampling=config.sampling,
-    )
+
+    def questions_for(end_ids: frozenset[int]) -> list[Question]:
+        return _questions(rows, numbers, words, end_ids, report)
+
+    if config.vllm is None:
+        questions, answers = _by_transformers(config, model, adapter, questions_for, report)
+    else:
+        # Its client is an extra.
+        from tunemill.stages.evaluation.generations.vllm_body import answer_by_vllm
+
+        questions = questions_for(end_ids_of(model.path))
+        answers = answer_by_vllm(config, model, adapter, questions, out, report)
     found = _answered(questions, answers, words)
     write_answered(found, Generations(out.data).rows)
     report.summary(
@@ -63,6 +61,31 @@ def generate(
         [one.row, end_of(one.prompt), start_of(one.prediction)] for one in found[:SHOWN]
     ]
     report.table("Answers", ["row", "prompt", "prediction"], shown)
+
+
+def _by_transformers(
+    config: GenerationsConfig,
+    model: Model,
+    adapter: Adapter | None,
+    questions_for: Callable[[frozenset[int]], list[Question]],
+    report: Report,
+) -> tuple[list[Question], dict[int, list[int]]]:
+    """The questions, and the ids of the answer to each row."""
+    loaded, end_ids = load_answering(model, adapter)
+    plain = loaded if adapter is None else loaded.get_base_model()
+    questions = questions_for(end_ids)
+    check_positions(plain, max(len(question.prompt) for question in questions), "evaluation data", report)
+    answers = answer(
+        loaded,
+        questions,
+        batching=batching_for(loaded, questions, config.rows_at_once, report),
+        batch_size=config.rows_at_once,
+        max_new_tokens=config.longest,
+        positions=table_of_positions(plain),
+        on_batch=lambda done: report.progress(done, len(questions), "rows"),
+        sampling=config.sampling,
+    )
+    return questions, answers
 
 
 def _questions(

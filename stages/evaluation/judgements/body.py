@@ -15,11 +15,10 @@ from tunemill.stages.evaluation.judgements.config import JudgementsConfig
 from tunemill.stages.evaluation.judgements.kept import Kept
 from tunemill.stages.evaluation.judgements.verdict import question_about, value_of
 from tunemill.stages.evaluation.regular_expressions import last
+from tunemill.stages.models.endpoint_body import openai_client
 from tunemill.stages.report import Report, Scalar, Workspace
 
 SHOWN = 10
-# What is sent where the environment has no key: an endpoint of one's own asks for none.
-NO_KEY = "not-needed"
 
 
 def judge(config: JudgementsConfig, generations: Generations, out: Workspace, report: Report) -> None:
@@ -75,7 +74,7 @@ def _asked(
 ) -> Iterator[tuple[Mapping[str, Any], str]]:
     if not requests:
         return
-    client = _client(config)
+    client = openai_client(config.url, timeout=config.timeout)
 
     def ask(request: Mapping[str, Any]) -> str:
         sent = {name: value for name, value in request.items() if name != "url"}
@@ -104,12 +103,3 @@ def _text_of(reply: Any) -> str:
     if not choices or choices[0].message is None:
         raise openai.OpenAIError("the reply is none of a chat; does the URL end in /v1?")
     return choices[0].message.content or ""
-
-
-def _client(config: JudgementsConfig) -> openai.OpenAI:
-    """The client, which finds the key in the environment by itself, if there is one."""
-    settings: dict[str, Any] = {"base_url": config.url, "timeout": config.timeout}
-    try:
-        return openai.OpenAI(**settings)
-    except openai.OpenAIError:
-        return openai.OpenAI(**settings, api_key=NO_KEY)
