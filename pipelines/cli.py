@@ -17,6 +17,7 @@ COMMANDS = {
     "plan": "show what is cached, what will run and why; changes nothing",
     "preprocess": "prepare the data and nothing else; show it, or write it to a file",
     "run": "compute what is not in the store yet, and nothing else",
+    "sweep": "run every point of a sweep, what they share once, and say which is the best",
     "train": "bring the trained model up to date",
     "evaluate": "bring the evaluations up to date",
     "merge-lora": "bring the model with its adapter folded in up to date",

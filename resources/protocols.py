@@ -195,3 +195,8 @@ def package_hint(protocol: str) -> str:
     """How to get what reads the protocol, as the end of a sentence; empty where no package is known."""
     package = PACKAGES.get(protocol)
     return f"; it needs a package: pip install {package}" if package else ""
+
+
+# The figures that a training tells of its steps, and the plots of them that it leaves.
+LOSS, HELD_OUT_LOSS = "loss", "eval_loss"
+LOSS_PLOT, HELD_OUT_PLOT = "Training loss", "Held-out loss"

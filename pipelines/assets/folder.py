@@ -11,13 +11,14 @@ from tunemill.pipelines.assets.gate_checks import build_checks
 from tunemill.pipelines.assets.operations import Operations, build_operations
 from tunemill.pipelines.assets.sensors import build_observer
 from tunemill.pipelines.assets.sources import build_sources
+from tunemill.pipelines.assets.sweep_jobs import build_sweep_jobs
 from tunemill.pipelines.assets.trackers import FROM_YAML
 from tunemill.pipelines.config.pipeline_files import pipeline_files
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.clashes import clashes, step_names
-from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.places import plain_name
+from tunemill.pipelines.graph.sweep import load_all, shown_place
 from tunemill.pipelines.run.materialize import Session
 from tunemill.resources.errors import StoreError
 from tunemill.resources.launcher import Launcher, in_child
@@ -68,7 +69,7 @@ def build_definitions(
     return dg.Definitions(
         assets=assets,
         asset_checks=checks,
-        jobs=operations.jobs,
+        jobs=[*operations.jobs, *build_sweep_jobs(list(pipelines.values()))],
         schedules=operations.schedules,
         sensors=[
             *operations.sensors,
@@ -87,7 +88,7 @@ def load_folder(folder: Path) -> tuple[dict[Path, Pipeline], dict[Path, str]]:
     broken: dict[Path, str] = {}
     for path in pipeline_files(folder):
         try:
-            pipelines[path] = load_pipeline(path)
+            pipelines |= {shown_place(path, pipeline): pipeline for pipeline in load_all(path)}
         except ConfigError as error:
             broken[path] = "\n".join(_first(error.lines()))
     for path, clash in clashes(pipelines).items():

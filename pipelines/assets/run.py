@@ -40,7 +40,7 @@ def run_pipeline(
     if not to_do:
         # A store that cannot be written need not know it.
         with suppress(OSError):
-            write_origin(store.root, pipeline.name, pipeline.document.path.absolute())
+            write_origin(store.root, pipeline.name, pipeline.document.path.absolute(), pipeline.grid)
         return [_in_place(pipeline, item) for item in plan]
     session = Session(pipeline, store, launch, one_at_a_time(observe), refresh, asked_for=to_do)
     with started_ahead(session, to_do) as session:

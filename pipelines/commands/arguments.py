@@ -45,8 +45,23 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
         from tunemill.resources.redaction import redacted
 
         chosen.error(redacted("; ".join(_unrecognized(item, chosen) for item in extra)))
-    options.overrides, options.launcher_arguments = overrides, behind
+    options.overrides, options.launcher_arguments = [*overrides, *_of_a_sweep(options)], behind
     return options
+
+
+def _of_a_sweep(options: argparse.Namespace) -> list[Override]:
+    """`--sweep FILE` and `--point NAME` as overrides of the keys that say the same."""
+    found = []
+    if (file := getattr(options, "sweep", None)) is not None:
+        found.append(override_of(f"pipeline.sweep={quoted(os.path.abspath(file))}"))  # noqa: PTH100
+    if (point := getattr(options, "point", None)) is not None:
+        found.append(override_of(f"pipeline.point={quoted(point)}"))
+    return found
+
+
+def quoted(text: str) -> str:
+    """A text as YAML that means this text and nothing else."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _chosen(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:

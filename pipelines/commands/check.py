@@ -7,12 +7,19 @@ import sys
 from typing import Any
 
 from tunemill.pipelines.commands.listing import count_of
-from tunemill.pipelines.commands.options import add_command, add_json, add_pipelines, note_lines, print_json
+from tunemill.pipelines.commands.options import (
+    add_command,
+    add_json,
+    add_pipelines,
+    lines_of_notes,
+    print_json,
+)
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.config.spans import escaped
 from tunemill.pipelines.graph.check_files import Checked, check_files
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.looks import everything
+from tunemill.pipelines.graph.sweep import is_sweep, load_sweep, sweep_words
 from tunemill.resources.local import is_folder
 from tunemill.resources.redaction import redacted, secrets_in
 
@@ -30,18 +37,23 @@ def check(options: argparse.Namespace) -> int:
         return _check_many(options)
     (path,) = options.pipelines
     try:
-        pipeline = load_pipeline(path, options.overrides, everything)
+        if is_sweep(path, options.overrides):
+            sweep = load_sweep(path, options.overrides, everything)
+            notes, right = sweep.notes, sweep_words(sweep)
+        else:
+            pipeline = load_pipeline(path, options.overrides, everything)
+            notes, right = pipeline.notes, f"{len(pipeline.nodes)} nodes"
     except ConfigError as error:
         if not options.json:
             raise
         print_json([problem.as_json() for problem in error.ordered()])
         return 1
     if options.json:
-        print_json([note.as_json() for note in pipeline.notes])
+        print_json([note.as_json() for note in notes])
         return 0
-    for line in note_lines(pipeline):
+    for line in lines_of_notes(notes, path.resolve()):
         print(line)
-    print(f"{path}: no problem; {len(pipeline.nodes)} nodes")
+    print(f"{path}: no problem; {right}")
     return 0
 
 

@@ -13,6 +13,9 @@ from tunemill.resources.local import local_path, refusal, shown
 from tunemill.resources.store import Store, open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tunemill.pipelines.config.problems import Problem
     from tunemill.pipelines.graph.nodes import Pipeline
 
 # In bytes, for the names of artifacts and of what libraries put below them.
@@ -32,7 +35,16 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
     """The YAML, and overrides of its keys."""
     parser.add_argument("pipeline", type=Path, metavar="PIPELINE.YML")
     parser.set_defaults(takes_overrides=True)
+    add_sweep(parser)
+    parser.add_argument("--point", metavar="NAME", help="of a sweep this point, as `tunemill plan` lists it")
     parser.epilog = EPILOG
+
+
+def add_sweep(parser: argparse.ArgumentParser) -> None:
+    """A sweep in a YAML of its own, as Axolotl has it."""
+    parser.add_argument(
+        "--sweep", metavar="FILE", help="a YAML of keys to sweep over, in place of pipeline.sweep"
+    )
 
 
 def add_pipelines(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +53,7 @@ def add_pipelines(parser: argparse.ArgumentParser) -> None:
         "pipelines", type=_named, nargs="+", metavar="PIPELINE.YML", help="YAMLs, and folders with YAMLs"
     )
     parser.set_defaults(takes_overrides=True, takes_several=True)
+    add_sweep(parser)
     parser.epilog = EPILOG
 
 
@@ -90,5 +103,9 @@ def print_json(document: Any) -> None:
 
 def note_lines(pipeline: "Pipeline") -> list[str]:
     """The notes on a pipeline's keys, in the order of the file."""
-    ordered = sorted(pipeline.notes, key=lambda note: note.order)
-    return [note.line_in(pipeline.document.path) for note in ordered]
+    return lines_of_notes(pipeline.notes, pipeline.document.path)
+
+
+def lines_of_notes(notes: "Sequence[Problem]", file: Path) -> list[str]:
+    """Notes on a file, in its order."""
+    return [note.line_in(file) for note in sorted(notes, key=lambda note: note.order)]

@@ -16,10 +16,13 @@ from tunemill.pipelines.commands.options import (
 )
 from tunemill.pipelines.commands.selected import add_selection, load_selected
 from tunemill.pipelines.commands.tables import plan_table
+from tunemill.pipelines.graph.looks import everything
 from tunemill.pipelines.graph.pinned import without_node
 from tunemill.pipelines.graph.plan import Planned, make_plan
+from tunemill.pipelines.graph.sweep import is_sweep, load_sweep
 from tunemill.pipelines.graph.without_pins import Unpinned, without_pins
 from tunemill.pipelines.run.estimate import estimate
+from tunemill.stages.errors import SettingError
 
 
 def add_to(commands: Any, text: str) -> None:
@@ -37,7 +40,9 @@ def add_to(commands: Any, text: str) -> None:
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Print the plan."""
+    """Print the plan; of a sweep that of all its points."""
+    if is_sweep(options.pipeline, options.overrides):
+        return _plan_of_sweep(options)
     pipeline, chosen = load_selected(options)
     store = store_of(options)
     planned = make_plan(pipeline, store, chosen.refresh, chosen.only)
@@ -77,6 +82,21 @@ def plan(options: argparse.Namespace) -> int:
         from tunemill.pipelines.commands.memory import show_memory
 
         show_memory(planned, store)
+    return 0
+
+
+def _plan_of_sweep(options: argparse.Namespace) -> int:
+    from tunemill.pipelines.commands.sweep_tables import show_sweep_plan, sweep_plan_json
+    from tunemill.pipelines.graph.sweep_plan import plan_sweep
+
+    if options.memory:
+        raise SettingError("--memory: is of one training; name a point of the sweep with --point NAME")
+    sweep = load_sweep(options.pipeline, options.overrides, everything)
+    points = plan_sweep(sweep, store_of(options), options.only, options.refresh)
+    if options.json:
+        print_json(sweep_plan_json(sweep, points))
+    else:
+        show_sweep_plan(sweep, points)
     return 0
 
 

@@ -17,7 +17,8 @@ class Override:
     """`text` as it was typed; `parts` lead to the key that it sets; the value is YAML.
 
     `key` and `value` are the places in the text where they begin and end. `options` are those of the command, which
-    may be what was meant by a key that there is not.
+    may be what was meant by a key that there is not. `key_at` and `value_at` say where an override stands that nobody
+    has typed: a point of a sweep sets what stands in the YAML.
     """
 
     text: str
@@ -25,6 +26,8 @@ class Override:
     key: tuple[int, int]
     value: tuple[int, int]
     options: tuple[str, ...] = ()
+    key_at: Span | None = None
+    value_at: Span | None = None
 
     @property
     def value_text(self) -> str:
@@ -32,10 +35,12 @@ class Override:
 
     @property
     def key_span(self) -> Span:
-        return self.span(*self.key)
+        return self.key_at or self.span(*self.key)
 
     def span(self, begin: int, end: int) -> Span:
         """From one place in the text to another, counted from 0."""
+        if self.value_at is not None:
+            return self.value_at
         return Span(1, begin + 1, end + 1, self.text, override=True)
 
 

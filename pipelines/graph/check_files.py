@@ -12,8 +12,9 @@ from tunemill.pipelines.config.pipeline_files import pipeline_files
 from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.graph.clashes import clashes
 from tunemill.pipelines.graph.load import load_pipeline
-from tunemill.pipelines.graph.looks import everything
+from tunemill.pipelines.graph.looks import LookAt, everything, nothing
 from tunemill.pipelines.graph.nodes import Pipeline
+from tunemill.pipelines.graph.sweep import is_sweep, load_sweep, shown_place
 from tunemill.resources.errors import StoreError
 from tunemill.resources.local import is_folder
 from tunemill.resources.redaction import redacted
@@ -26,11 +27,13 @@ NO_PIPELINE = (
 
 @dataclass(frozen=True)
 class Checked:
-    """A file with its problems and notes, in its order. `pipeline` is what it says, whatever is on this machine."""
+    """A file with its problems and notes, in its order. `pipelines` are what it says, whatever is on this machine: one,
+    or the points of its sweep.
+    """
 
     file: Path
     problems: tuple[Problem, ...]
-    pipeline: Pipeline | None = None
+    pipelines: tuple[Pipeline, ...] = ()
 
     @property
     def is_wrong(self) -> bool:
@@ -77,31 +80,45 @@ def _place(file: Path) -> str:
 
 def _check(file: Path, overrides: Sequence[str | Override]) -> Checked:
     try:
-        pipeline = load_pipeline(file, overrides, everything)
+        notes, pipelines = _load(file, overrides, everything)
     except ConfigError as error:
         return Checked(file, tuple(error.ordered()), _as_written(file, overrides))
     except StoreError as error:
         return Checked(file, (Problem("", 1, 1, "value", str(error)),))
-    return Checked(file, tuple(sorted(pipeline.notes, key=lambda note: note.order)), pipeline)
+    return Checked(file, tuple(sorted(notes, key=lambda note: note.order)), pipelines)
 
 
-def _as_written(file: Path, overrides: Sequence[str | Override]) -> Pipeline | None:
-    """The pipeline where only what it names is not there: its name is taken all the same."""
+def _load(
+    file: Path, overrides: Sequence[str | Override], look_at: LookAt
+) -> tuple[tuple[Problem, ...], tuple[Pipeline, ...]]:
+    """The notes and the pipelines of a YAML. Raises ConfigError."""
+    if is_sweep(file, overrides):
+        sweep = load_sweep(file, overrides, look_at)
+        return sweep.notes, sweep.pipelines
+    pipeline = load_pipeline(file, overrides, look_at)
+    return pipeline.notes, (pipeline,)
+
+
+def _as_written(file: Path, overrides: Sequence[str | Override]) -> tuple[Pipeline, ...]:
+    """The pipelines where only what they name is not there: their names are taken all the same."""
     try:
-        return load_pipeline(file, overrides)
+        return _load(file, overrides, nothing)[1]
     except ConfigError:
-        return None
+        return ()
 
 
 def _add_clashes(checked: dict[str, Checked], places: Sequence[str]) -> None:
     """Add what is wrong with the files of one folder beside each other."""
-    items = {checked[place].file: place for place in places}
-    pipelines = {
-        file: pipeline for file, place in items.items() if (pipeline := checked[place].pipeline) is not None
+    items = {
+        shown_place(checked[place].file, pipeline): (place, pipeline)
+        for place in places
+        for pipeline in checked[place].pipelines
     }
+    pipelines = {file: pipeline for file, (_, pipeline) in items.items()}
     for file, clash in clashes(pipelines).items():
-        item = checked[items[file]]
+        place, _ = items[file]
+        item = checked[place]
         problem = problem_at(clash.place, pipelines[file].document, "conflict", clash.message)
         if problem not in item.problems:
             problems = sorted([*item.problems, problem], key=lambda each: each.order)
-            checked[items[file]] = replace(item, problems=tuple(problems))
+            checked[place] = replace(item, problems=tuple(problems))

@@ -17,6 +17,7 @@ from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.config.readers import unread_keys, wrong_values
 from tunemill.pipelines.config.renamed_keys import with_todays_names
 from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, validate
+from tunemill.pipelines.config.sweep_points import asked_for
 from tunemill.pipelines.config.tracker_config import TrackerConfig
 from tunemill.pipelines.config.use_config import UseConfig, VllmSettings
 from tunemill.pipelines.graph.evaluation_problems import evaluation_problems
@@ -40,9 +41,13 @@ def load_pipeline(
 ) -> Pipeline:
     """Read and check a pipeline's YAML, and the files that the nodes of `look_at` name on this machine.
 
-    Raises ConfigError with every problem found.
+    Of a sweep it is the one point that `pipeline.point` names. Raises ConfigError with every problem found.
     """
-    document, problems = with_todays_names(spelled_out(read_document(path, overrides)))
+    written = read_document(path, overrides)
+    point = asked_for(written, own_name(written))
+    if point is not None:
+        written = read_document(path, (*overrides, *point.overrides))
+    document, problems = with_todays_names(spelled_out(written))
     problems = [*document.problems, *problems, *document.notes]
     problems += unknown_keys(document)
     problems += own_keys(document)
@@ -52,7 +57,7 @@ def load_pipeline(
     problems = once([*problems, *more])
     if pipeline is None or document.problems or not all(problem.is_note for problem in problems):
         raise ConfigError(document.path, problems)
-    return replace(pipeline, notes=tuple(problems))
+    return replace(pipeline, notes=tuple(problems), point=point)
 
 
 def pipeline_name(path: Path) -> str:
@@ -62,6 +67,13 @@ def pipeline_name(path: Path) -> str:
     given = own.get("name") if isinstance(own, dict) else None
     if given is None and document.problems:
         raise ConfigError(document.path, document.problems)
+    return own_name(document)
+
+
+def own_name(document: Document) -> str:
+    """The name that a YAML gives its pipeline, or that of its file."""
+    own = document.data.get("pipeline")
+    given = own.get("name") if isinstance(own, dict) else None
     return str(given or default_name(document))
 
 

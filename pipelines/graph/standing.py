@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.gates import outcomes
-from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.plan import Planned, make_plan
+from tunemill.pipelines.graph.sweep import load_named
 from tunemill.pipelines.graph.without_pins import Unpinned, without_pins
 from tunemill.resources.errors import StoreError
+from tunemill.resources.origins import read_grid
 from tunemill.resources.store import Store
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Standing:
 def standing(file: Path, pipeline: str, store: Store) -> Standing:
     """Compare what the store has of a pipeline with its YAML."""
     try:
-        loaded = load_pipeline(file)
+        loaded = load_named(file, pipeline, read_grid(store.root, pipeline))
         if loaded.name != pipeline:
             return Standing({}, f"{file} is the pipeline {loaded.name} now")
         plan = make_plan(loaded, store)

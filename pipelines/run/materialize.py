@@ -225,7 +225,8 @@ def take(session: Session, node: Node, resolved: Resolved) -> Published | Absent
 
 def point(session: Session, node: Node, published: Published) -> None:
     """Set the node's ref, and note which YAML it is the node of."""
-    write_origin(session.store.root, session.pipeline.name, session.pipeline.document.path.absolute())
+    pipeline = session.pipeline
+    write_origin(session.store.root, pipeline.name, pipeline.document.path.absolute(), pipeline.grid)
     ref = Ref(published.stage, published.key, published.digest)
     session.store.refs.write(session.pipeline.name, node.name, ref)
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from tunemill.pipelines.config.problems import ConfigError
-from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.pipelines.graph.pinned import whole
+from tunemill.pipelines.graph.sweep import load_named
 from tunemill.resources.canonical import SHORT
 from tunemill.resources.errors import StoreError
-from tunemill.resources.origins import read_origin
+from tunemill.resources.origins import read_grid, read_origin
 from tunemill.resources.pins import Pin
 from tunemill.resources.protocols import ADOPTED
 from tunemill.resources.store import Absent, Published, Store
@@ -145,7 +145,7 @@ def _node_of_yaml(name: str, store: Store) -> Node | None:
     if file is None:
         return None
     try:
-        loaded = load_pipeline(file)
+        loaded = load_named(file, pipeline, read_grid(store.root, pipeline))
     except (ConfigError, StoreError):
         return None
     if loaded.name != pipeline:

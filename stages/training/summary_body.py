@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tunemill.resources.protocols import HELD_OUT_PLOT, LOSS_PLOT
 from tunemill.stages.report import Report
 from tunemill.stages.training.callbacks_body import Monitor, Reporter
 from tunemill.stages.training.schedule import Schedule
@@ -23,7 +24,7 @@ def summarize(
         tokens_per_second=reporter.tokens / max(reporter.seconds, 1e-9),
         trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
     )
-    report.plot("Training loss", numbers, losses, x_label="step", y_label="loss (nats per token)")
+    report.plot(LOSS_PLOT, numbers, losses, x_label="step", y_label="loss (nats per token)")
     rates = [entry["learning_rate"] for entry in steps]
     report.plot("Learning rate", numbers, rates, x_label="step", y_label="learning rate")
     for name in sorted(reporter.own_metrics):
@@ -37,5 +38,5 @@ def summarize(
     if monitor is not None and scores:
         report.summary(**{f"last_{name}": value for name, value in scores[-1].items() if name != "step"})
         held_out = [entry["eval_loss"] for entry in scores]
-        report.plot("Held-out loss", [entry["step"] for entry in scores], held_out, x_label="step",
+        report.plot(HELD_OUT_PLOT, [entry["step"] for entry in scores], held_out, x_label="step",
                     y_label="loss (nats per token)")  # fmt: skip
