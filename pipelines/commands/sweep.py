@@ -117,7 +117,7 @@ def _as_json(point: "PointRun") -> dict[str, Any]:
         "why": point.why,
         "seconds": round(point.seconds, 3),
         "key": point.key,
-        "held_out_loss": {str(step): loss for step, loss in point.curve.held_out.items()},
+        "held_out": {str(step): loss for step, loss in point.curve.held_out.items()},
         "nodes": [_node_json(point, node.name) for node in point.nodes],
     }
 

@@ -204,7 +204,7 @@ def _wrong_key(key: str, here: KeyPath, spelled: dict[str, KeyPath], where: Docu
     """A key that cannot be swept over, or that stands in the grid already."""
     parts = _parts(key)
     name = spell(parts) if parts else key
-    if not parts:
+    if not parts or not isinstance(parts[0], str):
         yield problem_at(here, where, "value", f"{key!r} is no key; below a key write datasets[0].path")
     elif name == "pipeline" or name in OF_THE_SWEEP or lies_in(name, "pipeline.sweep_settings"):
         yield problem_at(

@@ -11,10 +11,8 @@ from tunemill.pipelines.config.sweep_keys import SETTINGS, SweepKeys, SweepSetti
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.stages.artifacts import EvaluationReport, PublishedModel
 from tunemill.stages.choices import nearest
-from tunemill.stages.evaluation.gate import evaluation_node
+from tunemill.stages.evaluation.gate import NAMED, SPEAKING, evaluation_node
 
-# Which model speaks for a point where nobody says which.
-FINISHED = ("merged", "trained", "quantized")
 # The keys that say when training saves and when it scores held-out rows: the one in steps, and the others.
 RHYTHMS = (
     ("save_steps", ("saves_per_epoch", "save_strategy")),
@@ -34,7 +32,7 @@ def settings_of(document: Document) -> SweepSettings:
 def judging(pipeline: Pipeline, settings: SweepSettings) -> Node | None:
     """The node whose figures judge a point: an evaluation, or else the training; None where there is none of these."""
     evaluated = {node.name: node for node in _evaluations(pipeline)}
-    wanted = FINISHED if settings.of is None else (settings.of,)
+    wanted = SPEAKING if settings.of is None else (settings.of,)
     names = [evaluation_node(model, settings.evaluation) for model in wanted]
     found = next((evaluated[name] for name in names if name in evaluated), None)
     asks_for_one = settings.of is not None or settings.evaluation is not None
@@ -79,8 +77,8 @@ def _of_metric(settings: SweepSettings, pipeline: Pipeline, document: Document) 
     node = judging(pipeline, settings)
     if node is None and (settings.of or settings.evaluation):
         there = [name.name for name in _evaluations(pipeline)]
-        asked = evaluation_node(settings.of or FINISHED[0], settings.evaluation)
-        key = "of" if settings.of else "evaluation"
+        asked = evaluation_node(settings.of or SPEAKING[0], settings.evaluation)
+        key = "of" if settings.of else NAMED
         message = f"there is no node {asked} that could judge a point; there are {', '.join(there) or 'none'}"
         yield problem_at((*SETTINGS, key), document, "value", message)
     known = None if node is None else node.config.written_metrics()

@@ -98,7 +98,7 @@ class Ahead:
     def _compute(self, node: Node) -> None:
         made = self._made[node.name]
         with ExitStack() as at_end:
-            at_end.push(partial(_pass_on, made))
+            at_end.push(partial(pass_on, made))
             result = materialize(self._session, node, RUN, self._hear(node.name))
             with self._lock:
                 self._session.results[RUN, node.name] = result
@@ -119,7 +119,7 @@ class Ahead:
         return hear
 
 
-def _pass_on(made: Future[Result], _kind: Any, error: BaseException | None, _place: Any) -> bool:
+def pass_on(made: Future[Any], _kind: Any, error: BaseException | None, _place: Any) -> bool:
     """Whatever a thread raises is raised where its node is asked for."""
     if error is not None:
         made.set_exception(error)

@@ -5,6 +5,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -18,6 +20,7 @@ from tunemill.pipelines.graph.plan import resolve
 from tunemill.pipelines.graph.provenance import described
 from tunemill.pipelines.graph.sweep_plan import PlannedPoint
 from tunemill.pipelines.graph.sweep_settings import training_of
+from tunemill.pipelines.run.ahead import STOP_SECONDS, pass_on
 from tunemill.pipelines.run.curves import Curve, curve_of, read_curve, write_curve
 from tunemill.pipelines.run.materialize import Result, Session, find_inputs, materialize
 from tunemill.pipelines.run.tracking import tracking
@@ -29,7 +32,6 @@ from tunemill.stages.errors import UserError
 EXPECTED = (ConfigError, LaunchError, StoreError, UserError, OSError)
 # The run of which the sessions keep what these threads made.
 RUN = "sweep"
-STOP_SECONDS = 15.0
 
 State = Literal["finished", "running", "waiting", "stopped", "failed", "left out", "not finished"]
 # Told of a point, a node and an event of it.
@@ -130,7 +132,7 @@ class SweepRun:
     def _phase(self, points: Sequence[PointRun], rung: int | None) -> Iterator[PointRun]:
         """Bring points to a rung, or to their end."""
         jobs: queue.SimpleQueue[PointRun] = queue.SimpleQueue()
-        done: queue.SimpleQueue[tuple[PointRun, BaseException | None]] = queue.SimpleQueue()
+        done: queue.SimpleQueue[Future[PointRun]] = queue.SimpleQueue()
         for point in points:
             jobs.put(point)
 
@@ -140,30 +142,30 @@ class SweepRun:
                     point = jobs.get_nowait()
                 except queue.Empty:
                     return
-                try:
+                made: Future[PointRun] = Future()
+                with ExitStack() as at_end:
+                    at_end.callback(done.put, made)
+                    # Whatever a thread raises is raised where its point is waited for.
+                    at_end.push(partial(pass_on, made))
                     self._advance(point, rung)
-                except BaseException as error:  # noqa: BLE001  raised where the point is waited for
-                    done.put((point, error))
-                else:
-                    done.put((point, None))
+                    made.set_result(point)
 
         threads = [
             threading.Thread(target=work, daemon=True) for _ in range(min(self._parallel, len(points)))
         ]
         for thread in threads:
             thread.start()
+        is_over = False
         try:
             for _ in points:
-                point, error = done.get()
-                if error is not None:
-                    raise error
-                yield point
-        except BaseException:
-            self._stopped.set()
-            # A process is stopped within seconds, and what is left of its attempt is cleared away.
-            for thread in threads:
-                thread.join(STOP_SECONDS)
-            raise
+                yield done.get().result()
+            is_over = True
+        finally:
+            if not is_over:
+                self._stopped.set()
+                # A process is stopped within seconds, and what is left of its attempt is cleared away.
+                for thread in threads:
+                    thread.join(STOP_SECONDS)
 
     def _advance(self, point: PointRun, rung: int | None) -> None:
         """Bring a point's nodes up to date, in their order: to a rung of its training, or all."""
@@ -215,7 +217,9 @@ class SweepRun:
     def _resolved(self, point: PointRun, node: Node) -> Published | None:
         """Whether the training is there already; what is known of its losses goes to the point."""
         inputs = find_inputs(point.session, node, RUN)
-        resolved = resolve(described(node, inputs), point.pipeline.document, self._store, inputs)
+        resolved = resolve(
+            described(point.pipeline, node, inputs), point.pipeline.document, self._store, inputs
+        )
         point.key = resolved.key
         if isinstance(resolved.found, Published):
             point.curve = curve_of(resolved.found.manifest)

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
 
-from tunemill.pipelines.run.activity import line_of
 from tunemill.pipelines.run.progress import WITHOUT_CURSOR, PlainLines
 from tunemill.pipelines.run.sweep import PointRun
+from tunemill.pipelines.run.sweep_events import is_cached
 
 
 class SweepDisplay(Protocol):
@@ -51,13 +51,3 @@ class PlainSweep:
         if point.state != "stopped":
             why = f": {point.why}" if point.why else ""
             print(f"{point.name}: {point.state}{why}", file=self._file, flush=True)
-
-
-def is_cached(event: dict[str, Any]) -> bool:
-    """Whether the event only says that a node was there already."""
-    return event["type"] == "done" and event["state"] in ("cached", "pinned", "left alone")
-
-
-def line_of_point(point: str, node: str, event: dict[str, Any]) -> str | None:
-    """The line that stays of an event, if any."""
-    return None if is_cached(event) or event["type"] == "curve" else line_of(f"{point}/{node}", event)

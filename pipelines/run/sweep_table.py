@@ -13,7 +13,7 @@ from rich.text import Text
 from tunemill.pipelines.run.activity import Activity, readable_seconds
 from tunemill.pipelines.run.live_display import FRAMES_PER_SECOND
 from tunemill.pipelines.run.sweep import PointRun
-from tunemill.pipelines.run.sweep_display import is_cached, line_of_point
+from tunemill.pipelines.run.sweep_events import line_of_point
 from tunemill.resources.protocols import HELD_OUT_LOSS, LOSS
 
 COLOURS = {
@@ -66,11 +66,10 @@ class LiveTable:
                 activity = self._running[point] = Activity(node)
             activity.hear(event, self._clock())
             if kind == "step":
-                self._losses[point] |= {
-                    name: event["metrics"][name] for name in (LOSS, HELD_OUT_LOSS) if name in event["metrics"]
-                }
+                told = event["metrics"]
+                self._losses[point] |= {name: told[name] for name in (LOSS, HELD_OUT_LOSS) if name in told}
         line = line_of_point(point, node, event)
-        if line is not None and not is_cached(event) and kind == "failure":
+        if line is not None and kind == "failure":
             self._console.print(line, markup=False, soft_wrap=True)
 
     def ended(self, point: PointRun) -> None:

@@ -10,6 +10,8 @@ from tunemill.stages.evaluation.statistics.directions import better_of
 CannotTell = Literal["block", "pass"]
 # The key that names one of several evaluations.
 NAMED = "evaluation"
+# Which of a pipeline's models speaks for it where nobody says which: the first of these that is evaluated.
+SPEAKING = ("merged", "trained", "quantized")
 
 
 def evaluation_node(what: str, evaluation: str | None) -> str:
