@@ -33,21 +33,28 @@ def hash_file(path: Path) -> str:
 
 
 class StatCache:
-    """Remembers the hash of a file for as long as its `stat` stays the same. One SQLite file."""
+    """Remembers the hash of a file for as long as its `stat` stays the same. One SQLite file.
+
+    What a process has read of it once it knows: hundreds of pipelines may be made from the same files.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._known: dict[str, str] = {}
 
     def hash(self, path: Path) -> str:
         """SHA-256 of the file, from memory if its stat has not moved since it was last hashed."""
         state = path.stat()
         stamp = repr((state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
-        known = self._ask("SELECT sha256 FROM files WHERE stamp = ?", stamp)
-        if known is not None:
+        if (known := self._known.get(stamp)) is not None:
             return known
-        digest, is_settled = _hash_settled(path, state)
-        if is_settled:
+        digest = self._ask("SELECT sha256 FROM files WHERE stamp = ?", stamp)
+        if digest is None:
+            digest, is_settled = _hash_settled(path, state)
+            if not is_settled:
+                return digest
             self._write("INSERT OR REPLACE INTO files VALUES (?, ?)", stamp, digest)
+        self._known[stamp] = digest
         return digest
 
     def remember(self, name: str, identity: Mapping[str, str]) -> None:

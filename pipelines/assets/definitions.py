@@ -3,6 +3,7 @@
 Without them: `examples/` of the working folder if there is one, else the working folder; and `.tunemill`.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -14,3 +15,5 @@ _folder = os.environ.get("TUNEMILL_PIPELINES") or (
 )
 
 definitions = build_definitions(Path(_folder), Path(os.environ.get("TUNEMILL_HOME") or _here / ".tunemill"))
+# They stay for as long as this process: no search for garbage need look at them.
+gc.freeze()

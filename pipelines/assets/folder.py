@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from tunemill.pipelines.assets.assets import asset_key, build_assets
+from tunemill.pipelines.assets.collecting import not_collecting
 from tunemill.pipelines.assets.gate_checks import build_checks
 from tunemill.pipelines.assets.operations import Operations, build_operations
 from tunemill.pipelines.assets.sensors import build_observer
@@ -29,6 +30,7 @@ CONFIG_ERROR = "config_error"
 LINES_SHOWN = 20
 
 
+@not_collecting()
 def build_definitions(
     folder: Path,
     state: Path | None = None,

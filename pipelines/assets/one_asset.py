@@ -9,6 +9,8 @@ from typing import Any
 import dagster as dg
 
 OUTPUT = "result"
+# Upstream assets are waited for; their values are in the store.
+WAITED_FOR = dg.In(dg.Nothing)
 Body = Callable[[dg.AssetExecutionContext], dg.MaterializeResult[Any]]
 
 
@@ -38,7 +40,7 @@ def one_asset(
         compute_fn=compute,
         name=_identifier(spec.key),
         description=spec.description,
-        ins={name: dg.In(dg.Nothing) for name in inputs},
+        ins=dict.fromkeys(inputs, WAITED_FOR),
         outs={
             OUTPUT: dg.Out(
                 description=spec.description,

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from tunemill.pipelines.config.spans import lines_of
+from tunemill.pipelines.config.yaml_fast import PLAIN, usual_nodes
 from tunemill.resources.local import refusal
 
 # A pipeline's YAML has some hundred values. Reading takes time and memory for each, so a file made to take
@@ -15,8 +16,6 @@ from tunemill.resources.local import refusal
 MAX_BYTES = 256 * 1024
 MAX_VALUES = 10_000
 MAX_DEPTH = 50
-# The tag of scalars without quotes and without a tag: what they are is said by their text.
-PLAIN = "tag:tunemill,plain"
 
 
 class YamlError(ValueError):
@@ -79,6 +78,9 @@ def text_of_file(path: Path) -> str:
 
 def node_of(text: str) -> yaml.Node | None:
     """The node of a text's one document; None where it is empty. Raises YamlError."""
+    usual = usual_nodes(text)
+    if usual is not None and len(usual) <= 1:
+        return usual[0] if usual else None
     try:
         return _Loader(text).get_single_node()
     except yaml.YAMLError as error:
@@ -87,6 +89,10 @@ def node_of(text: str) -> yaml.Node | None:
 
 def nodes_of(text: str) -> Iterator[yaml.Node]:
     """The nodes of all documents of a text. Raises YamlError."""
+    usual = usual_nodes(text)
+    if usual is not None:
+        yield from usual
+        return
     try:
         loader = _Loader(text)
         while loader.check_node():

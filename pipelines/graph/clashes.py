@@ -24,10 +24,14 @@ def clashes(pipelines: Mapping[Path, Pipeline]) -> dict[Path, Clash]:
     """The pipelines of a folder that cannot be shown beside the others. Of two with one name the first counts."""
     kept: dict[Path, Pipeline] = {}
     found: dict[Path, Clash] = {}
+    names: dict[str, Path] = {}
+    steps: dict[str, Path] = {}
     for path, pipeline in pipelines.items():
-        clash = _name_clash(pipeline, kept)
+        clash = _name_clash(pipeline, names, steps)
         if clash is None:
             kept[path] = pipeline
+            names[pipeline.name] = path
+            steps |= dict.fromkeys(step_names(pipeline), path)
         else:
             found[path] = clash
     return found | _circles(kept)
@@ -41,18 +45,14 @@ def step_names(pipeline: Pipeline) -> Iterator[str]:
             yield f"{pipeline.name}__{source_name(node)}"
 
 
-def _name_clash(pipeline: Pipeline, others: Mapping[Path, Pipeline]) -> Clash | None:
-    """Which of the other pipelines has taken this one's name, or that of one of its steps."""
-    steps = set(step_names(pipeline))
-    for file, other in others.items():
-        if other.name == pipeline.name:
-            message = (
-                f"the pipeline's name {pipeline.name!r} is taken by {file}; give it another `pipeline.name`"
-            )
-            return Clash(("pipeline", "name"), message)
-        if shared := sorted(steps & set(step_names(other))):
-            taken = f"its step {shared[0]!r} has the name of one of {file} in Dagster"
-            return Clash(("pipeline", "name"), f"{taken}; give it another `pipeline.name`")
+def _name_clash(pipeline: Pipeline, names: Mapping[str, Path], steps: Mapping[str, Path]) -> Clash | None:
+    """Which other pipeline has taken this one's name, or that of one of its steps; `names` and `steps` say whose."""
+    if (file := names.get(pipeline.name)) is not None:
+        message = f"the pipeline's name {pipeline.name!r} is taken by {file}; give it another `pipeline.name`"
+        return Clash(("pipeline", "name"), message)
+    if shared := sorted(steps.keys() & set(step_names(pipeline))):
+        taken = f"its step {shared[0]!r} has the name of one of {steps[shared[0]]} in Dagster"
+        return Clash(("pipeline", "name"), f"{taken}; give it another `pipeline.name`")
     return None
 
 
