@@ -1,7 +1,7 @@
 """What can be started of a pipeline, by hand or by itself: its jobs, its schedule, its watcher."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -25,6 +25,11 @@ class Operations:
         return Operations(
             self.jobs + other.jobs, self.schedules + other.schedules, self.sensors + other.sensors
         )
+
+    def needed_jobs(self) -> "Operations":
+        """The same with no jobs but those that a schedule or a sensor starts."""
+        started = {one.job_name for one in (*self.schedules, *self.sensors)}
+        return replace(self, jobs=[job for job in self.jobs if job.name in started])
 
 
 def build_operations(
