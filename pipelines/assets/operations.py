@@ -28,7 +28,7 @@ class Operations:
 
     def needed_jobs(self) -> "Operations":
         """The same with no jobs but those that a schedule or a sensor starts."""
-        started = {one.job_name for one in (*self.schedules, *self.sensors)}
+        started = {one.job_name for one in self.schedules} | {one.job_name for one in self.sensors}
         return replace(self, jobs=[job for job in self.jobs if job.name in started])
 
 

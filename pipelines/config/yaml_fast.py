@@ -28,12 +28,8 @@ USUAL_TEXT = re.compile(rf"(?:(?:{COMMENT}|{USUAL})\n)*")
 
 if yaml.__with_libyaml__:
 
-    class _Loader(yaml.cyaml.CParser, yaml.resolver.Resolver):
+    class _Loader(yaml.CSafeLoader):
         """Composes nodes; gives scalars no type."""
-
-        def __init__(self, text: str) -> None:
-            yaml.cyaml.CParser.__init__(self, text)
-            yaml.resolver.Resolver.__init__(self)
 
         def resolve(self, kind: type[yaml.Node], value: str, implicit: Any) -> str:  # noqa: ARG002  PyYAML's signature
             if kind is yaml.ScalarNode:

@@ -10,7 +10,8 @@ from tunemill.pipelines.config.key_paths import KeyPath, spell
 from tunemill.pipelines.config.problems import Kind, Problem, problem_of_span
 from tunemill.pipelines.config.scalars import OLD_BOOLEANS, Scalar, plain, shortened
 from tunemill.pipelines.config.spans import Span, line_at, lines_of
-from tunemill.pipelines.config.yaml_text import MAX_DEPTH, MAX_VALUES, PLAIN, TooMuchError
+from tunemill.pipelines.config.yaml_fast import PLAIN
+from tunemill.pipelines.config.yaml_text import MAX_DEPTH, MAX_VALUES, TooMuchError
 
 TAG = "tag:yaml.org,2002:"
 # What may be asked for by a tag, and the words for it.
