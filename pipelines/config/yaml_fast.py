@@ -46,10 +46,11 @@ def usual_nodes(text: str) -> tuple[yaml.Node, ...] | None:
     if not (yaml.__with_libyaml__ and len(text) <= MOST_CHARACTERS and USUAL_TEXT.fullmatch(text)):
         return None
     loader = _Loader(text)
-    found = []
+    found: list[yaml.Node] = []
     try:
         while loader.check_node():
-            found.append(loader.get_node())
+            if (node := loader.get_node()) is not None:
+                found.append(node)
     except yaml.YAMLError:
         return None
     return tuple(found)
