@@ -273,16 +273,6 @@ class GraphConfig(HarnessGraphKeys, PublishKeys, GateKeys, OperationKeys, SweepK
         return self
 
     @model_validator(mode="after")
-    def _leakage_can_be_found(self) -> "GraphConfig":
-        if self.leakage == "fail" and self.held_out and self.learns_preferences:
-            raise ConflictError(
-                "held-out rows are not looked for in pairs and judged answers yet; take it out",
-                "leakage",
-                *METHOD_KEYS,
-            )
-        return self
-
-    @model_validator(mode="after")
     def _exports_can_be_made(self) -> "GraphConfig":
         head = "reward_model" if self.reward_model else "process_reward_model" if self.draws_head else None
         conflict = conflict_of_exports(

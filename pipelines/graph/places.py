@@ -27,6 +27,7 @@ from tunemill.stages.artifacts import (
     EvaluationData,
     FetchedAdapter,
     FetchedModel,
+    PreferenceData,
     Tokenizer,
 )
 from tunemill.stages.data.dataset.stage import DATASET
@@ -41,7 +42,7 @@ from tunemill.stages.data.synthetic.stage import SYNTHETIC
 from tunemill.stages.data.tokenized.stage import TOKENIZED
 from tunemill.stages.data.tokenizer.stage import TOKENIZER
 from tunemill.stages.data.training_data.stage import TRAINING_DATA
-from tunemill.stages.declaration import Stage
+from tunemill.stages.declaration import Input, Stage
 from tunemill.stages.models.base_model.stage import BASE_MODEL
 from tunemill.stages.models.exported_compressed.stage import EXPORTED_COMPRESSED
 from tunemill.stages.models.exported_gguf.stage import EXPORTED_GGUF
@@ -128,11 +129,16 @@ def data_places(graph: GraphConfig) -> list[Place]:
 def leakage_places(graph: GraphConfig, found: Sequence[Place]) -> Iterator[Place]:
     """The nodes that look for held-out rows among those that are trained on: one for each node of such rows."""
     held_out = "evaluation_data"
-    looks = graph.leakage is not False and not graph.learns_preferences and not graph.pretraining_dataset
+    looks = graph.leakage is not False and not graph.pretraining_dataset
+    rows, stage = EvaluationData, LEAKAGE
+    if graph.learns_preferences:
+        # Pairs are compared with pairs.
+        both = dict.fromkeys(("training_data", held_out), Input(PreferenceData))
+        rows, stage = PreferenceData, replace(LEAKAGE, inputs={**LEAKAGE.inputs, **both})
     for place in found if looks else ():
-        if place.stage.output is EvaluationData and place.name.startswith(held_out):
-            inputs = {**{name: (name,) for name in LEAKAGE.inputs}, held_out: (place.name,)}
-            yield Place(f"leakage{place.name.removeprefix(held_out)}", LEAKAGE, inputs)
+        if place.stage.output is rows and place.name.startswith(held_out):
+            inputs = {**{name: (name,) for name in stage.inputs}, held_out: (place.name,)}
+            yield Place(f"leakage{place.name.removeprefix(held_out)}", stage, inputs)
 
 
 def row_places(name: str, entry: KeyPath, settings: Mapping[str, Any], preferences: bool) -> list[Place]:
@@ -193,7 +199,7 @@ def held_out_places(graph: GraphConfig, tokenized: tuple[str, ...]) -> list[Plac
     if graph.held_out and not graph.learns_preferences:
         return [Place("evaluation_data", EVALUATION_DATA, training_data)]
     # Training finds what `val_set_size` holds out of preferences beside the rows that it reads.
-    if graph.evaluates:
+    if graph.evaluates or (graph.held_out and graph.leakage == "fail"):
         return [Place("evaluation_data", HELD_OUT_PREFERENCES, training_data)]
     return []
 

@@ -87,6 +87,11 @@ class Search:
         self._pairs.append((found[rare], rows[rare] + self._rows))
         self._rows += len(words)
 
+    @property
+    def rows(self) -> int:
+        """How many were looked through."""
+        return self._rows
+
     def _hits(self, words: Words) -> tuple[Int64s, Int64s]:
         """Numbers of known sequences, each with the row that it is in, once a row."""
         row = np.repeat(np.arange(len(words)), words.lengths)
@@ -106,12 +111,15 @@ class Search:
         pairs = np.unique(found * max(len(words), 1) + rows)
         return pairs // max(len(words), 1), pairs % max(len(words), 1)
 
-    def leaks(self) -> list[Leak]:
-        """The held-out rows that were found, in their order, each in the row that has most of it."""
+    def leaks(self, alone: Bools | None = None) -> list[Leak]:
+        """The held-out rows that were found, in their order, each in the row that has most of it.
+
+        `alone`: the rows that are found by being the same as another one, however short or common; if not given, all.
+        """
         found = {leak.held_out: leak for leak in self._near()}
         for row, whole in enumerate(self._whole.tolist()):
             length = int(self._held.lengths[row])
-            if length and whole in self._same:
+            if length and whole in self._same and (alone is None or alone[row]):
                 found[row] = Leak(row, self._same[whole], 1.0, 0, length, True)
         return [found[row] for row in sorted(found)]
 

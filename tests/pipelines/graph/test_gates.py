@@ -64,10 +64,3 @@ def test_gates_that_nobody_could_pass_are_told(folder, gate, keys, said):
 
 def test_a_gate_that_stands_twice_is_told(folder):
     assert any("stands here twice" in str(one) for one in problems(folder, GATE, GATE))
-
-
-def test_leakage_of_pairs_is_no_gate(folder):
-    found = problems(folder, rl="dpo", pipeline={"leakage": "fail"}, sample_packing=None)
-    assert any("pipeline.leakage: held-out rows are not looked for in pairs" in str(one) for one in found), (
-        found
-    )

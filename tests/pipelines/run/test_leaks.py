@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from support.preference_project import preference_project
 from support.project import chat_row
 
 from tunemill.pipelines.assets.run import run_pipeline
@@ -113,3 +114,74 @@ def test_as_a_gate_it_counts(project, capsys, state):
     )
     assert main(["plan", *told]) == 0
     assert [gate["state"] for gate in json.loads(capsys.readouterr().out)["gates"]] == [state]
+
+
+LONG = "a long answer that nobody would write twice by chance in all the rows of a file"
+
+
+def pair_line(question, chosen, rejected="never"):
+    messages = [{"role": "user", "content": question}]
+    answers = {"chosen": chosen, "rejected": rejected}
+    said = {side: {"role": "assistant", "content": text} for side, text in answers.items()}
+    return json.dumps({"messages": messages, **said}) + "\n"
+
+
+def judged_line(question, answer, _rejected=None):
+    return json.dumps({"prompt": question, "completion": answer, "label": True}) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("rl", "line"), [("dpo", pair_line), pytest.param("kto", judged_line, marks=pytest.mark.slow)]
+)
+def test_pairs_leak_by_their_prompts_and_by_their_answers(tmp_path, rl, line):
+    project = preference_project(tmp_path / "project", rl)
+    with (project.folder / "data" / "rows.jsonl").open("a") as file:
+        file.write(line("say x", "x and y"))
+        file.write(line("tell me of it", f"before {LONG} after"))
+    with (project.folder / "data" / "others.jsonl").open("a") as file:
+        file.write(line("say something", LONG.replace(" ", "\n")))
+        file.write(line("say a b c", "nobody"))
+    (found,) = looked(project)
+    assert (found["held_out_rows"], found["leaked_rows"]) == (6, 2)
+    told = sorted((leak["held_out"], leak["trained"], leak["text"]) for leak in found["first"])
+    assert told == [
+        ("others.jsonl:2", "rows.jsonl:11", "say x"),
+        ("others.jsonl:5", "rows.jsonl:12", LONG),
+    ]
+
+
+@pytest.mark.slow
+def test_pairs_of_a_reward_model_leak_too_and_as_a_gate(tmp_path):
+    project = preference_project(tmp_path / "project", "dpo", sequence_len=256)
+    line = '{"chosen": [%s], "rejected": [%s]}\n'
+
+    def turns(question, answer):
+        return ", ".join(
+            json.dumps({"role": role, "content": text})
+            for role, text in (("user", question), ("assistant", answer))
+        )
+
+    def rows(*pairs):
+        return "".join(line % (turns(q, "never"), turns(q, a)) for q, a in pairs)
+
+    (project.folder / "data" / "rows.jsonl").write_text(rows(("say a", "a"), ("say b", LONG), ("say c", "c")))
+    (project.folder / "data" / "others.jsonl").write_text(rows(("say d", "d"), ("say e", LONG)))
+    entry = {"type": "bradley_terry.chat_template"}
+    project.edit(
+        rl=None, reward_model=True, datasets=[{"path": "data/rows.jsonl", **entry}],
+        test_datasets=[{"path": "data/others.jsonl", **entry}], pipeline={"evaluate": [], "leakage": "fail"},
+    )  # fmt: skip
+    (found,) = looked(project)
+    assert (found["held_out_rows"], found["leaked_rows"]) == (2, 1)
+    assert found["first"][0]["trained"] == "rows.jsonl:2" and found["first"][0]["text"] == LONG
+
+
+@pytest.mark.slow
+def test_what_val_set_size_holds_out_of_pairs_is_looked_for_where_it_is_a_gate(tmp_path):
+    project = preference_project(tmp_path / "project", "dpo", test_datasets=None, val_set_size=3)
+    assert "leakage" not in project.plan()
+    project.edit(pipeline={"evaluate": [], "leakage": "fail"})
+    with (project.folder / "data" / "rows.jsonl").open("a") as file:
+        file.writelines(pair_line("say a", f"a {number}") for number in range(20))
+    (found,) = looked(project)
+    assert found["leaked_rows"] >= 1 and {leak["text"] for leak in found["first"]} == {"say a"}
