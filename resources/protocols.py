@@ -97,6 +97,29 @@ AZURE_SIGNED = frozenset({
 })  # fmt: skip
 
 
+def licence_in(card: str) -> str | None:
+    """The licence that the YAML at the head of a card names, as it is spelled there; None where it names none.
+
+    Of several all are named, and `other` by its own name where it has one.
+    """
+    import yaml
+
+    found = re.match(r"\s*---[ \t]*\r?\n(.*?)\r?\n---", card, re.DOTALL)
+    try:
+        head = yaml.safe_load(found[1]) if found else None
+    except yaml.YAMLError:
+        return None
+    if not isinstance(head, dict):
+        return None
+    named = head.get("license")
+    if named == "other" and isinstance(head.get("license_name"), str):
+        return str(head["license_name"])
+    names = [
+        name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str) and name
+    ]
+    return ", ".join(names) or None
+
+
 def is_secret_name(name: str) -> bool:
     """Whether a parameter, key or variable of this name holds what lets one in: `api_key`, `X-Amz-Signature`."""
     words = {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", name)}

@@ -130,7 +130,8 @@ def leakage_places(graph: GraphConfig, found: Sequence[Place]) -> Iterator[Place
     """The nodes that look for held-out rows among those that are trained on: one for each node of such rows."""
     held_out = "evaluation_data"
     looks = graph.leakage is not False and not graph.pretraining_dataset
-    rows, stage = EvaluationData, LEAKAGE
+    rows: type[Artifact] = EvaluationData
+    stage = LEAKAGE
     if graph.learns_preferences:
         # Pairs are compared with pairs.
         both = dict.fromkeys(("training_data", held_out), Input(PreferenceData))

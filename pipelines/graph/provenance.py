@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.keys import NOT_INSTALLED
 from tunemill.pipelines.graph.lineage import lineage_in, settings_of
@@ -25,10 +23,11 @@ from tunemill.resources.protocols import (
     HUB_DATASETS,
     HUB_MODELS,
     LINEAGE_FILE,
+    licence_in,
     without_credentials,
 )
 from tunemill.resources.store import Published
-from tunemill.stages.artifacts import BaseModel, FetchedModel, Tokenizer
+from tunemill.stages.artifacts import BaseModel, FetchedAdapter, FetchedModel, Tokenizer
 from tunemill.stages.declaration import CodeMark
 from tunemill.stages.registry import METHODS, STAGES
 
@@ -36,6 +35,8 @@ FIELD, LINEAGE = "provenance", "model_lineage"
 # The identities of a source that say what was in it.
 CONTENTS = ("sha256", "commit", "checksum")
 ONLY_CONFIG = "config"
+# What is read out of files or repositories, and holds no rows.
+OF_MODELS = tuple(kind.__name__ for kind in (Tokenizer, FetchedModel, FetchedAdapter))
 SHOWN_PLOTS = ("Training loss", "Held-out loss")
 
 
@@ -112,11 +113,14 @@ def _short(item: Mapping[str, Any]) -> str:
 def _datasets(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Of what reads rows out of files or repositories: those, with what was in them."""
     stage = next((stage for stage in STAGES if stage.name == item["stage"]), None)
-    if stage is None or not stage.prepares_data or item["artifact"] == Tokenizer.__name__:
+    if stage is None or not stage.prepares_data or item["artifact"] in OF_MODELS:
         return
     code = stage.config.marked(CodeMark)
     sources = [
-        _source(source) for name, found in item["sources"].items() if name not in code for source in found
+        {**_source(source), **_licence(source, item)}
+        for name, found in item["sources"].items()
+        if name not in code
+        for source in found
     ]
     if sources:
         rows = item["metrics"].get("rows")
@@ -129,7 +133,7 @@ def _bases(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     fetched = item["artifact"] == FetchedModel.__name__ and ONLY_CONFIG not in item["config"].values()
     if fetched or item["artifact"] == BaseModel.__name__ or item["stage"] == ADOPTED:
         for source in (source for found in item["sources"].values() for source in found):
-            yield {**_source(source), "digest": item["digest"], **_licence(source)}
+            yield {**_source(source), "digest": item["digest"], **_licence(source, item)}
 
 
 def _source(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,16 +151,16 @@ def public_name(path: str) -> str:
     return without_credentials(path) if "://" in path else Path(path).name
 
 
-def _licence(source: Mapping[str, Any]) -> dict[str, str]:
-    """The licence that the card in a local model folder names."""
-    card = Path(str(source["path"])) / CARD
-    try:
-        _, head, _ = card.read_text(encoding="utf-8").split("---\n", 2)
-        found = yaml.safe_load(head)
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    licence = found.get("license") if isinstance(found, dict) else None
-    return {"license": licence} if isinstance(licence, str) else {}
+def _licence(source: Mapping[str, Any], item: Mapping[str, Any]) -> dict[str, str]:
+    """The licence that the card of a repository names, or that in a local folder."""
+    path = str(source["path"])
+    found = item["metrics"].get("license") if path.startswith(HUB) else None
+    if "://" not in path:
+        try:
+            found = licence_in((Path(path) / CARD).read_text(encoding="utf-8", errors="replace"))
+        except OSError:
+            return {}
+    return {"license": found} if isinstance(found, str) else {}
 
 
 def _plots(training: Published) -> Iterator[dict[str, Any]]:

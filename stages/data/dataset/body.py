@@ -122,7 +122,8 @@ def nothing(config: DatasetConfig, source: RowSource) -> str:
 def report_source(source: RowSource, counts: Counter[str], report: Report) -> None:
     """Where the rows came from, as figures and, for several files, a table."""
     commit = {} if source.commit is None else {"commit": source.commit}
-    report.summary(rows=counts.total(), source=source.kind, **commit)
+    licence = {} if source.licence is None else {"license": source.licence}
+    report.summary(rows=counts.total(), source=source.kind, **commit, **licence)
     if len(counts) > 1:
         rows: list[tuple[str, int]] = list(counts.items())[:LISTED_FILES]
         more = len(counts) - len(rows)

@@ -19,7 +19,7 @@ from tunemill.stages.data.engines.own_texts import texts_in
 from tunemill.stages.data.engines.proof import with_engine
 from tunemill.stages.data.pretraining_data.config import PretrainingDataConfig
 from tunemill.stages.data.pretraining_data.sequences import Rows, Sequencer
-from tunemill.stages.data.pretraining_data.source_body import open_rows
+from tunemill.stages.data.pretraining_data.source_body import licence_of, open_rows
 from tunemill.stages.data.rows.bad_rows import BadRows
 from tunemill.stages.data.rows.columns import list_column
 from tunemill.stages.data.rows.likeness import Reads, likeness
@@ -89,6 +89,8 @@ def pretraining_data(
             f"{counts.empty} are empty, and the others have fewer tokens than min_sample_len: {config.min_sample_len}"
         )
     say(config, counts, sequencer.too_short, report)
+    if (licence := licence_of(config)) is not None:
+        report.summary(license=licence)
     shutil.rmtree(scratch, ignore_errors=True)
 
 

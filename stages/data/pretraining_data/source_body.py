@@ -5,7 +5,8 @@ from itertools import islice
 from pathlib import Path
 
 from tunemill.stages.data.pretraining_data.config import PretrainingDataConfig
-from tunemill.stages.data.sources.names import kind_of
+from tunemill.stages.data.sources.library import licence_on_hub
+from tunemill.stages.data.sources.names import hub_name, kind_of
 from tunemill.stages.data.sources.rows import Row, RowFile, RowSource
 from tunemill.stages.data.sources.selection import check_splits, default_parts, rows_of
 from tunemill.stages.data.sources.source import open_source
@@ -30,6 +31,13 @@ def open_rows(
         return sum(file.count() for file in source.splits[split])
 
     return source.title, islice(rows_of(source, choose_ranges(parts, length)), config.skip, None)
+
+
+def licence_of(config: PretrainingDataConfig) -> str | None:
+    """The licence that the card of a dataset of the Hub names; None of any other source."""
+    if kind_of(config.path) != "hub":
+        return None
+    return licence_on_hub(hub_name(config.path), config.revision, config.hf_use_auth_token)
 
 
 def _remote(config: PretrainingDataConfig) -> RowSource:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tunemill.resources.protocols import HUB_DATASETS, WILDCARDS
+from tunemill.resources.protocols import CARD, HUB_DATASETS, WILDCARDS, licence_in
 from tunemill.stages.data.sources.arrow_values import BATCH_ROWS, check_columns, checked, rows_of
 from tunemill.stages.data.sources.keys import SourceKeys
 from tunemill.stages.data.sources.names import hub_name
@@ -77,7 +77,24 @@ def hub_dataset(config: SourceKeys, scratch: Path) -> RowSource:
     # Old names without an owner stand for one with.
     place = f"{HUB_DATASETS}{found.id}"
     tables = _load(place, config, scratch, title=name, revision=commit, token=config.hf_use_auth_token)
-    return RowSource(name, "Hub dataset", _splits(name, tables), commit)
+    licence = licence_on_hub(name, commit, config.hf_use_auth_token)
+    return RowSource(name, "Hub dataset", _splits(name, tables), commit, licence)
+
+
+def licence_on_hub(name: str, revision: str | None, token: bool | None) -> str | None:
+    """The licence that the card of a dataset of the Hub names, None where it names none or cannot be read."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HTTPError
+
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            card = hf_hub_download(
+                name, CARD, repo_type="dataset", revision=revision, token=token, local_dir=scratch
+            )
+            return licence_in(Path(card).read_text(encoding="utf-8"))
+        except (OSError, ValueError, HTTPError):
+            # Rows are as good without it.
+            return None
 
 
 def _load(path: str, config: SourceKeys, scratch: Path, title: str, **options: Any) -> dict[str, Any]:

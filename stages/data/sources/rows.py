@@ -92,10 +92,11 @@ class RowFile:
 class RowSource:
     """Everything that a config names: the files of each split, in order.
 
-    `title` is what a person calls it, `kind` what it is, `commit` that of a Hub dataset.
+    `title` is what a person calls it, `kind` what it is, `commit` and `licence` those of a Hub dataset.
     """
 
     title: str
     kind: str
     splits: dict[str, list[RowFile]]
     commit: str | None = None
+    licence: str | None = None

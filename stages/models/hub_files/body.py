@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+from tunemill.resources.protocols import CARD, licence_in
 from tunemill.stages.errors import SourceError
 from tunemill.stages.models.adapter_folder import (
     ADAPTER_CONFIG,
@@ -47,9 +48,19 @@ def hub_files(config: HubFilesConfig, out: Workspace, report: Report) -> None:
         target = out.data / name
         target.parent.mkdir(parents=True, exist_ok=True)
         place(fetched / name, target)
-    report.summary(repository=found.name, commit=found.commit, files=len(names), bytes=total)
+    licence = _licence(found, out.checkpoints / "card")
+    report.summary(repository=found.name, commit=found.commit, files=len(names), bytes=total, **licence)
     rows = [[name, bytes_of[name], hashes[name]] for name in names]
     report.table("files", ["file", "bytes", "sha256"], rows)
+
+
+def _licence(found: Repository, folder: Path) -> dict[str, str]:
+    """The licence that the repository's card names, which is no part of what is fetched; empty where it names none."""
+    if CARD not in found.files:
+        return {}
+    fetch(found, CARD, folder, Progress(lambda _: None))
+    named = licence_in((folder / CARD).read_text(encoding="utf-8", errors="replace"))
+    return {} if named is None else {"license": named}
 
 
 def wanted(config: HubFilesConfig, found: Repository, fetched: Path) -> list[str]:

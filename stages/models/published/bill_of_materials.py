@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tunemill.stages.models.published.card import licence_of
+from tunemill.stages.models.published.card import UNKNOWN, licence_of
 from tunemill.stages.models.published.config import PublishedConfig
 from tunemill.stages.models.published.scores import Score
 
@@ -62,7 +62,7 @@ def _model(
         "bom-ref": MODEL,
         "name": config.model_name,
         "version": told.get("digest", "")[:12],
-        **({"licenses": [{"license": {"name": licence}}]} if licence else {}),
+        **_licensed(licence),
         "modelCard": {
             "modelParameters": {"datasets": [{"ref": ref} for ref in datasets]},
             "quantitativeAnalysis": {"performanceMetrics": [_metric(score) for score in scores]},
@@ -97,6 +97,7 @@ def _datasets(told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "bom-ref": f"dataset:{next(number)}:{dataset['node']}",
                 "name": source["name"],
                 **_contents(source),
+                **_licensed(source.get("license")),
                 "data": [{"type": "dataset", "name": dataset["node"]}],
                 "properties": _properties(
                     use=dataset["use"],
@@ -114,9 +115,13 @@ def _bases(told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "bom-ref": f"base:{number}",
             "name": base["name"],
             **_contents(base),
-            **({"licenses": [{"license": {"name": base["license"]}}]} if "license" in base else {}),
+            **_licensed(base.get("license")),
             "properties": _properties(digest=base["digest"]),
         }
+
+
+def _licensed(licence: str | None) -> dict[str, Any]:
+    return {"licenses": [{"license": {"name": licence or UNKNOWN}}]}
 
 
 def _contents(source: Mapping[str, Any]) -> dict[str, Any]:

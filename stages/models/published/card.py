@@ -12,6 +12,8 @@ from tunemill.stages.models.published.scores import Score
 
 SHORT_HASH = 12
 LONGEST_VALUE = 200
+# How the Hub, too, calls the licence of what names none.
+UNKNOWN = "unknown"
 # How the Hub calls what a model is to its base, by the kind of its artifact and the stage that made it.
 RELATIONS = {Adapter.__name__: "adapter", GgufModel.__name__: "quantized", "QuantizedModel": "quantized"}
 
@@ -24,7 +26,7 @@ def card(config: PublishedConfig, scores: Sequence[Score], pictures: Mapping[str
         f"# {config.model_name}\n",
         f"{_what(told)} Made by Tunemill, with the node `{config.of}` of its pipeline.\n",
         "## Data\n",
-        _table(("dataset", "for", "rows", "from", "contents", "digest"), _datasets(told))
+        _table(("dataset", "for", "rows", "from", "licence", "contents", "digest"), _datasets(told))
         or "No dataset is on record.\n",
     ]
     if scores:
@@ -54,8 +56,7 @@ def _head(config: PublishedConfig) -> dict[str, Any]:
         if "commit" in source and dataset["use"] == "training"
     ]
     head: dict[str, Any] = {}
-    if licence := licence_of(config):
-        head["license"] = licence
+    head["license"] = licence_of(config) or UNKNOWN
     if bases:
         head |= {"base_model": bases, "base_model_relation": RELATIONS.get(kind, "finetune")}
     if datasets:
@@ -74,10 +75,10 @@ def licence_of(config: PublishedConfig) -> str | None:
 
 
 def _what(told: Mapping[str, Any]) -> str:
-    bases = [
-        f"{base['name']} (commit {base['commit'][:SHORT_HASH]})" if "commit" in base else base["name"]
-        for base in told.get("bases", [])
-    ]
+    bases = []
+    for base in told.get("bases", []):
+        commit = [f"commit {base['commit'][:SHORT_HASH]}"] if "commit" in base else []
+        bases.append(f"{base['name']} ({', '.join([*commit, 'licence ' + base.get('license', UNKNOWN)])})")
     kind = {Adapter.__name__: "An adapter", GgufModel.__name__: "A model for llama.cpp"}.get(
         told.get("model", {}).get("artifact", ""), "A model"
     )
@@ -92,7 +93,8 @@ def _datasets(told: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
                 "not known",
             )
             rows = "" if dataset["rows"] is None else dataset["rows"]
-            yield dataset["node"], dataset["use"], rows, source["name"], contents, dataset["digest"]
+            licence = source.get("license", UNKNOWN)
+            yield dataset["node"], dataset["use"], rows, source["name"], licence, contents, dataset["digest"]
 
 
 def _score(score: Score) -> Sequence[Any]:

@@ -17,7 +17,7 @@ class PublishedConfig(StageConfig):
         None,
         min_length=1,
         description="the licence that the card names, as the Hub spells it (apache-2.0, mit, other, ...); unset takes "
-        "that of the card of a base model in a local folder, if it names one",
+        "that which the cards of the base models name, of the Hub or in a local folder, or else unknown",
     )
     publish_sign: Annotated[Source[str | None], YamlMark("pipeline.publish.sign")] = Field(
         None, description="a private key (PEM, of an elliptic curve) that signs every file that is published"

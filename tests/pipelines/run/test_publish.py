@@ -11,7 +11,8 @@ import yaml
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from support.hub import hub_server
-from support.project import make_project
+from support.project import chat_row, make_project
+from support.tiny_model import make_model
 
 from tunemill.pipelines.cli import main
 from tunemill.pipelines.commands.verify import fault_of
@@ -22,7 +23,15 @@ from tunemill.pipelines.graph.public_lineage import public_lineage
 from tunemill.pipelines.graph.told_places import Machine, told
 from tunemill.resources.errors import StoreError
 from tunemill.resources.identity import StatCache
-from tunemill.resources.protocols import AS_PUBLISHED, BOM_FILE, CARD, LINEAGE_FILE, SIGNATURE_FILE, SIGNING
+from tunemill.resources.protocols import (
+    AS_PUBLISHED,
+    BOM_FILE,
+    CARD,
+    LINEAGE_FILE,
+    SIGNATURE_FILE,
+    SIGNING,
+    licence_in,
+)
 from tunemill.resources.targets import Content, TargetFolder
 
 NAME, TOKEN = "team/dates", "hf_who_may_write"
@@ -73,9 +82,10 @@ def test_a_folder_gets_the_model_and_all_that_is_told_of_it(project, keys, capsy
         "license": "mit", "library_name": "transformers", "tags": ["tunemill", "sft"],
     }  # fmt: skip
     sums = hashlib.sha256((project.folder / "data" / "sums.jsonl").read_bytes()).hexdigest()
-    assert "# dates\n" in text and f"| dataset_sums | training | 20 | sums.jsonl | sha256 {sums} |" in text, (
-        text
-    )
+    assert (
+        "# dates\n" in text
+        and f"| dataset_sums | training | 20 | sums.jsonl | unknown | sha256 {sums} |" in text
+    ), text
     assert "evaluation_of_merged | exact_match" in text and "evaluation_of_base" in text
     assert "| trained | sft | learning_rate | 0.001 |" in text and "tunemill reproduce ." in text
     # The bill of materials: the schema of the standard, and every dataset with its hash.
@@ -83,7 +93,7 @@ def test_a_folder_gets_the_model_and_all_that_is_told_of_it(project, keys, capsy
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bom) is None
     data = {item["name"]: item for item in json.loads(bom)["components"] if item["type"] == "data"}
     assert data.keys() == {"sums.jsonl", "echoes.jsonl", "held_out.jsonl"}
-    assert "| dataset_held_out | scoring | 4 | held_out.jsonl |" in text
+    assert "| dataset_held_out | scoring | 4 | held_out.jsonl | unknown |" in text
     assert data["sums.jsonl"]["hashes"] == [{"alg": "SHA-256", "content": sums}]
     libraries = {item["name"] for item in json.loads(bom)["components"] if item["type"] == "library"}
     assert libraries >= {"torch", "transformers", "peft"}
@@ -275,6 +285,59 @@ def test_the_hub_gets_it_once_in_one_commit_and_goes_on_where_it_was_cut(project
     assert "is public on the Hub" in tunemill(hub, project, code=1, HF_TOKEN=TOKEN)
     for path in (item for item in project.state.rglob("*") if item.is_file()):
         assert TOKEN.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.slow
+def test_licences_are_those_of_the_cards_on_the_hub(tmp_path, hub):
+    model = {path.name: path.read_bytes() for path in make_model(tmp_path / "model").iterdir()}
+    rows = "".join(chat_row(f"{a} + {b}", str(a + b)) for a in range(4) for b in range(4)).encode()
+    heads = {
+        "team/base": "license: apache-2.0",
+        "team/sums": "license: [mit, cc-by-4.0]",
+        "team/others": "tags: [a]",
+    }
+    cards = {name: f"---\n{head}\n---\n# It\n".encode() for name, head in heads.items()}
+    hub.model("team/base").commit({**model, CARD: cards["team/base"]})
+    for name in ("team/sums", "team/others"):
+        hub.repository(name).commit({"rows.jsonl": rows, CARD: cards[name]})
+        rows = rows[: len(rows) // 2].rpartition(b"\n")[0]
+    project = make_project(
+        tmp_path / "project", base_model="team/base", reinit_weights=None, quantization=None, test_datasets=None,
+        datasets=[{"path": name, "type": "chat_template"} for name in ("team/sums", "team/others")],
+        pipeline={"publish": {"to": "./given", "of": "trained"}},
+    )  # fmt: skip
+    tunemill(hub, project)
+    _, head, text = (project.folder / "given" / CARD).read_text().split("---\n", 2)
+    assert yaml.safe_load(head)["license"] == "apache-2.0" and "licence apache-2.0)" in text, text
+    assert "| team/sums | mit, cc-by-4.0 | commit" in text and "| team/others | unknown | commit" in text, (
+        text
+    )
+    bom = (project.folder / "given" / BOM_FILE).read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bom) is None
+    told = {
+        item["name"]: item["licenses"][0]["license"]["name"]
+        for item in json.loads(bom)["components"]
+        if "licenses" in item
+    }
+    assert told == {"team/base": "apache-2.0", "team/sums": "mit, cc-by-4.0", "team/others": "unknown"}
+    # The folder of the model holds what was needed of it, and no card.
+    assert not list((project.state / "artifacts" / "hub_files").glob(f"*/data/{CARD}"))
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: mit\n---\n# x", "mit"),
+        ("\n---\r\nlicense: other\r\nlicense_name: llama3.2\r\n---\r\n", "llama3.2"),
+        ("---\nlicense: [mit, 3, gpl-3.0]\n---", "mit, gpl-3.0"),
+        ("---\nlicense: [\n---", None),
+        ("# license: mit", None),
+        ("---\n- license\n---", None),
+        ("", None),
+    ],
+)
+def test_the_licence_that_a_card_names(card, licence):
+    assert licence_in(card) == licence
 
 
 def test_an_object_store_gets_it_once_and_goes_on_where_it_was_cut(project, memory):
