@@ -4,7 +4,6 @@ import json
 from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
-import yaml
 from support.examples import ROOT, copy_examples
 
 from tunemill.pipelines.cli import main
@@ -24,8 +23,8 @@ def test_its_rows_are_those_that_its_script_writes():
 def test_it_runs_and_says_what_its_page_shows(tmp_path, capsys):
     folder = copy_examples(tmp_path) / "evaluations"
     given = [str(folder / "pipeline.yml"), "--state", str(tmp_path / "state"), "--json"]
-    document = yaml.safe_load((folder / "pipeline.yml").read_text())
-    (folder / "pipeline.yml").write_text(yaml.safe_dump({**document, "max_steps": 50}))
+    text = (folder / "pipeline.yml").read_text()
+    (folder / "pipeline.yml").write_text(text.replace("max_steps: 240", "max_steps: 50"))
     code = main(["run", *given])
     told = json.loads(capsys.readouterr().out)
     assert {node["state"] for node in told["nodes"]} == {"computed"}, told
