@@ -25,16 +25,18 @@ INSIDE = {
     "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm", "ffn_norm": "post_attention_layernorm",
     "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
 }  # fmt: skip
+NORMS_AROUND = {
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
 INSIDE_OF: Mapping[str, Mapping[str, str]] = {
     "phi3": {"ffn_up": "mlp.gate_up_proj"},
-    "gemma2": {
-        "ffn_norm": "pre_feedforward_layernorm",
-        "post_attention_norm": "post_attention_layernorm",
-        "post_ffw_norm": "post_feedforward_layernorm",
-    },
+    "gemma2": NORMS_AROUND,
+    "gemma3": NORMS_AROUND,
 }
 # Where q and k stand in pairs, and where norms are written with one added.
-IN_PAIRS, WITH_ONE = ("llama", "smollm3"), ("gemma", "gemma2")
+IN_PAIRS, WITH_ONE = ("llama", "smollm3"), ("gemma", "gemma2", "gemma3")
 ROTATIONS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
 

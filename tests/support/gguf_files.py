@@ -10,7 +10,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, PretrainedConfig
-from transformers.models import gemma, gemma2, mistral, phi3, qwen2, qwen3, smollm3
+from transformers.models import gemma, gemma2, gemma3, mistral, phi3, qwen2, qwen3, smollm3
 
 from support.tiny_model import VOCABULARY, Heard, make_model, tiny_config, workspace
 from support.tiny_tokenizer import CHATML, CORPUS, make_tokenizer
@@ -42,10 +42,23 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "qwen3": qwen3.Qwen3Config(**SIZES, head_dim=32),
     "gemma": gemma.GemmaConfig(**SIZES, head_dim=32),
     "gemma2": gemma2.Gemma2Config(**SIZES, head_dim=32, query_pre_attn_scalar=32, sliding_window=64),
+    "gemma3": gemma3.Gemma3TextConfig(
+        **{**SIZES, "num_hidden_layers": 7},
+        head_dim=32,
+        query_pre_attn_scalar=32,
+        sliding_window=64,
+        final_logit_softcapping=5.0,
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 50000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
+        },
+    ),
+    # What transformers reads by itself.
+    "gemma3_usual": gemma3.Gemma3TextConfig(**{**SIZES, "num_hidden_layers": 6}, sliding_window=64),
     "phi3": phi3.Phi3Config(**SIZES),
     "smollm3": smollm3.SmolLM3Config(**SIZES),
 }
-PIECES = ("gemma", "gemma2", "phi3", "mistral")
+PIECES = ("gemma", "gemma2", "gemma3", "gemma3_usual", "phi3", "mistral")
 TURNS = (
     "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -17,6 +17,8 @@ NAMES = {
     "attention.layer_norm_rms_epsilon": "rms_norm_eps", "vocab_size": "vocab_size",
     "attn_logit_softcapping": "attn_logit_softcapping", "final_logit_softcapping": "final_logit_softcapping",
 }  # fmt: skip
+# Some of their layers attend within a window, which llama.cpp takes from the file.
+WINDOWED = ("gemma2", "gemma3")
 CLOSE, CLOSE_FACTORS = 1e-6, 1e-4
 
 
@@ -64,6 +66,11 @@ def _wanted(stored: Mapping[str, Any], family: str) -> Iterator[tuple[str, float
     yield f"{family}.attention.key_length", width
     yield f"{family}.attention.value_length", width
     rotation = stored.get("rope_parameters") or {}
+    if family in WINDOWED:
+        yield f"{family}.attention.sliding_window", stored["sliding_window"]
+    if "sliding_attention" in rotation:
+        yield f"{family}.rope.freq_base_swa", rotation["sliding_attention"]["rope_theta"]
+        rotation = rotation["full_attention"]
     yield f"{family}.rope.freq_base", rotation["rope_theta"]
     yield f"{family}.rope.dimension_count", width * rotation.get("partial_rotary_factor", 1)
     if rotation.get("rope_type") in ("linear", "yarn"):

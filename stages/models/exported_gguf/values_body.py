@@ -7,7 +7,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from tunemill.stages.models.gguf_families import Family, rotation_of
+from tunemill.stages.models.gguf_families import Family, rotation_of, window_theta_of
 
 FILE_TYPES = {
     "f32": gguf.LlamaFileType.ALL_F32,
@@ -59,6 +59,11 @@ def add_values(writer: gguf.GGUFWriter, stored: Mapping[str, Any], family: Famil
         writer.add_attn_logit_softcapping(stored["attn_logit_softcapping"])
         writer.add_final_logit_softcapping(stored["final_logit_softcapping"])
         writer.add_sliding_window(stored["sliding_window"])
+    if family.name == "gemma3":
+        if stored.get("final_logit_softcapping"):
+            writer.add_final_logit_softcapping(stored["final_logit_softcapping"])
+        writer.add_sliding_window(stored["sliding_window"])
+        writer.add_rope_freq_base_swa(window_theta_of(stored))
     _add_rotation(writer, stored)
 
 

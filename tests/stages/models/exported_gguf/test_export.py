@@ -21,7 +21,8 @@ from tunemill.stages.models.exported_gguf.proof_body import prove_model
 from tunemill.stages.models.exported_gguf.proof_weights_body import allowed
 from tunemill.stages.models.exported_gguf.stage import EXPORTED_GGUF
 
-FAST = ("llama3", "qwen2", "gemma")
+FAST = ("llama3", "qwen2", "gemma", "gemma3_usual")
+READ_BY_TRANSFORMERS = ("llama", "mistral", "qwen2", "phi3", "gemma3_usual")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,7 @@ def test_every_family_is_written_exactly(tmp_path, family, monkeypatch):
     model = make_family(tmp_path / "model", family, dtype=torch.bfloat16)
     _, heard = exported(tmp_path, model, "bf16")
     assert heard.summary["mean_kl"] < 1e-6 and heard.summary["largest_share_of_allowed_error"] < 0.01
+    assert (heard.summary["read_by"] == "transformers") == (family in READ_BY_TRANSFORMERS)
 
 
 def test_bytes_are_the_same_twice_and_for_any_size_of_shards(tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ def test_a_type_is_computed_within_its_bound(tmp_path, kind):
     assert summary["llama_cpp_mean_kl"] == pytest.approx(summary["mean_kl"], abs=0.1)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma", "gemma3"])
 def test_an_adapter_beside_its_base_says_what_peft_says(tmp_path, family):
     base = make_family(tmp_path / "base", family)
     adapter = make_adapter(tmp_path / "adapter", base, use_rslora=True)
