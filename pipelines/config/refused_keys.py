@@ -4,11 +4,6 @@ ONLINE = (
     "is of a server that is asked while training. Here a teacher is run over the rows once, before training, and every "
     "student reads what it said: write pipeline: {teacher: MODEL}, and take it out"
 )
-PRUNED = (
-    "keeps weights that were pruned before at zero while training. Here they would move like all others, and nothing "
-    "prunes afterwards. To train on without zeros take it out, and its plugin; for a small model in vLLM write "
-    "pipeline: {export: [{format: compressed-tensors, scheme: w4a16}]}, which makes its recipe by itself"
-)
 # Key -> why it is refused. Of other keys of Axolotl it is said that they are not supported yet.
 REFUSED = {
     "kd_online_preflight": ONLINE,
@@ -20,7 +15,6 @@ REFUSED = {
     "rows that has log-probabilities with logprobs_field, and take it out",
     "kd_temperature_min": "lowers the temperature of a server that is asked while training, and what is stored is "
     "divided by one temperature, kd_temperature. Take it out",
-    "llmcompressor": PRUNED,
     "kd_zscore_base_temp": "standardizes logits in old versions of Axolotl, and later ones do not read it. Divide them "
     "by kd_temperature, and take it out",
 }

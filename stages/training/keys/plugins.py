@@ -30,6 +30,7 @@ IDLE_PLUGINS = {
     "trains all of them",
     "axolotl.integrations.kernels.KernelsPlugin": "its kernels compute experts, which transformers computes in its "
     "own way",
+    "axolotl.integrations.llm_compressor.LLMCompressorPlugin": "llmcompressor keeps pruned weights at zero by itself",
     "axolotl.integrations.lm_eval.LMEvalPlugin": "lm_eval_tasks asks for the nodes evaluation_lm_eval_of_* by itself",
     "axolotl.integrations.swanlab.SwanLabPlugin": "the swanlab_* keys switch SwanLab on by themselves",
 }
@@ -45,9 +46,6 @@ PLUGINS = (
 OTHER_PLUGINS = {
     "axolotl.integrations.diffusion.DiffusionPlugin": "trains by filling in masked tokens, a method that is not "
     "supported yet",
-    "axolotl.integrations.llm_compressor.LLMCompressorPlugin": "keeps pruned weights at zero "
-    "while training, and here they would move. For a small model in vLLM write pipeline: {export: [{format: "
-    "compressed-tensors, scheme: w4a16}]}",
 }
 KNOWN = frozenset({*PLUGINS, *OTHER_PLUGINS})
 # Keys that nobody would read where a plugin makes the optimizer, or the scheduler.

@@ -18,6 +18,7 @@ from tunemill.stages.training.keys.machine import MachineKeys
 from tunemill.stages.training.keys.memory import MemoryKeys
 from tunemill.stages.training.keys.optimizer import OptimizerKeys
 from tunemill.stages.training.keys.plugins import CUT_PLUGINS, SPECTRUM_PLUGINS
+from tunemill.stages.training.keys.pruned import PrunedKeys
 from tunemill.stages.training.keys.quantization import QuantizationAwareKeys
 from tunemill.stages.training.keys.rates import GROKFAST_ALPHA, GROKFAST_LAMB, GROKFAST_PLUGINS, RateKeys
 from tunemill.stages.training.keys.relora import ReloraKeys
@@ -31,6 +32,7 @@ AGAIN = "a training that is interrupted begins anew"
 
 class TrainingKeys(
     FrozenKeys,
+    PrunedKeys,
     ReloraKeys,
     BestKeys,
     AdapterKeys,

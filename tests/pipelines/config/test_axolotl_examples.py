@@ -18,7 +18,8 @@ SHA256 = "4794e4c5c8934ebfe211a021ffae42b5cef729290e5e4eda57e9c854a0674d08"
 REFUSED = {
     "trains on images or sound": {"processor_type"},
     "online reinforcement learning": {"rl", "ebft"},
-    "other methods of training": {"plugins", "diffusion", "llmcompressor"},
+    "other methods of training": {"plugins", "diffusion"},
+    "sparse files": {"llmcompressor.save_compressed"},
     "a repository that is still to be named": {"hub_model_id"},
     "kernels of other libraries": {"use_onebitllms", "use_dsv4_kernels", "use_glm_dsa_kernels", "flash_optimum"},
     "no key of Axolotl's, or one that it has taken out": {

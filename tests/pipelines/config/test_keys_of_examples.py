@@ -39,7 +39,6 @@ def test_a_plugin_of_kernels_beside_liger_is_no_note(tmp_path: Path) -> None:
     ("plugin", "said"),
     [
         ("axolotl.integrations.diffusion.DiffusionPlugin", "a method that is not supported yet"),
-        ("axolotl.integrations.llm_compressor.LLMCompressorPlugin", "keeps pruned weights at zero"),
     ],
 )
 def test_a_plugin_that_would_train_something_else_is_refused(tmp_path: Path, plugin: str, said: str) -> None:

@@ -52,7 +52,9 @@ REFUSED = [
      "group_size: w8a8 has groups of its own"),
     (["pipeline.export=[{format: compressed-tensors, scheme: fp8-dynamic, seed: 1}]"], "pipeline.export[0]",
      "seed: fp8-dynamic looks at no rows"),
-    (["llmcompressor={recipe: {a: b}, save_compressed: true}"], "llmcompressor", "keeps weights that were pruned"),
+    (["llmcompressor={recipe: {a: b}}"], "llmcompressor.recipe", "ConstantPruningModifier alone is honoured"),
+    (["llmcompressor={recipe: {ConstantPruningModifier: {targets: Linear}}, save_compressed: true}"],
+     "llmcompressor.save_compressed", "stores zeros no more tightly"),
 ]  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from stages.training.keys.cases_of_references import REFERENCES
 from stages.training.keys.cases_of_steps import PROCESS_REWARD
 from stages.training.keys.cases_of_weights import ADAPTER, FROZEN, RESTARTED
 from stages.training.keys.trainings import Settings
+from support.pruned import recipe
 
 from stages.training.keys import observations as see
 
@@ -270,6 +271,17 @@ MEMORY: dict[str, list[Case]] = {
             {"max_steps": 1},
         ),
         Case((None, INT4), see.roundings, {"max_steps": 1}, method="orpo"),
+    ],
+    "llmcompressor": [
+        Case(
+            (None, {"recipe": recipe("Linear")}, {"recipe": recipe("re:.*q_proj.weight")}),
+            see.callback("KeepZeros", "weights"),
+            {"max_steps": 1},
+            base="pruned llama",
+        ),
+        Case((None, {"recipe": recipe("Linear")}), see.weights, method="orpo", base="pruned llama"),
+        Case((None, {"recipe": recipe("Linear")}), see.refusal),
+        Case((None, {"recipe": recipe("Linear")}), see.refusal, LORA, base="pruned llama"),
     ],
     "flash_attn_cross_entropy": [Case((False, True), see.idle_keys)],
     "flash_attn_rms_norm": [Case((False, True), see.idle_keys)],

@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 from support.pairs import reward_data, thanked
 from support.preference_rows import write_pairs
+from support.pruned import make_pruned
 from support.rated import rated_data
 from support.steps import counting, held_out_steps, step_data
 from support.taught_rows import write_taught
@@ -152,6 +153,7 @@ class Trainings:
         config = self._bases["eager llama"] / "config.json"
         preferring = json.loads(config.read_text()) | {"attn_implementation": "eager"}
         config.write_text(json.dumps(preferring))
+        self._bases["pruned llama"] = make_pruned(folder / "pruned", **SMALL)
         self._inputs = {method: self._made_for(method) for method in METHODS}
 
     def _made_for(self, method: str) -> dict[str, Artifact | list[Artifact]]:
