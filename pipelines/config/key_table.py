@@ -12,6 +12,7 @@ from tunemill.pipelines.config.use_config import UseConfig
 from tunemill.stages.declaration import RuntimeMark, SourceMark, StageConfig
 from tunemill.stages.registry import STAGES
 
+LOOKING = " (runtime)"
 HEAD = """\
 # Supported keys
 
@@ -35,10 +36,12 @@ def key_table() -> str:
     readers_and_configs += [(stage.name, stage.config) for stage in STAGES]
     for reader, config in readers_and_configs:
         for key, field, mark in _fields(config):
-            readers, _, _ = rows.setdefault(
-                key, ([], field.get_default(call_default_factory=True), field.description)
-            )
+            told = (field.get_default(call_default_factory=True), field.description)
+            readers, *_ = rows.setdefault(key, ([], *told))
             text = f"{reader}{mark}"
+            # Who only looks at a key says why; what it is says who is for it.
+            if not mark and all(one.endswith(LOOKING) for one in readers):
+                rows[key] = (readers, *told)
             if text not in readers:
                 readers.append(text)
     lines = [
@@ -54,7 +57,7 @@ def _fields(config: type[StageConfig]) -> Iterator[tuple[str, Any, str]]:
     for group in lists[:1]:
         spelled += [(f"{group}[].{key}", name) for key, name in config.entry_keys(group).items()]
     for key, name in spelled:
-        mark = " (runtime)" if name in config.marked(RuntimeMark) else ""
+        mark = LOOKING if name in config.marked(RuntimeMark) else ""
         mark = " (source)" if name in config.marked(SourceMark) else mark
         yield key, config.model_fields[name], mark
 

@@ -13,7 +13,6 @@ from tunemill.stages.declaration import (
     ModelSource,
     Runtime,
     Settings,
-    StageConfig,
     YamlMark,
 )
 from tunemill.stages.models.base_model.folder import (
@@ -27,6 +26,7 @@ from tunemill.stages.models.base_model.layers import fault_of_tensors
 from tunemill.stages.models.base_model.layouts.formats import FAULTS
 from tunemill.stages.models.base_model.rope import given_rope
 from tunemill.stages.models.base_model.storing import faults_of_storing
+from tunemill.stages.models.base_model.trained_type import TrainedTypeKeys
 from tunemill.stages.models.exports import GGUF
 from tunemill.stages.models.gguf_families import fault_of_export
 from tunemill.stages.models.linearized import KEY as LINEARIZED
@@ -67,7 +67,7 @@ class UnpackingSettings(Settings):
     )
 
 
-class BaseModelConfig(StageConfig):
+class BaseModelConfig(TrainedTypeKeys):
     """Where the weights come from, and how they are fitted to the tokenizer."""
 
     base_model: ModelSource[str | None] = Field(
@@ -190,6 +190,17 @@ class BaseModelConfig(StageConfig):
         return self
 
     @property
+    def quantizations(self) -> list[QuantizationSettings]:
+        """How the model is quantized afterwards."""
+        return [one for one in (self.quantization, self.qat) if one is not None]
+
+    def needs_gpu(self) -> Iterator[Idle]:
+        """Formats that are stored of a model as a GPU trains it."""
+        yield from super().needs_gpu()
+        if self.adapter is None and self.trained_type is None:
+            yield from self.of_bfloat16(self.quantizations, self.exports)
+
+    @property
     def model_class(self) -> str | None:
         """The model's class by either of its keys."""
         return self.model_type or self.type_of_model
@@ -279,9 +290,13 @@ class BaseModelConfig(StageConfig):
             and quantized_by(stored) is None
             and "text_config" not in stored  # its folder holds towers that are not trained as well
         ):
-            asked = [one for one in (self.quantization, self.qat) if one is not None]
-            keeps_type = self.adapter is not None and "dtype" not in self.overrides
-            yield from faults_of_storing(folder, asked, self.exports, keeps_type=keeps_type)
+            trained_type = None
+            if self.adapter is None:
+                # What the machine decides is a note: see `needs_gpu`.
+                trained_type = self.trained_type or "BF16"
+            elif "dtype" in self.overrides:
+                trained_type = "BF16"
+            yield from faults_of_storing(folder, self.quantizations, self.exports, trained_type)
 
     def _fault_of_quantized(self, folder: Path, stored: Mapping[str, Any]) -> str | None:
         read_as_numbers = self.model_quantization_config is not None or self.llama4_linearized_experts

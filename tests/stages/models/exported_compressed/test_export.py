@@ -320,8 +320,6 @@ def test_the_type_of_the_base_is_that_of_what_an_adapter_is_folded_into(tmp_path
     assert fault.key == "exports"
     assert fault.reason.startswith("nvfp4: it is computed in bfloat16, and the base, whose type the model")
     assert "is in float32" in fault.reason
-    # Of a model that is trained whole the training says the type.
-    assert not list(BaseModelConfig(base_model=str(base), exports=exports).faults())
     mxfp4 = QuantizationSettings(weight_dtype="mxfp4", activation_dtype="mxfp4")
     (fault,) = BaseModelConfig(base_model=str(base), quantization=mxfp4, adapter="lora").faults()
     assert fault.key == "quantization" and "mxfp4 is stored of models in bfloat16" in fault.reason
@@ -342,3 +340,26 @@ def test_without_the_package_it_says_what_to_install(tmp_path: Path) -> None:
     assert fault.key == "scheme" and "pip install 'tunemill[llmcompressor]'" in fault.reason
     with pytest.raises(SettingError, match=r"pip install 'tunemill\[llmcompressor\]'"):
         make(tmp_path / "out", "w8a8", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("precision", "type_"),
+    [
+        ({"bf16": True}, "BF16"), ({"bf16": "full"}, "BF16"), ({"bfloat16": True}, "BF16"), ({"fp8": True}, "BF16"),
+        ({"float32": True}, "F32"), ({"bf16": False}, "F32"), ({"bf16": False, "fp16": True}, "F32"), ({}, None),
+    ],
+)  # fmt: skip
+def test_of_a_model_that_is_trained_whole_the_training_says_the_type(
+    tmp_path: Path, precision: dict[str, Any], type_: str | None
+) -> None:
+    exports = [{"format": "compressed-tensors", "scheme": "nvfp4"}]
+    mxfp4 = QuantizationSettings(weight_dtype="mxfp4", activation_dtype="mxfp4")
+    base = str(make_model(tmp_path / "base"))
+    config = BaseModelConfig(base_model=base, exports=exports, quantization=mxfp4, **precision)
+    assert config.trained_type == type_
+    told = {fault.key: fault.reason for fault in config.faults()}
+    noted = {item.key: item.reason for item in config.needs_gpu()}
+    assert told.keys() == ({"exports", "quantization"} if type_ == "F32" else set())
+    assert all("weights are trained in float32 here. Set bf16: true" in reason for reason in told.values())
+    assert noted.keys() == ({"exports", "quantization"} if type_ is None else set())
+    assert not list(config.model_copy(update={"adapter": "lora"}).needs_gpu())
