@@ -62,7 +62,7 @@ from tunemill.stages.training.optimizers.build_body import (
 from tunemill.stages.training.optimizers.grokfast_body import Grokfast
 from tunemill.stages.training.plugin_states_body import CallbackStates
 from tunemill.stages.training.plugins_body import Plugins, own_plugins
-from tunemill.stages.training.pruned_body import keep_zeros
+from tunemill.stages.training.pruned_body import keep_zeros, settle
 from tunemill.stages.training.quantization_aware_body import prepare
 from tunemill.stages.training.saved_body import prove_saved
 from tunemill.stages.training.schedule import (
@@ -204,9 +204,7 @@ def train_once(
     """One attempt to train."""
     be_quiet()
     precision = choose_precision(config, has_factors=config.has_factors)
-    check_attention(config)
-    check_optimizer_here(config.optimizer, precision)
-    check_kernels_here(config.kernel_choice)
+    check_here(config, precision)
     schedule = schedule_of(config, method)
     start = start_of(config, out.checkpoints, schedule.total, report)
     use_code_of(base_model.path)
@@ -220,7 +218,7 @@ def train_once(
     if config.looks_at_data:
         examined = Examined(method, method.collator(model), config.start_sequences, precision.autocast)
         keepers.append(start_from_data(config, model, examined, start, out.checkpoints, report))
-    zeros = None if config.llmcompressor is None else keep_zeros(config.llmcompressor, model, report)
+    zeros = keep_zeros(config.llmcompressor, model, report)
     if config.qat is not None:
         keepers += prepare(config.qat, model, report)
     plugins.call("post_model_load", model)
@@ -250,10 +248,7 @@ def train_once(
         train_dataset=method.examples,
         data_collator=collator,
         # The monitor goes before the checkpoints, and both after the reporter and whatever may touch a weight.
-        callbacks=[
-            *(reporter, *keepers, *([] if zeros is None else [zeros]), *watches, *own, *waiting),
-            *(*monitors, *kept, checkpoints),
-        ],
+        callbacks=[reporter, *keepers, *zeros, *watches, *own, *waiting, *monitors, *kept, checkpoints],
     )
     trainer.remove_callback(PrinterCallback)
     own += plugins.meet(trainer, before=[*monitors, *kept, checkpoints][0])
@@ -275,15 +270,20 @@ def train_once(
     with averages_used(trainer.optimizer):
         if best is not None:
             best.settle(trainer, report)
-        if zeros is not None:
-            zeros.settle()
-            report.summary(zero_share=zeros.share)
+        settle(zeros, report)
         save(config, trainer.model, stored_config, base_model, out, report)
         if plugins:
             report.summary(**prove_saved(config, trainer.model, base_model, precision, out))
             plugins.call("post_train", trainer.model)
     write_metrics(trainer.state.log_history, out.logs)
     summarize(trainer, schedule, reporter, monitor, report)
+
+
+def check_here(config: TrainingKeys, precision: Precision) -> None:
+    """Raise SettingError for what this machine cannot compute."""
+    check_attention(config)
+    check_optimizer_here(config.optimizer, precision)
+    check_kernels_here(config.kernel_choice)
 
 
 def kept_of(

@@ -48,11 +48,13 @@ class KeepZeros(TrainerCallback):  # type: ignore[misc]
                 one.weight.masked_fill_(one.zero.to(one.weight.device), 0)
 
 
-def keep_zeros(settings: SparsitySettings, model: Any, report: Report) -> KeepZeros:
-    """What keeps the zeros of the model's weights that the settings name.
+def keep_zeros(settings: SparsitySettings | None, model: Any, report: Report) -> list[KeepZeros]:
+    """What keeps the zeros of the model's weights that the settings name; nothing without settings.
 
     Raises SettingError for a target that names nothing, and where no weight of all of them is zero.
     """
+    if settings is None:
+        return []
     found = [
         Zeros(name, weight, weight.detach().abs() <= NEARLY)
         for name, weight in named_weights(model, settings.targets)
@@ -68,7 +70,14 @@ def keep_zeros(settings: SparsitySettings, model: Any, report: Report) -> KeepZe
     report.log(
         f"llmcompressor: {share:.1%} of the numbers in {len(found)} weights are zero and stay zero{without}"
     )
-    return KeepZeros(kept, share)
+    return [KeepZeros(kept, share)]
+
+
+def settle(zeros: Sequence[KeepZeros], report: Report) -> None:
+    """Set the weights back that are saved, whatever has made them, and tell the share of zeros."""
+    for one in zeros:
+        one.settle()
+        report.summary(zero_share=one.share)
 
 
 def named_weights(model: Any, targets: Sequence[str]) -> Iterator[tuple[str, Any]]:
