@@ -18,6 +18,7 @@ from tunemill.stages.declaration import Stage
 from tunemill.stages.evaluation.answers.stage import EVALUATION
 from tunemill.stages.evaluation.generations.stage import GENERATIONS
 from tunemill.stages.evaluation.held_out_loss.stage import HELD_OUT_LOSS
+from tunemill.stages.evaluation.inspect_task.stage import INSPECT_EVALUATION
 from tunemill.stages.evaluation.judgements.stage import JUDGEMENTS
 from tunemill.stages.evaluation.lm_eval_tasks.stage import HARNESS_EVALUATION
 from tunemill.stages.evaluation.named_task.stage import TASK_EVALUATION
@@ -106,6 +107,7 @@ STAGES: tuple[Stage, ...] = (
     REWARD_EVALUATION,
     HARNESS_EVALUATION,
     TASK_EVALUATION,
+    INSPECT_EVALUATION,
     GENERATIONS,
     JUDGEMENTS,
     SCORES,

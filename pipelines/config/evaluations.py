@@ -4,9 +4,9 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from tunemill.stages.declaration import listed
 from tunemill.stages.evaluation.answer_keys import SAMPLING, AnswerKeys
 from tunemill.stages.evaluation.harness.keys import HarnessSettings
+from tunemill.stages.evaluation.inspect_keys import InspectSettings, is_inspect
 from tunemill.stages.evaluation.judge_keys import JudgeKeys
 from tunemill.stages.evaluation.metrics.keys import JUDGE, LOSS, MetricKeys
 
@@ -34,7 +34,11 @@ class EvaluationEntry(AnswerKeys, MetricKeys):
     task: str | list[str] | None = Field(
         None,
         min_length=1,
-        description="in place of metrics: tasks of lm-evaluation-harness, by name or by the path of a YAML",
+        description="in place of metrics: tasks of lm-evaluation-harness, by name or by the path of a YAML; or one of "
+        "inspect-ai, by the path of a Python file, with @name where it has several",
+    )
+    inspect: InspectSettings = Field(
+        InspectSettings(), description="with a task of inspect-ai: how it is run"
     )
     lm_eval: HarnessSettings = Field(
         HarnessSettings(), description="with task: how it is run, as pipeline.lm_eval says of lm_eval_tasks"
@@ -57,27 +61,27 @@ class EvaluationEntry(AnswerKeys, MetricKeys):
 
     @field_validator("task")
     @classmethod
-    def _of_the_harness(cls, value: str | list[str] | None) -> str | list[str] | None:
-        for name in listed(value):
-            if "@" in name or name.endswith(".py"):
-                raise ValueError(
-                    f"{name} is a task of inspect-ai, and those are not run here yet. Name one of "
-                    f"lm-evaluation-harness, or compute the figure by a function in metrics"
-                )
+    def _one_of_inspect(cls, value: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(value, list) and any(map(is_inspect, value)):
+            raise ValueError(
+                "a task of inspect-ai (.py) stands alone: `task: file.py@name`. Give each an entry of its own"
+            )
         return value
 
     @model_validator(mode="after")
     def _a_task_brings_the_rest(self) -> "EvaluationEntry":
         given = self.model_fields_set
+        own, other = ("inspect", "lm_eval") if is_inspect(self.task) else ("lm_eval", "inspect")
         if self.task is not None:
-            idle = sorted(given - {"name", "on", "task", "lm_eval", "batch_size"})
+            read = {"name", "on", "task", own} | ({"batch_size"} if own == "lm_eval" else set())
+            idle = sorted(given - read)
             if idle:
                 raise ValueError(
-                    f"{idle[0]}: a task has rows, prompts and metrics of its own; limit, num_fewshot and the like "
-                    f"stand below lm_eval. Take it out"
+                    f"{idle[0]}: a task has rows, prompts and metrics of its own, and what else it takes, such as "
+                    f"limit, stands below {own}. Take it out"
                 )
-        elif "lm_eval" in given:
-            raise ValueError("lm_eval: is only read beside task. Name one, or take it out")
+        elif idle := sorted(given & {own, other}):
+            raise ValueError(f"{idle[0]}: is only read beside task. Name one, or take it out")
         return self
 
     @model_validator(mode="after")

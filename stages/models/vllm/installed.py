@@ -1,14 +1,11 @@
 """Which vLLM there is: in this environment or another one, found without importing it, or behind a URL."""
 
 import json
-import subprocess
-import sys
 import urllib.error
 import urllib.request
-from functools import cache
-from importlib.metadata import distributions
 
 from tunemill.stages.errors import SettingError
+from tunemill.stages.interpreters import version_beside, why_without
 from tunemill.stages.models.vllm.python_key import KEY
 
 PACKAGE = "vllm"
@@ -18,28 +15,8 @@ SECONDS = 10
 
 
 def version_in(python: str | None) -> str | None:
-    """The version of vLLM beside an interpreter, None: this one. None where there is none, or no such interpreter."""
-    folders = list(sys.path) if python is None else _path_of(python)
-    found = next(iter(distributions(name=PACKAGE, path=list(folders or ()))), None)
-    return None if found is None else plain(found.version)
-
-
-@cache
-def _path_of(python: str) -> tuple[str, ...] | None:
-    """Where an interpreter looks for modules."""
-    command = ["env", "-u", "PYTHONPATH", "-u", "PYTHONHOME", python, "-c"]
-    try:
-        said = subprocess.run(
-            [*command, "import json, sys; print(json.dumps(sys.path))"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=SECONDS,
-            stdin=subprocess.DEVNULL,
-        ).stdout
-        return tuple(map(str, json.loads(said)))
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
+    """The version of vLLM beside an interpreter, None: this one."""
+    return version_beside(python, PACKAGE)
 
 
 def fault_of(python: str | None) -> str | None:
@@ -51,8 +28,7 @@ def fault_of(python: str | None) -> str | None:
             f"(python -m venv vllm && vllm/bin/pip install vllm), and name its Python: {KEY}: /path/to/vllm/bin/python"
         )
     if found is None:
-        what = "runs no Python" if _path_of(str(python)) is None else "has no vLLM beside it"
-        return f"{python} {what}. Name the Python of an environment in which vLLM is installed"
+        return why_without(str(python), "vLLM")
     return fault_of_version(found)
 
 
@@ -69,15 +45,10 @@ def version_at(url: str) -> str:
     try:
         # What `url` is has been looked at: http or https.
         with urllib.request.urlopen(f"{url}/version", timeout=SECONDS) as reply:  # noqa: S310
-            return plain(str(json.load(reply)["version"]))
+            return str(json.load(reply)["version"]).partition("+")[0]
     except (OSError, ValueError, KeyError, TypeError, urllib.error.URLError) as error:
         raise SettingError(
             f"engine: {url}/version does not tell which vLLM answers there ({type(error).__name__}: {error}). Start "
             f"the server; or give the `version` that it had, such as 0.32.0, with which stored answers are found "
             f"without it"
         ) from None
-
-
-def plain(version: str) -> str:
-    """`0.32.0` of `0.32.0+cpu`: which device it is built for, servers do not say."""
-    return version.partition("+")[0]

@@ -1,27 +1,24 @@
 """A server of vLLM that lives as long as whoever started it asks it, and no longer."""
 
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunemill.resources.protocols import THIS_MACHINE
 from tunemill.stages.errors import SettingError
-from tunemill.stages.models.vllm import guard
+from tunemill.stages.models.guarded import guarded, program_of
 
 LOG = "vllm.log"
-POLL_SECONDS, GRACE_SECONDS = 0.5, 5.0
+POLL_SECONDS = 0.5
 # What is fixed of the server's environment; a stage's own has nothing of vLLM's.
 FIXED = {
     "DO_NOT_TRACK": "1",
@@ -32,8 +29,6 @@ FIXED = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
 }
-# Of this environment, and nothing for the packages of another one.
-OWN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 # What failed, in the words of Python; and what only says that something failed before.
 FAILURE = re.compile(r"\b((?:\w+\.)*\w*(?:Error|Exception): \S.*)")
 FOLLOWS = re.compile(
@@ -68,39 +63,12 @@ def started(
     SettingError where it does not answer within `seconds`.
     """
     port = _free_port()
-    command = [*_program(python), "serve", *arguments, "--host", THIS_MACHINE, "--port", str(port)]
-    with ExitStack() as open_here:
-        lifeline_read, lifeline_write = os.pipe()
-        open_here.callback(os.close, lifeline_write)
-        try:
-            process = _start(command, lifeline_read, folder, log)
-        finally:
-            os.close(lifeline_read)
-        open_here.callback(_end, process)
+    program = program_of(python, "vllm.entrypoints.cli.main", FIXED)
+    command = [*program, "serve", *arguments, "--host", THIS_MACHINE, "--port", str(port)]
+    with guarded(command, folder=folder, log=log) as process:
         server = Started(f"http://{THIS_MACHINE}:{port}", process, log)
         _wait(server, name, seconds)
         yield server
-
-
-def _start(command: Sequence[str], lifeline: int, folder: Path, log: Path) -> subprocess.Popen[bytes]:
-    """The guard of the command, which leads a group of its own."""
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            # By its path: with -I nothing of a user's environment is in its way.
-            [sys.executable, "-I", str(guard.__file__), str(lifeline), *command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            pass_fds=(lifeline,),
-            start_new_session=True,
-        )
-
-
-def _program(python: str | None) -> list[str]:
-    left_out = [] if python is None else [word for name in OWN for word in ("-u", name)]
-    fixed = [f"{name}={value}" for name, value in FIXED.items()]
-    return ["env", *left_out, *fixed, python or sys.executable, "-m", "vllm.entrypoints.cli.main"]
 
 
 def _free_port() -> int:
@@ -141,14 +109,3 @@ def reason_in(log: Path) -> str:
     roots = [one for one in failures if not FOLLOWS.search(one)]
     last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it said nothing")
     return next(iter(roots[-1:] or failures[-1:]), last)[:LONGEST].rstrip(". ")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the guard's group: asked to, and after a while whatever is left of it."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(GRACE_SECONDS)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

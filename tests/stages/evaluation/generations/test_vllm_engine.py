@@ -185,8 +185,8 @@ def test_why_a_server_does_not_start_is_told(tmp_path, model, data):
     ):
         answers(tmp_path / "out", model, data, engine="vllm", vllm_python=python)
     assert "See root cause" in (tmp_path / "out" / "logs" / "vllm.log").read_text()
-    nothing = tmp_path / "nothing"
-    with pytest.raises(SettingError, match=r"did not start: env: .*nothing"):
+    nothing = tmp_path / "python"
+    with pytest.raises(SettingError, match=r"did not start: env: .*python"):
         answers(tmp_path / "other", model, data, engine="vllm", vllm_python=str(nothing))
 
 
