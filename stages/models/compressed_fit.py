@@ -33,7 +33,8 @@ def fault_of_weights(
     if any(kind in ("experts", "router") for kind, _ in weights):
         return (
             "the model is a mixture of experts, of which llm-compressor 0.14 writes files that transformers reads "
-            "as another model. Use quantization: {weight_dtype: fp8}, or give vLLM the model as it is"
+            "as another model, without the experts' scales, so nothing could be proven of them. Use quantization: "
+            "{weight_dtype: fp8}, or give vLLM the model as it is"
         )
     group = group_of(scheme, group_size)
     for kind, tensor in weights:
