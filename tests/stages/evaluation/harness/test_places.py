@@ -149,7 +149,7 @@ def test_an_evaluation_may_be_a_task(tmp_path: Path) -> None:
         ({"metrics": ["exact_match"]}, "metrics: a task has rows, prompts and metrics of its own"),
         ({"data": {"path": "rows.jsonl", "type": "chat_template"}}, "data: a task has rows"),
         ({"max_rows": 3}, "max_rows: a task has rows"),
-        ({"task": "bench.py@sums"}, "a task of inspect-ai, and those are not run here yet"),
+        ({"task": "bench.py@sums", "lm_eval": {"limit": 3}}, "lm_eval: a task has rows"),
         ({"task": None, "lm_eval": {"limit": 3}, "data": {"path": "rows.jsonl"}}, "only read beside task"),
     ],
 )
