@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from tunemill.pipelines.assets.again import with_refresh
+from tunemill.pipelines.assets.descriptions import description
 from tunemill.pipelines.assets.metadata import materialization_metadata
 from tunemill.pipelines.assets.one_asset import one_asset
 from tunemill.pipelines.assets.sources import note_what_was_read, source_key
@@ -15,7 +16,10 @@ from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.code_version import code_versions
 from tunemill.pipelines.graph.keys import looked_at_by, upstream_of, with_upstream
 from tunemill.pipelines.graph.nodes import Node
+from tunemill.pipelines.run.figures import step_words
+from tunemill.pipelines.run.look import Look
 from tunemill.pipelines.run.materialize import Result, Session, leave_alone, materialize
+from tunemill.pipelines.run.record import Done, done_from, record
 from tunemill.resources.errors import LaunchError, StoreError
 from tunemill.resources.redaction import hidden_in_errors, redacted, secrets_in
 from tunemill.resources.storage_errors import one_storage_error
@@ -24,12 +28,19 @@ from tunemill.stages.errors import UserError
 EXPECTED = (ConfigError, LaunchError, StoreError, UserError)
 
 
-def build_assets(session: Session, trackers: dg.ResourceDefinition = FROM_YAML) -> list[dg.AssetsDefinition]:
-    """One asset for each node of the pipeline. `trackers` is the resource that their figures go through."""
+def build_assets(
+    session: Session, trackers: dg.ResourceDefinition = FROM_YAML, look: Look | None = None
+) -> list[dg.AssetsDefinition]:
+    """One asset for each node of the pipeline. `trackers` is the resource that their figures go through.
+
+    With a `look` at the pipeline their descriptions say what stands of them.
+    """
     nodes = session.pipeline.nodes
     early = with_upstream(session.pipeline, [name for node in nodes for name in looked_at_by(node)])
     versions = code_versions(session.pipeline, session.store)
-    return [_asset(session, node, versions[node.name], trackers, early=node.name in early) for node in nodes]
+    return [
+        _asset(session, node, versions[node.name], trackers, look, early=node.name in early) for node in nodes
+    ]
 
 
 def asset_key(pipeline: str, node: str) -> dg.AssetKey:
@@ -40,7 +51,13 @@ def asset_key(pipeline: str, node: str) -> dg.AssetKey:
 
 
 def _asset(
-    session: Session, node: Node, version: str, trackers: dg.ResourceDefinition, *, early: bool
+    session: Session,
+    node: Node,
+    version: str,
+    trackers: dg.ResourceDefinition,
+    look: Look | None,
+    *,
+    early: bool,
 ) -> dg.AssetsDefinition:
     name = session.pipeline.name
 
@@ -49,7 +66,7 @@ def _asset(
 
         def note(event: dict[str, Any]) -> None:
             if event["type"] in ("log", "step"):
-                context.log.info(event.get("message") or f"step {event['step']}: {event['metrics']}")
+                context.log.info(event.get("message") or step_words(event))
 
         def observe(event: dict[str, Any]) -> None:
             session.observe(node.name, event)
@@ -93,12 +110,14 @@ def _asset(
         except EXPECTED as error:
             message = redacted(str(error), secrets)
             observe({"type": "failure", "message": message})
+            record(session.store, name, context.run.run_id, {node.name: Done("failed", 0.0, message=message)})
             # Dagster keeps what caused it too, and there may be whole URLs in that.
             raise dg.Failure(description=message, allow_retries=not getattr(error, "user", True)) from None
         session.results[context.run.run_id, node.name] = result
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(result.published.digest), metadata=metadata, tags=tags
-        )
+        record(session.store, name, context.run.run_id, {node.name: done_from(result)})
+        # Metadata of the result itself would stand on the run's page twice.
+        context.add_asset_metadata(metadata)
+        return dg.MaterializeResult(data_version=dg.DataVersion(result.published.digest), tags=tags)
 
     spec = dg.AssetSpec(
         key=asset_key(name, node.name),
@@ -107,7 +126,7 @@ def _asset(
             *([source_key(session.pipeline, node)] if node.sources else []),
         ],
         group_name=name,
-        description=node.stage.description,
+        description=node.stage.description if look is None else description(look, node),
         code_version=version,
         kinds={node.stage.name, *node.stage.kinds},
     )

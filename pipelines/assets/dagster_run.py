@@ -12,9 +12,11 @@ from sqlalchemy.exc import DBAPIError
 from tunemill.pipelines.assets.assets import asset_key, build_assets
 from tunemill.pipelines.assets.gate_checks import build_checks
 from tunemill.pipelines.assets.instance import open_instance
+from tunemill.pipelines.graph.places import plain_name
 from tunemill.pipelines.graph.plan import Planned
 from tunemill.pipelines.run.finished import Finished, State
 from tunemill.pipelines.run.materialize import Session
+from tunemill.pipelines.run.record import done_of, forget_old, record
 from tunemill.resources.storage_errors import DATABASES_SAY, one_storage_error
 
 # Dagster's own console lines would drown ours; they are all in the instance.
@@ -59,14 +61,14 @@ def materialize_nodes(session: Session, plan: Sequence[Planned], nodes: Sequence
         open_instance(store.root) as instance,
         redirect_stderr(cast("TextIO", WithoutLostEvents(sys.stderr))),
     ):
-        outcome = dg.materialize(
-            [*build_assets(session), *checks],
+        # Also the gates of evaluations that are in place: what follows them may not be.
+        selection = dg.AssetSelection.assets(*(asset_key(pipeline.name, node) for node in nodes))
+        job = dg.define_asset_job(job_name(pipeline.name), selection | dg.AssetSelection.checks(*checks))
+        definitions = dg.Definitions(build_assets(session), asset_checks=checks, jobs=[job])
+        outcome = definitions.resolve_job_def(job.name).execute_in_process(
             instance=instance,
             raise_on_error=False,
             run_config=QUIET,
-            # Also the gates of evaluations that are in place: what follows them may not be.
-            selection=dg.AssetSelection.assets(*(asset_key(pipeline.name, node) for node in nodes))
-            | dg.AssetSelection.checks(*checks),
             tags={"tunemill/pipeline": pipeline.name},
         )
     # Whatever an asset did not say itself (a mistake of ours) is in Dagster's own events.
@@ -78,7 +80,15 @@ def materialize_nodes(session: Session, plan: Sequence[Planned], nodes: Sequence
             raise KeyboardInterrupt
         if error is not None:
             failures.setdefault(node, error.to_string())
-    return [_finished(item, session, outcome.run_id, item.node.name in nodes, failures) for item in plan]
+    finished = [_finished(item, session, outcome.run_id, item.node.name in nodes, failures) for item in plan]
+    record(store, pipeline.name, outcome.run_id, {item.node: done_of(item) for item in finished})
+    forget_old(store, pipeline.name)
+    return finished
+
+
+def job_name(pipeline: str) -> str:
+    """What a run of a pipeline is called, and the job that brings it up to date."""
+    return f"{plain_name(pipeline)}_bring_up_to_date"
 
 
 def _finished(

@@ -12,6 +12,7 @@ from tunemill.pipelines.assets.gate_checks import build_checks
 from tunemill.pipelines.assets.operations import Operations, build_operations
 from tunemill.pipelines.assets.sensors import build_observer
 from tunemill.pipelines.assets.sources import build_sources
+from tunemill.pipelines.assets.summary import summary_asset
 from tunemill.pipelines.assets.sweep_jobs import build_sweep_jobs
 from tunemill.pipelines.assets.trackers import FROM_YAML
 from tunemill.pipelines.config.pipeline_files import pipeline_files
@@ -20,6 +21,7 @@ from tunemill.pipelines.graph.clashes import clashes, step_names
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.places import plain_name
 from tunemill.pipelines.graph.sweep import load_all, shown_place
+from tunemill.pipelines.run.look import look
 from tunemill.pipelines.run.materialize import Session
 from tunemill.resources.errors import StoreError
 from tunemill.resources.launcher import Launcher, in_child
@@ -48,14 +50,15 @@ def build_definitions(
     """
     store = Store(local_path(state or folder / ".tunemill", "the state folder"))
     pipelines, broken = load_folder(folder)
-    assets: list[dg.AssetsDefinition] = []
+    assets: list[dg.AssetsDefinition | dg.AssetSpec] = []
     operations = Operations()
     checks: list[dg.AssetChecksDefinition] = []
     for path, pipeline in list(pipelines.items()):
         try:
             session = Session(pipeline, store, launch)
             # All of a pipeline, or nothing of it.
-            own = [*build_assets(session, trackers), *build_sources(session)]
+            seen = look(pipeline, store)
+            own = [*build_assets(session, trackers, seen), *build_sources(session), summary_asset(seen)]
             gates = build_checks(session)
             own_operations = build_operations(session, gates, gates)
             if len(pipelines) > JOBS_UP_TO:

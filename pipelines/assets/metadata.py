@@ -1,16 +1,17 @@
 """What the Dagster UI shows of a materialization: figures, tables, plots and the data behind it."""
 
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
+from tunemill.pipelines.assets.markdown import markdown_table
 from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, lineage_in
 from tunemill.pipelines.graph.lineage_names import named_by_graph
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.run.evaluated import intervals_of
 from tunemill.pipelines.run.materialize import Result
+from tunemill.pipelines.run.pictures import picture
 from tunemill.resources.protocols import LINEAGE_FILE
 from tunemill.stages.plot_svg import plot_svg
 
@@ -37,7 +38,7 @@ def materialization_metadata(pipeline: Pipeline, node: Node, result: Result) -> 
     for table in manifest["tables"]:
         metadata[table["title"]] = dg.MetadataValue.md(markdown_table(table["columns"], table["rows"]))
     for plot in manifest["plots"]:
-        metadata[plot["title"]] = dg.MetadataValue.md(picture(plot))
+        metadata[plot["title"]] = dg.MetadataValue.md(picture(plot_svg(plot), plot["title"]))
     return metadata | {
         "datasets": dg.MetadataValue.md(_datasets_table(lineage)),
         "config": dg.MetadataValue.json(dict(manifest["config"])),
@@ -59,23 +60,6 @@ def _pins(result: Result) -> dict[str, Any]:
     inputs = {edge["node"]: edge["pinned"] for edge in edges if "pinned" in edge}
     own = {} if result.pin is None else {"pinned": dg.MetadataValue.json(result.pin.as_json())}
     return own | ({"pinned_inputs": dg.MetadataValue.json(inputs)} if inputs else {})
-
-
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A GitHub-style table; bars and line breaks in cells are escaped."""
-
-    def line(cells: Sequence[Any]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", "⏎") for cell in cells) + " |"
-
-    return "\n".join([line(columns), line(["---"] * len(columns)), *(line(row) for row in rows)])
-
-
-def picture(plot: Mapping[str, Any]) -> str:
-    """A plot event as a picture in Markdown."""
-    # Brackets would end the words that stand for the picture.
-    words = str(plot["title"]).replace("[", "(").replace("]", ")")
-    encoded = base64.b64encode(plot_svg(plot).encode()).decode()
-    return f"![{words}](data:image/svg+xml;base64,{encoded})"
 
 
 def _datasets_table(lineage: Mapping[str, Any]) -> str:

@@ -3,8 +3,9 @@
 import argparse
 from typing import Any
 
-from tunemill.pipelines.commands.listing import count_of, listing, readable_bytes, show
+from tunemill.pipelines.commands.listing import listing, readable_bytes, show
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
+from tunemill.pipelines.run.figures import count_of
 from tunemill.resources.canonical import SHORT
 from tunemill.resources.index import Place, Summary, summaries
 from tunemill.resources.prune import Garbage, find_garbage

@@ -6,7 +6,6 @@ import shutil
 import sys
 from typing import Any
 
-from tunemill.pipelines.commands.listing import count_of
 from tunemill.pipelines.commands.options import (
     add_command,
     add_json,
@@ -20,6 +19,7 @@ from tunemill.pipelines.graph.check_files import Checked, check_files
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.looks import everything
 from tunemill.pipelines.graph.sweep import is_sweep, load_sweep, sweep_words
+from tunemill.pipelines.run.figures import count_of
 from tunemill.resources.local import is_folder
 from tunemill.resources.redaction import redacted, secrets_in
 

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 
-from tunemill.pipelines.commands.tables import evaluated_name
 from tunemill.pipelines.graph.nodes import Pipeline
+from tunemill.pipelines.run.evaluated import evaluated_name
 from tunemill.pipelines.run.finished import Finished
 from tunemill.stages.artifacts import EvaluationReport
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tunemill.pipelines.commands.listing import count_of, figure
+from tunemill.pipelines.run.figures import count_of, figure
 
 if TYPE_CHECKING:
     from tunemill.pipelines.commands.difference import Difference

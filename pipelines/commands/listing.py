@@ -3,12 +3,13 @@
 It is only imported for a terminal, and for text that is not plain ASCII: its import is a tenth of a plan's time.
 """
 
-import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from tunemill.pipelines.run.figures import figure
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -18,8 +19,6 @@ GAP = "  "
 PIPE_WIDTH = 160
 # How a terminal shows what became of a gate.
 GATE_COLOURS = {"passed": "green", "failed": "red", "cannot tell": "yellow", "not known": "dim"}
-# Figures of this size and above are shown without decimals.
-WHOLE_FROM = 1000
 # With one of these set, `rich` may take a pipe for a terminal.
 FORCES_A_TERMINAL = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
@@ -96,25 +95,11 @@ def listing(
     return Listing(tuple(columns), tuple(tuple(figure(cell) for cell in row) for row in rows), colours or {})
 
 
-def figure(value: Any) -> str:
-    """A value as people read it."""
-    if value is None:
-        return ""
-    if not isinstance(value, float) or not math.isfinite(value):
-        return str(value)
-    return f"{value:.0f}" if abs(value) >= WHOLE_FROM else f"{value:.4g}"
-
-
 def readable_bytes(count: int) -> str:
     """`512 B`, `1.4 MB`."""
     from rich.filesize import decimal
 
     return decimal(count).replace("bytes", "B").replace("byte", "B")
-
-
-def count_of(number: int, one: str) -> str:
-    """`1 node`, `2 nodes`."""
-    return f"{number} {one}" if number == 1 else f"{number} {one}s"
 
 
 def narrowed(widths: Sequence[int], room: int) -> list[int]:

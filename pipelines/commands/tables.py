@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunemill.pipelines.commands.listing import Listing, count_of, figure, listing, show
-from tunemill.pipelines.graph.nodes import Node, Pipeline
+from tunemill.pipelines.commands.listing import Listing, listing, show
+from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.plan import Planned
 from tunemill.pipelines.graph.without_pins import Unpinned
-from tunemill.pipelines.run.evaluated import intervals_of
+from tunemill.pipelines.run.evaluated import evaluated_name, intervals_of
+from tunemill.pipelines.run.figures import count_of, with_interval
 from tunemill.pipelines.run.finished import Finished
 from tunemill.resources.canonical import SHORT
 from tunemill.stages.artifacts import EvaluationReport
@@ -100,28 +101,13 @@ def evaluation_table(pipeline: Pipeline, finished: Sequence[Finished]) -> Listin
         if issubclass(node.stage.output, EvaluationReport) and item.published:
             metrics = item.published.manifest["metrics"]
             sure = intervals_of(node.stage, item.published.data)
-            shown = {name: _sure(value, sure.get(name)) for name, value in metrics.items()}
+            shown = {name: with_interval(value, sure.get(name)) for name, value in metrics.items()}
             scored[evaluated_name(node)] = {**shown, **scored.get(evaluated_name(node), {})}
             columns |= dict.fromkeys(node.stage.output.columns or metrics)
     named = [name for name in columns if any(name in metrics for metrics in scored.values())]
     named.sort(key=lambda name: name == ROWS)
     rows = [(model, *map(metrics.get, named)) for model, metrics in scored.items()]
     return listing(("model", *named), rows) if rows else None
-
-
-def evaluated_name(node: Node) -> str:
-    """`merged` of evaluation_of_merged; `merged, dates` of evaluation_dates_of_merged, which has other rows."""
-    model = node.about or node.name
-    if not node.name.startswith("evaluation_") or node.name == f"evaluation_of_{model}":
-        return model
-    return f"{model}, {node.name.removeprefix('evaluation_').removesuffix(f'_of_{model}')}"
-
-
-def _sure(value: Any, interval: Mapping[str, Any] | None) -> Any:
-    """`0.91 (0.86 to 0.94)`: a score and its interval, if it has one that is wide enough to see."""
-    if interval is None or interval["low"] == interval["high"]:
-        return value
-    return f"{figure(value)} ({interval['low']:.3g} to {interval['high']:.3g})"
 
 
 def data_tables(

@@ -1,0 +1,188 @@
+"""One page a pipeline, to open in the morning: scores, losses, answers, what changed, what it cost, what failed."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from tunemill.pipelines.assets.assets import asset_key
+from tunemill.pipelines.assets.descriptions import answers, reasons, score_names
+from tunemill.pipelines.assets.markdown import markdown_table, plain
+from tunemill.pipelines.graph.keys import upstream_of
+from tunemill.pipelines.graph.nodes import Node
+from tunemill.pipelines.run.evaluated import evaluated_name
+from tunemill.pipelines.run.figures import count_of, duration, figure, with_interval
+from tunemill.pipelines.run.look import Look
+from tunemill.pipelines.run.pictures import picture
+from tunemill.resources.canonical import SHORT
+from tunemill.stages.artifacts import EvaluationReport
+
+SUMMARY = "summary"
+# Reasons that only repeat what happened further up, or nothing.
+NO_NEWS = ("input ", "waits on ", "never computed")
+MOST_CHANGES, MOST_SLOW = 12, 3
+SIGNS = {
+    "passed": "✅ passed",
+    "failed": "❌ failed",
+    "cannot tell": "⚠️ cannot tell",
+    "not known": "not known",
+}
+
+
+def summary_asset(look: Look) -> dg.AssetSpec:
+    """The page as an asset that nobody materializes: its description is written when definitions load."""
+    pipeline = look.pipeline
+    taken = {up for node in pipeline.nodes for up in upstream_of(node)}
+    last = [node for node in pipeline.nodes if node.name not in taken]
+    report = next((record.report for record in look.records if record.report.is_file()), None)
+    return dg.AssetSpec(
+        key=asset_key(pipeline.name, SUMMARY),
+        deps=[asset_key(pipeline.name, node.name) for node in last],
+        group_name=pipeline.name,
+        description=summary(look),
+        kinds={SUMMARY},
+        metadata={} if report is None else {"report": dg.MetadataValue.path(str(report))},
+    )
+
+
+def summary(look: Look) -> str:
+    """The page in Markdown, what people look for first, hashes last."""
+    sections = [
+        ("", _state(look)),
+        ("Scores", _scores(look)),
+        ("Gates", _gates(look)),
+        ("What changed", _changes(look)),
+        ("Loss", _curve(look)),
+        ("Answers", _answers(look)),
+        ("What it cost", _cost(look)),
+        ("Models and data", _digests(look)),
+    ]
+    return "\n\n".join(f"### {title}\n\n{text}" if title else text for title, text in sections if text)
+
+
+def evaluations(look: Look) -> list[Node]:
+    """The nodes that evaluate and have an artifact."""
+    return [
+        node
+        for node in look.pipeline.nodes
+        if issubclass(node.stage.output, EvaluationReport) and node.name in look.artifacts
+    ]
+
+
+def _state(look: Look) -> str:
+    if look.problem is not None:
+        return f"**Cannot be planned:** {plain(look.problem)}"
+    waiting = [item for item in look.plan.values() if item.state == "run"]
+    failed = [] if not look.records else look.records[0].named("failed")
+    lines = []
+    for name in failed:
+        message = look.records[0].nodes[name].message or ""
+        lines.append(f"**❌ {plain(name)} failed in the last run:** {plain(message.partition(chr(10))[0])}")
+    if not look.artifacts:
+        return "\n\n".join([*lines, "**Nothing is computed yet.** Materialize the group to begin."])
+    if not waiting:
+        return "\n\n".join([*lines, "**Up to date**: everything is as the YAML asks for."])
+    roots = {cause: why for item in waiting for cause, why in look.causes(item.node.name).items()}
+    said = "; ".join(f"{plain(name)}: {reasons(why)}" for name, why in roots.items())
+    return "\n\n".join([*lines, f"**{count_of(len(waiting), 'node')} will be computed**, because of {said}"])
+
+
+def _scores(look: Look) -> str:
+    """A line for each model, the score that tells right from wrong first, and what it was before."""
+    scored: dict[str, dict[str, Any]] = {}
+    names: dict[str, None] = {}
+    for node in evaluations(look):
+        metrics, excerpt = look.artifacts[node.name].manifest["metrics"], look.excerpts.nodes[node.name]
+        shown = score_names(node, metrics, excerpt)
+        names |= dict.fromkeys(shown)
+        cells = {name: figure(with_interval(metrics[name], excerpt.intervals.get(name))) for name in shown}
+        before = look.before(node.name)
+        if shown and before.get(shown[0]) is not None:
+            cells[f"{shown[0]} before"] = figure(before[shown[0]])
+        stale = look.plan.get(node.name)
+        model = evaluated_name(node) + ("" if stale is None or stale.state != "run" else " (from before)")
+        scored[model] = {**cells, **scored.get(model, {})}
+    names = dict.fromkeys(sorted(names, key=lambda name: name == "rows"))
+    columns = [
+        name for one in names for name in (one, f"{one} before") if any(name in s for s in scored.values())
+    ]
+    rows = [[plain(model), *(cells.get(name, "") for name in columns)] for model, cells in scored.items()]
+    return markdown_table(["model", *map(plain, columns)], rows) if rows else ""
+
+
+def _gates(look: Look) -> str:
+    rows = [[SIGNS[one["state"]], plain(one["gate"]), plain(one["text"])] for one in look.excerpts.gates]
+    return markdown_table(["state", "gate", "why"], rows) if rows else ""
+
+
+def _curve(look: Look) -> str:
+    curves = [one.curve for one in look.excerpts.nodes.values() if one.curve]
+    return picture(curves[-1], "loss of what is trained on and of what is held out") if curves else ""
+
+
+def _answers(look: Look) -> str:
+    """Of the last model that is evaluated."""
+    found = [(node, text) for node in evaluations(look) if (text := answers(look.excerpts.nodes[node.name]))]
+    return f"Of {plain(evaluated_name(found[-1][0]))}:\n\n{found[-1][1]}" if found else ""
+
+
+def _changes(look: Look) -> str:
+    """Settings and data that differed in the last run that computed anything, and the scores that moved."""
+    lines = list(changes(look))
+    return "\n".join(f"- {line}" for line in lines[:MOST_CHANGES])
+
+
+def changes(look: Look) -> Iterator[str]:
+    """What changed since the time before, a line each."""
+    last = look.last
+    for name, done in ({} if last is None else last.nodes).items():
+        news = [one for one in done.reasons if not one.startswith(NO_NEWS)]
+        if done.state == "computed" and news:
+            yield f"{plain(name)}: {reasons(news)}"
+    for node in evaluations(look):
+        before, now = look.before(node.name), look.artifacts[node.name].manifest["metrics"]
+        for name in score_names(node, now, look.excerpts.nodes[node.name]):
+            old = before.get(name)
+            if old is not None and old != now[name]:
+                yield f"{plain(name)} of {plain(evaluated_name(node))}: {figure(old)} → **{figure(now[name])}**"
+
+
+def _cost(look: Look) -> str:
+    last = look.last
+    if last is None:
+        return ""
+    computed = sorted(last.named("computed"), key=lambda name: -last.nodes[name].seconds)
+    slow = ", ".join(f"{plain(name)} {duration(last.nodes[name].seconds)}" for name in computed[:MOST_SLOW])
+    spent = sum(last.nodes[name].seconds for name in computed)
+    when = f"The run of {last.started.replace('T', ' ').partition('+')[0]} UTC"
+    longest = f", most of it in {slow}" if slow else ""
+    lines = [f"{when} computed {count_of(len(computed), 'node')} in **{duration(spent)}**{longest}."]
+    if cached := last.named("cached", "pinned"):
+        lines.append(f"{count_of(len(cached), 'node')} cached, which saved **{duration(last.saved)}**.")
+    return " ".join(lines)
+
+
+def _digests(look: Look) -> str:
+    artifacts = look.artifacts
+    scoring = evaluations(look)
+    shown = [
+        node
+        for node in look.pipeline.nodes
+        if (node.stage.output.exported or not upstream_of(node)) and node not in scoring
+    ]
+    rows = [
+        [plain(node.name), f"`{artifacts[node.name].digest[:SHORT]}`", _size(look, node.name)]
+        for node in shown
+        if node.name in artifacts
+    ]
+    return markdown_table(["node", "digest", "size"], rows) if rows else ""
+
+
+def _size(look: Look, name: str) -> str:
+    files: Mapping[str, Any] = look.artifacts[name].manifest["files"]
+    count = float(sum(entry["bytes"] for entry in files.values()))
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"

@@ -1,0 +1,85 @@
+"""A pipeline as it stands when somebody looks at it: what every node has, what the next run would do and why."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from tunemill.pipelines.config.problems import ConfigError
+from tunemill.pipelines.graph.keys import upstream_of
+from tunemill.pipelines.graph.nodes import Node, Pipeline
+from tunemill.pipelines.graph.plan import Planned, make_plan, node_ref
+from tunemill.pipelines.run.excerpt import Excerpts, excerpts
+from tunemill.pipelines.run.record import RunRecord, latest_records
+from tunemill.resources.errors import StoreError
+from tunemill.resources.store import Published, Store
+
+# Among so many runs what a node had before is looked for.
+LOOKED_BACK = 5
+
+
+@dataclass(frozen=True)
+class Look:
+    """`plan` and `artifacts` by node; `problem` says why there is no plan. `records` are those of the last runs."""
+
+    pipeline: Pipeline
+    plan: Mapping[str, Planned]
+    artifacts: Mapping[str, Published]
+    excerpts: Excerpts
+    records: Sequence[RunRecord]
+    problem: str | None = None
+
+    @property
+    def last(self) -> RunRecord | None:
+        """The last run that computed anything, else the last one."""
+        return next((one for one in self.records if one.named("computed")), next(iter(self.records), None))
+
+    def causes(self, node: str) -> dict[str, tuple[str, ...]]:
+        """The nodes because of which a node will be computed, each with its own reasons: itself, or some upstream."""
+        found: dict[str, tuple[str, ...]] = {}
+        seen, pending = {node}, [node]
+        while pending:
+            item = self.plan.get(pending.pop(0))
+            if item is None or item.state != "run":
+                continue
+            if item.key is not None:
+                found[item.node.name] = item.reasons
+                continue
+            ups = [name for name in upstream_of(item.node) if name not in seen]
+            seen.update(ups)
+            pending += ups
+        return found
+
+    def before(self, node: str) -> Mapping[str, object]:
+        """The figures that a node had before the ones of now; nothing where no run tells."""
+        now = self.artifacts.get(node)
+        olds = (record.nodes[node] for record in self.records if node in record.nodes)
+        return next(
+            (
+                old.figures
+                for old in olds
+                if now is None or (old.digest is not None and old.digest != now.digest)
+            ),
+            {},
+        )
+
+
+def look(pipeline: Pipeline, store: Store) -> Look:
+    """Look at a pipeline. What is wrong with its sources or pins is told, not raised."""
+    problem = None
+    try:
+        plan = {item.node.name: item for item in make_plan(pipeline, store)}
+    except (ConfigError, StoreError) as error:
+        plan, problem = {}, str(error)
+    found = {node.name: _artifact(pipeline, node, plan.get(node.name), store) for node in pipeline.nodes}
+    artifacts = {name: artifact for name, artifact in found.items() if artifact is not None}
+    records = list(islice(latest_records(store, pipeline.name), LOOKED_BACK))
+    return Look(pipeline, plan, artifacts, excerpts(pipeline, store, artifacts), records, problem)
+
+
+def _artifact(pipeline: Pipeline, node: Node, item: Planned | None, store: Store) -> Published | None:
+    """What the node has now: what the YAML asks for, or else what it had last."""
+    if item is not None and item.cached is not None:
+        return item.cached
+    ref = node_ref(pipeline, node, store)
+    found = None if ref is None else store.lookup(ref.stage, ref.key)
+    return found if isinstance(found, Published) else None
