@@ -17,7 +17,7 @@ from tunemill.stages.registry import EVALUATIONS, METHODS, STAGES
 PIPELINES = [path for path in SOURCES if path.is_relative_to(ROOT / "pipelines")]
 STAGE_FILES = [path for path in SOURCES if path.is_relative_to(ROOT / "stages")]
 # The rooms of `pipelines/`, each of which may import those before it.
-ROOMS = ("config", "graph", "run", "assets", "commands")
+ROOMS = ("config", "graph", "run", "report", "assets", "commands")
 STAGE_ROOMS = {file_of(stage.body.split(":")[0]).parent: stage.name for stage in STAGES}
 # What several stages share, by chapter.
 SHARED_ROOMS = (

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from tunemill.pipelines.assets.assets import asset_key, build_assets
 from tunemill.pipelines.assets.gate_checks import build_checks
 from tunemill.pipelines.assets.instance import open_instance
-from tunemill.pipelines.graph.places import plain_name
+from tunemill.pipelines.assets.jobs import bring_up_to_date_name
 from tunemill.pipelines.graph.plan import Planned
 from tunemill.pipelines.run.finished import Finished, State
 from tunemill.pipelines.run.materialize import Session
@@ -63,7 +63,9 @@ def materialize_nodes(session: Session, plan: Sequence[Planned], nodes: Sequence
     ):
         # Also the gates of evaluations that are in place: what follows them may not be.
         selection = dg.AssetSelection.assets(*(asset_key(pipeline.name, node) for node in nodes))
-        job = dg.define_asset_job(job_name(pipeline.name), selection | dg.AssetSelection.checks(*checks))
+        job = dg.define_asset_job(
+            bring_up_to_date_name(pipeline.name), selection | dg.AssetSelection.checks(*checks)
+        )
         definitions = dg.Definitions(build_assets(session), asset_checks=checks, jobs=[job])
         outcome = definitions.resolve_job_def(job.name).execute_in_process(
             instance=instance,
@@ -84,11 +86,6 @@ def materialize_nodes(session: Session, plan: Sequence[Planned], nodes: Sequence
     record(store, pipeline.name, outcome.run_id, {item.node: done_of(item) for item in finished})
     forget_old(store, pipeline.name)
     return finished
-
-
-def job_name(pipeline: str) -> str:
-    """What a run of a pipeline is called, and the job that brings it up to date."""
-    return f"{plain_name(pipeline)}_bring_up_to_date"
 
 
 def _finished(

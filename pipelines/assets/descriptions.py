@@ -8,6 +8,7 @@ from typing import Any
 
 from tunemill.pipelines.assets.markdown import conversation, markdown_table, plain
 from tunemill.pipelines.graph.nodes import Node
+from tunemill.pipelines.report.scores import score_names
 from tunemill.pipelines.run.evaluated import evaluated_name
 from tunemill.pipelines.run.excerpt import Excerpt, answer_rows
 from tunemill.pipelines.run.figures import figure, with_interval
@@ -77,15 +78,6 @@ def headline(look: Look, node: Node) -> str:
 def _said(name: str, value: Any) -> str:
     words = name.replace("_", " ")
     return f"{value:,} {words}" if isinstance(value, int) else f"{words} {figure(value)}"
-
-
-def score_names(node: Node, metrics: Any, excerpt: Excerpt | None) -> list[str]:
-    """The metrics of an evaluation that a comparison shows, by which answers are right or wrong first."""
-    assert issubclass(node.stage.output, EvaluationReport)
-    wanted = node.stage.output.columns or tuple(metrics)
-    first = "" if excerpt is None else excerpt.judged_by
-    names = [name for name in wanted if metrics.get(name) is not None]
-    return sorted(names, key=lambda name: name != first)
 
 
 def scores(look: Look, node: Node, excerpt: Excerpt) -> str:

@@ -58,7 +58,11 @@ def build_definitions(
             session = Session(pipeline, store, launch)
             # All of a pipeline, or nothing of it.
             seen = look(pipeline, store)
-            own = [*build_assets(session, trackers, seen), *build_sources(session), summary_asset(seen)]
+            own: list[dg.AssetsDefinition | dg.AssetSpec] = [
+                *build_assets(session, trackers, seen),
+                *build_sources(session),
+                summary_asset(seen),
+            ]
             gates = build_checks(session)
             own_operations = build_operations(session, gates, gates)
             if len(pipelines) > JOBS_UP_TO:

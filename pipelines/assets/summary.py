@@ -1,25 +1,22 @@
 """One page a pipeline, to open in the morning: scores, losses, answers, what changed, what it cost, what failed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from tunemill.pipelines.assets.assets import asset_key
-from tunemill.pipelines.assets.descriptions import answers, reasons, score_names
+from tunemill.pipelines.assets.descriptions import answers, reasons
 from tunemill.pipelines.assets.markdown import markdown_table, plain
 from tunemill.pipelines.graph.keys import upstream_of
-from tunemill.pipelines.graph.nodes import Node
+from tunemill.pipelines.report.scores import changed_settings, evaluations, moved_scores, score_table
 from tunemill.pipelines.run.evaluated import evaluated_name
-from tunemill.pipelines.run.figures import count_of, duration, figure, with_interval
+from tunemill.pipelines.run.figures import count_of, duration
 from tunemill.pipelines.run.look import Look
 from tunemill.pipelines.run.pictures import picture
 from tunemill.resources.canonical import SHORT
-from tunemill.stages.artifacts import EvaluationReport
 
 SUMMARY = "summary"
-# Reasons that only repeat what happened further up, or nothing.
-NO_NEWS = ("input ", "waits on ", "never computed")
 MOST_CHANGES, MOST_SLOW = 12, 3
 SIGNS = {
     "passed": "✅ passed",
@@ -60,24 +57,15 @@ def summary(look: Look) -> str:
     return "\n\n".join(f"### {title}\n\n{text}" if title else text for title, text in sections if text)
 
 
-def evaluations(look: Look) -> list[Node]:
-    """The nodes that evaluate and have an artifact."""
-    return [
-        node
-        for node in look.pipeline.nodes
-        if issubclass(node.stage.output, EvaluationReport) and node.name in look.artifacts
-    ]
-
-
 def _state(look: Look) -> str:
-    if look.problem is not None:
-        return f"**Cannot be planned:** {plain(look.problem)}"
     waiting = [item for item in look.plan.values() if item.state == "run"]
     failed = [] if not look.records else look.records[0].named("failed")
     lines = []
     for name in failed:
         message = look.records[0].nodes[name].message or ""
         lines.append(f"**❌ {plain(name)} failed in the last run:** {plain(message.partition(chr(10))[0])}")
+    if look.problem is not None:
+        return "\n\n".join([*lines, f"**Cannot be planned:** {plain(look.problem)}"])
     if not look.artifacts:
         return "\n\n".join([*lines, "**Nothing is computed yet.** Materialize the group to begin."])
     if not waiting:
@@ -88,26 +76,9 @@ def _state(look: Look) -> str:
 
 
 def _scores(look: Look) -> str:
-    """A line for each model, the score that tells right from wrong first, and what it was before."""
-    scored: dict[str, dict[str, Any]] = {}
-    names: dict[str, None] = {}
-    for node in evaluations(look):
-        metrics, excerpt = look.artifacts[node.name].manifest["metrics"], look.excerpts.nodes[node.name]
-        shown = score_names(node, metrics, excerpt)
-        names |= dict.fromkeys(shown)
-        cells = {name: figure(with_interval(metrics[name], excerpt.intervals.get(name))) for name in shown}
-        before = look.before(node.name)
-        if shown and before.get(shown[0]) is not None:
-            cells[f"{shown[0]} before"] = figure(before[shown[0]])
-        stale = look.plan.get(node.name)
-        model = evaluated_name(node) + ("" if stale is None or stale.state != "run" else " (from before)")
-        scored[model] = {**cells, **scored.get(model, {})}
-    names = dict.fromkeys(sorted(names, key=lambda name: name == "rows"))
-    columns = [
-        name for one in names for name in (one, f"{one} before") if any(name in s for s in scored.values())
-    ]
-    rows = [[plain(model), *(cells.get(name, "") for name in columns)] for model, cells in scored.items()]
-    return markdown_table(["model", *map(plain, columns)], rows) if rows else ""
+    table = score_table(look)
+    cells = [list(map(plain, row)) for row in table.rows]
+    return markdown_table(list(map(plain, table.columns)), cells) if cells else ""
 
 
 def _gates(look: Look) -> str:
@@ -128,23 +99,12 @@ def _answers(look: Look) -> str:
 
 def _changes(look: Look) -> str:
     """Settings and data that differed in the last run that computed anything, and the scores that moved."""
-    lines = list(changes(look))
+    lines = [f"{plain(node)}: {reasons(why)}" for node, why in changed_settings(look)]
+    lines += [
+        f"{plain(name)} of {plain(of)}: {plain(old)} → **{plain(new)}**"
+        for name, of, old, new in moved_scores(look)
+    ]
     return "\n".join(f"- {line}" for line in lines[:MOST_CHANGES])
-
-
-def changes(look: Look) -> Iterator[str]:
-    """What changed since the time before, a line each."""
-    last = look.last
-    for name, done in ({} if last is None else last.nodes).items():
-        news = [one for one in done.reasons if not one.startswith(NO_NEWS)]
-        if done.state == "computed" and news:
-            yield f"{plain(name)}: {reasons(news)}"
-    for node in evaluations(look):
-        before, now = look.before(node.name), look.artifacts[node.name].manifest["metrics"]
-        for name in score_names(node, now, look.excerpts.nodes[node.name]):
-            old = before.get(name)
-            if old is not None and old != now[name]:
-                yield f"{plain(name)} of {plain(evaluated_name(node))}: {figure(old)} → **{figure(now[name])}**"
 
 
 def _cost(look: Look) -> str:
