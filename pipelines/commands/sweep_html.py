@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from tunemill.pipelines.commands.diff_html import STYLE
-from tunemill.pipelines.commands.listing import count_of
 from tunemill.pipelines.commands.sweep_best import Best
 from tunemill.pipelines.commands.sweep_plots import Line, coordinates_svg, curves_svg
 from tunemill.pipelines.commands.sweep_text import keys_of, rows_of, words_of
 from tunemill.pipelines.graph.sweep import Sweep
+from tunemill.pipelines.run.figures import count_of
 from tunemill.pipelines.run.sweep import PointRun
 
 OWN_STYLE = """

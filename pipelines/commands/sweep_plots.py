@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from tunemill.pipelines.commands.listing import figure
 from tunemill.pipelines.config.sweep_points import text_of_value
+from tunemill.pipelines.run.figures import figure
 from tunemill.stages.plot_svg import GRID, TEXT, ticks
 
 WIDTH, HEIGHT = 900, 340

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tunemill.pipelines.commands.listing import Listing, count_of, listing, show
+from tunemill.pipelines.commands.listing import Listing, listing, show
 from tunemill.pipelines.commands.options import lines_of_notes
 from tunemill.pipelines.commands.tables import COLOURS
 from tunemill.pipelines.graph.sweep import Sweep
 from tunemill.pipelines.graph.sweep_plan import PlannedPoint, SharedNode, shared_nodes
 from tunemill.pipelines.run.estimate import estimate
+from tunemill.pipelines.run.figures import count_of
 
 LEFT_OUT = "left out"
 

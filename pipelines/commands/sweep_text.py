@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from tunemill.pipelines.commands.listing import count_of, figure, listing, show
+from tunemill.pipelines.commands.listing import listing, show
 from tunemill.pipelines.commands.sweep_best import Best
 from tunemill.pipelines.graph.sweep import Sweep
+from tunemill.pipelines.run.figures import count_of, figure
 from tunemill.pipelines.run.sweep import PointRun
 
 COLOURS = {
