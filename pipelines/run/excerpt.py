@@ -28,6 +28,8 @@ FOLDER = "excerpts"
 FORMAT = "tunemill-excerpts-1"
 # How many rows are looked at, how many answers of each kind are shown, and how much of a text.
 LOOKED_AT, SHOWN, LONGEST = 300, 3, 160
+# Of an interval: the field of the rows that its metric is the mean of.
+VALUES = "values"
 # What of a row says which it is, or whether an answer came to its end, and is no score.
 NO_SCORES = frozenset({"ended"})
 NO_TEXTS = frozenset({"id", "group"})
@@ -111,7 +113,7 @@ def _answers(
         rows = list(islice(rows_in(EvaluationReport(folder).predictions), LOOKED_AT))
     except (OSError, UserError):
         return "", [], []
-    named = [str(name) for one in intervals.values() if (name := one.get("values")) is not None]
+    named = [str(name) for one in intervals.values() if (name := one.get(VALUES)) is not None]
     fields = [*named, *(name for name in (rows[0] if rows else ()) if name not in NO_SCORES)]
     judge = next((name for name in fields if any(isinstance(row.get(name), bool) for row in rows)), None)
     if judge is None:
