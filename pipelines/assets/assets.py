@@ -39,7 +39,10 @@ def build_assets(
     early = with_upstream(session.pipeline, [name for node in nodes for name in looked_at_by(node)])
     versions = code_versions(session.pipeline, session.store)
     return [
-        _asset(session, node, versions[node.name], trackers, look, early=node.name in early) for node in nodes
+        _asset(
+            session, node, _spec(session, node, versions[node.name], look), trackers, early=node.name in early
+        )
+        for node in nodes
     ]
 
 
@@ -50,14 +53,23 @@ def asset_key(pipeline: str, node: str) -> dg.AssetKey:
     return dg.AssetKey([pipeline, node])
 
 
+def _spec(session: Session, node: Node, version: str, look: Look | None) -> dg.AssetSpec:
+    name = session.pipeline.name
+    return dg.AssetSpec(
+        key=asset_key(name, node.name),
+        deps=[
+            *(asset_key(name, up) for up in upstream_of(node)),
+            *([source_key(session.pipeline, node)] if node.sources else []),
+        ],
+        group_name=name,
+        description=node.stage.description if look is None else description(look, node),
+        code_version=version,
+        kinds={node.stage.name, *node.stage.kinds},
+    )
+
+
 def _asset(
-    session: Session,
-    node: Node,
-    version: str,
-    trackers: dg.ResourceDefinition,
-    look: Look | None,
-    *,
-    early: bool,
+    session: Session, node: Node, spec: dg.AssetSpec, trackers: dg.ResourceDefinition, *, early: bool
 ) -> dg.AssetsDefinition:
     name = session.pipeline.name
 
@@ -119,17 +131,6 @@ def _asset(
         context.add_asset_metadata(metadata)
         return dg.MaterializeResult(data_version=dg.DataVersion(result.published.digest), tags=tags)
 
-    spec = dg.AssetSpec(
-        key=asset_key(name, node.name),
-        deps=[
-            *(asset_key(name, up) for up in upstream_of(node)),
-            *([source_key(session.pipeline, node)] if node.sources else []),
-        ],
-        group_name=name,
-        description=node.stage.description if look is None else description(look, node),
-        code_version=version,
-        kinds={node.stage.name, *node.stage.kinds},
-    )
     return one_asset(
         asset,
         spec,
