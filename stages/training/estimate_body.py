@@ -93,7 +93,9 @@ def with_stored_adapter(config: TrainingKeys, above: Mapping[str, Above]) -> Tra
 
 
 def uncounted(config: TrainingKeys) -> Iterator[str]:
-    """The settings that save memory and cannot be told from shapes, so that the training takes less than is said."""
+    """The settings that save or take memory in ways that are not told from shapes."""
+    if config.llmcompressor is not None:
+        yield "llmcompressor: of each number of its targets a byte says whether it is zero, which is not counted"
     if config.spectrum_top_fraction is not None:
         yield "spectrum_top_fraction chooses by the weights, which are not read: all count as trained"
     if config.layer_offloading and torch.cuda.is_available():

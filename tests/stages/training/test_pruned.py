@@ -7,10 +7,11 @@ import pytest
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from support.pruned import make_pruned, recipe
-from support.tiny_model import Heard, make_model, random_rows, training_data, workspace
+from support.tiny_model import Heard, folder_bytes, make_model, random_rows, training_data, workspace
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import SettingError
+from tunemill.stages.report import Report
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
 
@@ -72,6 +73,35 @@ def test_without_the_key_they_move_and_the_first_step_is_the_same(base: Model, t
     for figure in ("loss", "grad_norm"):
         assert kept.steps(figure)[1] == plain.steps(figure)[1]
         assert kept.steps(figure)[3] != plain.steps(figure)[3]
+
+
+class StoppedError(Exception):
+    """Ends a training from outside."""
+
+
+@pytest.mark.slow
+def test_after_an_interruption_it_goes_on_with_the_same_zeros(base: Model, tmp_path: Path) -> None:
+    keys = {"max_steps": 4, "save_steps": 1}
+    whole, _ = train(base, tmp_path / "whole", "Linear", **keys)
+    heard, out = Heard(), workspace(tmp_path / "run")
+    data = training_data(tmp_path / "run" / "rows", random_rows(4))
+    config = SftConfig(
+        learning_rate=3e-3,
+        weight_decay=0.1,
+        logging_steps=1,
+        llmcompressor={"recipe": recipe("Linear")},
+        **keys,
+    )
+
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["type"] == "step" and event["step"] == 3:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        sft(config, base, data, None, out, Report(interrupt))
+    sft(config, base, data, None, out, heard.report)
+    assert min(heard.steps("loss")) == 3
+    assert folder_bytes(out.data) == folder_bytes(whole)
 
 
 @pytest.mark.slow
