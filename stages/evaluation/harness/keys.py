@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
+from tunemill.stages.choices import nearest
 from tunemill.stages.declaration import (
     BehindMark,
     ConflictError,
@@ -20,8 +21,11 @@ from tunemill.stages.declaration import (
     YamlMark,
 )
 from tunemill.stages.errors import SourceError
+from tunemill.stages.evaluation.harness.metric_names import OF_EVALUATE, registered, unknown_metrics
+from tunemill.stages.evaluation.harness.modules import module_versions
 from tunemill.stages.evaluation.harness.task_files import (
     Function,
+    LocalTask,
     files_behind,
     functions_in,
     is_place,
@@ -111,8 +115,13 @@ class HarnessConfig(StageConfig):
         return [name for name in self.lm_eval_tasks if is_place(name)]
 
     def semantic(self) -> dict[str, Any]:
-        """With lm_eval's version to the last digit: in it lie its tasks, and what scores all of them."""
-        return {**super().semantic(), "lm_eval_version": installed_version()}
+        """With lm_eval's version to the last digit: in it lie its tasks, and what scores all of them.
+
+        And with the versions of other packages that functions of your own tasks are taken from.
+        """
+        versions = module_versions(self.lm_eval_tasks)
+        of_functions = {"function_versions": versions} if versions else {}
+        return {**super().semantic(), "lm_eval_version": installed_version(), **of_functions}
 
     def faults(self) -> Iterator[Fault]:
         """lm_eval that is not there, names that it does not have, and YAMLs that are none of tasks."""
@@ -174,6 +183,11 @@ def fault_of_place(place: Path) -> str | None:
         tasks = local_tasks(place)
     except (SourceError, OSError) as error:
         return str(error)
+    if unknown := next((name for task in tasks for name in _unknown(task)), None):
+        near = nearest(unknown, sorted(registered() | OF_EVALUATE))
+        hint = f"; did you mean {near[0]}?" if near else ""
+        known = f"lm_eval {installed_version()} nor the package evaluate"
+        return f"{place}: metric_list: neither {known} has a metric {unknown}{hint}"
     missing = next((one for task in tasks for one in functions_in(task.config) if not _is_there(one)), None)
     if missing is None:
         return None
@@ -182,6 +196,11 @@ def fault_of_place(place: Path) -> str | None:
         return f"{place}: !function {missing.name}: write module.function, the module being a file beside the YAML"
     where = f"there is no {module}.py in {missing.folder}"
     return f"{place}: !function {missing.name}: {where}, nor is such a module installed"
+
+
+def _unknown(task: LocalTask) -> Iterator[str]:
+    for one in (task, *task.inner):
+        yield from unknown_metrics(one.config)
 
 
 def _is_there(function: Function) -> bool:

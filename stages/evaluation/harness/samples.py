@@ -26,14 +26,20 @@ def short(task: str) -> str:
 
 def metrics_of(results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """The numbers of all tasks and groups: means and whatever else lm_eval makes of its rows, without its errors."""
-    found: dict[str, float] = {}
+    return {name: value for name, value in _figures(results) if math.isfinite(value)}
+
+
+def not_finite(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names of those that are infinite or no numbers."""
+    return [name for name, value in _figures(results) if not math.isfinite(value)]
+
+
+def _figures(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
     for task, figures in results.items():
         for key, value in figures.items():
             metric, comma, used = key.partition(",")
-            is_number = isinstance(value, int | float) and math.isfinite(value)
-            if comma and is_number and not metric.endswith("_stderr"):
-                found[metric_name(task, metric, used)] = float(value)
-    return found
+            if comma and isinstance(value, int | float) and not metric.endswith("_stderr"):
+                yield metric_name(task, metric, used), float(value)
 
 
 def predictions_of(

@@ -16,8 +16,9 @@ from tunemill.stages.artifacts import Adapter, Model
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.evaluation.excerpts import WRONG_SHOWN, end_of, start_of
 from tunemill.stages.evaluation.harness.keys import HarnessConfig
-from tunemill.stages.evaluation.harness.samples import metrics_of, predictions_of
+from tunemill.stages.evaluation.harness.samples import metrics_of, not_finite, predictions_of
 from tunemill.stages.evaluation.harness.tasks_body import Loaded, load_tasks, mean_metrics, set_up
+from tunemill.stages.evaluation.harness.told_rows_body import tell_rows
 from tunemill.stages.evaluation.loading_body import load_scored
 from tunemill.stages.evaluation.written import Mean, write_scores
 from tunemill.stages.models.own_code_body import use_code_of
@@ -45,10 +46,15 @@ def evaluate(
     with tempfile.TemporaryDirectory(dir=out.checkpoints) as cache:
         tasks = load_tasks(config.lm_eval_tasks, Path(cache))
         set_up(tasks, settings, seed)
+        tell_rows(tasks)
         results = _run(_language_model(config, model, adapter), tasks, config)
     means = {name: mean_metrics(task) for name, task in tasks.tasks.items()}
     predictions = list(predictions_of(results["samples"], means))
     metrics = metrics_of(results["results"])
+    if lost := not_finite(results["results"]):
+        report.log(
+            f"warning: {', '.join(lost)}: no finite number came out, so it is no figure here and no gate passes by it"
+        )
     fields = dict.fromkeys(name for row in predictions for name in row if name in metrics)
     write_scores(metrics, predictions, {name: Mean(name) for name in fields}, out.data, report)
     _show_wrong(predictions, list(fields), report)

@@ -77,6 +77,38 @@ def test_the_key_holds_the_task_and_everything_behind_it(tmp_path: Path) -> None
     assert key(tmp_path, lm_eval_batch_size=4) != first
 
 
+def test_the_key_holds_the_version_of_modules_that_functions_are_taken_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks, packages = write_tasks(tmp_path / "tasks"), tmp_path / "packages"
+    monkeypatch.syspath_prepend(packages)
+    first = key(tmp_path)
+    text = (tasks / "sums.yaml").read_text().replace("chosen.first", "own_rows.chosen.first")
+    (tasks / "sums.yaml").write_text(text)
+    absent = key(tmp_path)
+    (packages / "own_rows").mkdir(parents=True)
+    (packages / "own_rows" / "chosen.py").write_text("def first(rows):\n    return rows\n")
+    (packages / "own_rows" / "__init__.py").write_text("raise SystemExit('code was run')\n")
+    importlib.invalidate_caches()
+    found = [first, absent, key(tmp_path)]
+    with (packages / "own_rows" / "chosen.py").open("a") as file:
+        file.write("# other\n")
+    found.append(key(tmp_path))
+    information = packages / "own_rows-1.0.dist-info"
+    information.mkdir()
+    (information / "top_level.txt").write_text("own_rows\n")
+    for number in ("1.0", "1.0.1"):
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: own-rows\nVersion: {number}\n")
+        found.append(key(tmp_path))
+    assert len(set(found)) == len(found)
+    entry = {"name": "sums", "on": ["base"], "task": "tasks/sums.yaml"}
+    (node,) = of_entries(tmp_path, entry).values()
+    assert node.config.semantic()["function_versions"] == {"own_rows": "1.0.1"}
+    (tasks / "sums.yaml").write_text(text.replace("own_rows.chosen.first", "lm_eval.tasks.x.first"))
+    (node,) = of_entries(tmp_path, entry).values()
+    assert "function_versions" not in node.config.semantic(), "its version is in the key as it is"
+
+
 def test_settings_without_tasks_ask_for_nothing(tmp_path: Path) -> None:
     config = {**SFT, "lm_eval_post_train": True, "lm_eval_model": "other", "lm_eval_batch_size": 4}
     plugin = {"plugins": ["axolotl.integrations.lm_eval.LMEvalPlugin"]}

@@ -201,6 +201,53 @@ def test_what_cannot_be_run_is_said(tmp_path: Path, tasks: Path, model: Path) ->
         run(tmp_path / "unsafe", tasks, model, ("cities",))
 
 
+def test_a_row_that_a_template_cannot_do_with_is_named(tmp_path: Path, tasks: Path, model: Path) -> None:
+    rows = (tasks / "rows" / "sums.jsonl").read_text().splitlines()
+    rows[2] = json.dumps({"question": "2 + 2", "answer": None})
+    (tasks / "rows" / "sums.jsonl").write_text("\n".join(rows) + "\n")
+    text = (tasks / "likely.yaml").read_text()
+    (tasks / "likely.yaml").write_text(text.replace("{{answer}}", "{{answer.strip()}}"))
+    said = r"task likely: row 3 \(doc_id 2\): doc_to_target: UndefinedError: 'None' has no attribute 'strip'"
+    with pytest.raises(UserError, match=said):
+        run(tmp_path / "row", tasks, model, ("likely",))
+
+
+def test_a_figure_that_is_no_number_is_said(tmp_path: Path, tasks: Path, model: Path) -> None:
+    text = (tasks / "sums.yaml").read_text()
+    (tasks / "own.py").write_text(
+        "def mean(values):\n    return float('nan')\n\n\n"
+        "def score(row, results):\n    return {'odd': 1.0, 'exact_match': 0.0}\n"
+    )
+    metrics = (
+        "[{metric: odd, aggregation: !function own.mean, higher_is_better: true}, {metric: exact_match}]"
+    )
+    text = text.replace("[{metric: exact_match}]", metrics) + "process_results: !function own.score\n"
+    (tasks / "sums.yaml").write_text(text)
+    metrics, _, heard = run(tmp_path / "nan", tasks, model, ("sums",))
+    assert set(metrics) == {"sums/exact_match"}
+    assert any(
+        "warning: sums/odd: no finite number came out" in event["message"] for event in heard.of("log")
+    )
+
+
+def test_metrics_that_nobody_computes_are_told_by_check(tasks: Path) -> None:
+    def said() -> list[str]:
+        return [fault.reason for fault in HarnessConfig(lm_eval_tasks=[f"{tasks}/sums.yaml"]).faults()]
+
+    assert said() == []
+    text = (tasks / "sums.yaml").read_text()
+    for name in ("wer", "owner/metric", "bleu", "chrf++"):
+        (tasks / "sums.yaml").write_text(text.replace("metric: exact_match", f"metric: {name}"))
+        assert said() == [], name
+    (tasks / "sums.yaml").write_text(text.replace("metric: exact_match", "metric: exact_mach"))
+    (reason,) = said()
+    assert "a metric exact_mach; did you mean exact_match?" in reason
+    (tasks / "sums.yaml").write_text(
+        text.replace("metric: exact_match", "metric: own") + "process_results: !function chosen.first\n"
+    )
+    assert said() == []
+
+
 def test_names_are_looked_up_in_the_package() -> None:
     def said(*names: str) -> list[str]:
         return [fault.reason for fault in HarnessConfig(lm_eval_tasks=list(names)).faults()]

@@ -1,0 +1,44 @@
+"""The names that `metric_list` of a task may have: metrics of lm_eval, and those of the package evaluate beside it."""
+
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+REGISTERED = re.compile(r"@register_metric\(\s*metric=[\"']([^\"']+)[\"']")
+# lm_eval asks the Hub for what it does not have itself: there are these without an owner, and `owner/name`.
+OF_EVALUATE = frozenset({
+    "accuracy", "bertscore", "bleu", "bleurt", "brier_score", "cer", "character", "charcut_mt", "chrf", "code_eval",
+    "comet", "competition_math", "confusion_matrix", "coval", "cuad", "exact_match", "f1", "frugalscore", "glue",
+    "google_bleu", "indic_glue", "mae", "mahalanobis", "mape", "mase", "matthews_correlation", "mauve", "mean_iou",
+    "meteor", "mse", "nist_mt", "pearsonr", "perplexity", "poseval", "precision", "r_squared", "recall",
+    "rl_reliability", "roc_auc", "rouge", "sacrebleu", "sari", "seqeval", "smape", "spearmanr", "squad", "squad_v2",
+    "super_glue", "ter", "trec_eval", "wer", "wiki_split", "xnli", "xtreme_s",
+})  # fmt: skip
+
+
+@cache
+def registered() -> frozenset[str]:
+    """Those of the lm_eval that is installed, read without importing it; empty where it cannot be read."""
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or spec.origin is None:
+        return frozenset()
+    file = Path(spec.origin).parent / "api" / "metrics.py"
+    try:
+        return frozenset(REGISTERED.findall(file.read_text(encoding="utf-8")))
+    except OSError:
+        return frozenset()
+
+
+def unknown_metrics(config: Mapping[str, Any]) -> Iterator[str]:
+    """The names in a task's `metric_list` that nobody computes. A task that scores its rows itself may name any."""
+    known = registered()
+    listed = config.get("metric_list")
+    if not known or not isinstance(listed, list) or config.get("process_results") is not None:
+        return
+    for item in listed:
+        name = item.get("metric") if isinstance(item, dict) else None
+        if isinstance(name, str) and "/" not in name and name not in known | OF_EVALUATE:
+            yield name

@@ -1,0 +1,61 @@
+"""Which version of an installed module a `!function` of a local task runs: part of the key, as no file beside it is."""
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from tunemill.stages.errors import SourceError
+from tunemill.stages.evaluation.harness.task_files import functions_in, is_place, local_tasks
+
+# The harness itself, whose version is in every key.
+HARNESS = "lm_eval"
+
+
+def module_versions(names: Sequence[str]) -> dict[str, str]:
+    """Package -> version, of those that functions of the local tasks among `names` are taken from.
+
+    Of what no distribution of that name has brought, a hash of its Python files.
+    """
+    return {package: _version(package) for package in sorted(set(_packages(names)) - {HARNESS})}
+
+
+def _packages(names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        if not is_place(name):
+            continue
+        try:
+            tasks = local_tasks(Path(name))
+        except (SourceError, OSError):
+            # What is wrong with it is told elsewhere.
+            continue
+        for task in tasks:
+            for one in (task, *task.inner):
+                functions = (function for function in functions_in(one.config) if function.file is None)
+                yield from (function.name.partition(".")[0] for function in functions)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return _contents(package)
+
+
+def _contents(package: str) -> str:
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        return "not installed"
+    folders = [Path(place) for place in spec.submodule_search_locations or ()]
+    files = [(file, file.relative_to(folder)) for folder in folders for file in sorted(folder.rglob("*.py"))]
+    if not folders and spec.origin is not None and Path(spec.origin).is_file():
+        files = [(Path(spec.origin), Path(package))]
+    digest = hashlib.sha256()
+    for file, shown in files:
+        content = file.read_bytes()
+        digest.update(f"{shown.as_posix()} {len(content)}\n".encode() + content)
+    return f"sha256 {digest.hexdigest()}"
