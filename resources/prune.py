@@ -27,8 +27,8 @@ class Garbage:
     lease: Path | None = None
 
 
-def prune(store: Store, checkpoints: bool = False) -> list[Garbage]:
-    """Delete what `find_garbage` finds.
+def prune(store: Store, checkpoints: bool = False, kept: bool = False) -> list[Garbage]:
+    """Delete what `find_garbage` finds, and with `kept` what stages keep for themselves.
 
     The store is looked at, and what can go is moved out of it, while nobody may name an artifact; deleting takes
     longer and happens afterwards.
@@ -36,6 +36,7 @@ def prune(store: Store, checkpoints: bool = False) -> list[Garbage]:
     known = _manifests(store, {})
     with store.pruning():
         found = find_garbage(store, checkpoints, known)
+        found += [item for item in kept_by_stages(store) if not is_in_use(store, item)] if kept else []
         trash = store.root / "trash" / uuid.uuid4().hex
         listed(trash.parent)
         trash.mkdir(parents=True)
@@ -80,6 +81,16 @@ def find_garbage(
     aside = [folder for stage in listed(store.root / "set_aside") for folder in listed(stage)]
     found += [_garbage(folder, "set aside: damaged or replaced") for folder in aside]
     return found
+
+
+def kept_by_stages(store: Store) -> list[Garbage]:
+    """What each stage keeps for itself beyond its artifacts, such as the answers of a judge."""
+    return [_garbage(folder, f"kept by {folder.name}") for folder in listed(store.root / "kept")]
+
+
+def is_in_use(store: Store, kept: Garbage) -> bool:
+    """Whether the stage that keeps it is running: it may be writing there."""
+    return any(is_held(lease_of(place)) for place in _keys(store.root / "building" / kept.folder.name))
 
 
 def _keys(stage: Path) -> list[Path]:

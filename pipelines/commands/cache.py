@@ -7,8 +7,9 @@ from tunemill.pipelines.commands.listing import listing, readable_bytes, show
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
 from tunemill.pipelines.run.figures import count_of
 from tunemill.resources.canonical import SHORT
+from tunemill.resources.identity import files_below
 from tunemill.resources.index import Place, Summary, summaries
-from tunemill.resources.prune import Garbage, find_garbage
+from tunemill.resources.prune import Garbage, find_garbage, is_in_use, kept_by_stages
 from tunemill.resources.prune import prune as delete_garbage
 from tunemill.resources.store import Absent, Store
 
@@ -30,6 +31,11 @@ def add_to(commands: Any, text: str) -> None:
             action.add_argument(
                 "--checkpoints", action="store_true", help="also of attempts that can be resumed"
             )
+            action.add_argument(
+                "--kept",
+                action="store_true",
+                help="also what stages keep for later, such as the answers of a judge, which is then asked again",
+            )
 
 
 def ls(options: argparse.Namespace) -> int:
@@ -42,7 +48,7 @@ def ls(options: argparse.Namespace) -> int:
         for place, found in summaries(store, places).items()
     ]
     if options.json:
-        print_json({"state": str(store.root), "artifacts": items})
+        print_json({"state": str(store.root), "artifacts": items, "kept": _kept(store)})
         return 0
     columns = (
         "stage",
@@ -68,6 +74,11 @@ def ls(options: argparse.Namespace) -> int:
         for i in items
     ]
     show(listing(columns, rows))
+    for item in _kept(store):
+        size = readable_bytes(item["bytes"])
+        show(
+            f"{item['stage']} keeps {count_of(item['files'], 'file')}, {size}, in {item['path']}: prune --kept"
+        )
     return 0
 
 
@@ -103,7 +114,12 @@ def prune(options: argparse.Namespace) -> int:
     """Delete artifacts that no node needs, leftovers of dead attempts, and what was set aside."""
     store = store_of(options)
     pins = store.pins.all()
-    garbage = (find_garbage if options.dry_run else delete_garbage)(store, options.checkpoints)
+    busy = [item for item in kept_by_stages(store) if is_in_use(store, item)] if options.kept else []
+    if options.dry_run:
+        garbage = find_garbage(store, options.checkpoints)
+        garbage += [item for item in kept_by_stages(store) if item not in busy] if options.kept else []
+    else:
+        garbage = delete_garbage(store, options.checkpoints, options.kept)
     if options.json:
         found = [{"path": str(i.folder), "bytes": i.bytes, "why": i.why} for i in garbage]
         kept = [{"node": name, "path": str(store.folder(pin.stage, pin.key))} for name, pin in pins.items()]
@@ -112,9 +128,24 @@ def prune(options: argparse.Namespace) -> int:
         )
     else:
         _print_garbage(store, garbage, options.dry_run)
+        for item in busy:
+            show(f"{item.folder} stays: {item.folder.name} is running")
         for name, pin in pins.items():
             show(f"kept with all that it was made from: {name} is {pin}")
     return 0
+
+
+def _kept(store: Store) -> list[dict[str, Any]]:
+    """What each stage keeps for itself."""
+    return [
+        {
+            "stage": item.folder.name,
+            "path": str(item.folder),
+            "bytes": item.bytes,
+            "files": sum(1 for _ in files_below(item.folder)),
+        }
+        for item in kept_by_stages(store)
+    ]
 
 
 def _print_garbage(store: Store, garbage: list[Garbage], dry_run: bool) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.graph_config import GraphConfig
 from tunemill.pipelines.config.problems import Problem
+from tunemill.pipelines.graph.gate_memory import remembered_outcome
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.place import Place
 from tunemill.resources.store import Published
@@ -72,10 +73,4 @@ def all_gates(graph: GraphConfig, places: Sequence[Place]) -> tuple[Gate, ...]:
 
 def outcomes(pipeline: Pipeline, artifacts: Mapping[str, Published]) -> list["Outcome"]:
     """What becomes of each gate of the pipeline with the artifacts of its nodes, by name."""
-    if not pipeline.gates:
-        return []
-    # It computes with numbers, and is only imported where there is something to compute.
-    from tunemill.stages.evaluation.gate_outcome import outcome_of
-
-    folders = {name: published.data for name, published in artifacts.items()}
-    return [outcome_of(gate, folders) for gate in pipeline.gates]
+    return [remembered_outcome(gate, artifacts) for gate in pipeline.gates]

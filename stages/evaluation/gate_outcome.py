@@ -1,18 +1,23 @@
-"""Whether a gate is passed: a pure function of the files of evaluations."""
+"""Whether a gate is passed: a pure function of the files of evaluations.
+
+What computes intervals is imported where one has to be computed: most are stored beside the metrics.
+"""
 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunemill.stages.errors import UserError
 from tunemill.stages.evaluation.gate import Gate, LeakageGate
 from tunemill.stages.evaluation.scored import read_intervals, read_metrics, read_rows, unit_of
-from tunemill.stages.evaluation.statistics.comparison import Comparison, compare
 from tunemill.stages.evaluation.statistics.directions import better_of
-from tunemill.stages.evaluation.statistics.intervals import Interval, interval
+
+if TYPE_CHECKING:
+    from tunemill.stages.evaluation.statistics.comparison import Comparison
+    from tunemill.stages.evaluation.statistics.intervals import Interval
 
 State = Literal["passed", "failed", "cannot tell", "not known"]
 # Of several bounds the worst outcome counts.
@@ -161,8 +166,12 @@ def _drop(gate: Gate, other_node: str, evaluation: Path, other: Path) -> Bound:
             [ones[key] for key in shared], [more[key] for key in shared], gate.confidence
         )
     state = _of_bound(low, high, gate.margin)
-    among = _among(low, high, gate.confidence, len(shared) if shared else None, "shared row")
-    shown = f"{gate.metric} {value:.4g}, that of {gate.max_drop_from} {before:.4g}: worse by {drop:.4g} ({among}),"
+    # A drop below zero is a gain, and its interval the other way round.
+    is_better = drop < 0
+    ends = (-high, -low) if is_better else (low, high)
+    among = _among(*ends, gate.confidence, len(shared) if shared else None, "shared row")
+    by = f"{'better' if is_better else 'worse'} by {abs(drop):.4g}"
+    shown = f"{gate.metric} {value:.4g}, that of {gate.max_drop_from} {before:.4g}: {by} ({among}),"
     numbers = {
         gate.metric: value,
         f"{gate.metric}_of_{gate.max_drop_from}": before,
@@ -172,7 +181,7 @@ def _drop(gate: Gate, other_node: str, evaluation: Path, other: Path) -> Bound:
         "shared_rows": len(shared),
         "margin": gate.margin,
     }
-    return Bound(state, f"{shown} {_against(state, f'at most {gate.margin:g}')}", numbers)
+    return Bound(state, f"{shown} {_against(state, f'at most {gate.margin:g} worse')}", numbers)
 
 
 def _of_bound(low: float, high: float, largest: float) -> State:
@@ -220,6 +229,8 @@ def _interval(name: str, folder: Path, value: float, confidence: float) -> Sure:
     if not rows:
         return Sure(value, value, confidence, None)
     weights = [row.weight for row in rows] if any(row.weight != 1 for row in rows) else None
+    from tunemill.stages.evaluation.statistics.intervals import interval
+
     found = interval([row.value for row in rows], [row.unit for row in rows], confidence, weights)
     return Sure(*_ends(found), confidence, len(rows))
 
@@ -228,6 +239,9 @@ def _paired(
     one_rows: Sequence[Row], other_rows: Sequence[Row], confidence: float
 ) -> tuple[float, float, float]:
     """By how much the mean of the other rows is beyond that of the first, and between which values that may be."""
+    from tunemill.stages.evaluation.statistics.comparison import compare
+    from tunemill.stages.evaluation.statistics.intervals import interval
+
     ones, others = [row.value for row in one_rows], [row.value for row in other_rows]
     units, weights = [row.unit for row in one_rows], [row.weight for row in one_rows]
     if all(weight == 1 for weight in weights):
@@ -238,7 +252,7 @@ def _paired(
     return mean, *_ends(interval(off, units, confidence, weights))
 
 
-def _ends(found: Interval | Comparison | None) -> tuple[float, float]:
+def _ends(found: "Interval | Comparison | None") -> tuple[float, float]:
     """Where nothing can be said, everything is possible."""
     if found is None or found.low is None or found.high is None:
         return -math.inf, math.inf

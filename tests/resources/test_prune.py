@@ -1,5 +1,6 @@
 """Pruning: never what a ref names or is about to name, and nothing at all where that cannot be told."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.modules import load_module
 
+from tunemill.pipelines.cli import main
 from tunemill.resources.building import lease_of
 from tunemill.resources.errors import StoreError
 from tunemill.resources.prune import find_garbage, prune
@@ -195,3 +197,22 @@ def test_an_attempt_of_somebody_alive_is_no_garbage(store, publishing):
     long_ago = time.time() - 3600
     os.utime(lease_of(place), (long_ago, long_ago))
     assert [item.folder for item in find_garbage(store)] == [place]
+
+
+def test_what_stages_keep_goes_only_where_it_is_asked_for_and_nobody_writes_there(store, capsys):
+    answers = store.root / "kept" / "judgements"
+    answers.mkdir(parents=True)
+    (answers / "one.json").write_text("{}")
+    told = ["--state", str(store.root), "--json"]
+    assert main(["cache", "ls", *told]) == 0
+    listed = {"stage": "judgements", "path": str(answers), "bytes": 2, "files": 1}
+    assert json.loads(capsys.readouterr().out)["kept"] == [listed]
+    assert main(["cache", "ls", *told[:2]]) == 0
+    assert f"judgements keeps 1 file, 2 B, in {answers}" in capsys.readouterr().out
+    assert main(["cache", "prune", *told]) == 0 and answers.exists()
+    assert main(["cache", "prune", "--kept", "--dry-run", *told]) == 0 and answers.exists()
+    assert str(answers) in capsys.readouterr().out
+    with store.building("judgements", "k" * 64, print):
+        assert main(["cache", "prune", "--kept", *told[:2]]) == 0 and answers.exists()
+        assert "stays: judgements is running" in capsys.readouterr().out
+    assert main(["cache", "prune", "--kept", *told]) == 0 and not answers.exists()

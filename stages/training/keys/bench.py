@@ -15,8 +15,12 @@ from tunemill.stages.declaration import (
     SourceMark,
     StageConfig,
 )
+from tunemill.stages.errors import RowError, SourceError
+from tunemill.stages.training.bench import bench_questions
 
 ENDINGS = (".json", ".jsonl")
+# A larger file is read when the training runs.
+READ_AT_ONCE = 16 << 20
 
 
 class BenchKeys(StageConfig):
@@ -49,12 +53,17 @@ class BenchKeys(StageConfig):
         return self
 
     def faults(self) -> Iterator[Fault]:
-        """A file of another kind; rows are read when the training runs."""
+        """A file of another kind, and questions that are none, as far as they are read at once."""
         yield from super().faults()
         if self.bench_dataset is None or not Path(self.bench_dataset).exists():
             return
         if not self.bench_dataset.lower().endswith(ENDINGS) or Path(self.bench_dataset).is_dir():
             yield Fault("bench_dataset", f"{self.bench_dataset}: name a file that ends in .json or .jsonl")
+        elif self.do_bench_eval and Path(self.bench_dataset).stat().st_size <= READ_AT_ONCE:
+            try:
+                bench_questions(Path(self.bench_dataset))
+            except (RowError, SourceError, OSError) as error:
+                yield Fault("bench_dataset", str(error).removeprefix("bench_dataset: "))
 
     def idle(self) -> Iterator[Idle]:
         """A benchmark that nobody asks for, or where nothing is evaluated."""

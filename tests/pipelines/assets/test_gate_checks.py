@@ -121,3 +121,12 @@ def test_the_page_of_the_evaluation_shows_the_gate(project):
     assert told["evaluation"]["description"].startswith(
         "failed: exact_match 0 (95% interval 0 to 0.4899, 4 rows)"
     )
+    # The gate is edited. It says so at once, and is asked alone: nothing is materialized.
+    project.edit(pipeline={"gates": [{**PASSES, "min": 0.0}]})
+    name = "exact_match_min_max"
+    with serve(project) as ui:
+        (check,) = ui.checks().values()
+        assert check["description"] == "exact_match of quantized at least 0 and at most 0.9"
+        assert ui.wait(ui.launch([], [(node, name)])) == "SUCCESS"
+        told = ui.checks()[f"{'/'.join(node)} {name}"]["executionForLatestMaterialization"]
+    assert told["status"] == "SUCCEEDED" and told["evaluation"]["description"].startswith("passed: ")

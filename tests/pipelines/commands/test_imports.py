@@ -81,6 +81,17 @@ def test_a_plan_imports_nothing_to_compute_with(command, folder):
     assert not modules & {f"tunemill.pipelines.commands.{name}" for name in COMMANDS if name != command}
 
 
+def test_gates_cost_a_plan_nothing_to_compute_with_once_they_were_asked(project):
+    compared = {"metric": "eval_loss", "of": "quantized", "max_drop_from": "merged", "margin": 1.0}
+    own = {"metric": "exact_match", "of": "quantized", "max": 0.9}
+    project.edit(pipeline={"gates": [own]})
+    # Its interval is stored beside the metric.
+    assert imported(["plan", "pipeline.yml"], project.folder).isdisjoint(HEAVY)
+    project.edit(pipeline={"gates": [own, compared]})
+    assert "numpy" in imported(["plan", "pipeline.yml"], project.folder)
+    assert imported(["plan", "pipeline.yml"], project.folder).isdisjoint(HEAVY)
+
+
 def test_a_check_of_a_folder_imports_nothing_to_compute_with(folder):
     modules = imported(["check", "."], folder)
     assert modules.isdisjoint(HEAVY), modules & HEAVY

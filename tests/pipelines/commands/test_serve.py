@@ -8,12 +8,15 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from tunemill.pipelines.cli import main
+from tunemill.stages.models.chat.turns import WAITING, Turns
 
 ASK = [{"role": "user", "content": "2 + 2"}]
 
@@ -165,3 +168,58 @@ def test_ctrl_c_waits_for_no_answer(server):
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(60) == 0
     assert "Traceback" not in server.complaints.read_text()
+
+
+@pytest.mark.slow
+def test_who_comes_first_is_answered_first_and_too_many_are_told_to_come_back(server):
+    """Past the bound a request is refused at once, and all others are heard."""
+    import openai
+
+    finished = []
+
+    def one(number):
+        ask(server, max_tokens=24)
+        finished.append(number)
+
+    with ThreadPoolExecutor(WAITING + 40) as pool:
+        waiting = [pool.submit(one, number) for number in range(WAITING + 40)]
+        done = [future.exception() for future in waiting]
+    refused = [error for error in done if error is not None]
+    assert refused and all(isinstance(error, openai.InternalServerError) for error in refused), refused
+    assert {error.status_code for error in refused} == {503}
+    assert all(int(error.response.headers["retry-after"]) >= 1 for error in refused)
+    assert "come back later" in str(refused[0]) and len(finished) == WAITING + 40 - len(refused) > 0
+    # A place is left by whoever hangs up, too.
+    stream = ask(server, stream=True)
+    stream.close()
+    assert ask(server, max_tokens=2).usage.completion_tokens == 2
+
+
+def test_turns_come_in_order_and_their_number_is_bounded():
+    turns, heard = Turns(waiting=2), []
+    first, second, third = (turns.take() for _ in range(3))
+    assert turns.take() is None
+    first.wait()
+
+    def follow(turn, name):
+        turn.wait()
+        heard.append(name)
+        turn.leave()
+
+    threads = [Thread(target=follow, args=pair) for pair in ((third, "third"), (second, "second"))]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    assert heard == []
+    first.leave()
+    first.leave()
+    for thread in threads:
+        thread.join(5)
+    assert heard == ["second", "third"] and turns.seconds >= 1
+    # Whoever leaves before it was heard makes room.
+    kept, gone = turns.take(), turns.take()
+    gone.leave()
+    last = turns.take()
+    kept.leave()
+    last.wait()
+    last.leave()

@@ -105,6 +105,9 @@ def test_a_drop_is_told_on_the_rows_that_both_have(tmp_path):
     assert far.state == "failed" and "worse by 0.1" in far.text
     better = outcome(drop, evaluation(tmp_path / "better", shares(950, 1000)), before)
     assert better.state == "passed" and better.numbers["drop"] == pytest.approx(-0.05)
+    low, high = -better.numbers["drop_high"], -better.numbers["drop_low"]
+    assert f"better by 0.05 (95% interval {low:.4g} to {high:.4g}, 1000 shared rows)" in better.text
+    assert better.text.endswith("is within the bound, at most 0.02 worse") and 0 < low < 0.05 < high
 
 
 def test_the_interval_of_a_drop_of_shares_is_that_of_the_comparison(tmp_path):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from support.configs import DPO, SFT, load, problems
 from support.tiny_model import (
     Heard,
@@ -18,6 +19,7 @@ from support.tiny_model import (
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tunemill.pipelines.graph.check_files import check_files
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import UserError
 from tunemill.stages.training.bench import BenchQuestion, bench_questions
@@ -135,3 +137,23 @@ def test_what_is_refused_noted_and_left_out_of_the_key(tmp_path: Path) -> None:
         ({**DPO, "val_set_size": 2, "eval_steps": 2, **asked}, set(asked)),
     ):
         assert {note.path for note in load(tmp_path, config).notes} & {*asked} == noted
+
+
+def test_questions_that_are_none_are_told_by_check(tmp_path: Path) -> None:
+    asked = {"do_bench_eval": True, "bench_dataset": "questions.jsonl"}
+    config, file = {**SFT, "val_set_size": 2, "eval_steps": 2, **asked}, tmp_path / "questions.jsonl"
+
+    def said(**more: Any) -> list[str]:
+        (tmp_path / "x.yml").write_text(yaml.safe_dump({**config, **more}))
+        (checked,) = check_files([tmp_path / "x.yml"])
+        return [one.message for one in checked.problems if one.path == "bench_dataset"]
+
+    write(file, QUESTIONS)
+    assert said() == []
+    write(file, [*QUESTIONS, {"question": "2 + 2", "choices": ["3", "4"], "answer": "C"}])
+    (message,) = said()
+    assert message.startswith(f"{file}:12: the answer must be")
+    file.write_text("no JSON")
+    (message,) = said()
+    assert "is no JSON" in message
+    assert said(do_bench_eval=None) == [], "nobody asks it"
