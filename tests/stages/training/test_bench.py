@@ -156,4 +156,4 @@ def test_questions_that_are_none_are_told_by_check(tmp_path: Path) -> None:
     file.write_text("no JSON")
     (message,) = said()
     assert "is no JSON" in message
-    assert said(do_bench_eval=None) == [], "nobody asks it"
+    assert said(do_bench_eval=None) == ["asks for nothing: do_bench_eval is off"]
