@@ -107,6 +107,31 @@ def test_the_real_client_gets_answers(server, finished_project, capsys, tmp_path
 
 
 @pytest.mark.slow
+def test_who_comes_first_is_answered_first_and_too_many_are_told_to_come_back(server):
+    """Past the bound a request is refused at once, and all others are heard."""
+    import openai
+
+    finished = []
+
+    def one(number):
+        ask(server, max_tokens=24)
+        finished.append(number)
+
+    with ThreadPoolExecutor(WAITING + 40) as pool:
+        waiting = [pool.submit(one, number) for number in range(WAITING + 40)]
+        done = [future.exception() for future in waiting]
+    refused = [error for error in done if error is not None]
+    assert refused and all(isinstance(error, openai.InternalServerError) for error in refused), refused
+    assert {error.status_code for error in refused} == {503}
+    assert all(int(error.response.headers["retry-after"]) >= 1 for error in refused)
+    assert "come back later" in str(refused[0]) and len(finished) == WAITING + 40 - len(refused) > 0
+    # A place is left by whoever hangs up, too.
+    stream = ask(server, stream=True)
+    stream.close()
+    assert ask(server, max_tokens=2).usage.completion_tokens == 2
+
+
+@pytest.mark.slow
 def test_what_cannot_be_honoured_is_refused(server):
     import openai
 
@@ -168,31 +193,6 @@ def test_ctrl_c_waits_for_no_answer(server):
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(60) == 0
     assert "Traceback" not in server.complaints.read_text()
-
-
-@pytest.mark.slow
-def test_who_comes_first_is_answered_first_and_too_many_are_told_to_come_back(server):
-    """Past the bound a request is refused at once, and all others are heard."""
-    import openai
-
-    finished = []
-
-    def one(number):
-        ask(server, max_tokens=24)
-        finished.append(number)
-
-    with ThreadPoolExecutor(WAITING + 40) as pool:
-        waiting = [pool.submit(one, number) for number in range(WAITING + 40)]
-        done = [future.exception() for future in waiting]
-    refused = [error for error in done if error is not None]
-    assert refused and all(isinstance(error, openai.InternalServerError) for error in refused), refused
-    assert {error.status_code for error in refused} == {503}
-    assert all(int(error.response.headers["retry-after"]) >= 1 for error in refused)
-    assert "come back later" in str(refused[0]) and len(finished) == WAITING + 40 - len(refused) > 0
-    # A place is left by whoever hangs up, too.
-    stream = ask(server, stream=True)
-    stream.close()
-    assert ask(server, max_tokens=2).usage.completion_tokens == 2
 
 
 def test_turns_come_in_order_and_their_number_is_bounded():

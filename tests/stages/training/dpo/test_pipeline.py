@@ -44,6 +44,7 @@ def test_what_runs_again(finished, override, runs):
     assert {name for name, item in planned.items() if item.state == "run"} - {
         "training_data",
         "evaluation_data",
+        "leakage",
     } == runs
 
 
