@@ -22,7 +22,7 @@ from tunemill.stages.declaration import (
 )
 from tunemill.stages.errors import SourceError
 from tunemill.stages.evaluation.harness.metric_names import OF_EVALUATE, registered, unknown_metrics
-from tunemill.stages.evaluation.harness.modules import module_versions
+from tunemill.stages.evaluation.harness.modules import PACKAGE, module_versions
 from tunemill.stages.evaluation.harness.task_files import (
     Function,
     LocalTask,
@@ -33,7 +33,6 @@ from tunemill.stages.evaluation.harness.task_files import (
 )
 from tunemill.stages.models.teacher import fault_of_teacher
 
-PACKAGE = "lm_eval"
 # Older ones load tasks in another way.
 OLDEST = (0, 4, 13)
 INSTALL = "pip install 'tunemill[lm-eval]'"

@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tunemill.stages.evaluation.harness.modules import PACKAGE
+
 REGISTERED = re.compile(r"@register_metric\(\s*metric=[\"']([^\"']+)[\"']")
 # lm_eval asks the Hub for what it does not have itself: there are these without an owner, and `owner/name`.
 OF_EVALUATE = frozenset({
@@ -22,7 +24,7 @@ OF_EVALUATE = frozenset({
 @cache
 def registered() -> frozenset[str]:
     """Those of the lm_eval that is installed, read without importing it; empty where it cannot be read."""
-    spec = importlib.util.find_spec("lm_eval")
+    spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         return frozenset()
     file = Path(spec.origin).parent / "api" / "metrics.py"

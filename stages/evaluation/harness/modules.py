@@ -10,7 +10,7 @@ from tunemill.stages.errors import SourceError
 from tunemill.stages.evaluation.harness.task_files import functions_in, is_place, local_tasks
 
 # The harness itself, whose version is in every key.
-HARNESS = "lm_eval"
+PACKAGE = "lm_eval"
 
 
 def module_versions(names: Sequence[str]) -> dict[str, str]:
@@ -18,7 +18,7 @@ def module_versions(names: Sequence[str]) -> dict[str, str]:
 
     Of what no distribution of that name has brought, a hash of its Python files.
     """
-    return {package: _version(package) for package in sorted(set(_packages(names)) - {HARNESS})}
+    return {package: _version(package) for package in sorted(set(_packages(names)) - {PACKAGE})}
 
 
 def _packages(names: Sequence[str]) -> Iterator[str]:
