@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from tunemill.resources.protocols import without_credentials
-from tunemill.stages.choices import rule
+from tunemill.stages.choices import ChoiceError
 from tunemill.stages.declaration import Settings
 
 TRANSFORMERS, VLLM = "transformers", "vllm"
@@ -86,7 +86,7 @@ def _spelled_out(value: Any) -> Any:
     if value == VLLM:
         return {"kind": VLLM}
     if isinstance(value, str) and value != TRANSFORMERS:
-        raise ValueError(rule(value, (TRANSFORMERS, VLLM)))
+        raise ChoiceError(value, (TRANSFORMERS, VLLM))
     if isinstance(value, dict) and value.get("kind") != VLLM:
         raise ValueError(
             "kind: vllm is the engine with settings. Write `engine: {kind: vllm, url: ...}`, or transformers"
