@@ -13,7 +13,9 @@ from tunemill.pipelines.run.sweep import PointRun
 
 OWN_STYLE = """
 table { table-layout: auto; } th:first-child { width: auto; } svg { max-width: 100%; height: auto; }
-tr.best td { font-weight: bold; } i { display: inline-block; width: 1.2em; height: .7em; margin-right: .4em; }
+td { overflow-wrap: normal; white-space: nowrap; } td:first-child, td:last-child { white-space: normal; }
+td:first-child { overflow-wrap: anywhere; } tr.best td { font-weight: bold; }
+i { display: inline-block; width: 1.2em; height: .7em; margin-right: .4em; }
 """
 
 

@@ -13,8 +13,6 @@ WIDTH, HEIGHT = 900, 340
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 30, 45
 # From this ratio of the largest to the smallest on, numbers above 0 stand by their logarithms.
 LOGARITHMIC_FROM = 50.0
-# Fewer lines have their names at their ends.
-NAMED = 12
 
 
 @dataclass(frozen=True)
@@ -58,17 +56,15 @@ def coordinates_svg(axes: Sequence[str], points: Sequence[tuple[str, str, Sequen
     room = WIDTH - LEFT - RIGHT - 60
     across = [LEFT + room * number / max(1, len(axes) - 1) for number in range(len(axes))]
     parts: list[str] = []
+    words: list[str] = []
     places: list[list[float]] = []
     for number, (name, x) in enumerate(zip(axes, across, strict=True)):
         found, labels = _axis([values[number] for _, _, values in points])
         places.append(found)
         parts.append(f'<path d="M{x:.1f} {TOP + 10}V{HEIGHT - BOTTOM}" stroke="{GRID}" stroke-width="2"/>')
-        parts.append(
-            _text(
-                x, TOP - 8, name, "start" if number == 0 else "end" if number == len(axes) - 1 else "middle"
-            )
-        )
-        parts += [_text(x + 6, _height(share) + 4, label, "start") for share, label in dict.fromkeys(labels)]
+        anchor = "start" if number == 0 else "end" if number == len(axes) - 1 else "middle"
+        words.append(_text(x, TOP - 8, name, anchor))
+        words += [_text(x + 6, _height(share) + 4, label, "start") for share, label in dict.fromkeys(labels)]
     for index, (name, colour, _) in enumerate(points):
         line = " ".join(
             f"{x:.1f},{_height(found[index]):.1f}" for x, found in zip(across, places, strict=True)
@@ -77,7 +73,7 @@ def coordinates_svg(axes: Sequence[str], points: Sequence[tuple[str, str, Sequen
             f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2" stroke-opacity=".8">'
             f"<title>{escape(name)}</title></polyline>"
         )
-    return _picture("parallel coordinates", parts)
+    return _picture("parallel coordinates", [*parts, *words])
 
 
 def _axis(values: Sequence[object]) -> tuple[list[float], list[tuple[float, str]]]:
@@ -142,7 +138,10 @@ def _grid(across: tuple[float, float], up: tuple[float, float]) -> Iterator[str]
 
 
 def _text(x: float, y: float, words: str, anchor: str = "middle") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{TEXT}">{escape(words)}</text>'
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{TEXT}" stroke="white" stroke-width="3" '
+        f'paint-order="stroke">{escape(words)}</text>'
+    )
 
 
 def _picture(title: str, parts: Sequence[str]) -> str:

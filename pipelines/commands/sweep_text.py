@@ -1,5 +1,6 @@
 """What became of a sweep, for a terminal."""
 
+import shlex
 from collections.abc import Sequence
 
 from tunemill.pipelines.commands.listing import listing, show
@@ -78,7 +79,6 @@ def words_of(sweep: Sweep, points: Sequence[PointRun], best: Best | None) -> lis
         lines.append(
             f"{told}; whether that is more than noise is not known: {first.node} has no rows to compare"
         )
-    lines.append(
-        f"its pipeline is {first.point.pipeline.name}: `tunemill run {sweep.document.path} --point {first.point.name}`"
-    )
+    command = shlex.join(["tunemill", "run", str(sweep.document.path), "--point", first.point.name])
+    lines.append(f"its pipeline is {first.point.pipeline.name}: {command}")
     return lines
