@@ -4,9 +4,10 @@ import math
 import queue
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -95,6 +96,9 @@ class SweepRun:
         self._settings, self._store, self._watch, self._parallel = settings, store, watch, parallel
         self._stopped = threading.Event()
         self._turn = threading.Lock()
+        # What points share is computed by the first of them, and one training or evaluation has the device at a time.
+        self._shared: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._device = threading.Lock()
         self._deadline = math.inf
         if settings.max_seconds is not None:
             self._deadline = time.monotonic() + settings.max_seconds
@@ -189,7 +193,10 @@ class SweepRun:
                     f"max_seconds: {self._settings.max_seconds:g} are over",
                 )
                 break
-            self._compute(point, node, rung if node is training else None)
+            with self._turn:
+                shared = self._shared[point.planned.identities[node.name]]
+            with shared, self._device if node.stage.device != "cpu" else nullcontext():
+                self._compute(point, node, rung if node is training else None)
         point.seconds += time.monotonic() - started
         if point.failures:
             node_name, failure = next(iter(point.failures.items()))

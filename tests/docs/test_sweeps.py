@@ -42,11 +42,14 @@ def test_a_command_that_looks(line, folder, monkeypatch, capsys):
 @pytest.mark.slow
 def test_the_commands_that_run(folder, monkeypatch, capsys):
     lines = [line for line in COMMANDS if line.startswith("tunemill sweep")]
+    less = "--pipeline.sweep.learning_rate=[0.001] --pipeline.evaluate=[merged] --pipeline.leakage=false"
     assert len(lines) == 2
-    assert called(lines[0], folder, monkeypatch) == 0
-    shown = capsys.readouterr().out
-    assert "4 of 4 points finished" in shown and "the best by exact_match" in shown
-    assert called(lines[1], folder, monkeypatch) == 0
+    assert called(f"{lines[1]} {less}", folder, monkeypatch) == 0
+    shown = capsys.readouterr()
+    assert "2 of 2 points finished" in shown.out and "the best by exact_match" in shown.out
+    assert shown.err.count("/tokenized_sums: computed") == 1 and shown.err.count("/trained: computed") == 2
+    assert called(f"{lines[0]} {less}", folder, monkeypatch) == 0
+    assert ": computed" not in capsys.readouterr().err
     html = (folder / "sweep.html").read_text()
-    assert html.count("<polyline") == 8 and "http" not in html.replace("http://www.w3.org/2000/svg", "")
+    assert html.count("<polyline") == 4 and "http" not in html.replace("http://www.w3.org/2000/svg", "")
     assert "<script" not in html
