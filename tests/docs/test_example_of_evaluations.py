@@ -24,7 +24,7 @@ def test_it_runs_and_says_what_its_page_shows(tmp_path, capsys):
     folder = copy_examples(tmp_path) / "evaluations"
     given = [str(folder / "pipeline.yml"), "--state", str(tmp_path / "state"), "--json"]
     text = (folder / "pipeline.yml").read_text()
-    (folder / "pipeline.yml").write_text(text.replace("max_steps: 240", "max_steps: 50"))
+    (folder / "pipeline.yml").write_text(text.replace("max_steps: 240", "max_steps: 20"))
     code = main(["run", *given])
     told = json.loads(capsys.readouterr().out)
     assert {node["state"] for node in told["nodes"]} == {"computed"}, told
