@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two test processes; each keeps to one thread so that they do not fight over the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: quickstart test test-slow test-all lint bench clean
+.PHONY: quickstart test test-slow test-all lint bench screenshots clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -41,6 +41,10 @@ bench: $(VENV)/installed
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
 	then $(BIN)/python benchmarks/kernels/run.py; \
 	else echo "benchmarks/kernels/run.py needs a GPU: not run"; fi
+
+# Pictures of docs/pictures, of the UI and of the report; needs Chromium.
+screenshots: $(VENV)/installed
+	$(BIN)/python benchmarks/screenshots.py
 
 clean:
 	rm -rf $(VENV) .tunemill build dist *.egg-info

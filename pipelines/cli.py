@@ -30,6 +30,7 @@ COMMANDS = {
     "pin": "keep the artifact that a node has now, whatever its YAML asks for",
     "unpin": "take a pin away; the next run brings the node up to date",
     "status": "show what every node of every pipeline points to now, and what is stale",
+    "report": "write one page of a pipeline's last run for a browser",
     "diff": "whether two evaluated models differ by more than noise, and on which rows",
     "lineage": "show which data and settings made a model",
     "reproduce": "make a model again from the lineage inside its folder, and compare stage by stage",

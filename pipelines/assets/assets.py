@@ -16,10 +16,11 @@ from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.code_version import code_versions
 from tunemill.pipelines.graph.keys import looked_at_by, upstream_of, with_upstream
 from tunemill.pipelines.graph.nodes import Node
+from tunemill.pipelines.report.write import keep_report
 from tunemill.pipelines.run.figures import step_words
 from tunemill.pipelines.run.look import Look
 from tunemill.pipelines.run.materialize import Result, Session, leave_alone, materialize
-from tunemill.pipelines.run.record import Done, done_from, record
+from tunemill.pipelines.run.record import Done, done_from, forget_old, record, report_place
 from tunemill.resources.errors import LaunchError, StoreError
 from tunemill.resources.redaction import hidden_in_errors, redacted, secrets_in
 from tunemill.resources.storage_errors import one_storage_error
@@ -117,16 +118,20 @@ def _asset(
                 )
                 if tracked is not None:
                     tracked.end(result.published)
-                metadata = materialization_metadata(session.pipeline, node, result)
+                metadata = materialization_metadata(session.pipeline, node, result) | {
+                    "report": dg.MetadataValue.path(
+                        str(report_place(session.store, name, context.run.run_id))
+                    )
+                }
                 tags = note_what_was_read(session, node, result, context)
         except EXPECTED as error:
             message = redacted(str(error), secrets)
             observe({"type": "failure", "message": message})
-            record(session.store, name, context.run.run_id, {node.name: Done("failed", 0.0, message=message)})
+            _record(session, context, node, Done("failed", 0.0, message=message))
             # Dagster keeps what caused it too, and there may be whole URLs in that.
             raise dg.Failure(description=message, allow_retries=not getattr(error, "user", True)) from None
         session.results[context.run.run_id, node.name] = result
-        record(session.store, name, context.run.run_id, {node.name: done_from(result)})
+        _record(session, context, node, done_from(result))
         # Metadata of the result itself would stand on the run's page twice.
         context.add_asset_metadata(metadata)
         return dg.MaterializeResult(data_version=dg.DataVersion(result.published.digest), tags=tags)
@@ -138,3 +143,17 @@ def _asset(
         # What others look at goes before them, so that a run shows it as a step of its own; nothing waits for it.
         op_tags={"dagster/priority": "1"} if early else None,
     )
+
+
+def _record(session: Session, context: dg.AssetExecutionContext, node: Node, done: Done) -> None:
+    """Add a node to the record of the run, and write the run's report when it ends: with its last node, or a failure.
+
+    The command line writes it itself, when it knows of the nodes too that were in place.
+    """
+    own = session.pipeline
+    found = record(session.store, own.name, context.run.run_id, {node.name: done})
+    selected = {asset_key(own.name, one.name): one.name for one in own.nodes}
+    wanted = {selected[key] for key in context.job_def.asset_layer.executable_asset_keys if key in selected}
+    if not session.asked_for and (done.state == "failed" or wanted <= set(found.nodes)):
+        keep_report(own, session.store)
+        forget_old(session.store, own.name)

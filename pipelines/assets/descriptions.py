@@ -6,7 +6,7 @@ Dagster renders an asset's description open, with tables and pictures, and its f
 from collections.abc import Iterator
 from typing import Any
 
-from tunemill.pipelines.assets.markdown import conversation, markdown_table, plain
+from tunemill.pipelines.assets.markdown import markdown_table, plain
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.pipelines.report.scores import score_names
 from tunemill.pipelines.run.evaluated import evaluated_name
@@ -102,5 +102,7 @@ def answers(excerpt: Excerpt) -> str:
     names = list(dict.fromkeys(name for _, texts in rows for name in texts))
     if not rows:
         return ""
-    cells = [[verdict, *(conversation(texts.get(name, "")) for name in names)] for verdict, texts in rows]
+    cells = [
+        [verdict, *(plain(texts.get(name, "")) or "(nothing)" for name in names)] for verdict, texts in rows
+    ]
     return markdown_table([plain(excerpt.judged_by), *map(plain, names)], cells)

@@ -6,8 +6,6 @@ from typing import Any
 
 # What has a meaning in Markdown wherever it stands. An underscore inside of a word has none.
 MARKUP = re.compile(r"([\\`*\[\]|~$#])|(?<!\w)_|_(?!\w)")
-# How chat templates mark the borders of a turn, with the role that follows.
-BORDER = re.compile(r"<\|[^<>|]{1,40}\|>(?:(?:system|user|assistant)\b)?|</?s>")
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -24,8 +22,3 @@ def plain(text: str) -> str:
     line = " ".join(text.split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return MARKUP.sub(lambda found: f"\\{found[0]}", line)
-
-
-def conversation(text: str) -> str:
-    """A rendered conversation without the marks of its turns, as plain text in Markdown."""
-    return plain(BORDER.sub(" ", text)) or "(nothing)"

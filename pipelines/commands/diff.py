@@ -9,7 +9,7 @@ from tunemill.pipelines.commands.options import add_command, add_json, add_state
 from tunemill.resources.errors import StoreError
 
 if TYPE_CHECKING:
-    from tunemill.pipelines.commands.difference import Difference
+    from tunemill.pipelines.report.difference import Difference
 
 NOTHING_COMPARABLE = 2
 # Of the rows that got better, and of those that got worse.
@@ -37,8 +37,8 @@ def add_to(commands: Any, text: str) -> None:
 
 def diff(options: argparse.Namespace) -> int:
     """Compare two evaluations; 2 where nothing can be compared, else 0, whatever differs."""
-    from tunemill.pipelines.commands.difference import NothingComparableError, compare_evaluations
     from tunemill.pipelines.commands.find_evaluation import find_evaluations
+    from tunemill.pipelines.report.difference import NothingComparableError, compare_evaluations
 
     found = find_evaluations(options.what, store_of(options))
     if len(found) != 2:

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from tunemill.pipelines.commands.diff_rows import ShownRow, headline, kinds, shown_row
-from tunemill.pipelines.commands.diff_words import differing_words
+from tunemill.pipelines.report.diff_rows import ShownRow, headline, kinds, shown_row
+from tunemill.pipelines.report.diff_words import differing_words
 
 if TYPE_CHECKING:
-    from tunemill.pipelines.commands.difference import Difference
+    from tunemill.pipelines.report.difference import Difference
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8885; --gone: #f001; --new: #0a01; }

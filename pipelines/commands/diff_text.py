@@ -5,12 +5,12 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tunemill.pipelines.commands.diff_rows import ShownRow, headline, kinds, shown_row
 from tunemill.pipelines.commands.listing import FORCES_A_TERMINAL, listing, show, stdout
 from tunemill.pipelines.config.spans import escaped
+from tunemill.pipelines.report.diff_rows import ShownRow, headline, kinds, shown_row
 
 if TYPE_CHECKING:
-    from tunemill.pipelines.commands.difference import Difference
+    from tunemill.pipelines.report.difference import Difference
 
 # Of a text that both sides share, and of one that differs, in characters.
 SHARED, DIFFERING = 300, 600
@@ -71,7 +71,7 @@ def _marked(one: str, other: str) -> tuple[Any, Any]:
     """Both texts, with what only one of them has in its colour."""
     from rich.text import Text
 
-    from tunemill.pipelines.commands.diff_words import differing_words
+    from tunemill.pipelines.report.diff_words import differing_words
 
     sides = (Text(), Text())
     for ours, theirs in differing_words(one, other):

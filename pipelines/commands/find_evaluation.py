@@ -1,38 +1,19 @@
 """Which evaluation a user means: by its node, the node of the model, an artifact of the store, a YAML or a folder."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tunemill.pipelines.commands.find_artifact import is_digest, is_path, named_node, not_found, some_of
 from tunemill.pipelines.config.pipeline_files import ENDINGS
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.lineage import read_lineage
+from tunemill.pipelines.report.one_evaluation import Evaluated
 from tunemill.resources.canonical import SHORT
 from tunemill.resources.errors import StoreError
 from tunemill.resources.protocols import LINEAGE_FILE
 from tunemill.resources.store import Absent, Published, Store
-from tunemill.stages.artifacts import EvaluationData, PreferenceData
 from tunemill.stages.evaluation.gate import evaluation_node
 from tunemill.stages.evaluation.scored import is_scored
-
-HOLDING_ROWS = (EvaluationData.__name__, PreferenceData.__name__)
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """An evaluation: how it was asked for, its data folder, and its lineage, where there is one."""
-
-    name: str
-    folder: Path
-    lineage: Mapping[str, Any] | None
-
-    def as_json(self) -> dict[str, Any]:
-        """What it is."""
-        known = self.lineage or {}
-        facts = {name: known.get(name) for name in ("node", "key", "digest", "started")}
-        return {"name": self.name, "path": str(self.folder), **facts}
 
 
 def find_evaluations(words: Sequence[str], store: Store) -> list[Evaluated]:
@@ -129,15 +110,3 @@ def _of(name: str, published: Published) -> Evaluated:
             f"{name}: it is no evaluation; name a node that evaluates, such as evaluation_of_merged"
         )
     return Evaluated(name, published.data, read_lineage(published.data))
-
-
-def evaluation_data(found: Evaluated) -> frozenset[str]:
-    """The digests of the rows that it was made over; none where its lineage is not known."""
-    if found.lineage is None:
-        return frozenset()
-    ancestors = found.lineage["ancestors"]
-    direct = [ancestors.get(edge["key"], {}) for edges in found.lineage["inputs"].values() for edge in edges]
-    rows = [item for item in direct if item.get("artifact") in HOLDING_ROWS]
-    # Where answers are scored that were generated before, the rows stand one step further.
-    rows = rows or [item for item in ancestors.values() if item["artifact"] == EvaluationData.__name__]
-    return frozenset(str(item["digest"]) for item in rows if item.get("digest"))

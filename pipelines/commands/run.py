@@ -3,9 +3,9 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunemill.pipelines.commands.comparisons import comparison_lines
 from tunemill.pipelines.commands.gates import any_blocks, gates_after, gates_table
 from tunemill.pipelines.commands.leaks import leakage_after, leakage_json, leakage_tables
 from tunemill.pipelines.commands.listing import show
@@ -24,9 +24,12 @@ from tunemill.pipelines.commands.watched import watched_run
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.pinned import without_node
 from tunemill.pipelines.graph.selection import Selection
+from tunemill.pipelines.report.comparisons import comparison_lines
 from tunemill.pipelines.run.evaluated import intervals_of
 from tunemill.pipelines.run.finished import Finished
 from tunemill.pipelines.run.links import short_path
+from tunemill.pipelines.run.record import last_report
+from tunemill.resources.store import Store
 
 if TYPE_CHECKING:
     from tunemill.stages.evaluation.gate_outcome import Outcome
@@ -59,17 +62,19 @@ def bring_up_to_date(options: argparse.Namespace, pipeline: Pipeline, chosen: Se
         if item.note is not None and item.state == "cached":
             # What has run has said so itself.
             print(f"{item.node}: {item.note}", file=sys.stderr)
+    report = _report(pipeline, store, finished)
     gates = gates_after(pipeline, finished)
     leaks = leakage_after(pipeline, finished, store)
     if options.json:
         nodes = [_as_json(pipeline, item) for item in finished]
         told = {"gates": [one.as_json() for one in gates], "leaks": leakage_json(leaks)}
-        print_json({"pipeline": pipeline.name, "nodes": nodes, **told})
+        where = {} if report is None else {"report": str(report)}
+        print_json({"pipeline": pipeline.name, "nodes": nodes, **told, **where})
     else:
         show_run(finished, verbose=options.verbose)
         for part in leakage_tables(leaks):
             show(part)
-        _print(pipeline, finished, gates, str(store.root))
+        _print(pipeline, finished, gates, str(store.root), report)
     is_undone = any(item.state in ("failed", "skipped") for item in finished)
     return 1 if is_undone or any_blocks(gates) else 0
 
@@ -80,7 +85,23 @@ def _as_json(pipeline: Pipeline, item: Finished) -> dict[str, Any]:
     return item.as_json() | ({"intervals": sure} if sure else {})
 
 
-def _print(pipeline: Pipeline, finished: Sequence[Finished], gates: Sequence["Outcome"], state: str) -> None:
+def _report(pipeline: Pipeline, store: Store, finished: Sequence[Finished]) -> Path | None:
+    """Where the report of the run is; of one that had nothing to do that of the last one, if it has any."""
+    if any(item.state in ("computed", "failed") for item in finished):
+        # It takes the engine of templates, and reads what evaluations have said of rows.
+        from tunemill.pipelines.report.write import keep_report
+
+        keep_report(pipeline, store)
+    return last_report(store, pipeline.name)
+
+
+def _print(
+    pipeline: Pipeline,
+    finished: Sequence[Finished],
+    gates: Sequence["Outcome"],
+    state: str,
+    report: Path | None,
+) -> None:
     if table := gates_table(gates):
         show()
         show(table)
@@ -98,4 +119,6 @@ def _print(pipeline: Pipeline, finished: Sequence[Finished], gates: Sequence["Ou
     if failed:
         show(f"failed: {', '.join(failed)}; what is finished is kept, the same command goes on from there")
     else:
+        if report is not None:
+            show(f"report: {report}")
         show(f"browse it: tunemill ui {pipeline.document.path.parent} --state {state}")

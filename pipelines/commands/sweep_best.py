@@ -103,8 +103,8 @@ def _beside_the_second(ranked: Sequence[Judged]) -> str | None:
     """What the paired statistics say of the best beside the second; None where rows cannot be compared."""
     if len(ranked) < 2 or ranked[0].interval is None:
         return None
-    from tunemill.pipelines.commands.difference import NothingComparableError, compare_evaluations
-    from tunemill.pipelines.commands.find_evaluation import Evaluated
+    from tunemill.pipelines.report.difference import NothingComparableError, compare_evaluations
+    from tunemill.pipelines.report.one_evaluation import Evaluated
 
     sides = []
     for judged in (ranked[1], ranked[0]):

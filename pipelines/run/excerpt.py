@@ -6,6 +6,7 @@ time: each entry is named by the digests that it was made of, and is made again 
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,7 +26,7 @@ from tunemill.stages.errors import UserError
 from tunemill.stages.evaluation.scored import Row, rows_in
 
 FOLDER = "excerpts"
-FORMAT = "tunemill-excerpts-1"
+FORMAT = "tunemill-excerpts-2"
 # How many rows are looked at, how many answers of each kind are shown, and how much of a text.
 LOOKED_AT, SHOWN, LONGEST = 300, 3, 160
 # Of an interval: the field of the rows that its metric is the mean of.
@@ -34,6 +35,8 @@ VALUES = "values"
 NO_SCORES = frozenset({"ended"})
 NO_TEXTS = frozenset({"id", "group"})
 ASKING = frozenset({"prompt"})
+# How chat templates mark the borders of a turn, with the role that follows.
+BORDER = re.compile(r"<\|[^<>|]{1,40}\|>(?:(?:system|user|assistant)\b)?")
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,12 @@ def _answers(
 
 
 def _texts(row: Row) -> dict[str, str]:
-    return {
-        name: value if len(value) <= LONGEST else _cut(name, value)
+    texts = {
+        name: BORDER.sub("", value).strip() if name in ASKING else value
         for name, value in row.items()
         if isinstance(value, str) and name not in NO_TEXTS
     }
+    return {name: value if len(value) <= LONGEST else _cut(name, value) for name, value in texts.items()}
 
 
 def _cut(name: str, value: str) -> str:

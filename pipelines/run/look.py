@@ -9,7 +9,7 @@ from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.plan import Planned, make_plan, node_ref
 from tunemill.pipelines.run.excerpt import Excerpts, excerpts
-from tunemill.pipelines.run.record import RunRecord, latest_records
+from tunemill.pipelines.run.record import Done, RunRecord, latest_records
 from tunemill.resources.errors import StoreError
 from tunemill.resources.store import Published, Store
 
@@ -51,16 +51,20 @@ class Look:
 
     def before(self, node: str) -> Mapping[str, object]:
         """The figures that a node had before the ones of now; nothing where no run tells."""
+        old = self._done_before(node)
+        return {} if old is None else old.figures
+
+    def artifact_before(self, node: str, store: Store) -> Published | None:
+        """What a node had before, if it is still in the store."""
+        old = self._done_before(node)
+        found = None if old is None or old.place is None else store.lookup(*old.place)
+        return found if isinstance(found, Published) else None
+
+    def _done_before(self, node: str) -> Done | None:
         now = self.artifacts.get(node)
         olds = (record.nodes[node] for record in self.records if node in record.nodes)
-        return next(
-            (
-                old.figures
-                for old in olds
-                if now is None or (old.digest is not None and old.digest != now.digest)
-            ),
-            {},
-        )
+        others = (old for old in olds if old.digest is not None and (now is None or old.digest != now.digest))
+        return next(others, None)
 
 
 def look(pipeline: Pipeline, store: Store) -> Look:

@@ -20,11 +20,16 @@ MOST_POINTS = 150
 LOG_FROM = 30
 
 
-def curves_svg(curves: Mapping[str, Sequence[Point]], x_label: str, y_label: str) -> str:
-    """The text of an SVG picture of lines over the same axes, each with its name; logarithmic where they fall far."""
+def curves_svg(
+    curves: Mapping[str, Sequence[Point]], x_label: str, y_label: str, *, falling: bool = True
+) -> str:
+    """The text of an SVG picture of lines over the same axes, each with its name.
+
+    What is `falling` has a logarithmic axis where it falls far.
+    """
     drawn = {name: thinned(points, MOST_POINTS) for name, points in curves.items() if points}
     values = [y for points in drawn.values() for _, y in points]
-    is_log = bool(values) and min(values) > 0 and max(values) / min(values) > LOG_FROM
+    is_log = falling and bool(values) and min(values) > 0 and max(values) / min(values) > LOG_FROM
     if is_log:
         drawn = {name: [(x, math.log10(y)) for x, y in points] for name, points in drawn.items()}
         y_label = f"{y_label}, log"

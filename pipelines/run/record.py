@@ -30,7 +30,7 @@ class Done:
     """What became of a node in a run.
 
     `seconds` it took here, `computed_in` when it was computed: what a cached one has saved. `figures` are its metrics,
-    which later runs are compared with.
+    which later runs are compared with, `place` the stage and the key of its artifact.
     """
 
     state: str
@@ -40,6 +40,7 @@ class Done:
     message: str | None = None
     digest: str | None = None
     figures: Mapping[str, Any] = field(default_factory=dict)
+    place: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def done_of(item: Finished) -> Done:
         item.message,
         None if item.published is None else item.published.digest,
         dict(manifest.get("metrics", {})),
+        None if item.published is None else (item.published.stage, item.published.key),
     )
 
 
@@ -97,6 +99,7 @@ def done_from(result: Result) -> Done:
         list(result.reasons),
         digest=own.digest,
         figures=dict(own.manifest["metrics"]),
+        place=(own.stage, own.key),
     )
 
 
@@ -128,6 +131,12 @@ def latest_records(store: Store, pipeline: str) -> Iterator[RunRecord]:
     for file in reversed(_files(store, pipeline)):
         if (found := _read(file)) is not None:
             yield found
+
+
+def last_report(store: Store, pipeline: str) -> Path | None:
+    """The newest report that there is."""
+    pages = (file.with_suffix(".html") for file in reversed(_files(store, pipeline)))
+    return next((page for page in pages if page.is_file()), None)
 
 
 def forget_old(store: Store, pipeline: str) -> None:

@@ -10,7 +10,7 @@ from support.project import chat_row
 from tunemill.pipelines.assets.descriptions import description
 from tunemill.pipelines.assets.folder import build_definitions
 from tunemill.pipelines.assets.instance import open_instance
-from tunemill.pipelines.assets.markdown import conversation, plain
+from tunemill.pipelines.assets.markdown import plain
 from tunemill.pipelines.assets.summary import summary
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.run.look import look
@@ -82,7 +82,7 @@ def test_an_excerpt_that_was_changed_or_is_of_another_artifact_is_made_again(pro
     before = seen(project).excerpts
     (kept,) = (project.state / "excerpts").iterdir()
     seal, _, text = kept.read_bytes().partition(b"\n")
-    kept.write_bytes(seal + b"\n" + text.replace(b'"0.49', b'"0.94').replace(b"0 + 7", b"9 + 9"))
+    kept.write_bytes(seal + b"\n" + text.replace(b'"0.49', b'"0.94').replace(b"1 + 7", b"9 + 9"))
     assert seen(project).excerpts == before, "not what it was sealed with"
     assert b"9 + 9" not in kept.read_bytes()
     assert all(artifact.digest in kept.read_text() for name, artifact in seen(project).artifacts.items()
@@ -93,8 +93,6 @@ def test_texts_of_rows_are_no_markup():
     assert plain("<img src=x> *a* |b| `c` d_e _f_\n# g") == (
         "&lt;img src=x&gt; \\*a\\* \\|b\\| \\`c\\` d_e \\_f\\_ \\# g"
     )
-    turns = "<|im_start|>user\nhow <b>many</b>?<|im_end|>\n<|im_start|>assistant\n"
-    assert conversation(turns) == "how &lt;b&gt;many&lt;/b&gt;?"
 
 
 def test_only_the_last_records_are_kept_and_damaged_ones_are_none(tmp_path, finished_project):

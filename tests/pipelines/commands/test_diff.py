@@ -10,8 +10,8 @@ import pytest
 from support.terminal import run_in_terminal
 
 from tunemill.pipelines.cli import main
-from tunemill.pipelines.commands.comparisons import comparison_lines
 from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.report.comparisons import comparison_lines
 from tunemill.pipelines.run.finished import Finished
 from tunemill.stages.evaluation.row_ids import row_id
 

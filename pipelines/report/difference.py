@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunemill.pipelines.commands.find_evaluation import Evaluated, evaluation_data
+from tunemill.pipelines.report.one_evaluation import Evaluated, evaluation_data
 from tunemill.resources.errors import StoreError
 from tunemill.stages.evaluation.pairs import Measured, Pair, Pairs, main_metric, measured, paired
 from tunemill.stages.evaluation.scored import read_scored

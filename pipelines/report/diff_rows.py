@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tunemill.pipelines.run.figures import count_of, figure
 
 if TYPE_CHECKING:
-    from tunemill.pipelines.commands.difference import Difference
+    from tunemill.pipelines.report.difference import Difference
     from tunemill.stages.evaluation.pairs import Measured, Pair
 
 # Texts of a row that say which it is, and are in the title.
