@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from tunemill.pipelines.assets.automation import build_automation
 from tunemill.pipelines.assets.jobs import build_jobs
 from tunemill.pipelines.assets.requests import Served
 from tunemill.pipelines.assets.schedules import build_schedules
@@ -39,7 +40,8 @@ def build_operations(
 ) -> Operations:
     """The operations of a pipeline whose assets have these checks, some of which are `gates` of what comes after."""
     served = Served(session, _keys(checks), _keys(gates))
-    return Operations(build_jobs(session.pipeline), build_schedules(served), build_watchers(served))
+    sensors = [*build_watchers(served), *build_automation(session)]
+    return Operations(build_jobs(session.pipeline), build_schedules(served), sensors)
 
 
 def _keys(checks: Iterable[dg.AssetChecksDefinition]) -> list[dg.AssetCheckKey]:

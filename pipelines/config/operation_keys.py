@@ -62,6 +62,12 @@ class OperationKeys(StageConfig):
         "folders, repositories of the Hub, object stores)",
     )
 
+    automation: Annotated[DefaultStatus | None, YamlMark("pipeline.automation")] = Field(
+        None,
+        description="a sensor of Dagster's declarative automation that brings the pipeline up to date after every "
+        "change, of a source or of the YAML: stopped, until it is switched on in the UI, or running",
+    )
+
     @field_validator("watch", mode="before")
     @classmethod
     def _true_has_no_settings(cls, value: Any) -> Any:

@@ -131,6 +131,7 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
         targets=tuple(targets_of(graph, document)),
         schedule=graph.schedule,
         watch=graph.watch,
+        automation=graph.automation,
     )
     return made, problems
 
