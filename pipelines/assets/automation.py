@@ -20,7 +20,7 @@ from tunemill.resources.errors import StoreError
 
 @dataclass
 class Wanted:
-    """What a pipeline wants, looked at once in a tick: the assets that are not in place, and a word for all it asks for.
+    """What a pipeline wants, looked at once in a tick: assets that are not in place, and a word for all it asks for.
 
     A YAML with problems, and a source that is gone, want nothing; `tunemill plan` says what they are.
     """

@@ -1,27 +1,20 @@
-"""Dagster's server and its daemon over a project: a file changes, the run happens, the gate decides what is published."""
+"""The server and the daemon over a project: a file changes, the run happens, the gate decides what is published."""
 
-import json
 import os
 import time
 from pathlib import Path
 
 import pytest
 from support.project import chat_row, make_project
-from support.ui import serve
+from support.ui import LOCATION, serve
 
-from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, lineage_in
 from tunemill.resources.protocols import LINEAGE_FILE
 
-SECONDS = 150
-INSTIGATOR = (
-    "{repositoriesOrError{... on RepositoryConnection{nodes{sensors{name sensorState{id selectorId status ticks(limit: 20)"
-    "{status skipReason runIds}}} schedules{name scheduleState{id status}}}}}}"
-)
-
-
-def sensor(ui, name):
-    (repository,) = ui.ask(INSTIGATOR)["repositoriesOrError"]["nodes"]
-    return next(one for one in repository["sensors"] if one["name"] == name)["sensorState"]
+SECONDS = 240
+REPOSITORY = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__"}
+WATCH = {"every": 5, "settle": 4}
+GATE = {"metric": "eval_loss", "of": "trained", "max": 100}
 
 
 def until(what, seconds=SECONDS):
@@ -35,56 +28,96 @@ def until(what, seconds=SECONDS):
 
 def runs(ui):
     """Every run, the newest first, with its tags."""
-    found = ui.ask("{runsOrError{... on Runs{results{runId status tags{key value}}}}}")["runsOrError"]["results"]
-    return [{**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in found]
+    found = ui.ask("{runsOrError{... on Runs{results{runId status tags{key value}}}}}")["runsOrError"]
+    return [{**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in found["results"]]
 
 
 def finished(ui, count):
     """So many runs, all of them finished."""
     found = runs(ui)
-    done = len(found) >= count and all(run["status"] in ("SUCCESS", "FAILURE", "CANCELED") for run in found)
-    return found if done else None
+    done = all(run["status"] in ("SUCCESS", "FAILURE", "CANCELED") for run in found)
+    return found if done and len(found) >= count else None
+
+
+def start_watching(ui):
+    """The switch of the sensor."""
+    ui.ask(
+        "mutation($s: SensorSelector!){startSensor(sensorSelector: $s){__typename ... on PythonError{message}}}",
+        s={**REPOSITORY, "sensorName": "pipeline_watch"},
+    )
+
+
+def stop_schedule(ui):
+    """The switch of the schedule."""
+    state = ui.ask(
+        "query($s: ScheduleSelector!){scheduleOrError(scheduleSelector: $s){... on Schedule{scheduleState{id}}}}",
+        s={**REPOSITORY, "scheduleName": "pipeline_schedule"},
+    )["scheduleOrError"]["scheduleState"]
+    ui.ask("mutation($id: String!){stopRunningSchedule(id: $id){__typename}}", id=state["id"])
 
 
 def skips(ui):
-    return [tick["skipReason"] or "" for tick in sensor(ui, "pipeline_watch")["ticks"]]
+    """What the watcher said when it started nothing, the newest first."""
+    state = ui.ask(
+        "query($s: SensorSelector!){sensorOrError(sensorSelector: $s){... on Sensor{sensorState{ticks(limit: 50)"
+        "{skipReason error{message}}}}}}",
+        s={**REPOSITORY, "sensorName": "pipeline_watch"},
+    )["sensorOrError"]["sensorState"]
+    assert not any(tick["error"] for tick in state["ticks"])
+    return [tick["skipReason"] or "" for tick in state["ticks"]]
 
 
-def trained_on(project, place):
-    """The digests of the contents of the datasets behind a model, as its own lineage names them."""
-    lineage = json.loads((place / LINEAGE_FILE).read_text())
-    return json.dumps(lineage)
+def said(ui, words):
+    """Wait until the watcher says this."""
+    until(lambda: any(words in reason for reason in skips(ui)))
+
+
+def data_behind(folder):
+    """File -> contents of each dataset behind a published model, as its own lineage names them."""
+    lineage = lineage_in(folder / LINEAGE_FILE)
+    return {Path(item["path"]).name: contents_of(item) for item in datasets_behind(lineage)}
+
+
+def more(file):
+    file.write_text(file.read_text() + chat_row(f"{file.stat().st_size} + 9", "10"))
 
 
 @pytest.mark.slow
 def test_a_changed_file_is_trained_on_and_published_or_not_as_the_gate_says(tmp_path):
-    project = make_project(
-        tmp_path / "project",
-        max_steps=1,
-        quantization=None,
-        pipeline={
-            "watch": {"every": 5, "settle": 5, "default_status": "running"},
-            "schedule": {"cron": "* * * * *", "default_status": "running"},
-            "evaluate": ["trained"],
-            "gates": [{"metric": "eval_loss", "of": "trained", "max": 100}],
-            "publish": {"to": ["./published"]},
-        },
-    )
+    operations = {
+        "watch": WATCH,
+        "schedule": {"cron": "* * * * *", "default_status": "running"},
+        "evaluate": ["trained"],
+        "gates": [GATE],
+        "publish": {"to": ["./published"]},
+    }
+    project = make_project(tmp_path / "project", max_steps=1, quantization=None, pipeline=operations)
     sums, model = project.folder / "data" / "sums.jsonl", project.folder / "published"
     with serve(project) as ui:
         # The schedule brings up to date what has never run.
         (first,) = until(lambda: finished(ui, 1))
-        assert first["status"] == "SUCCESS" and first["tags"]["tunemill/asked_by"].startswith("schedule")
-        before = published_from(model)
-        assert set(before) >= {"sums.jsonl", "echoes.jsonl"}
-        # Touched, looked at, and left alone.
-        until(lambda: any("from now on" in said or "unchanged" in said for said in skips(ui)))
+        stop_schedule(ui)
+        assert first["status"] == "SUCCESS" and first["tags"]["tunemill/asked_by"] == "schedule * * * * * UTC"
+        before = data_behind(model)
+        assert set(before) == {"sums.jsonl", "echoes.jsonl"}
+        # A touched file is looked at and left alone.
+        start_watching(ui)
+        said(ui, "from now on")
         os.utime(sums)
-        until(lambda: any("touched, but" in said for said in skips(ui)))
+        said(ui, "touched, but the contents are the same")
         assert len(runs(ui)) == 1
-        # Changed: one run, of a model that is published and names what it was made from.
-        sums.write_text(sums.read_text() + chat_row("1 + 9", "10"))
+        # A changed one is one run, and its model names what it was made from.
+        more(sums)
         second, _ = until(lambda: finished(ui, 2))
-        assert second["status"] == "SUCCESS"
-        after = published_from(model)
+        assert second["status"] == "SUCCESS" and second["tags"]["tunemill/changed"] == "data/sums.jsonl"
+        after = data_behind(model)
         assert after["sums.jsonl"] != before["sums.jsonl"] and after["echoes.jsonl"] == before["echoes.jsonl"]
+        assert {node["staleStatus"] for node in ui.assets().values()} == {"FRESH"}
+        # Past a gate that fails nothing is published.
+        project.edit(pipeline={**operations, "gates": [{**GATE, "max": 0.001}]})
+        ui.reload()
+        more(sums)
+        third, *_ = until(lambda: finished(ui, 3))
+        assert third["status"] == "FAILURE" and data_behind(model) == after
+        assert project.plan()["trained"].state == "cached"
+        assert len(runs(ui)) == 3
