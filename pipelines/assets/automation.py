@@ -11,11 +11,12 @@ from tunemill.pipelines.assets.assets import asset_key
 from tunemill.pipelines.assets.jobs import ASKED_BY, PIPELINE
 from tunemill.pipelines.assets.run import not_in_place
 from tunemill.pipelines.config.problems import ConfigError
-from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.plan import make_plan
 from tunemill.pipelines.graph.source_versions import asked_for
+from tunemill.pipelines.graph.sweep import loaded_anew
 from tunemill.pipelines.run.materialize import Session
 from tunemill.resources.errors import StoreError
+from tunemill.stages.errors import UserError
 
 
 @dataclass
@@ -36,10 +37,10 @@ class Wanted:
             return
         self.at, store = now, self.session.store
         try:
-            pipeline = load_pipeline(self.session.pipeline.document.path)
+            pipeline = loaded_anew(self.session.pipeline)
             names = not_in_place(make_plan(pipeline, store))
             self.asks = asked_for(pipeline, store)
-        except (ConfigError, StoreError, OSError):
+        except (ConfigError, StoreError, UserError, OSError):
             names = []
         self.assets = frozenset(asset_key(self.session.pipeline.name, name) for name in names)
 

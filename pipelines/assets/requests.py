@@ -9,10 +9,10 @@ from tunemill.pipelines.assets.assets import asset_key
 from tunemill.pipelines.assets.jobs import ASKED_BY, PIPELINE
 from tunemill.pipelines.assets.run import not_in_place, refuse_untracked
 from tunemill.pipelines.graph.keys import upstream_of
-from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.plan import make_plan
 from tunemill.pipelines.graph.source_versions import asked_for
+from tunemill.pipelines.graph.sweep import loaded_anew
 from tunemill.pipelines.run.materialize import Session
 
 ASKS_FOR = "tunemill/asks_for"
@@ -46,7 +46,7 @@ def request(
     Raises ConfigError and StoreError as a plan does, and OutdatedError where the YAML has other nodes than are served.
     """
     loaded, store = served.session.pipeline, served.session.store
-    pipeline = load_pipeline(loaded.document.path)
+    pipeline = loaded_anew(loaded)
     if shape(pipeline) != shape(loaded):
         raise OutdatedError(
             f"{loaded.document.path.name} has other nodes or gates than when it was loaded; reload the definitions "

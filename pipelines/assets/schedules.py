@@ -6,8 +6,9 @@ from tunemill.pipelines.assets.jobs import bring_up_to_date_name
 from tunemill.pipelines.assets.requests import OutdatedError, Served, request
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.resources.errors import StoreError
+from tunemill.stages.errors import UserError
 
-REFUSED = (ConfigError, StoreError, OutdatedError)
+REFUSED = (ConfigError, StoreError, UserError, OutdatedError)
 
 
 def build_schedules(served: Served) -> list[dg.ScheduleDefinition]:

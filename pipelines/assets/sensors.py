@@ -11,16 +11,17 @@ from tunemill.pipelines.assets.jobs import bring_up_to_date_name
 from tunemill.pipelines.assets.requests import OutdatedError, Served, request
 from tunemill.pipelines.assets.sources import changed_observations, paths_of
 from tunemill.pipelines.config.problems import ConfigError
-from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.nodes import Pipeline
 from tunemill.pipelines.graph.source_versions import source_version
+from tunemill.pipelines.graph.sweep import loaded_anew
 from tunemill.pipelines.run.changes import Seen, look_at, notice, read_contents, seen_in
 from tunemill.resources.canonical import SHORT, hash_document
 from tunemill.resources.errors import StoreError
 from tunemill.resources.identity import StatCache
+from tunemill.stages.errors import UserError
 
 # A source that is gone for a moment, or cannot be reached, is a reason to wait, and no error of the sensor.
-NOT_NOW = (ConfigError, StoreError, OutdatedError, OSError)
+NOT_NOW = (ConfigError, StoreError, UserError, OutdatedError, OSError)
 LOOK_SECONDS = 30
 # Others than local files are asked for less often.
 REMOTE_SECONDS = 600
@@ -54,7 +55,7 @@ def looked(
     cache = served.session.store.stat_cache
     seen = seen_in(cursor)
     try:
-        pipeline = load_pipeline(served.session.pipeline.document.path)
+        pipeline = loaded_anew(served.session.pipeline)
         look = look_at(pipeline, cache)
         noticed = notice(seen, look, now, settle, lambda: read_contents(pipeline, cache))
         if not noticed.changed:

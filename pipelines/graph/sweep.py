@@ -89,6 +89,12 @@ def load_named(path: Path, name: str, grid: str | None = None) -> Pipeline:
     return load_pipeline(path, given if point is None else [*given, _point_override(point)])
 
 
+def loaded_anew(pipeline: Pipeline) -> Pipeline:
+    """The pipeline as its YAML is now: the same point, of a sweep. Raises ConfigError."""
+    grid = None if pipeline.grid is None else str(pipeline.grid)
+    return load_named(pipeline.document.path, pipeline.name, grid)
+
+
 def shown_place(file: Path, pipeline: Pipeline) -> Path:
     """Where a pipeline of a folder stands, for people: the file, and behind `@` the point of its sweep."""
     return file if pipeline.point is None else file.with_name(f"{file.name}@{pipeline.point.name}")
