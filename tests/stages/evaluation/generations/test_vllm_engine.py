@@ -213,7 +213,11 @@ def test_a_stage_that_is_killed_leaves_no_server(tmp_path):
         pids = told_by(tmp_path / "log")["pids"]
         assert all(map(lives, pids))
         stage.send_signal(signal.SIGKILL)
-    assert ended(pids)
+    try:
+        assert ended(pids)
+    finally:
+        for pid in filter(lives, pids):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_the_key_holds_the_engine_and_its_version_and_not_where_it_is(tmp_path):
