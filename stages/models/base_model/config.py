@@ -26,7 +26,7 @@ from tunemill.stages.models.base_model.layers import fault_of_tensors
 from tunemill.stages.models.base_model.layouts.formats import FAULTS
 from tunemill.stages.models.base_model.rope import given_rope
 from tunemill.stages.models.base_model.storing import faults_of_storing
-from tunemill.stages.models.base_model.trained_type import TrainedTypeKeys
+from tunemill.stages.models.base_model.trained_type import AUTO, OTHERWISE, TrainedTypeKeys
 from tunemill.stages.models.exports import GGUF
 from tunemill.stages.models.gguf_families import fault_of_export
 from tunemill.stages.models.linearized import KEY as LINEARIZED
@@ -198,7 +198,8 @@ class BaseModelConfig(TrainedTypeKeys):
         """Formats that are stored of a model as a GPU trains it."""
         yield from super().needs_gpu()
         if self.adapter is None and self.trained_type is None:
-            yield from self.of_bfloat16(self.quantizations, self.exports)
+            for key, asked in self.bfloat16_alone(self.quantizations, self.exports):
+                yield Idle(key, f"{asked} {AUTO}")
 
     @property
     def model_class(self) -> str | None:
@@ -226,6 +227,9 @@ class BaseModelConfig(TrainedTypeKeys):
         yield from super().faults()
         if reason := self._fault_of_description():
             yield Fault("base_model_config", reason)
+        if self.adapter is None and self.trained_type not in ("BF16", None):
+            for key, asked in self.bfloat16_alone(self.quantizations, self.exports):
+                yield Fault(key, f"{asked} {OTHERWISE}")
         if self.base_model is None or not Path(self.base_model).exists():
             return
         folder = Path(self.base_model)
@@ -290,13 +294,8 @@ class BaseModelConfig(TrainedTypeKeys):
             and quantized_by(stored) is None
             and "text_config" not in stored  # its folder holds towers that are not trained as well
         ):
-            trained_type = None
-            if self.adapter is None:
-                # What the machine decides is a note: see `needs_gpu`.
-                trained_type = self.trained_type or "BF16"
-            elif "dtype" in self.overrides:
-                trained_type = "BF16"
-            yield from faults_of_storing(folder, self.quantizations, self.exports, trained_type)
+            keeps_type = self.adapter is not None and "dtype" not in self.overrides
+            yield from faults_of_storing(folder, self.quantizations, self.exports, keeps_type=keeps_type)
 
     def _fault_of_quantized(self, folder: Path, stored: Mapping[str, Any]) -> str | None:
         read_as_numbers = self.model_quantization_config is not None or self.llama4_linearized_experts

@@ -15,7 +15,6 @@ from tunemill.stages.models.quantization import (
     fault_of_size,
 )
 
-TRAINED_OTHERWISE = "weights are trained in float32 here. Set bf16: true"
 NAMES = {stored: name for name, stored in DTYPES.items()}
 
 
@@ -23,15 +22,15 @@ def faults_of_storing(
     folder: Path,
     quantizations: Sequence[QuantizationSettings],
     exports: Sequence[Mapping[str, Any]],
-    trained_type: str | None,
+    *,
+    keeps_type: bool,
 ) -> Iterator[Fault]:
     """What cannot be stored as it is asked for, going by sizes and type of the weights in a model folder.
 
-    `trained_type`: the type of the model that is stored; None: that of this one, as where an adapter is folded in.
+    `keeps_type`: whether the model that is stored has the type of this one: one that an adapter is folded into has.
     """
     sizes = Sizes.of(folder)
-    dtype = sizes.dtype if trained_type is None else trained_type
-    told = _is_in(dtype) if trained_type is None else TRAINED_OTHERWISE
+    dtype = sizes.dtype if keeps_type else "BF16"
     weights = [(kind_of(tensor, sizes), tensor) for tensor in readable_tensors(folder).values()]
     for asked in quantizations:
         reasons = (
@@ -43,7 +42,7 @@ def faults_of_storing(
         of_tables = (fault_of_embedding(asked, tensor.shape[1]) for tensor in tables)
         reason = next(filter(None, (*reasons, *of_tables)), None)
         if reason is None and asked.weight_dtype == "mxfp4" and dtype != "BF16":
-            reason = f"weight_dtype: mxfp4 is stored of models in bfloat16, and {told}, or use nvfp4"
+            reason = f"weight_dtype: mxfp4 is stored of models in bfloat16, and {_is_in(dtype)}, or use nvfp4"
         if reason is not None:
             yield Fault(asked.key, reason)
     for export in exports:
@@ -51,7 +50,7 @@ def faults_of_storing(
             wanted = CompressedExport.model_validate(export)
             reason = fault_of_weights(weights, wanted.scheme, wanted.group_size)
             if reason is None and wanted.scheme == "nvfp4" and dtype != "BF16":
-                reason = f"it is computed in bfloat16, and {told}, or use another scheme"
+                reason = f"it is computed in bfloat16, and {_is_in(dtype)}, or use another scheme"
             if reason is not None:
                 yield Fault("exports", f"{wanted.scheme}: {reason}")
 

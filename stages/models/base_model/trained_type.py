@@ -5,12 +5,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tunemill.stages.declaration import Idle, Runtime, StageConfig
+from tunemill.stages.declaration import Runtime, StageConfig
 from tunemill.stages.models.exports import COMPRESSED
 from tunemill.stages.models.quantization import QuantizationSettings
 
 LOOKED_AT = "formats that are stored of bfloat16 alone are refused of another type: no result depends on it"
 AUTO = "is stored of models in bfloat16, and bf16: auto is float32 without a GPU. Set bf16: true"
+OTHERWISE = "is stored of models in bfloat16, and weights are trained in float32 here. Set bf16: true"
 
 
 class TrainedTypeKeys(StageConfig):
@@ -35,12 +36,12 @@ class TrainedTypeKeys(StageConfig):
             return "BF16"
         return "F32" if self.bf16 is False else None
 
-    def of_bfloat16(
+    def bfloat16_alone(
         self, quantizations: Sequence[QuantizationSettings], exports: Sequence[Mapping[str, Any]]
-    ) -> Iterator[Idle]:
-        """Formats of bfloat16 alone, where the machine decides whether there is any."""
+    ) -> Iterator[tuple[str, str]]:
+        """The formats that are stored of models in bfloat16 alone: the key, and what is asked for."""
         for asked in quantizations:
             if asked.weight_dtype == "mxfp4":
-                yield Idle(asked.key, f"weight_dtype: mxfp4 {AUTO}")
+                yield asked.key, "weight_dtype: mxfp4"
         if any(one.get("format") == COMPRESSED and one.get("scheme") == "nvfp4" for one in exports):
-            yield Idle("exports", f"nvfp4 {AUTO}")
+            yield "exports", "nvfp4"

@@ -354,10 +354,11 @@ def test_of_a_model_that_is_trained_whole_the_training_says_the_type(
 ) -> None:
     exports = [{"format": "compressed-tensors", "scheme": "nvfp4"}]
     mxfp4 = QuantizationSettings(weight_dtype="mxfp4", activation_dtype="mxfp4")
-    base = str(make_model(tmp_path / "base"))
+    # Where the base is not here, or only its config.json, it is known all the same.
+    base = str(make_model(tmp_path / "base")) if type_ == "BF16" else "not/here"
     config = BaseModelConfig(base_model=base, exports=exports, quantization=mxfp4, **precision)
     assert config.trained_type == type_
-    told = {fault.key: fault.reason for fault in config.faults()}
+    told = {fault.key: fault.reason for fault in config.faults() if fault.key != "base_model"}
     noted = {item.key: item.reason for item in config.needs_gpu()}
     assert told.keys() == ({"exports", "quantization"} if type_ == "F32" else set())
     assert all("weights are trained in float32 here. Set bf16: true" in reason for reason in told.values())
