@@ -14,8 +14,12 @@ class SourceWarning(UserWarning):
 
 
 class LaunchError(ValueError):
-    """A stage's process ended without a result. `user` marks mistakes in config or data: no traceback."""
+    """A stage's process ended without a result. `user` marks mistakes in config or data: no traceback.
 
-    def __init__(self, message: str, *, user: bool = False) -> None:
+    `crashed`: something outside of it ended it, so that it may go on from its last checkpoint.
+    """
+
+    def __init__(self, message: str, *, user: bool = False, crashed: bool = False) -> None:
         super().__init__(message)
         self.user = user
+        self.crashed = crashed

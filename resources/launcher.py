@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
@@ -35,13 +36,18 @@ GRACE_SECONDS = {signal.SIGINT: 3.0, signal.SIGTERM: 2.0, signal.SIGKILL: 5.0}
 TAIL_LINES = 30
 # In bytes: what has no end by then is written as it is. No secret is as long, but one may be cut in two.
 LONGEST_LINE = 1 << 20
+# How libraries say that memory ran out or that a GPU is lost: the same work may go well another time.
+MACHINE_FAILED = re.compile(
+    r"out of memory|OutOfMemoryError|MemoryError|CUDA error|NCCL|device-side", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
 class Call:
     """What to run. Classes and functions are named `module:name`; `inputs` maps name -> (class, folders).
 
-    Folders are a string, a list of strings for `many`, or None for an absent optional input.
+    Folders are a string, a list of strings for `many`, or None for an absent optional input. A call that may take no
+    more than `seconds` is stopped then; `limit` says who wants that.
     """
 
     body: str
@@ -52,6 +58,8 @@ class Call:
     workspace: Mapping[str, str]
     report_class: str
     user_error: str
+    seconds: float | None = None
+    limit: str = ""
 
 
 class Launcher(Protocol):
@@ -96,8 +104,10 @@ def in_child(call: Call, sink: Sink, stop: threading.Event | None = None) -> Non
         output = descriptors.enter_context((logs / OUTPUT_FILE).open("a", encoding="utf-8"))
 
         def write(line: str) -> None:
-            output.write(redacted(line, secrets))
+            text = redacted(line, secrets)
+            output.write(text)
             output.flush()
+            sink({"type": "output", "text": text})
 
         try:
             child = _start(request, events_write, lifeline_read)
@@ -109,7 +119,7 @@ def in_child(call: Call, sink: Sink, stop: threading.Event | None = None) -> Non
         try:
             _hand_over(json.dumps(document), child)
             _forward({events_read: Lines(lambda line: take(json.loads(line))),
-                      child.stdout.fileno(): Lines(write, keep_ends=True)}, child, stop)  # fmt: skip
+                      child.stdout.fileno(): Lines(write, keep_ends=True)}, child, _goes_on(call, stop))  # fmt: skip
         finally:
             _stop_group(child)
     if child.returncode != 0:
@@ -169,19 +179,33 @@ class Lines:
         self._take(line.decode(errors="replace"))
 
 
-def _forward(
-    pipes: Mapping[int, Lines], child: subprocess.Popen[bytes], stop: threading.Event | None
-) -> None:
+def _goes_on(call: Call, stop: threading.Event | None) -> Callable[[], None]:
+    """What raises KeyboardInterrupt when `stop` is set, and LaunchError when the call's time is over."""
+    end = None if call.seconds is None else time.monotonic() + call.seconds
+
+    def check() -> None:
+        if stop is not None and stop.is_set():
+            raise KeyboardInterrupt
+        if end is not None and time.monotonic() >= end:
+            raise LaunchError(
+                f"stopped after {call.seconds:.3g} s, which is all that it may take ({call.limit}). If it "
+                f"does not hang, give it more; run again to go on from its last checkpoint, if any",
+                crashed=True,
+            )
+
+    return check
+
+
+def _forward(pipes: Mapping[int, Lines], child: subprocess.Popen[bytes], check: Callable[[], None]) -> None:
     """Pass on what comes through the pipes until the child has ended and they are empty.
 
-    Raises KeyboardInterrupt where it is to stop before.
+    `check` is asked in between, and raises where it is to stop before.
     """
     with selectors.DefaultSelector() as selector:
         for pipe in pipes:
             selector.register(pipe, selectors.EVENT_READ)
         while selector.get_map():
-            if stop is not None and stop.is_set():
-                raise KeyboardInterrupt
+            check()
             ended = child.poll() is not None
             ready = selector.select(0 if ended else POLL_SECONDS)
             if ended and not ready:
@@ -223,9 +247,13 @@ def _explain(returncode: int, failure: list[dict[str, Any]], output: Path) -> La
         name = signal.Signals(-returncode).name
         hint = " (often the machine ran out of memory)" if name == "SIGKILL" else ""
         return LaunchError(
-            f"the stage's process was ended by {name}{hint}; run again to go on from its last checkpoint, if any"
+            f"the stage's process was ended by {name}{hint}; run again to go on from its last checkpoint, if any",
+            crashed=True,
         )
-    return LaunchError(f"the stage's process ended with exit code {returncode}; the end of {output}:\n{tail}")
+    return LaunchError(
+        f"the stage's process ended with exit code {returncode}; the end of {output}:\n{tail}",
+        crashed=MACHINE_FAILED.search(tail) is not None,
+    )
 
 
 def _disk_full(path: Path) -> str:

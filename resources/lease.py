@@ -39,6 +39,21 @@ class Holder:
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
+    def as_text(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str | bytes) -> "Holder | None":
+        """What `as_text` wrote; None for any other text."""
+        try:
+            held = cls(**json.loads(text))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        is_whole = isinstance(held.pid, int) and all(
+            isinstance(part, str) for part in (held.host, held.token)
+        )
+        return held if is_whole else None
+
 
 @dataclass(frozen=True)
 class Lease:
@@ -126,13 +141,24 @@ def this_host() -> str:
         return socket.gethostname()
 
 
+def this_process(token: str = "") -> Holder:
+    """This process, as others on this machine can recognise it."""
+    return Holder(this_host(), os.getpid(), _born(os.getpid()), token)
+
+
+def is_alive(holder: Holder) -> bool | None:
+    """Whether the process is still there; None where that cannot be told from here."""
+    if holder.host != this_host() or holder.born is None:
+        return None
+    return _born(holder.pid) == holder.born
+
+
 def _try_take(mine: Lease, watch: _Watch) -> Holder | None:
     """Take the lease and return None, or return who holds it."""
     with _guarded(mine.path):
         holder = _living_holder(mine.path, watch)
         if holder is None:
-            facts = Holder(this_host(), os.getpid(), _born(os.getpid()), mine.token)
-            _write(mine.path, json.dumps(asdict(facts)))
+            _write(mine.path, this_process(mine.token).as_text())
         return holder
 
 
@@ -155,21 +181,19 @@ def _guarded(path: Path) -> Iterator[None]:
 def _read(path: Path) -> Holder | None:
     """Who the file says holds the lease; None where there is no lease, or a damaged one, which holds nothing."""
     try:
-        held = Holder(**json.loads(path.read_bytes()))
+        return Holder.from_text(path.read_bytes())
     except PermissionError:
         return Holder("an unknown host", 0, None)
-    except (OSError, ValueError, TypeError, RecursionError):
+    except OSError:
         return None
-    is_whole = isinstance(held.pid, int) and all(isinstance(part, str) for part in (held.host, held.token))
-    return held if is_whole else None
 
 
 def _living_holder(path: Path, watch: _Watch | None) -> Holder | None:
     holder = _read(path)
     if holder is None:
         return None
-    if holder.host == this_host() and holder.born is not None:
-        return holder if _born(holder.pid) == holder.born else None
+    if (alive := is_alive(holder)) is not None:
+        return holder if alive else None
     try:
         beat = path.stat().st_mtime_ns
     except OSError:

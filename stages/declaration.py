@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from tunemill.resources.protocols import without_credentials
 from tunemill.stages.artifacts import Artifact
+from tunemill.stages.checks import Check
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -400,6 +401,8 @@ class Stage:
     `accompanies` names inputs that it looks at beside those who need them: where nobody else needs one of them, nobody
     needs what it says of that either.
 
+    `checks` are what is looked at of an artifact when it is there, by its figures alone.
+
     `traces` is a `module:function` that says where rows of the artifact come from. It is called as `function(config,
     made, rows, **inputs)` with the artifact and numbers of rows in it, from 0, and gives for each a `RowOf` an input,
     or the `RowPlace` in a source. Nothing is stored for it: it finds out again what the body did.
@@ -425,3 +428,4 @@ class Stage:
     traces: str | None = None
     keeps: str | None = None
     accompanies: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()

@@ -6,10 +6,14 @@ from typing import Any
 import dagster as dg
 
 from tunemill.pipelines.assets.again import with_refresh
+from tunemill.pipelines.assets.clear_error import failure
 from tunemill.pipelines.assets.descriptions import description
+from tunemill.pipelines.assets.heard import Heard
 from tunemill.pipelines.assets.metadata import materialization_metadata
 from tunemill.pipelines.assets.one_asset import one_asset
+from tunemill.pipelines.assets.run_process import note_process
 from tunemill.pipelines.assets.sources import note_what_was_read, source_key
+from tunemill.pipelines.assets.stage_checks import check_results, check_specs
 from tunemill.pipelines.assets.trackers import FROM_YAML, RESOURCE
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.config.slices import ASSET_SCHEME
@@ -17,7 +21,6 @@ from tunemill.pipelines.graph.code_version import code_versions
 from tunemill.pipelines.graph.keys import looked_at_by, upstream_of, with_upstream
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.pipelines.report.write import keep_report
-from tunemill.pipelines.run.figures import step_words
 from tunemill.pipelines.run.look import Look
 from tunemill.pipelines.run.materialize import Result, Session, leave_alone, materialize
 from tunemill.pipelines.run.record import Done, done_from, forget_old, record, report_place
@@ -26,6 +29,10 @@ from tunemill.resources.redaction import hidden_in_errors, redacted, secrets_in
 from tunemill.resources.storage_errors import one_storage_error
 from tunemill.stages.errors import UserError
 
+# Another process may give back the memory that this one lacked.
+RETRY_SECONDS = 5.0
+LEFT_ALONE = "left alone: only pinned nodes would need it. To bring it up to date, materialize it by itself"
+AGAIN = "\nit is tried again in a moment (pipeline.retries)"
 EXPECTED = (ConfigError, LaunchError, StoreError, UserError)
 
 
@@ -72,14 +79,13 @@ def _spec(session: Session, node: Node, version: str, look: Look | None) -> dg.A
 def _asset(
     session: Session, node: Node, spec: dg.AssetSpec, trackers: dg.ResourceDefinition, *, early: bool
 ) -> dg.AssetsDefinition:
-    name = session.pipeline.name
+    name, key, retries = session.pipeline.name, spec.key, session.pipeline.limits.retries
 
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         secrets = secrets_in(node.config.model_dump(mode="json"), os.environ)
 
-        def note(event: dict[str, Any]) -> None:
-            if event["type"] in ("log", "step"):
-                context.log.info(event.get("message") or step_words(event))
+        note = Heard(context, key).hear
+        note_process(context)
 
         def observe(event: dict[str, Any]) -> None:
             session.observe(node.name, event)
@@ -92,9 +98,7 @@ def _asset(
             selected = context.job_def.asset_layer.executable_asset_keys
             result = leave_alone(session, node, {key.path[-1] for key in selected if key.path[0] == name})
             if result is not None:
-                say(
-                    "left alone: only pinned nodes would need it. To bring it up to date, materialize it by itself"
-                )
+                say(LEFT_ALONE)
             return result
 
         try:
@@ -113,7 +117,7 @@ def _asset(
 
                 result = (
                     left_alone()
-                    or session.ahead(node.name, note)
+                    or (session.ahead(node.name, note) if context.retry_number == 0 else None)
                     or materialize(with_refresh(session, node, context), node, context.run.run_id, hear)
                 )
                 if tracked is not None:
@@ -126,15 +130,21 @@ def _asset(
                 tags = note_what_was_read(session, node, result, context)
         except EXPECTED as error:
             message = redacted(str(error), secrets)
-            observe({"type": "failure", "message": message})
-            _record(session, context, node, Done("failed", 0.0, message=message))
+            again = getattr(error, "crashed", False) and context.retry_number < retries
+            observe({"type": "log" if again else "failure", "message": message + (AGAIN if again else "")})
+            if not again:
+                _record(session, context, node, Done("failed", 0.0, message=message))
             # Dagster keeps what caused it too, and there may be whole URLs in that.
-            raise dg.Failure(description=message, allow_retries=not getattr(error, "user", True)) from None
+            raise failure(message, again=again) from None
         session.results[context.run.run_id, node.name] = result
         _record(session, context, node, done_from(result))
         # Metadata of the result itself would stand on the run's page twice.
-        context.add_asset_metadata(metadata)
-        return dg.MaterializeResult(data_version=dg.DataVersion(result.published.digest), tags=tags)
+        context.add_asset_metadata(metadata, asset_key=key)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(result.published.digest),
+            tags=tags,
+            check_results=check_results(key, node.name, node.stage, result.published.manifest["metrics"]),
+        )
 
     return one_asset(
         asset,
@@ -142,7 +152,16 @@ def _asset(
         resources={RESOURCE: trackers},
         # What others look at goes before them, so that a run shows it as a step of its own; nothing waits for it.
         op_tags={"dagster/priority": "1"} if early else None,
+        check_specs=check_specs(key, node.stage),
+        retry_policy=_retrying(retries),
     )
+
+
+def _retrying(retries: int) -> dg.RetryPolicy | None:
+    """Dagster's policy; what is no crash says itself that it is not tried again."""
+    if not retries:
+        return None
+    return dg.RetryPolicy(max_retries=retries, delay=RETRY_SECONDS, backoff=dg.Backoff.EXPONENTIAL)
 
 
 def _record(session: Session, context: dg.AssetExecutionContext, node: Node, done: Done) -> None:

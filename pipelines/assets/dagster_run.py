@@ -13,6 +13,7 @@ from tunemill.pipelines.assets.assets import asset_key, build_assets
 from tunemill.pipelines.assets.gate_checks import build_checks
 from tunemill.pipelines.assets.instance import open_instance
 from tunemill.pipelines.assets.jobs import bring_up_to_date_name
+from tunemill.pipelines.assets.run_process import process_tag
 from tunemill.pipelines.graph.plan import Planned
 from tunemill.pipelines.run.finished import Finished, State
 from tunemill.pipelines.run.materialize import Session
@@ -71,7 +72,7 @@ def materialize_nodes(session: Session, plan: Sequence[Planned], nodes: Sequence
             instance=instance,
             raise_on_error=False,
             run_config=QUIET,
-            tags={"tunemill/pipeline": pipeline.name},
+            tags={"tunemill/pipeline": pipeline.name, **process_tag()},
         )
     # Whatever an asset did not say itself (a mistake of ours) is in Dagster's own events.
     steps = {event.step_key: event for event in outcome.all_events if event.is_step_failure}

@@ -8,9 +8,23 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
-SETTINGS = """\
+from tunemill.pipelines.assets.run_process import end_lost_runs
+
+BEFORE = """\
 telemetry:
   enabled: false
+"""
+# A run whose process is gone, with the daemon or without it, is marked as failed within a quarter of a minute.
+SETTINGS = f"""\
+{BEFORE}run_launcher:
+  module: tunemill.pipelines.assets.run_launcher
+  class: WatchedRunLauncher
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 15
+  start_timeout_seconds: 180
+  cancel_timeout_seconds: 180
+  max_resume_run_attempts: 0
 """
 # Dagster's capture puts a file in the place of descriptor 2 while a step runs: the progress display would freeze, and
 # the processes that copy the file back outlive Ctrl-C by two tracebacks. A stage's own output is in its logs.
@@ -31,7 +45,8 @@ def dagster_home(state: Path) -> Path:
     folder = state / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "dagster.yaml"
-    if not settings.exists():
+    # Whoever has edited them keeps them as they are.
+    if not settings.exists() or settings.read_text() == BEFORE:
         beside = folder / f".dagster.yaml.{os.getpid()}"
         beside.write_text(SETTINGS)
         beside.replace(settings)
@@ -50,5 +65,6 @@ def open_instance(state: Path) -> dg.DagsterInstance:
         instance = dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=NO_CAPTURE))
         # The databases are made on first use, and two processes that make them at once fail.
         instance.get_run_records(limit=1)
+        end_lost_runs(instance)
         instance.get_latest_materialization_event(dg.AssetKey("none"))
     return instance

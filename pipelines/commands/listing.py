@@ -19,6 +19,8 @@ GAP = "  "
 PIPE_WIDTH = 160
 # How a terminal shows what became of a gate.
 GATE_COLOURS = {"passed": "green", "failed": "red", "cannot tell": "yellow", "not known": "dim"}
+# How bad a check that failed is.
+CHECK_COLOURS = {"error": "red", "warning": "yellow"}
 # With one of these set, `rich` may take a pipe for a terminal.
 FORCES_A_TERMINAL = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunemill.pipelines.commands.checks import checks_after, checks_table
 from tunemill.pipelines.commands.gates import any_blocks, gates_after, gates_table
 from tunemill.pipelines.commands.leaks import leakage_after, leakage_json, leakage_tables
 from tunemill.pipelines.commands.listing import show
@@ -65,15 +66,20 @@ def bring_up_to_date(options: argparse.Namespace, pipeline: Pipeline, chosen: Se
     report = _report(pipeline, store, finished)
     gates = gates_after(pipeline, finished)
     leaks = leakage_after(pipeline, finished, store)
+    checks = checks_after(pipeline, finished)
     if options.json:
         nodes = [_as_json(pipeline, item) for item in finished]
         told = {"gates": [one.as_json() for one in gates], "leaks": leakage_json(leaks)}
+        told["checks"] = [one.as_json() for one in checks]
         where = {} if report is None else {"report": str(report)}
         print_json({"pipeline": pipeline.name, "nodes": nodes, **told, **where})
     else:
         show_run(finished, verbose=options.verbose)
         for part in leakage_tables(leaks):
             show(part)
+        if table := checks_table(checks):
+            show()
+            show(table)
         _print(pipeline, finished, gates, str(store.root), report)
     is_undone = any(item.state in ("failed", "skipped") for item in finished)
     return 1 if is_undone or any_blocks(gates) else 0

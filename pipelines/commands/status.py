@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunemill.pipelines.commands.listing import GATE_COLOURS, listing, show
+from tunemill.pipelines.commands.listing import CHECK_COLOURS, GATE_COLOURS, listing, show
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
 from tunemill.resources.canonical import SHORT
 from tunemill.resources.errors import StoreError
@@ -60,10 +60,13 @@ def status(options: argparse.Namespace) -> int:
     for pipeline in dict.fromkeys(node["pipeline"] for node in nodes):
         if problem := _compare(store, pipeline, nodes, gates):
             problems[pipeline] = problem
+    checks = _checks([node for node in nodes if node["pipeline"] not in problems])
     if options.json:
-        print_json({"state": str(store.root), "nodes": nodes, "problems": problems, "gates": gates})
+        told = {"problems": problems, "gates": gates, "checks": checks}
+        print_json({"state": str(store.root), "nodes": nodes, **told})
     else:
         _print(store, nodes, problems, gates)
+        _print_checks(checks)
     return 1 if any(node["state"] == MISSING for node in nodes) else 0
 
 
@@ -108,6 +111,31 @@ def _compare(
     ]
     nodes.sort(key=lambda node: node["pipeline"])
     return None
+
+
+def _checks(nodes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What failed of the checks of everything that is there, in pipelines whose YAML can be read."""
+    if not nodes:
+        return []
+    # Declarations are only imported where they were to be compared with YAMLs.
+    from tunemill.pipelines.graph.result_checks import checks_of, failed
+    from tunemill.stages.registry import STAGES
+
+    stages = {stage.name: stage for stage in STAGES}
+    return [
+        {"pipeline": node["pipeline"], **one.as_json()}
+        for node in nodes
+        if node["stage"] in stages
+        for one in failed(checks_of(node["node"], stages[node["stage"]], node["metrics"]))
+    ]
+
+
+def _print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
+    if checks:
+        show()
+        columns = ("pipeline", "node", "check", "state", "seen", "what to do")
+        fields = ("pipeline", "node", "check", "severity", "text", "advice")
+        show(listing(columns, [[one[name] for name in fields] for one in checks], CHECK_COLOURS))
 
 
 def _print(

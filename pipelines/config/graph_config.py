@@ -11,6 +11,7 @@ from tunemill.pipelines.config.gate_keys import GateKeys
 from tunemill.pipelines.config.harness_keys import HarnessGraphKeys
 from tunemill.pipelines.config.operation_keys import OperationKeys
 from tunemill.pipelines.config.publish_keys import PublishKeys
+from tunemill.pipelines.config.robust_keys import RobustKeys
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.config.sweep_keys import SweepKeys
 from tunemill.resources.local import local_path
@@ -44,7 +45,7 @@ Evaluated = Literal["base", "trained", "merged", "quantized", "exported"]
 HEAD_KEYS: dict[Kind, str] = {"sequence": "reward_model", "token": "process_reward_model"}
 
 
-class GraphConfig(HarnessGraphKeys, PublishKeys, GateKeys, OperationKeys, SweepKeys):
+class GraphConfig(HarnessGraphKeys, PublishKeys, GateKeys, OperationKeys, SweepKeys, RobustKeys):
     """The keys that decide which nodes there are."""
 
     base_model: Annotated[str, HubMark()] = Field(

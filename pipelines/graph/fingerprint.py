@@ -23,6 +23,8 @@ STAGES_FOLDER = ROOT / "stages"
 RECORD = STAGES_FOLDER / "versions.json"
 # The contract between stages and pipeline holds no computation; a new artifact type changes no result.
 CONTRACT = frozenset({"declaration.py", "artifacts.py", "errors.py", "report.py"})
+# What is looked at of results that are there: no result comes from it.
+CHECKS = "checks.py"
 # A module of the project, or something in one, named by a string.
 DOTTED = re.compile(r"tunemill(\.\w+){2,}(:\w+|\.)?")
 # Fields of AST nodes that carry no meaning, or that only some versions of Python have.
@@ -101,7 +103,9 @@ def _imports(path: Path) -> list[Path]:
     return found + [
         file
         for file in files
-        if file is not None and not (file.name in CONTRACT and file.parent == STAGES_FOLDER)
+        if file is not None
+        and file.name != CHECKS
+        and not (file.name in CONTRACT and file.parent == STAGES_FOLDER)
     ]
 
 

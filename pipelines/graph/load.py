@@ -132,6 +132,7 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
         schedule=graph.schedule,
         watch=graph.watch,
         automation=graph.automation,
+        limits=graph.limits,
     )
     return made, problems
 

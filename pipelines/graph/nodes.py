@@ -8,6 +8,7 @@ from tunemill.pipelines.config.document import Document
 from tunemill.pipelines.config.key_paths import KeyPath
 from tunemill.pipelines.config.operation_keys import DefaultStatus, Schedule, Watch
 from tunemill.pipelines.config.problems import Problem
+from tunemill.pipelines.config.robust_keys import UNLIMITED, Limits
 from tunemill.pipelines.config.sweep_points import Point
 from tunemill.pipelines.config.tracker_config import TrackerConfig
 from tunemill.pipelines.config.use_config import UseConfig
@@ -55,8 +56,8 @@ class Pipeline:
     settings that ask for nothing here, and keys that were read under another name. `trackers` says where the figures
     of training go beside, `use` how a finished model is shown and served. `shared` is where prepared rows are pushed to
     and pulled from. `gates` are what evaluations are held to. `targets` are where the
-    published model goes. `schedule`, `watch` and `automation` say what brings it up to date by itself. `point` is the
-    point of a sweep that the pipeline is.
+    published model goes. `schedule`, `watch` and `automation` say what brings it up to date by itself, `limits` what
+    becomes of stages that crash or hang. `point` is the point of a sweep that the pipeline is.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Pipeline:
     schedule: Schedule | None = None
     watch: Watch | None = None
     automation: DefaultStatus | None = None
+    limits: Limits = UNLIMITED
     point: Point | None = None
 
     @property

@@ -35,6 +35,7 @@ from tunemill.pipelines.graph.plan import (
 )
 from tunemill.pipelines.graph.provenance import described
 from tunemill.pipelines.graph.resolved import Resolved
+from tunemill.pipelines.run.limits import limited
 from tunemill.pipelines.run.links import link_result
 from tunemill.pipelines.run.observer import Observer, unobserved
 from tunemill.pipelines.run.publish import publish
@@ -98,7 +99,7 @@ class Session:
 
     `results` is keyed by run and node, so that every node of a run reads the artifacts of the same run. `asked_for` are
     nodes to bring up to date although only pinned nodes would need them. `ahead` gives what became of a node that was
-    started before its turn, None where it was not.
+    started before its turn, None where it was not. `begun` says when each run computed first.
     """
 
     pipeline: Pipeline
@@ -108,6 +109,7 @@ class Session:
     refresh: Collection[str] = ()
     asked_for: Collection[str] = ()
     results: dict[tuple[str, str], Result] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)
     ahead: Callable[[str, Hear], Result | None] = not_ahead
 
 
@@ -120,6 +122,7 @@ def materialize(
     what it has.
     """
     started = time.monotonic()
+    session.begun.setdefault(run_id, started)
     store, stage = session.store, node.stage
 
     def say(message: str) -> None:
@@ -152,7 +155,7 @@ def materialize(
                     say(f"cache miss: {found.reason}; set aside in {aside}, computing it again")
                 pulled = None if refresh else _pull(session, node, resolved, building, say)
                 found, reasons = (
-                    (_compute(session, node, resolved, inputs, building, observe), why)
+                    (_compute(session, node, resolved, inputs, building, run_id, observe), why)
                     if pulled is None
                     else (pulled, ())
                 )
@@ -309,6 +312,7 @@ def _compute(
     resolved: Resolved,
     inputs: Mapping[str, Published],
     building: Building,
+    run_id: str,
     observe: Callable[[dict[str, Any]], None],
 ) -> Published:
     started, at = time.monotonic(), datetime.now(UTC)
@@ -337,7 +341,8 @@ def _compute(
         _with_its_log_named(session, node),
         _with_origins(session, node, inputs, suspects),
     ):
-        session.launch(make_call(node, inputs, building, session.store.root), sink)
+        call = make_call(node, inputs, building, session.store.root)
+        session.launch(limited(call, session.pipeline.limits, session.begun[run_id]), sink)
     check_unchanged(session, node, resolved, inputs)
     secrets = secrets_in(node.config.model_dump(mode="json"), os.environ)
     facts = {
@@ -409,7 +414,7 @@ def _with_its_log_named(session: Session, node: Node) -> Iterator[None]:
             "--state",
             str(session.store.root),
         ]
-        raise LaunchError(f"{error}\nthe whole log: {shlex.join(command)}") from error
+        raise LaunchError(f"{error}\nthe whole log: {shlex.join(command)}", crashed=error.crashed) from error
 
 
 @contextmanager

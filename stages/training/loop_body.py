@@ -43,6 +43,7 @@ from tunemill.stages.training.frozen_body import choose_trained
 from tunemill.stages.training.kernels.insert_body import add_kernels, check_kernels_here
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.layer_offloading_body import LayerOffloading, layer_offloading_of
+from tunemill.stages.training.learnt_body import some_weights
 from tunemill.stages.training.machine_body import (
     Precision,
     check_attention,
@@ -262,6 +263,7 @@ def train_once(
     tiles = tile_mlps(trainer.model, config.tiled_mlp_num_shards, report) if config.tiled_mlp else None
     for one in kept:
         one.resume(None if start is None else Path(start))
+    before = some_weights(trainer.model)
     with loading_allowed(config.optimizer):
         trainer.train(resume_from_checkpoint=start)
     if tiles is not None:
@@ -276,7 +278,7 @@ def train_once(
             report.summary(**prove_saved(config, trainer.model, base_model, precision, out))
             plugins.call("post_train", trainer.model)
     write_metrics(trainer.state.log_history, out.logs)
-    summarize(trainer, schedule, reporter, monitor, report)
+    summarize(trainer, schedule, reporter, monitor, before, report)
 
 
 def check_here(config: TrainingKeys, precision: Precision) -> None:

@@ -1,17 +1,28 @@
 """Figures and curves of a whole training, for its report."""
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from tunemill.resources.protocols import HELD_OUT_PLOT, LOSS_PLOT
 from tunemill.stages.report import Report
 from tunemill.stages.training.callbacks_body import Monitor, Reporter
+from tunemill.stages.training.learnt_body import change_since
 from tunemill.stages.training.schedule import Schedule
 
 
 def summarize(
-    trainer: Any, schedule: Schedule, reporter: Reporter, monitor: Monitor | None, report: Report
+    trainer: Any,
+    schedule: Schedule,
+    reporter: Reporter,
+    monitor: Monitor | None,
+    before: Mapping[str, Tensor],
+    report: Report,
 ) -> None:
-    """Figures and curves of the whole training."""
+    """Figures and curves of the whole training. `before`: some weights as they were when it began."""
     # The Trainer keeps its log in the checkpoints, so the curve of a resumed run starts at step 1.
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
     numbers = [entry["step"] for entry in steps]
@@ -24,6 +35,7 @@ def summarize(
         tokens_per_second=reporter.tokens / max(reporter.seconds, 1e-9),
         trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
     )
+    report.summary(**_change(losses), **_gradients(steps), **change_since(before, trainer.model))
     report.plot(LOSS_PLOT, numbers, losses, x_label="step", y_label="loss (nats per token)")
     rates = [entry["learning_rate"] for entry in steps]
     report.plot("Learning rate", numbers, rates, x_label="step", y_label="learning rate")
@@ -38,5 +50,38 @@ def summarize(
     if monitor is not None and scores:
         report.summary(**{f"last_{name}": value for name, value in scores[-1].items() if name != "step"})
         held_out = [entry["eval_loss"] for entry in scores]
+        report.summary(first_eval_loss=held_out[0], lowest_eval_loss=min(held_out))
         report.plot(HELD_OUT_PLOT, [entry["step"] for entry in scores], held_out, x_label="step",
                     y_label="loss (nats per token)")  # fmt: skip
+
+
+def _change(losses: Sequence[float]) -> dict[str, float]:
+    """The mean loss of the first and of the last quarter of the steps, and the standard error of their difference."""
+    quarter = len(losses) // 4
+    if quarter < 2:
+        return {}
+    first, last = np.array(losses[:quarter]), np.array(losses[-quarter:])
+    error = math.sqrt((first.var(ddof=1) + last.var(ddof=1)) / quarter)
+    return {
+        "loss_at_start": float(first.mean()),
+        "loss_at_end": float(last.mean()),
+        "loss_change_error": error,
+    }
+
+
+def _gradients(steps: Sequence[Mapping[str, Any]]) -> dict[str, float | int]:
+    """Of the steps whose gradient norm is known: in how many it was no use, and how large it was in the others."""
+    norms = np.array(
+        [entry["grad_norm"] for entry in steps if entry.get("grad_norm") is not None], np.float64
+    )
+    if not len(norms):
+        return {}
+    finite, late = norms[np.isfinite(norms)], norms[len(norms) // 2 :]
+    figures: dict[str, float | int] = {
+        "steps_without_gradient": int((norms == 0).sum()),
+        "steps_with_infinite_gradient": len(norms) - len(finite),
+    }
+    if len(finite):
+        figures["median_gradient_norm"] = float(np.median(finite))
+        figures["largest_late_gradient_norm"] = float(late[np.isfinite(late)].max(initial=0.0))
+    return figures

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from tunemill.stages.artifacts import Adapter, Artifact, EvaluationData, Model, TrainingData
 from tunemill.stages.declaration import Input, Stage
 from tunemill.stages.training.checkpoints import newest_complete
+from tunemill.stages.training.checks import OF_TRAINED
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.method import LIBRARIES, MONITORS
 
@@ -42,4 +43,5 @@ def training_stage(
         device="gpu",
         tracked=True,
         resumes_from=newest_complete,
+        checks=OF_TRAINED,
     )

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +72,9 @@ def test_both_launchers_do_the_same(launch, workspace):
     inputs = {"one": (artifact, "/x/a"), "many": (artifact, ["/x/b", "/x/c"]), "none": (artifact, None)}
     events = []
     launch(call(workspace, "echo", inputs=inputs), events.append)
+    printed = [event["text"] for event in events if event["type"] == "output"]
+    assert printed == (["printed, not an event\n"] if launch is in_child else [])
+    events = [event for event in events if event["type"] != "output"]
     assert (workspace["data"] / "out.txt").read_text() == "hello a ['b', 'c']"
     assert [event["type"] for event in events] == ["log", "progress", "step", "summary"]
     assert events[2] == {"type": "step", "step": 3, "metrics": {"loss": 0.5}}
@@ -145,3 +148,18 @@ def test_when_the_parent_is_killed_the_whole_group_goes(workspace, tmp_path):
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     wait_until(lambda: all(gone(pid) for pid in pids), 5)
+
+
+def test_what_takes_too_long_is_stopped_with_all_that_it_has_started(workspace):
+    asleep = replace(call(workspace, "misbehave", "sleep with a child"), seconds=6.0, limit="a key: 6")
+    with pytest.raises(LaunchError, match=r"stopped after 6 s, .* \(a key: 6\)") as caught:
+        in_child(asleep, lambda _event: None)
+    assert caught.value.crashed and not caught.value.user
+    assert all(gone(int(pid)) for pid in (workspace["logs"] / "pids").read_text().split())
+
+
+@pytest.mark.parametrize(("what", "crashed"), [("killed", True), ("mistake", False), ("user error", False)])
+def test_only_what_something_outside_has_ended_may_be_tried_again(what, crashed, workspace):
+    with pytest.raises(LaunchError) as caught:
+        in_child(call(workspace, "misbehave", what), lambda _event: None)
+    assert caught.value.crashed == crashed

@@ -22,9 +22,10 @@ START_SECONDS = 90
 
 @dataclass(frozen=True)
 class Ui:
-    """A running server."""
+    """A running server. `process` leads the group of everything that it has started."""
 
     url: str
+    process: int
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """One GraphQL question; fails the test on an error."""
@@ -95,6 +96,15 @@ class Ui:
             time.sleep(0.3)
         return status
 
+    def said(self, run_id: str) -> str:
+        """What the run's log says."""
+        events = self.ask(
+            "query($id: ID!){logsForRun(runId: $id, limit: 2000){... on EventConnection{events"
+            "{... on MessageEvent{message}}}}}",
+            id=run_id,
+        )["logsForRun"]["events"]
+        return "\n".join(event.get("message", "") for event in events)
+
     def terminate(self, run_id: str) -> None:
         """The terminate button."""
         self.ask("mutation($id: String!){terminateRun(runId: $id){__typename}}", id=run_id)
@@ -116,7 +126,7 @@ def serve(project: Project) -> Iterator[Ui]:
             start_new_session=True,
             cwd=project.folder,
         )
-    ui = Ui(f"http://127.0.0.1:{port}")
+    ui = Ui(f"http://127.0.0.1:{port}", server.pid)
     try:
         deadline = time.monotonic() + START_SECONDS
         while True:

@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import RawDataset
 from tunemill.stages.data.dataset.config import DatasetConfig
+from tunemill.stages.data.rows.checks import OF_FILE
 from tunemill.stages.declaration import Stage
 
 DATASET = Stage(
@@ -16,4 +17,5 @@ DATASET = Stage(
     prepares_data=True,
     traces="tunemill.stages.data.rows.trace_body:trace_to_source",
     shown_as="nothing",
+    checks=OF_FILE,
 )

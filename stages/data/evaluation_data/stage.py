@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import EvaluationData, TokenizedDataset, TrainingData
 from tunemill.stages.data.evaluation_data.config import EvaluationDataConfig
+from tunemill.stages.data.rows.checks import OF_HELD_OUT
 from tunemill.stages.declaration import Input, Stage
 
 EVALUATION_DATA = Stage(
@@ -20,4 +21,5 @@ EVALUATION_DATA = Stage(
     prepares_data=True,
     traces="tunemill.stages.data.evaluation_data.trace_body:trace",
     idle_without="there is nothing to evaluate on: neither test_datasets nor val_set_size",
+    checks=OF_HELD_OUT,
 )

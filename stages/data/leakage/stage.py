@@ -1,6 +1,7 @@
 """The leakage stage: held-out rows that are trained on."""
 
 from tunemill.stages.artifacts import EvaluationData, LeakageReport, Tokenizer, TrainingData
+from tunemill.stages.data.rows.checks import OF_LEAKAGE
 from tunemill.stages.declaration import Input, Stage, StageConfig
 
 LEAKAGE = Stage(
@@ -18,4 +19,5 @@ LEAKAGE = Stage(
     libraries=("numpy", "tokenizers"),
     prepares_data=True,
     accompanies=("training_data",),
+    checks=OF_LEAKAGE,
 )

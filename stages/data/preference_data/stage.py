@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import PreferenceData, Preferences
 from tunemill.stages.data.preference_data.config import PreferenceDataConfig
+from tunemill.stages.data.rows.checks import OF_PREFERENCE_TRAINING
 from tunemill.stages.declaration import Input, Stage
 
 PREFERENCE_DATA = Stage(
@@ -17,4 +18,5 @@ PREFERENCE_DATA = Stage(
     prepares_data=True,
     traces="tunemill.stages.data.preference_data.trace_body:trace",
     export="tunemill.stages.data.preference_data.export_body:export_batch",
+    checks=OF_PREFERENCE_TRAINING,
 )

@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import Preferences, RawDataset, Tokenizer
 from tunemill.stages.data.preferences.config import PreferencesConfig
+from tunemill.stages.data.rows.checks import OF_PREFERENCES
 from tunemill.stages.declaration import Input, Stage
 
 PREFERENCES = Stage(
@@ -17,4 +18,5 @@ PREFERENCES = Stage(
     prepares_data=True,
     shows="tunemill.stages.data.preferences.shown_body:preference_rows",
     traces="tunemill.stages.data.rows.trace_body:trace_to_dataset",
+    checks=OF_PREFERENCES,
 )

@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import Tokenizer, TrainingData
 from tunemill.stages.data.pretraining_data.config import PretrainingDataConfig
+from tunemill.stages.data.rows.checks import OF_TEXTS
 from tunemill.stages.declaration import Input, Stage
 
 PRETRAINING_DATA = Stage(
@@ -17,4 +18,5 @@ PRETRAINING_DATA = Stage(
     prepares_data=True,
     shows="tunemill.stages.data.rows.shown_body:sequences",
     export="tunemill.stages.data.rows.export_body:export_batch",
+    checks=OF_TEXTS,
 )

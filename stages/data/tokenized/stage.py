@@ -1,6 +1,7 @@
 """The tokenized stage: rows to token ids and labels."""
 
 from tunemill.stages.artifacts import RawDataset, TokenizedDataset, Tokenizer
+from tunemill.stages.data.rows.checks import OF_TOKENS
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.declaration import Input, Stage
 
@@ -17,4 +18,5 @@ TOKENIZED = Stage(
     prepares_data=True,
     traces="tunemill.stages.data.rows.trace_body:trace_to_dataset",
     shows="tunemill.stages.data.rows.shown_body:tokenized_rows",
+    checks=OF_TOKENS,
 )

@@ -1,6 +1,7 @@
 """The training_data stage: what the trainer reads, in order."""
 
 from tunemill.stages.artifacts import TokenizedDataset, TrainingData
+from tunemill.stages.data.rows.checks import OF_TRAINING
 from tunemill.stages.data.training_data.config import TrainingDataConfig
 from tunemill.stages.declaration import Input, Stage
 
@@ -17,4 +18,5 @@ TRAINING_DATA = Stage(
     prepares_data=True,
     traces="tunemill.stages.data.training_data.trace_body:trace",
     export="tunemill.stages.data.rows.export_body:export_batch",
+    checks=OF_TRAINING,
 )

@@ -3,6 +3,7 @@
 from tunemill.stages.artifacts import Adapter, EvaluationData, EvaluationReport, Model
 from tunemill.stages.declaration import Input, Stage
 from tunemill.stages.evaluation.answers.config import EvaluationConfig
+from tunemill.stages.evaluation.checks import OF_SCORES
 
 EVALUATION = Stage(
     name="evaluation",
@@ -22,4 +23,5 @@ EVALUATION = Stage(
     device="gpu",
     idle_without="no model answers held-out rows here: that takes one that learns to write answers, from rows or a "
     "teacher, rows held out by test_datasets or val_set_size, and no empty pipeline.evaluate",
+    checks=OF_SCORES,
 )

@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import Adapter, EvaluationData, Generations, Model
 from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.evaluation.checks import OF_GENERATIONS
 from tunemill.stages.evaluation.generations.config import GenerationsConfig
 
 GENERATIONS = Stage(
@@ -21,4 +22,5 @@ GENERATIONS = Stage(
     device="gpu",
     idle_without="no model answers held-out rows here: that takes rows held out by test_datasets or val_set_size and "
     "no empty pipeline.evaluate, or an entry of pipeline.evaluations",
+    checks=OF_GENERATIONS,
 )

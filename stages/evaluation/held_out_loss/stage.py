@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import Adapter, EvaluationData, EvaluationReport, Model
 from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.evaluation.checks import OF_SCORES
 from tunemill.stages.evaluation.held_out_loss.config import HeldOutLossConfig
 
 HELD_OUT_LOSS = Stage(
@@ -21,4 +22,5 @@ HELD_OUT_LOSS = Stage(
     device="gpu",
     idle_without="no model answers held-out rows here: that takes rows held out by test_datasets or val_set_size and "
     "no empty pipeline.evaluate, or an entry of pipeline.evaluations",
+    checks=OF_SCORES,
 )

@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import Adapter, HarnessReport, Model
 from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.evaluation.checks import OF_SCORES
 from tunemill.stages.evaluation.harness.keys import HarnessConfig
 
 HARNESS_EVALUATION = Stage(
@@ -16,4 +17,5 @@ HARNESS_EVALUATION = Stage(
     libraries=("lm_eval", "transformers", "torch", "peft", "datasets"),
     device="gpu",
     idle_without="lm_eval_tasks names no task, or pipeline.evaluate is empty",
+    checks=OF_SCORES,
 )

@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import Adapter, HarnessReport, Model
 from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.evaluation.checks import OF_SCORES
 from tunemill.stages.evaluation.named_task.config import TaskConfig
 
 TASK_EVALUATION = Stage(
@@ -15,4 +16,5 @@ TASK_EVALUATION = Stage(
     description="The scores of lm-evaluation-harness on one task, or some.",
     libraries=("lm_eval", "transformers", "torch", "peft", "datasets"),
     device="gpu",
+    checks=OF_SCORES,
 )

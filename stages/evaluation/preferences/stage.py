@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import Adapter, Model, PreferenceData, PreferenceReport
 from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.evaluation.checks import OF_SCORES
 from tunemill.stages.evaluation.preferences.config import PreferenceEvaluationConfig
 from tunemill.stages.evaluation.settings import NOTHING_EVALUATED
 
@@ -22,4 +23,5 @@ PREFERENCE_EVALUATION = Stage(
     libraries=("transformers", "torch", "peft"),
     device="gpu",
     idle_without=NOTHING_EVALUATED,
+    checks=OF_SCORES,
 )

@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import Adapter, Model, PreferenceData, RewardReport
 from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.evaluation.checks import OF_SCORES
 from tunemill.stages.evaluation.rewards.config import RewardEvaluationConfig
 from tunemill.stages.evaluation.settings import NOTHING_EVALUATED
 
@@ -21,4 +22,5 @@ REWARD_EVALUATION = Stage(
     libraries=("transformers", "torch", "peft"),
     device="gpu",
     idle_without=NOTHING_EVALUATED,
+    checks=OF_SCORES,
 )

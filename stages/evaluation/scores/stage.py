@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import EvaluationData, Generations, Judgements, RawDataset, ScoresReport
 from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.evaluation.checks import OF_SCORES
 from tunemill.stages.evaluation.scores.config import ScoresConfig
 
 SCORES = Stage(
@@ -18,4 +19,5 @@ SCORES = Stage(
     body="tunemill.stages.evaluation.scores.body:score",
     kinds=("python",),
     description="Metrics of answers that are stored: another metric generates no token.",
+    checks=OF_SCORES,
 )

@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import Adapter, EvaluationData, Model, StepReport
 from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.evaluation.checks import OF_SCORES
 from tunemill.stages.evaluation.settings import NOTHING_EVALUATED
 from tunemill.stages.evaluation.steps.config import StepEvaluationConfig
 
@@ -21,4 +22,5 @@ STEP_EVALUATION = Stage(
     libraries=("transformers", "torch", "peft"),
     device="gpu",
     idle_without=NOTHING_EVALUATED,
+    checks=OF_SCORES,
 )

@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import CompressedModel, EvaluationData, Model, TrainingData
 from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.models.checks import OF_EXPORTED
 from tunemill.stages.models.exported_compressed.config import ExportedCompressedConfig
 
 LOOKED_AT = "the exported model is compared with the one before on them, and stays as it is"
@@ -21,4 +22,5 @@ EXPORTED_COMPRESSED = Stage(
     description="The model quantized for vLLM by compressed-tensors, read back and compared.",
     libraries=("transformers", "torch", "llmcompressor", "compressed-tensors"),
     idle_without="pipeline.export asks for no such model",
+    checks=OF_EXPORTED,
 )

@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import Adapter, GgufModel, Model
 from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.models.checks import OF_EXPORTED
 from tunemill.stages.models.exported_gguf.config import ExportedGgufConfig
 
 EXPORTED_GGUF = Stage(
@@ -15,4 +16,5 @@ EXPORTED_GGUF = Stage(
     description="The model, or its adapter, as one GGUF file for llama.cpp, read back and compared.",
     libraries=("gguf",),
     idle_without="pipeline.export asks for no such file",
+    checks=OF_EXPORTED,
 )

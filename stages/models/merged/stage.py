@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import Adapter, Model, QuantizedBase
 from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.models.checks import OF_MERGED
 from tunemill.stages.models.merged.config import MergedConfig
 
 MERGED = Stage(
@@ -19,4 +20,5 @@ MERGED = Stage(
     description="The adapter folded into the base, tensor by tensor, and compared with it.",
     libraries=("transformers", "torch", "peft", "safetensors"),
     idle_without="there is no adapter to merge, or none that can be",
+    checks=OF_MERGED,
 )

@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import BaseModel, QuantizedBase
 from tunemill.stages.declaration import Input, Stage
+from tunemill.stages.models.checks import OF_QUANTIZED_BASE
 from tunemill.stages.models.quantized_base.config import QuantizedBaseConfig
 
 QUANTIZED_BASE = Stage(
@@ -15,4 +16,5 @@ QUANTIZED_BASE = Stage(
     description="The base in 4 or 8 bits, as bitsandbytes stores it: quantized once, for every adapter on it.",
     libraries=("transformers", "torch", "bitsandbytes", "safetensors"),
     idle_without="the base stays as it is: neither load_in_4bit nor load_in_8bit is set",
+    checks=OF_QUANTIZED_BASE,
 )
