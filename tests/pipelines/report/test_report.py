@@ -4,14 +4,17 @@ import json
 import re
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from support.browser import browser
 from support.project import chat_row
 
+from tunemill.pipelines.assets.folder import build_definitions
 from tunemill.pipelines.cli import main
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.report.write import keep_report, write_report
 from tunemill.pipelines.run.record import last_report, latest_records
+from tunemill.resources.launcher import in_this_process
 
 SCRIPT = "<script>document.title = 'taken'; fetch('http://127.0.0.1:9/')</script><img src=x onerror=alert(1)>"
 LARGEST = 2_000_000
@@ -56,6 +59,20 @@ def test_a_report_that_cannot_be_written_fails_nobody_and_one_without_a_run_says
     record.file.unlink()
     page = write_report(load_pipeline(project.yaml), project.store, project.folder / "r.html").read_text()
     assert "No run of this version is on record." in page and "as it stands now" in page
+
+
+def test_what_the_ui_runs_writes_a_report_too_and_says_where(project):
+    definitions = build_definitions(project.folder, project.state, in_this_process)
+    job = definitions.resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        key = dg.AssetKey(["pipeline", "leakage"])
+        outcome = job.execute_in_process(instance=instance, asset_selection=[key])
+    (event,) = outcome.get_asset_materialization_events()
+    record = next(latest_records(project.store, "pipeline"))
+    assert (record.run, record.nodes["leakage"].state) == (outcome.run_id, "cached")
+    assert event.materialization.metadata["report"].value == str(record.report)
+    text = record.report.read_text()
+    assert "saved by 1 cached node" in text and text.count('class="box box-cached"') == 18
 
 
 @pytest.mark.slow
