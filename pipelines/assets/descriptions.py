@@ -6,7 +6,7 @@ Dagster renders an asset's description open, with tables and pictures, and its f
 from collections.abc import Iterator
 from typing import Any
 
-from tunemill.pipelines.assets.markdown import markdown_table, plain
+from tunemill.pipelines.assets.markdown import markdown_table, page_of, plain
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.pipelines.report.scores import score_names
 from tunemill.pipelines.run.evaluated import evaluated_name
@@ -33,7 +33,7 @@ def description(look: Look, node: Node) -> str:
     if excerpt is not None and excerpt.curve:
         parts.append(picture(excerpt.curve, "loss"))
     # Last: what a stage does is always the same.
-    return "\n\n".join(part for part in (*parts, node.stage.description) if part)
+    return page_of((*parts, node.stage.description))
 
 
 def state_words(look: Look, node: Node) -> str:

@@ -1,7 +1,7 @@
 """Markdown as Dagster's pages render it: tables, and texts of users that must not become markup."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 # What has a meaning in Markdown wherever it stands. An underscore inside of a word has none.
@@ -22,3 +22,8 @@ def plain(text: str) -> str:
     line = " ".join(text.split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return MARKUP.sub(lambda found: f"\\{found[0]}", line)
+
+
+def page_of(parts: Iterable[str]) -> str:
+    """The parts that there are, a paragraph each. Names of files may hold bytes that are no text."""
+    return "\n\n".join(part for part in parts if part).encode("utf-8", "backslashreplace").decode()

@@ -7,7 +7,7 @@ import dagster as dg
 
 from tunemill.pipelines.assets.assets import asset_key
 from tunemill.pipelines.assets.descriptions import answers, reasons
-from tunemill.pipelines.assets.markdown import markdown_table, plain
+from tunemill.pipelines.assets.markdown import markdown_table, page_of, plain
 from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.report.scores import changed_settings, evaluations, moved_scores, score_table
 from tunemill.pipelines.run.evaluated import evaluated_name
@@ -54,7 +54,7 @@ def summary(look: Look) -> str:
         ("What it cost", _cost(look)),
         ("Models and data", _digests(look)),
     ]
-    return "\n\n".join(f"### {title}\n\n{text}" if title else text for title, text in sections if text)
+    return page_of(f"### {title}\n\n{text}" if title else text for title, text in sections if text)
 
 
 def _state(look: Look) -> str:

@@ -26,7 +26,8 @@ def write_report(pipeline: Pipeline, store: Store, file: Path | None = None) -> 
     where.parent.mkdir(parents=True, exist_ok=True)
     beside = where.with_name(f".{where.name}.{os.getpid()}")
     try:
-        beside.write_text(text, encoding="utf-8")
+        # Names of files may hold bytes that are no text.
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
         beside.replace(where)
     finally:
         beside.unlink(missing_ok=True)

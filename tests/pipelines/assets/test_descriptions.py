@@ -10,7 +10,7 @@ from support.project import chat_row
 from tunemill.pipelines.assets.descriptions import description
 from tunemill.pipelines.assets.folder import build_definitions
 from tunemill.pipelines.assets.instance import open_instance
-from tunemill.pipelines.assets.markdown import plain
+from tunemill.pipelines.assets.markdown import page_of, plain
 from tunemill.pipelines.assets.summary import summary
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.run.look import look
@@ -93,6 +93,10 @@ def test_texts_of_rows_are_no_markup():
     assert plain("<img src=x> *a* |b| `c` d_e _f_\n# g") == (
         "&lt;img src=x&gt; \\*a\\* \\|b\\| \\`c\\` d_e \\_f\\_ \\# g"
     )
+
+
+def test_a_name_that_is_no_text_is_shown():
+    assert page_of(["a \udcff", "", "b"]) == "a \\udcff\n\nb"
 
 
 def test_only_the_last_records_are_kept_and_damaged_ones_are_none(tmp_path, finished_project):
