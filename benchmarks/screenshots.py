@@ -24,7 +24,7 @@ from tunemill.pipelines.cli import main  # noqa: E402
 PICTURES = ROOT / "docs" / "pictures"
 NAME = "quickstart"
 # Fewer colours than a screen has make a picture a third as large.
-COLOURS = 96
+COLOURS = 200
 LARGEST = 150_000
 HELD_OUT_ROWS = (100, 240)
 
@@ -75,7 +75,7 @@ def save(page: Any, name: str) -> None:
     """Write a picture, small enough for a repository."""
     file = picture(page, PICTURES / f"{name}.png")
     with Image.open(file) as whole:
-        small = whole.convert("RGB").quantize(COLOURS)
+        small = whole.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE)
     small.save(file, optimize=True)
     size = file.stat().st_size
     if size > LARGEST:
