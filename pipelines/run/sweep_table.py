@@ -59,8 +59,11 @@ class LiveTable:
                     self._losses[point][name] = told[max(told)]
         elif kind in ("done", "failure"):
             self._running.pop(point, None)
+            if kind == "failure":
+                self._states[point] = ("failed", node)
         else:
-            self._states[point] = ("running", "")
+            if self._states[point][0] != "failed":
+                self._states[point] = ("running", "")
             activity = self._running.get(point)
             if activity is None or activity.node != node:
                 activity = self._running[point] = Activity(node)

@@ -1,5 +1,6 @@
 """A sweep that runs: shared nodes once, survivors of halving as they are alone, nothing twice after kill -9."""
 
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 from support.project import make_project
 
 from tunemill.pipelines.assets.instance import open_instance
@@ -20,6 +22,7 @@ from tunemill.pipelines.graph.sweep import load_sweep
 from tunemill.pipelines.graph.sweep_plan import plan_sweep
 from tunemill.pipelines.graph.sweep_settings import rung_overrides
 from tunemill.pipelines.run.sweep import PointRun, lost_at
+from tunemill.pipelines.run.sweep_table import LiveTable
 from tunemill.resources.launcher import in_this_process
 from tunemill.resources.store import Store
 
@@ -181,3 +184,17 @@ def test_who_does_not_go_on_at_a_rung():
     assert lost == [True, False, True, False, False]
     assert lost_at(points[0], points, 5, 0.01) == "at step 5 its held-out loss 3 was the 3. of 4; 1 went on"
     assert [lost_at(one, points[:1], 5, 0.5) for one in points[:1]] == [None]
+
+
+def test_the_live_table_says_of_each_point_how_it_stands():
+    console = Console(file=io.StringIO(), width=120, height=30)
+    table = LiveTable(["lr_1", "lr_2", "lr_3", "lr_4"], console)
+    table("lr_1", "trained", {"type": "progress", "done": 3, "total": 10, "unit": "steps"})
+    table("lr_1", "trained", {"type": "step", "step": 3, "metrics": {"loss": 1.23456, "eval_loss": 2.5}})
+    table("lr_2", "", {"type": "stopped", "message": "at step 2 it was the last"})
+    table("lr_3", "trained", {"type": "failure", "message": "it broke"})
+    console.print(table.frame())
+    said, _, *lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert said == ["lr_3/trained:", "FAILED:", "it", "broke"]
+    assert lines[0] == ["lr_1", "running", "trained", "3/10", "steps", "1.235", "2.5"]
+    assert [line[:2] for line in lines[1:]] == [["lr_2", "stopped"], ["lr_3", "failed"], ["lr_4", "waiting"]]
