@@ -1,4 +1,4 @@
-"""`tunemill lineage`: which data and which settings made this model."""
+"""`tunemill lineage`: which data and which settings made this model; with `--of`, which models contain a dataset."""
 
 import argparse
 import json
@@ -9,11 +9,13 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from tunemill.pipelines.commands.find_artifact import Found, find_lineage, some_of
+from tunemill.pipelines.commands.lineage_of import ALL, lineage_of
 from tunemill.pipelines.commands.listing import listing, stdout
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
 from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, settings_of
 from tunemill.pipelines.graph.lineage_names import full_name
 from tunemill.resources.canonical import SHORT
+from tunemill.resources.errors import StoreError
 from tunemill.resources.pins import Pin
 from tunemill.resources.store import Absent, Store
 
@@ -23,13 +25,31 @@ VALUE_SHOWN = 100
 def add_to(commands: Any, text: str) -> None:
     """Add the command."""
     parser = add_command(commands, "lineage", lineage, text)
-    parser.add_argument("what", metavar="PIPELINE/NODE | PATH | DIGEST")
+    parser.add_argument("what", nargs="?", default=None, metavar="PIPELINE/NODE | PATH | DIGEST")
+    parser.add_argument(
+        "--of",
+        metavar="DATASET",
+        help="the models that contain a file, a folder or first letters of contents",
+    )
+    parser.add_argument(
+        "--rows",
+        nargs="?",
+        const=ALL,
+        metavar="N",
+        help="with --of: which rows of it are in them, and why others are not; or what became of row N",
+    )
     add_state(parser)
     add_json(parser)
 
 
 def lineage(options: argparse.Namespace) -> int:
     """Print the chain behind an artifact, from the artifact alone; what the store knows of its parts beside it."""
+    if (options.what is None) == (options.of is None):
+        raise StoreError("name a model, as PIPELINE/NODE, or a dataset with --of FILE")
+    if options.of is not None:
+        return lineage_of(options.of, options.rows, store_of(options), as_json=options.json)
+    if options.rows is not None:
+        raise StoreError("--rows asks for rows of a dataset: name it with --of FILE")
     found = find_lineage(options.what, store_of(options))
     if options.json:
         print_json(as_json(found))

@@ -1,0 +1,57 @@
+"""What Dagster shows of an artifact's data: the datasets behind it with their digests, its columns, its rows."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from tunemill.pipelines.graph.contained import contents_in
+from tunemill.pipelines.graph.lineage import datasets_behind
+from tunemill.resources.canonical import SHORT
+
+# Where artifacts of rows have them.
+ROWS = "rows.arrow"
+
+
+def lineage_table(lineage: Mapping[str, Any]) -> dict[str, Any]:
+    """`lineage`: each dataset behind an artifact, with its path, contents, digest and rows; nothing where there is none."""
+    records = [
+        dg.TableRecord(
+            {
+                "dataset": item["node"],
+                "path": item["path"],
+                "contents": contents_in(item) or "not known",
+                "digest": item["digest"],
+                "rows": -1 if item["rows"] is None else int(item["rows"]),
+            }
+        )
+        for item in datasets_behind(lineage)
+    ]
+    return {"lineage": dg.MetadataValue.table(records)} if records else {}
+
+
+def lineage_tags(lineage: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of a materialization by which those with a dataset's contents are found: `tunemill/contents/<node>`."""
+    return {
+        f"tunemill/contents/{item['node'].replace('/', '.')}": (contents_in(item) or "not_known")[:SHORT]
+        for item in datasets_behind(lineage)
+    }
+
+
+def rows_metadata(data: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of an artifact of rows, and how many rows it has."""
+    path = data / ROWS
+    if not path.is_file():
+        return {}
+    # Only where there are rows is it needed.
+    import pyarrow as pa
+
+    with pa.ipc.open_file(pa.memory_map(str(path))) as reader:
+        schema = reader.schema
+    columns = [
+        dg.TableColumn(field.name, str(field.type), constraints=dg.TableColumnConstraints(nullable=field.nullable))
+        for field in schema
+    ]
+    count = {"dagster/row_count": int(metrics["rows"])} if isinstance(metrics.get("rows"), int) else {}
+    return {"dagster/column_schema": dg.TableSchema(columns), **count}
