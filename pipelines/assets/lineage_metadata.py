@@ -1,5 +1,6 @@
 """What Dagster shows of an artifact's data: the datasets behind it with their digests, its columns, its rows."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from tunemill.resources.canonical import SHORT
 
 # Where artifacts of rows have them.
 ROWS = "rows.arrow"
+# Dagster's rule for the part of a tag's key behind the slash.
+LONGEST_TAG = 63
 
 
 def lineage_table(lineage: Mapping[str, Any]) -> dict[str, Any]:
-    """`lineage`: each dataset behind an artifact, with its path, contents, digest and rows; nothing where there is none."""
+    """`lineage`: each dataset behind an artifact, with its path, contents, digest and rows; nothing without any."""
     records = [
         dg.TableRecord(
             {
@@ -32,11 +35,16 @@ def lineage_table(lineage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lineage_tags(lineage: Mapping[str, Any]) -> dict[str, str]:
-    """Tags of a materialization by which those with a dataset's contents are found: `tunemill/contents/<node>`."""
+    """Tags of a materialization by which those with a dataset's contents are found: `tunemill.contents/<node>`."""
     return {
-        f"tunemill/contents/{item['node'].replace('/', '.')}": (contents_in(item) or "not_known")[:SHORT]
+        f"tunemill.contents/{item['node'].replace('/', '.')[:LONGEST_TAG]}": _tag_value(item)
         for item in datasets_behind(lineage)
     }
+
+
+def _tag_value(item: Mapping[str, Any]) -> str:
+    """The first letters of contents, without what a tag cannot hold."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", (contents_in(item) or "not_known")[:SHORT])
 
 
 def rows_metadata(data: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +58,9 @@ def rows_metadata(data: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
     with pa.ipc.open_file(pa.memory_map(str(path))) as reader:
         schema = reader.schema
     columns = [
-        dg.TableColumn(field.name, str(field.type), constraints=dg.TableColumnConstraints(nullable=field.nullable))
+        dg.TableColumn(
+            field.name, str(field.type), constraints=dg.TableColumnConstraints(nullable=field.nullable)
+        )
         for field in schema
     ]
     count = {"dagster/row_count": int(metrics["rows"])} if isinstance(metrics.get("rows"), int) else {}

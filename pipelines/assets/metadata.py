@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from tunemill.pipelines.assets.lineage_metadata import lineage_table, rows_metadata
 from tunemill.pipelines.assets.markdown import markdown_table
 from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, lineage_in
 from tunemill.pipelines.graph.lineage_names import named_by_graph
@@ -41,6 +42,8 @@ def materialization_metadata(pipeline: Pipeline, node: Node, result: Result) -> 
         metadata[plot["title"]] = dg.MetadataValue.md(picture(plot_svg(plot), plot["title"]))
     return metadata | {
         "datasets": dg.MetadataValue.md(_datasets_table(lineage)),
+        **lineage_table(lineage),
+        **rows_metadata(published.data, manifest["metrics"]),
         "config": dg.MetadataValue.json(dict(manifest["config"])),
         "state": result.state,
         "reasons": "; ".join(result.reasons) or str(result.pin or result.state),
