@@ -10,9 +10,8 @@ import dagster as dg
 from tunemill.pipelines.graph.contained import contents_in
 from tunemill.pipelines.graph.lineage import datasets_behind
 from tunemill.resources.canonical import SHORT
+from tunemill.stages.artifacts import RawDataset
 
-# Where artifacts of rows have them.
-ROWS = "rows.arrow"
 # Dagster's rule for the part of a tag's key behind the slash.
 LONGEST_TAG = 63
 
@@ -49,7 +48,7 @@ def _tag_value(item: Mapping[str, Any]) -> str:
 
 def rows_metadata(data: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of an artifact of rows, and how many rows it has."""
-    path = data / ROWS
+    path = RawDataset(data).rows
     if not path.is_file():
         return {}
     # Only where there are rows is it needed.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunemill.pipelines.graph.lineage import lineage_in
+from tunemill.pipelines.graph.provenance import CONTENTS
 from tunemill.resources.errors import StoreError
 from tunemill.resources.folders import read_json
 from tunemill.resources.identity import StatCache, identify
@@ -18,8 +19,6 @@ from tunemill.resources.store import Store
 from tunemill.stages import artifacts
 from tunemill.stages.artifacts import Artifact, EvaluationReport, RawDataset
 
-# What identities say of contents, by name: a hash, a commit of a repository, a checksum of a server.
-CONTENTS = ("sha256", "commit", "checksum")
 SHORTEST_PREFIX = 6
 Revision = Literal["as it is now", "another revision", "by contents"]
 

@@ -14,9 +14,9 @@ from tunemill.pipelines.graph.contained import Contained
 from tunemill.pipelines.graph.rebuilt import Rebuilt, rebuilt
 from tunemill.resources.errors import StoreError
 from tunemill.resources.store import Published, Store
+from tunemill.stages.data.rows.bad_rows import REJECTED
 from tunemill.stages.errors import RowOf, RowPlace
 
-REJECTED = "rejected.jsonl"
 # How figures are called that say of rows that they were left out.
 LEFT_OUT = ("dropped", "held_out", "duplicate", "truncated", "rejected", "skipped")
 

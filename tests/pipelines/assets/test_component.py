@@ -1,6 +1,5 @@
 """A folder of pipelines as a component of a fresh `dg` project, found by the entry point of pyproject.toml."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -85,7 +84,7 @@ def test_dg_scaffolds_checks_and_lists_it(tmp_path):
     (project / "yamls" / "refine.yml").unlink(missing_ok=True)
     assert "validated successfully" in dg("check", "yaml")
     listed = dg("list", "defs", "--json")
-    assets = {one["key"] for one in json.loads(listed[listed.index("{") :])["assets"]}
-    assert {"quickstart/trained", "quickstart/merged", "quickstart/evaluation_of_merged"} <= assets
+    for asset in ("quickstart/trained", "quickstart/merged", "quickstart/evaluation_of_merged"):
+        assert f'"{asset}"' in listed
     written.write_text(written.read_text().replace("folder:", "folders:"))
     assert "folders" in dg("check", "yaml", code=1)
