@@ -9,7 +9,7 @@ from tunemill.pipelines.assets.again import with_refresh
 from tunemill.pipelines.assets.clear_error import failure
 from tunemill.pipelines.assets.descriptions import description
 from tunemill.pipelines.assets.heard import Heard
-from tunemill.pipelines.assets.lineage_metadata import lineage_tags
+from tunemill.pipelines.assets.lineage_metadata import tags_of
 from tunemill.pipelines.assets.metadata import materialization_metadata
 from tunemill.pipelines.assets.one_asset import one_asset
 from tunemill.pipelines.assets.run_process import note_process
@@ -20,14 +20,12 @@ from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.code_version import code_versions
 from tunemill.pipelines.graph.keys import looked_at_by, upstream_of, with_upstream
-from tunemill.pipelines.graph.lineage import lineage_in
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.pipelines.report.write import keep_report
 from tunemill.pipelines.run.look import Look
 from tunemill.pipelines.run.materialize import Result, Session, leave_alone, materialize
 from tunemill.pipelines.run.record import Done, done_from, forget_old, record, report_place
 from tunemill.resources.errors import LaunchError, StoreError
-from tunemill.resources.protocols import LINEAGE_FILE
 from tunemill.resources.redaction import hidden_in_errors, redacted, secrets_in
 from tunemill.resources.storage_errors import one_storage_error
 from tunemill.stages.errors import UserError
@@ -130,10 +128,7 @@ def _asset(
                         str(report_place(session.store, name, context.run.run_id))
                     )
                 }
-                tags = {
-                    **lineage_tags(lineage_in(result.published.data / LINEAGE_FILE)),
-                    **note_what_was_read(session, node, result, context),
-                }
+                tags = tags_of(result.published) | note_what_was_read(session, node, result, context)
         except EXPECTED as error:
             message = redacted(str(error), secrets)
             again = getattr(error, "crashed", False) and context.retry_number < retries

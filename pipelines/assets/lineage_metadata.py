@@ -8,8 +8,10 @@ from typing import Any
 import dagster as dg
 
 from tunemill.pipelines.graph.contained import contents_in
-from tunemill.pipelines.graph.lineage import datasets_behind
+from tunemill.pipelines.graph.lineage import datasets_behind, lineage_in
 from tunemill.resources.canonical import SHORT
+from tunemill.resources.protocols import LINEAGE_FILE
+from tunemill.resources.store import Published
 from tunemill.stages.artifacts import RawDataset
 
 # Dagster's rule for the part of a tag's key behind the slash.
@@ -31,6 +33,11 @@ def lineage_table(lineage: Mapping[str, Any]) -> dict[str, Any]:
         for item in datasets_behind(lineage)
     ]
     return {"lineage": dg.MetadataValue.table(records)} if records else {}
+
+
+def tags_of(published: Published) -> dict[str, str]:
+    """The tags of an artifact's lineage."""
+    return lineage_tags(lineage_in(published.data / LINEAGE_FILE))
 
 
 def lineage_tags(lineage: Mapping[str, Any]) -> dict[str, str]:
