@@ -18,6 +18,7 @@ from tunemill.resources.canonical import SHORT
 
 SUMMARY = "summary"
 MOST_CHANGES, MOST_SLOW = 12, 3
+SEVERITIES = {"error": "❌ error", "warning": "⚠️ warning"}
 SIGNS = {
     "passed": "✅ passed",
     "failed": "❌ failed",
@@ -48,6 +49,7 @@ def summary(look: Look) -> str:
         ("", _state(look)),
         ("Scores", _scores(look)),
         ("Gates", _gates(look)),
+        ("Checks that failed", _checks(look)),
         ("What changed", _changes(look)),
         ("Loss", _curve(look)),
         ("Answers", _answers(look)),
@@ -84,6 +86,14 @@ def _scores(look: Look) -> str:
 def _gates(look: Look) -> str:
     rows = [[SIGNS[one["state"]], plain(one["gate"]), plain(one["text"])] for one in look.excerpts.gates]
     return markdown_table(["state", "gate", "why"], rows) if rows else ""
+
+
+def _checks(look: Look) -> str:
+    rows = [
+        [SEVERITIES[one.severity], *map(plain, (one.node, one.check, one.text, one.advice or ""))]
+        for one in look.failed_checks
+    ]
+    return markdown_table(["state", "node", "check", "seen", "what to do"], rows) if rows else ""
 
 
 def _curve(look: Look) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tunemill.pipelines.graph.lineage import contents_of, datasets_behind, lineage_in
 from tunemill.pipelines.graph.nodes import Node
+from tunemill.pipelines.graph.result_checks import Checked
 from tunemill.pipelines.report.data_parts import DataPart, data_part
 from tunemill.pipelines.report.graph_svg import Shown, graph_svg
 from tunemill.pipelines.report.moved_rows import Moved, compared_lines, moved_rows
@@ -71,6 +72,7 @@ class Parts:
     scores: Table
     comparisons: Sequence[str]
     gates: Sequence[Mapping[str, str]]
+    checks: Sequence[Checked]
     changes: Sequence[str]
     cost: str
     graph: str
@@ -125,6 +127,7 @@ def parts_of(look: Look, store: Store, record: RunRecord | None) -> Parts:
         scores=scores,
         comparisons=list(compared_lines(look)),
         gates=[{**one, "kind": GATE_KINDS[one["state"]]} for one in look.excerpts.gates],
+        checks=look.failed_checks,
         changes=changes,
         cost=_cost(record),
         graph=graph_svg(pipeline, shown),

@@ -8,6 +8,7 @@ from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.plan import Planned, make_plan, node_ref
+from tunemill.pipelines.graph.result_checks import Checked, checks_of, failed
 from tunemill.pipelines.run.excerpt import Excerpts, excerpts
 from tunemill.pipelines.run.record import Done, RunRecord, latest_records
 from tunemill.resources.errors import StoreError
@@ -32,6 +33,16 @@ class Look:
     def last(self) -> RunRecord | None:
         """The last run that computed anything, else the last one."""
         return next((one for one in self.records if one.named("computed")), next(iter(self.records), None))
+
+    @property
+    def failed_checks(self) -> list[Checked]:
+        """What a person has to look at, of the checks of everything that is there."""
+        return failed(
+            checked
+            for node in self.pipeline.nodes
+            if node.name in self.artifacts
+            for checked in checks_of(node.name, node.stage, self.artifacts[node.name].manifest["metrics"])
+        )
 
     def causes(self, node: str) -> dict[str, tuple[str, ...]]:
         """The nodes because of which a node will be computed, each with its own reasons: itself, or some upstream."""

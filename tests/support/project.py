@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from tunemill.pipelines.assets.run import run_pipeline
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.plan import Planned, make_plan
 from tunemill.pipelines.run.finished import Finished
+from tunemill.pipelines.run.look import Look, look
 from tunemill.resources.launcher import Launcher, in_this_process
-from tunemill.resources.store import Store
+from tunemill.resources.store import Published, Store
 
 MODEL_CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -87,6 +88,14 @@ class Project:
             load_pipeline(self.yaml, overrides), self.store, refresh=refresh, launch=launch, **more
         )
         return {item.node: item for item in finished}
+
+
+def look_with_figures(project: Project, node: str, **figures: Any) -> Look:
+    """A look at the project whose `node` has other figures than it came to."""
+    seen = look(load_pipeline(project.yaml), project.store)
+    found = seen.artifacts[node]
+    other = {**found.manifest, "metrics": {**found.manifest["metrics"], **figures}}
+    return replace(seen, artifacts={**seen.artifacts, node: Published(found.folder, other)})
 
 
 def nodes_in_state(finished: dict[str, Any], *states: str) -> set[str]:

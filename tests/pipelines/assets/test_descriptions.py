@@ -5,12 +5,13 @@ import shutil
 
 import dagster as dg
 import pytest
-from support.project import chat_row
+from support.project import chat_row, look_with_figures
 
 from tunemill.pipelines.assets.descriptions import description
 from tunemill.pipelines.assets.folder import build_definitions
 from tunemill.pipelines.assets.instance import open_instance
 from tunemill.pipelines.assets.markdown import page_of, plain
+from tunemill.pipelines.assets.one_asset import OUTPUT
 from tunemill.pipelines.assets.summary import summary
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.run.look import look
@@ -78,6 +79,18 @@ def test_what_failed_in_the_last_run_stands_first(project):
     assert "❌ merged failed in the last run:** no \\*disk\\*" in summary(seen(project))
 
 
+def test_checks_that_failed_say_what_to_do_errors_first(project):
+    assert "### Checks that failed" not in summary(seen(project))
+    falls = {"steps": 100, "loss_at_start": 1.0, "loss_at_end": 9.0, "loss_change_error": 0.1}
+    text = summary(look_with_figures(project, "trained", changed_weights_share=0.0, **falls))
+    error, *warnings = (
+        text.partition("### Checks that failed")[2].partition("###")[0].strip().splitlines()[2:]
+    )
+    assert error.startswith("| ❌ error | trained | weights_have_changed | 0.0% of ")
+    assert any(line.startswith("| ⚠️ warning | trained | loss_falls | ") for line in warnings)
+    assert all(len(line.split(" | ")[-1]) > 30 for line in (error, *warnings)), "what to do"
+
+
 def test_an_excerpt_that_was_changed_or_is_of_another_artifact_is_made_again(project):
     before = seen(project).excerpts
     (kept,) = (project.state / "excerpts").iterdir()
@@ -116,7 +129,12 @@ def test_a_run_has_the_pipelines_name_and_says_each_figure_once(project):
         (run,) = instance.get_runs()
         assert run.job_name == "pipeline_bring_up_to_date"
         events = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.dagster_event]
-    outputs = [one for one in events if one.event_type == dg.DagsterEventType.STEP_OUTPUT]
+    # A stage's checks are outputs of its step, too.
+    outputs = [
+        one
+        for one in events
+        if one.event_type == dg.DagsterEventType.STEP_OUTPUT and one.step_output_data.output_name == OUTPUT
+    ]
     made = [one for one in events if one.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION]
     assert len(outputs) == len(made) == 18
     assert not any(one.event_specific_data.metadata for one in outputs)

@@ -2,16 +2,19 @@
 
 import json
 import re
+from html import unescape
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from support.browser import browser
-from support.project import chat_row
+from support.project import chat_row, look_with_figures
 
 from tunemill.pipelines.assets.folder import build_definitions
 from tunemill.pipelines.cli import main
 from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.report.page import page as page_of
+from tunemill.pipelines.report.parts import parts_of
 from tunemill.pipelines.report.write import keep_report, write_report
 from tunemill.pipelines.run.record import last_report, latest_records
 from tunemill.resources.launcher import in_this_process
@@ -59,6 +62,15 @@ def test_a_report_that_cannot_be_written_fails_nobody_and_one_without_a_run_says
     record.file.unlink()
     page = write_report(load_pipeline(project.yaml), project.store, project.folder / "r.html").read_text()
     assert "No run of this version is on record." in page and "as it stands now" in page
+
+
+def test_checks_that_failed_are_told_with_what_to_do(project):
+    found = look_with_figures(project, "trained", changed_weights_share=0.0)
+    (failed,) = found.failed_checks
+    text = page_of(parts_of(found, project.store, None))
+    row = unescape(text).partition("Checks that failed")[2].partition("</table>")[0]
+    assert f'<td class="bad">error</td><td>trained</td><td>{failed.check}</td>' in row
+    assert failed.text in row and failed.advice in row
 
 
 def test_what_the_ui_runs_writes_a_report_too_and_says_where(project):
