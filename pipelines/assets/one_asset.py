@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.assets.definition.asset_spec import AssetExecutionType
 
 OUTPUT = "result"
 # Upstream assets are waited for; their values are in the store.
@@ -63,6 +64,28 @@ def one_asset(
         specs=[spec],
         resource_defs=resources,
         check_specs_by_output_name=checks,
+    )
+
+
+def one_source(observe: Callable[[], Iterator[dg.ObserveResult]], spec: dg.AssetSpec) -> dg.AssetsDefinition:
+    """The asset of a spec that is observed and never made: what `@dg.multi_observable_source_asset` makes of it."""
+
+    def compute(_: dg.OpExecutionContext, __: Mapping[str, Any]) -> Iterator[dg.ObserveResult]:
+        yield from observe()
+
+    name = _identifier(spec.key)
+    out = dg.Out(
+        dagster_type=dg.Nothing,
+        description=spec.description,
+        code_version=spec.code_version,
+        metadata=spec.metadata,
+    )
+    return dg.AssetsDefinition(
+        keys_by_input_name={},
+        keys_by_output_name={name: spec.key},
+        node_def=dg.OpDefinition(compute_fn=compute, name=name, ins={}, outs={name: out}, config_schema={}),
+        specs=[spec],
+        execution_type=AssetExecutionType.OBSERVATION,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from tunemill.pipelines.assets.one_asset import one_source
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.source_versions import source_name, source_version, version_in
@@ -98,10 +99,7 @@ def _source(session: Session, node: Node) -> dg.AssetsDefinition:
             raise dg.Failure(description=str(error), allow_retries=False) from None
         yield dg.ObserveResult(asset_key=spec.key, data_version=dg.DataVersion(version))
 
-    made: dg.AssetsDefinition = dg.multi_observable_source_asset(specs=[spec], name="__".join(spec.key.path))(
-        observe
-    )
-    return made
+    return one_source(observe, spec)
 
 
 def _last_seen(pipeline: Pipeline, node: Node, instance: dg.DagsterInstance) -> str | None:

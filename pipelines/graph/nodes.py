@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from tunemill.pipelines.config.document import Document
@@ -34,13 +35,13 @@ class Node:
     places: Mapping[str, KeyPath]
     about: str | None = None
 
-    @property
+    @cached_property
     def sources(self) -> dict[str, list[str]]:
         """What the config names whose contents enter the key, by field: absolute paths, and URLs."""
         runtime = set(self.config.marked(RuntimeMark)) - self.config.deciding()
         return {field: names for field, names in self.places_named.items() if field not in runtime}
 
-    @property
+    @cached_property
     def places_named(self) -> dict[str, list[str]]:
         """The same with what is only looked at, and changes no result."""
         named = {field: listed(getattr(self.config, field)) for field in sorted(self.config.sources())}

@@ -1,11 +1,12 @@
 """What is made without Dagster's decorator is what the decorator makes."""
 
 import json
+import warnings
 
 import dagster as dg
 from dagster._core.remote_representation.external_data import RepositorySnap
 
-from tunemill.pipelines.assets.one_asset import one_asset
+from tunemill.pipelines.assets.one_asset import one_asset, one_source
 
 KEY, UPSTREAM = dg.AssetKey(["p", "merged"]), [dg.AssetKey(["p", "trained"]), dg.AssetKey(["q", "base"])]
 SAID = {
@@ -43,6 +44,28 @@ def test_the_asset_is_the_one_that_the_decorator_makes():
         **RUN,
     )
     assert _snapshot(made) == _snapshot(decorated)
+
+
+def test_the_source_is_the_one_that_the_decorator_makes_and_is_observed():
+    spec = dg.AssetSpec(
+        dg.AssetKey(["p", "source"]),
+        group_name="p",
+        description="A file.",
+        metadata={"reads": "a"},
+        kinds={"source"},
+    )
+
+    def observe():
+        yield dg.ObserveResult(asset_key=spec.key, data_version=dg.DataVersion("d1"))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        decorated = dg.multi_observable_source_asset(specs=[spec], name="p__source")(observe)
+        made = one_source(observe, spec)
+    assert _snapshot(made) == _snapshot(decorated)
+    outcome = dg.Definitions([made]).resolve_implicit_global_asset_job_def().execute_in_process()
+    (event,) = outcome.get_asset_observation_events()
+    assert event.asset_observation_data.asset_observation.tags["dagster/data_version"] == "d1"
 
 
 def test_its_body_runs_with_its_resource_and_its_checks_are_reported():
