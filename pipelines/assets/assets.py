@@ -8,10 +8,12 @@ import dagster as dg
 from tunemill.pipelines.assets.again import with_refresh
 from tunemill.pipelines.assets.clear_error import failure
 from tunemill.pipelines.assets.descriptions import description
+from tunemill.pipelines.assets.freshness import up_to_date
 from tunemill.pipelines.assets.heard import Heard
 from tunemill.pipelines.assets.lineage_metadata import tags_of
 from tunemill.pipelines.assets.metadata import materialization_metadata
 from tunemill.pipelines.assets.one_asset import one_asset
+from tunemill.pipelines.assets.run import not_in_place
 from tunemill.pipelines.assets.run_process import note_process
 from tunemill.pipelines.assets.sources import note_what_was_read, source_key
 from tunemill.pipelines.assets.stage_checks import check_results, check_specs
@@ -21,6 +23,7 @@ from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.code_version import code_versions
 from tunemill.pipelines.graph.keys import looked_at_by, upstream_of, with_upstream
 from tunemill.pipelines.graph.nodes import Node
+from tunemill.pipelines.graph.plan import make_plan
 from tunemill.pipelines.report.write import keep_report
 from tunemill.pipelines.run.look import Look
 from tunemill.pipelines.run.materialize import Result, Session, leave_alone, materialize
@@ -63,17 +66,20 @@ def asset_key(pipeline: str, node: str) -> dg.AssetKey:
 
 
 def _spec(session: Session, node: Node, version: str, look: Look | None) -> dg.AssetSpec:
-    name = session.pipeline.name
+    pipeline = session.pipeline
+    name = pipeline.name
     return dg.AssetSpec(
         key=asset_key(name, node.name),
         deps=[
             *(asset_key(name, up) for up in upstream_of(node)),
-            *([source_key(session.pipeline, node)] if node.sources else []),
+            *([source_key(pipeline, node)] if node.sources else []),
         ],
         group_name=name,
         description=node.stage.description if look is None else description(look, node),
         code_version=version,
         kinds={node.stage.name, *node.stage.kinds},
+        owners=pipeline.owners,
+        tags=pipeline.tags,
     )
 
 
@@ -174,6 +180,17 @@ def _record(session: Session, context: dg.AssetExecutionContext, node: Node, don
     found = record(session.store, own.name, context.run.run_id, {node.name: done})
     selected = {asset_key(own.name, one.name): one.name for one in own.nodes}
     wanted = {selected[key] for key in context.job_def.asset_layer.executable_asset_keys if key in selected}
-    if not session.asked_for and (done.state == "failed" or wanted <= set(found.nodes)):
+    is_last = wanted <= set(found.nodes)
+    if own.schedule is not None and is_last and _all_in_place(session):
+        context.log_event(up_to_date(own))
+    if not session.asked_for and (done.state == "failed" or is_last):
         keep_report(own, session.store)
         forget_old(session.store, own.name)
+
+
+def _all_in_place(session: Session) -> bool:
+    """Whether a run would have nothing to do now."""
+    try:
+        return not not_in_place(make_plan(session.pipeline, session.store))
+    except (ConfigError, StoreError):
+        return False

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from tunemill.pipelines.assets.assets import asset_key
+from tunemill.pipelines.assets.freshness import up_to_date
 from tunemill.pipelines.assets.jobs import ASKED_BY, PIPELINE
 from tunemill.pipelines.assets.run import not_in_place, refuse_untracked
 from tunemill.pipelines.graph.keys import upstream_of
@@ -56,6 +57,8 @@ def request(
     refuse_untracked(pipeline, plan)
     names = not_in_place(plan)
     if not names:
+        if pipeline.schedule is not None:
+            instance.report_runless_asset_event(up_to_date(pipeline))
         return dg.SkipReason(f"nothing to do: {len(plan)} nodes in place")
     asks = asked_for(pipeline, store)
     if (busy := _busy_with(asks, pipeline, instance)) is not None:

@@ -7,6 +7,7 @@ import dagster as dg
 
 from tunemill.pipelines.assets.assets import asset_key
 from tunemill.pipelines.assets.descriptions import answers, reasons
+from tunemill.pipelines.assets.freshness import SUMMARY, freshness_policy
 from tunemill.pipelines.assets.markdown import markdown_table, page_of, plain
 from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.report.scores import changed_settings, evaluations, moved_scores, score_table
@@ -16,7 +17,6 @@ from tunemill.pipelines.run.look import Look
 from tunemill.pipelines.run.pictures import picture
 from tunemill.resources.canonical import SHORT
 
-SUMMARY = "summary"
 MOST_CHANGES, MOST_SLOW = 12, 3
 SEVERITIES = {"error": "❌ error", "warning": "⚠️ warning"}
 SIGNS = {
@@ -39,6 +39,9 @@ def summary_asset(look: Look) -> dg.AssetSpec:
         group_name=pipeline.name,
         description=summary(look),
         kinds={SUMMARY},
+        owners=pipeline.owners,
+        tags=pipeline.tags,
+        freshness_policy=freshness_policy(pipeline.schedule),
         metadata={} if report is None else {"report": dg.MetadataValue.path(str(report))},
     )
 

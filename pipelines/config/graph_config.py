@@ -10,6 +10,7 @@ from tunemill.pipelines.config.evaluations import EvaluationEntry
 from tunemill.pipelines.config.gate_keys import GateKeys
 from tunemill.pipelines.config.harness_keys import HarnessGraphKeys
 from tunemill.pipelines.config.operation_keys import OperationKeys
+from tunemill.pipelines.config.owner_keys import OwnerKeys
 from tunemill.pipelines.config.publish_keys import PublishKeys
 from tunemill.pipelines.config.robust_keys import RobustKeys
 from tunemill.pipelines.config.slices import ASSET_SCHEME
@@ -45,7 +46,7 @@ Evaluated = Literal["base", "trained", "merged", "quantized", "exported"]
 HEAD_KEYS: dict[Kind, str] = {"sequence": "reward_model", "token": "process_reward_model"}
 
 
-class GraphConfig(HarnessGraphKeys, PublishKeys, GateKeys, OperationKeys, SweepKeys, RobustKeys):
+class GraphConfig(HarnessGraphKeys, PublishKeys, GateKeys, OperationKeys, SweepKeys, RobustKeys, OwnerKeys):
     """The keys that decide which nodes there are."""
 
     base_model: Annotated[str, HubMark()] = Field(

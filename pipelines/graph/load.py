@@ -133,6 +133,8 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
         watch=graph.watch,
         automation=graph.automation,
         limits=graph.limits,
+        owners=tuple(graph.owners),
+        tags=graph.tags,
     )
     return made, problems
 

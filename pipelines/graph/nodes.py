@@ -1,7 +1,7 @@
 """A pipeline as data: its nodes, in an order in which they can run. Nothing heavy; names no stage."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -58,7 +58,8 @@ class Pipeline:
     of training go beside, `use` how a finished model is shown and served. `shared` is where prepared rows are pushed to
     and pulled from. `gates` are what evaluations are held to. `targets` are where the
     published model goes. `schedule`, `watch` and `automation` say what brings it up to date by itself, `limits` what
-    becomes of stages that crash or hang. `point` is the point of a sweep that the pipeline is.
+    becomes of stages that crash or hang, `owners` and `tags` who answers for it and what it is filed under. `point` is
+    the point of a sweep that the pipeline is.
     """
 
     name: str
@@ -76,6 +77,8 @@ class Pipeline:
     watch: Watch | None = None
     automation: DefaultStatus | None = None
     limits: Limits = UNLIMITED
+    owners: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
     point: Point | None = None
 
     @property
