@@ -13,7 +13,6 @@ from tunemill.pipelines.assets.heard import Heard
 from tunemill.pipelines.assets.lineage_metadata import tags_of
 from tunemill.pipelines.assets.metadata import materialization_metadata
 from tunemill.pipelines.assets.one_asset import one_asset
-from tunemill.pipelines.assets.run import not_in_place
 from tunemill.pipelines.assets.run_process import note_process
 from tunemill.pipelines.assets.sources import note_what_was_read, source_key
 from tunemill.pipelines.assets.stage_checks import check_results, check_specs
@@ -23,7 +22,7 @@ from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.code_version import code_versions
 from tunemill.pipelines.graph.keys import looked_at_by, upstream_of, with_upstream
 from tunemill.pipelines.graph.nodes import Node
-from tunemill.pipelines.graph.plan import make_plan
+from tunemill.pipelines.graph.plan import make_plan, not_in_place
 from tunemill.pipelines.report.write import keep_report
 from tunemill.pipelines.run.look import Look
 from tunemill.pipelines.run.materialize import Result, Session, leave_alone, materialize

@@ -9,9 +9,8 @@ import dagster as dg
 
 from tunemill.pipelines.assets.assets import asset_key
 from tunemill.pipelines.assets.jobs import ASKED_BY, PIPELINE
-from tunemill.pipelines.assets.run import not_in_place
 from tunemill.pipelines.config.problems import ConfigError
-from tunemill.pipelines.graph.plan import make_plan
+from tunemill.pipelines.graph.plan import make_plan, not_in_place
 from tunemill.pipelines.graph.source_versions import asked_for
 from tunemill.pipelines.graph.sweep import loaded_anew
 from tunemill.pipelines.run.materialize import Session

@@ -8,10 +8,10 @@ import dagster as dg
 from tunemill.pipelines.assets.assets import asset_key
 from tunemill.pipelines.assets.freshness import up_to_date
 from tunemill.pipelines.assets.jobs import ASKED_BY, PIPELINE
-from tunemill.pipelines.assets.run import not_in_place, refuse_untracked
+from tunemill.pipelines.assets.run import refuse_untracked
 from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.graph.nodes import Pipeline
-from tunemill.pipelines.graph.plan import make_plan
+from tunemill.pipelines.graph.plan import make_plan, not_in_place
 from tunemill.pipelines.graph.source_versions import asked_for
 from tunemill.pipelines.graph.sweep import loaded_anew
 from tunemill.pipelines.run.materialize import Session

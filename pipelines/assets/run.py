@@ -5,9 +5,8 @@ from contextlib import suppress
 
 from tunemill.pipelines.config.document import problem_at
 from tunemill.pipelines.config.problems import ConfigError
-from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.graph.nodes import Pipeline
-from tunemill.pipelines.graph.plan import Planned, make_plan
+from tunemill.pipelines.graph.plan import Planned, make_plan, not_in_place
 from tunemill.pipelines.run.ahead import started_ahead
 from tunemill.pipelines.run.finished import Finished, State
 from tunemill.pipelines.run.links import link_result
@@ -59,21 +58,6 @@ def refuse_untracked(pipeline: Pipeline, plan: Sequence[Planned]) -> None:
         missing = [problem_at((key,), document, "value", why) for key, why in pipeline.trackers.missing()]
         if missing:
             raise ConfigError(document.path, missing)
-
-
-def not_in_place(plan: Sequence[Planned]) -> list[str]:
-    """The nodes to hand to Dagster: those that must run or whose ref must move, and all downstream of them.
-
-    What is left alone is none of them.
-    """
-    names: list[str] = []
-    for item in plan:
-        if item.left_alone:
-            continue
-        downstream = item.pin is None and any(name in names for name in upstream_of(item.node))
-        if not item.cached or not item.ref_is_current or downstream:
-            names.append(item.node.name)
-    return names
 
 
 def push_in_place(pipeline: Pipeline, item: Planned, store: Store, observe: Observer) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from tunemill.pipelines.assets.run import not_in_place, refuse_untracked
-from tunemill.pipelines.graph.plan import Planned
+from tunemill.pipelines.assets.run import refuse_untracked
+from tunemill.pipelines.graph.plan import Planned, not_in_place
 from tunemill.pipelines.graph.sweep import Sweep
 from tunemill.pipelines.graph.sweep_plan import PlannedPoint
 from tunemill.pipelines.run.finished import Finished

@@ -1,6 +1,6 @@
 """What is there, what must run, and why. Reads the store and the sources; changes nothing."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -134,6 +134,21 @@ def refuse_replacing(node: Node, key: str, store: Store) -> None:
                 f"--refresh {node.name}: its artifact is the one that {name} is {pin}, and would be replaced. Leave it "
                 f"out, or {unpinning(name)}"
             )
+
+
+def not_in_place(plan: Sequence[Planned]) -> list[str]:
+    """The nodes to hand to Dagster: those that must run or whose ref must move, and all downstream of them.
+
+    What is left alone is none of them.
+    """
+    names: list[str] = []
+    for item in plan:
+        if item.left_alone:
+            continue
+        downstream = item.pin is None and any(name in names for name in upstream_of(item.node))
+        if not item.cached or not item.ref_is_current or downstream:
+            names.append(item.node.name)
+    return names
 
 
 def _plan_nodes(

@@ -29,7 +29,8 @@ def test_every_key_is_on_it():
 
 
 def test_its_yaml_is_valid(tmp_path):
-    block = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)[-1]
+    section = PAGE[PAGE.index("## Schedules and watchers") :]
+    (block, *_) = re.findall(r"^```yaml\n(.*?)^```", section, re.M | re.S)
     folder = copy_examples(tmp_path) / "quickstart"
     text = re.sub(r"^pipeline:\n(?:[ ].*\n)*", "", (folder / "pipeline.yml").read_text(), flags=re.M)
     (folder / "x.yml").write_text(f"{text}\n{block}")

@@ -13,10 +13,10 @@ from support.project import Project, chat_row, make_project
 
 from tunemill.pipelines.assets.folder import build_definitions
 from tunemill.pipelines.assets.instance import open_instance
-from tunemill.pipelines.assets.run import not_in_place, run_pipeline
+from tunemill.pipelines.assets.run import run_pipeline
 from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.graph.load import load_pipeline
-from tunemill.pipelines.graph.plan import make_plan
+from tunemill.pipelines.graph.plan import make_plan, not_in_place
 from tunemill.pipelines.run.pinned import pin, unpin
 from tunemill.resources.launcher import in_this_process
 
