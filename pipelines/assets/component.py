@@ -49,4 +49,4 @@ class PipelinesComponent(dg.Component, dg.Resolvable, dg.Model):
                 f"{context.path}: folder: there is no folder {folder}; make it, or name the one with the "
                 f"YAMLs, seen from {root}"
             )
-        return build_definitions(folder, Path(absolute(self.state, root)))
+        return build_definitions(folder, Path(absolute(self.state, root)), label=self.folder)

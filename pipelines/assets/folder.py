@@ -40,11 +40,13 @@ def build_definitions(
     state: Path | None = None,
     launch: Launcher = in_child,
     trackers: dg.ResourceDefinition = FROM_YAML,
+    label: str = "",
 ) -> dg.Definitions:
     """Definitions of every pipeline below a folder, to serve alone or to merge into a project's own.
 
     `state` is where results live (default: `.tunemill` in the folder). `trackers` is the resource through which the
     figures of trainings go to W&B and its like: `Trackers(enabled=False).get_resource_definition()` keeps them here.
+    `label` tells what is named after the folder as a whole from that of other folders in one project.
     A YAML with problems, or one that does not get on with the others, becomes one asset that shows them, so that it
     cannot take the other pipelines down.
     """
@@ -77,7 +79,7 @@ def build_definitions(
     taken = {step for pipeline in pipelines.values() for step in step_names(pipeline)}
     for path, message in broken.items():
         warnings.warn(message, stacklevel=1)
-        name = _own_name(path.relative_to(folder), taken)
+        name = _own_name(Path(label, path.relative_to(folder)), taken)
         assets.append(_broken(name, message))
     return dg.Definitions(
         assets=assets,
@@ -86,7 +88,7 @@ def build_definitions(
         schedules=operations.schedules,
         sensors=[
             *operations.sensors,
-            *build_observer([(one, store.stat_cache) for one in pipelines.values()]),
+            *build_observer([(one, store.stat_cache) for one in pipelines.values()], label),
         ],
         executor=dg.in_process_executor,
     )

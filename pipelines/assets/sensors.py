@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import PurePath
 
 import dagster as dg
 
@@ -12,6 +13,7 @@ from tunemill.pipelines.assets.requests import OutdatedError, Served, request
 from tunemill.pipelines.assets.sources import changed_observations, paths_of
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.nodes import Pipeline
+from tunemill.pipelines.graph.places import plain_name
 from tunemill.pipelines.graph.source_versions import source_version
 from tunemill.pipelines.graph.sweep import loaded_anew
 from tunemill.pipelines.run.changes import Seen, look_at, notice, read_contents, seen_in
@@ -22,6 +24,7 @@ from tunemill.stages.errors import UserError
 
 # A source that is gone for a moment, or cannot be reached, is a reason to wait, and no error of the sensor.
 NOT_NOW = (ConfigError, StoreError, UserError, OutdatedError, OSError)
+OBSERVER = "tunemill_sources"
 LOOK_SECONDS = 30
 # Others than local files are asked for less often.
 REMOTE_SECONDS = 600
@@ -78,13 +81,18 @@ def looked(
     return dg.SensorResult(run_requests=[asked], cursor=noticed.seen.as_text(), asset_events=events)
 
 
-def build_observer(pipelines: Sequence[tuple[Pipeline, StatCache]]) -> list[dg.SensorDefinition]:
-    """One sensor for all pipelines that shows changed sources as changed. It is on, and starts no run."""
+def build_observer(
+    pipelines: Sequence[tuple[Pipeline, StatCache]], label: str = ""
+) -> list[dg.SensorDefinition]:
+    """One sensor for all pipelines that shows changed sources as changed. It is on, and starts no run.
+
+    Its name ends in the `label`, a path: folders of one project have a sensor each.
+    """
     if not any(node.sources for pipeline, _ in pipelines for node in pipeline.nodes):
         return []
 
     @dg.sensor(
-        name="tunemill_sources",
+        name="__".join([OBSERVER, *map(plain_name, PurePath(label).parts)]),
         minimum_interval_seconds=LOOK_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Looks at the files, folders and repositories that the pipelines read, so that what is made from a "

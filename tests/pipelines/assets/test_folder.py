@@ -3,11 +3,14 @@
 import os
 import shutil
 import warnings
+from dataclasses import replace
 
+import dagster as dg
 import pytest
 from support.project import make_project
 
-from tunemill.pipelines.assets.folder import build_definitions
+from tunemill.pipelines.assets.component import PipelinesComponent
+from tunemill.pipelines.assets.folder import JOBS_UP_TO, build_definitions
 from tunemill.resources.errors import StoreError
 from tunemill.resources.launcher import in_this_process
 
@@ -36,12 +39,11 @@ def shown(project):
     definitions.get_repository_def().load_all_definitions()
     groups, errors = set(), {}
     for asset in definitions.assets:
-        (group,) = asset.group_names_by_key.values()
-        (key,) = asset.keys
-        if group == "config_errors":
-            errors[key.to_user_string()] = asset.descriptions_by_key[key]
+        (spec,) = [asset] if isinstance(asset, dg.AssetSpec) else asset.specs
+        if spec.group_name == "config_errors":
+            errors[spec.key.to_user_string()] = spec.description
         else:
-            groups.add(group)
+            groups.add(spec.group_name)
     return groups, errors
 
 
@@ -165,6 +167,43 @@ def test_a_pipeline_with_a_source_that_cannot_be_is_no_danger(project):
     )
     groups, errors = shown(project)
     assert groups == {"pipeline"} and "longer than" in errors["long/config_error"]
+
+
+def jobs(project):
+    definitions = build_definitions(project.folder, project.state, in_this_process)
+    return {job.name for job in definitions.jobs}
+
+
+def test_of_many_pipelines_only_the_jobs_that_something_starts_are_there(project):
+    kinds = {"bring_up_to_date", "compute_again", "evaluate", "evaluate_again"}
+    text = project.yaml.read_text()
+    for number in range(2, JOBS_UP_TO):
+        write(project, f"p{number}.yml", text)
+    write(project, "nightly.yml", text + 'pipeline: {schedule: {cron: "0 3 * * *"}}\n')
+    names = {"pipeline", "nightly", *(f"p{number}" for number in range(2, JOBS_UP_TO))}
+    assert jobs(project) == {f"{name}_{kind}" for name in names for kind in kinds}
+    write(project, "watched.yml", text + "pipeline: {watch: true}\n")
+    assert jobs(project) == {"nightly_bring_up_to_date", "watched_bring_up_to_date"}
+
+
+def test_two_components_of_one_project_get_on_with_each_other(project):
+    root, text = project.folder, project.yaml.read_text().replace("base_model: model", "base_model: ../model")
+    text = text.replace("path: data/", "path: ../data/")
+    for folder in ("a", "b"):
+        write(project, f"{folder}/of_{folder}.yml", text)
+        write(project, f"{folder}/broken.yml", "base_model: [")
+    context = replace(dg.ComponentTree.for_test().load_context, project_root=root)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        both = [PipelinesComponent(folder=folder).build_defs(context) for folder in ("a", "b")]
+    repository = dg.Definitions.merge(*both).get_repository_def()
+    repository.load_all_definitions()
+    assert {sensor.name for sensor in repository.sensor_defs} == {
+        "tunemill_sources__a",
+        "tunemill_sources__b",
+    }
+    names = {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()}
+    assert {"of_a/trained", "of_b/trained", "a_broken/config_error", "b_broken/config_error"} <= names
 
 
 def test_a_state_elsewhere_is_refused(project):
