@@ -163,7 +163,9 @@ def children():
 @pytest.mark.slow
 def test_a_run_that_dies_with_its_daemon_gives_the_gpu_back_is_failed_and_goes_on(tmp_path):
     project = make_project(tmp_path / "project")
-    long = {**project.config(), "max_steps": 300, "save_steps": 20, "logging_steps": 1}
+    # Whoever trains second gets to it while the first is at it.
+    project.run(only={"training_data", "base_model"})
+    long = {**project.config(), "max_steps": 3000, "save_steps": 100, "logging_steps": 1}
     (project.folder / "long.yml").write_text(yaml.safe_dump({**long, "pipeline": {"name": "long"}}))
     with serve(project) as ui:
         run_id = ui.launch(upstream_of_trained(ui))
