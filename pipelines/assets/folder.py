@@ -60,13 +60,15 @@ def build_definitions(
             session = Session(pipeline, store, launch)
             # All of a pipeline, or nothing of it.
             seen = look(pipeline, store)
+            computed = build_assets(session, trackers, seen)
             own: list[dg.AssetsDefinition | dg.AssetSpec] = [
-                *build_assets(session, trackers, seen),
+                *computed,
                 *build_sources(session),
                 summary_asset(seen),
             ]
             gates = build_checks(session)
-            own_operations = build_operations(session, gates, gates)
+            # An asset runs with all of its own checks, or not at all.
+            own_operations = build_operations(session, [*computed, *gates], gates)
             if len(pipelines) > JOBS_UP_TO:
                 own_operations = own_operations.needed_jobs()
         except (ConfigError, StoreError, OSError) as error:

@@ -35,7 +35,7 @@ class Operations:
 
 def build_operations(
     session: Session,
-    checks: Iterable[dg.AssetChecksDefinition],
+    checks: Iterable[dg.AssetsDefinition],
     gates: Iterable[dg.AssetChecksDefinition],
 ) -> Operations:
     """The operations of a pipeline whose assets have these checks, some of which are `gates` of what comes after."""
@@ -44,5 +44,5 @@ def build_operations(
     return Operations(build_jobs(session.pipeline), build_schedules(served), sensors)
 
 
-def _keys(checks: Iterable[dg.AssetChecksDefinition]) -> list[dg.AssetCheckKey]:
+def _keys(checks: Iterable[dg.AssetsDefinition]) -> list[dg.AssetCheckKey]:
     return [key for check in checks for key in check.check_keys]
