@@ -49,6 +49,7 @@ SAMPLES = Samples(
         "peft_adapter": {**FULL, "adapter": "llama-adapter", "peft_adapter": {"layers": 1, "len": 2}},
         "fp8": FULL,
         "qat": FULL,
+        "llmcompressor": FULL,
         "loss_watchdog_patience": {"loss_watchdog_threshold": 5.0},
         "metric_for_best_model": {"load_best_model_at_end": True},
         "greater_is_better": {"load_best_model_at_end": True},
@@ -66,6 +67,7 @@ SAMPLES = Samples(
     values={
         "plugins": [["liger"]],
         "qat": [{}, {"weight_dtype": "int4", "activation_dtype": "int8"}],
+        "llmcompressor": [{"recipe": {"ConstantPruningModifier": {"targets": ["Linear"]}}}],
         "plugin_code": [["/own_plugin.py"]],
         "trainer_cls": ["own_trainer.Weighs"],
         "trainer_code": [["/own_trainer.py"]],
