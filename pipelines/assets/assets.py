@@ -1,6 +1,7 @@
 """Nodes as Dagster assets: find inputs, ask the store, launch, report. No work of a stage is done here."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
@@ -24,6 +25,7 @@ from tunemill.pipelines.graph.keys import looked_at_by, upstream_of, with_upstre
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.pipelines.graph.plan import make_plan, not_in_place
 from tunemill.pipelines.report.write import keep_report
+from tunemill.pipelines.run.lineage_events import LineageEvents
 from tunemill.pipelines.run.look import Look
 from tunemill.pipelines.run.materialize import Result, Session, leave_alone, materialize
 from tunemill.pipelines.run.record import Done, done_from, forget_old, record, report_place
@@ -49,9 +51,15 @@ def build_assets(
     nodes = session.pipeline.nodes
     early = with_upstream(session.pipeline, [name for node in nodes for name in looked_at_by(node)])
     versions = code_versions(session.pipeline, session.store)
+    events = LineageEvents(session.pipeline, session.store)
     return [
         _asset(
-            session, node, _spec(session, node, versions[node.name], look), trackers, early=node.name in early
+            session,
+            node,
+            _spec(session, node, versions[node.name], look),
+            trackers,
+            events,
+            early=node.name in early,
         )
         for node in nodes
     ]
@@ -83,7 +91,13 @@ def _spec(session: Session, node: Node, version: str, look: Look | None) -> dg.A
 
 
 def _asset(
-    session: Session, node: Node, spec: dg.AssetSpec, trackers: dg.ResourceDefinition, *, early: bool
+    session: Session,
+    node: Node,
+    spec: dg.AssetSpec,
+    trackers: dg.ResourceDefinition,
+    events: LineageEvents,
+    *,
+    early: bool,
 ) -> dg.AssetsDefinition:
     name, key, retries = session.pipeline.name, spec.key, session.pipeline.limits.retries
 
@@ -139,11 +153,11 @@ def _asset(
             again = getattr(error, "crashed", False) and context.retry_number < retries
             observe({"type": "log" if again else "failure", "message": message + (AGAIN if again else "")})
             if not again:
-                _record(session, context, node, Done("failed", 0.0, message=message))
+                _end(session, context, node, Done("failed", 0.0, message=message), events, say)
             # Dagster keeps what caused it too, and there may be whole URLs in that.
             raise failure(message, again=again) from None
         session.results[context.run.run_id, node.name] = result
-        _record(session, context, node, done_from(result))
+        _end(session, context, node, done_from(result), events, say)
         # Metadata of the result itself would stand on the run's page twice.
         context.add_asset_metadata(metadata, asset_key=key)
         return dg.MaterializeResult(
@@ -170,8 +184,24 @@ def _retrying(retries: int) -> dg.RetryPolicy | None:
     return dg.RetryPolicy(max_retries=retries, delay=RETRY_SECONDS, backoff=dg.Backoff.EXPONENTIAL)
 
 
-def _record(session: Session, context: dg.AssetExecutionContext, node: Node, done: Done) -> None:
-    """Add a node to the record of the run, and write the run's report when it ends: with its last node, or a failure.
+def _end(
+    session: Session,
+    context: dg.AssetExecutionContext,
+    node: Node,
+    done: Done,
+    events: LineageEvents,
+    say: Callable[[str], None],
+) -> None:
+    """Tell what became of a node, and record it."""
+    events.tell(node, context.run.run_id, done, say)
+    if _record(session, context, node, done):
+        events.finish(say)
+
+
+def _record(session: Session, context: dg.AssetExecutionContext, node: Node, done: Done) -> bool:
+    """Add a node to the record of the run; write the report when the run ends, and say whether it does.
+
+    It ends with its last node, or a failure.
 
     The command line writes it itself, when it knows of the nodes too that were in place.
     """
@@ -182,9 +212,11 @@ def _record(session: Session, context: dg.AssetExecutionContext, node: Node, don
     is_last = wanted <= set(found.nodes)
     if own.schedule is not None and is_last and _all_in_place(session):
         context.log_event(up_to_date(own))
-    if not session.asked_for and (done.state == "failed" or is_last):
+    has_ended = done.state == "failed" or is_last
+    if not session.asked_for and has_ended:
         keep_report(own, session.store)
         forget_old(session.store, own.name)
+    return has_ended
 
 
 def _all_in_place(session: Session) -> bool:

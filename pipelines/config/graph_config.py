@@ -9,6 +9,7 @@ from tunemill.pipelines.config.asset_names import whole_asset
 from tunemill.pipelines.config.evaluations import EvaluationEntry
 from tunemill.pipelines.config.gate_keys import GateKeys
 from tunemill.pipelines.config.harness_keys import HarnessGraphKeys
+from tunemill.pipelines.config.openlineage_keys import OpenLineageKeys
 from tunemill.pipelines.config.operation_keys import OperationKeys
 from tunemill.pipelines.config.owner_keys import OwnerKeys
 from tunemill.pipelines.config.publish_keys import PublishKeys
@@ -46,7 +47,16 @@ Evaluated = Literal["base", "trained", "merged", "quantized", "exported"]
 HEAD_KEYS: dict[Kind, str] = {"sequence": "reward_model", "token": "process_reward_model"}
 
 
-class GraphConfig(HarnessGraphKeys, PublishKeys, GateKeys, OperationKeys, SweepKeys, RobustKeys, OwnerKeys):
+class GraphConfig(
+    HarnessGraphKeys,
+    PublishKeys,
+    GateKeys,
+    OperationKeys,
+    SweepKeys,
+    RobustKeys,
+    OwnerKeys,
+    OpenLineageKeys,
+):
     """The keys that decide which nodes there are."""
 
     base_model: Annotated[str, HubMark()] = Field(

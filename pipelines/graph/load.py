@@ -135,6 +135,7 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
         limits=graph.limits,
         owners=tuple(graph.owners),
         tags=graph.tags,
+        openlineage=graph.openlineage,
     )
     return made, problems
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tunemill.pipelines.config.document import Document
 from tunemill.pipelines.config.key_paths import KeyPath
+from tunemill.pipelines.config.openlineage_keys import OpenLineage
 from tunemill.pipelines.config.operation_keys import DefaultStatus, Schedule, Watch
 from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.robust_keys import UNLIMITED, Limits
@@ -58,8 +59,8 @@ class Pipeline:
     of training go beside, `use` how a finished model is shown and served. `shared` is where prepared rows are pushed to
     and pulled from. `gates` are what evaluations are held to. `targets` are where the
     published model goes. `schedule`, `watch` and `automation` say what brings it up to date by itself, `limits` what
-    becomes of stages that crash or hang, `owners` and `tags` who answers for it and what it is filed under. `point` is
-    the point of a sweep that the pipeline is.
+    becomes of stages that crash or hang, `owners` and `tags` who answers for it and what it is filed under.
+    `openlineage` says where its runs are told. `point` is the point of a sweep that the pipeline is.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Pipeline:
     limits: Limits = UNLIMITED
     owners: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    openlineage: OpenLineage | None = None
     point: Point | None = None
 
     @property
