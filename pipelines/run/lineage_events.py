@@ -71,6 +71,8 @@ class LineageEvents:
         """What stood in the way, if anything did."""
         from requests import RequestException
 
+        if self._gave_up:
+            return None
         try:
             transport = _transport(self.pipeline, asked)
             for event in events:

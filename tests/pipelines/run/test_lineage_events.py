@@ -36,6 +36,7 @@ def asked(**settings):
     return {"openlineage": settings}
 
 
+@pytest.mark.slow
 def test_a_run_is_told_to_a_server_and_to_a_file_and_a_dead_server_changes_nothing(project, server):
     url, got = server
     before = {name: item.key for name, item in project.plan().items()}
