@@ -13,7 +13,7 @@ from tunemill.pipelines.assets.freshness import up_to_date
 from tunemill.pipelines.assets.heard import Heard
 from tunemill.pipelines.assets.lineage_metadata import tags_of
 from tunemill.pipelines.assets.metadata import materialization_metadata
-from tunemill.pipelines.assets.one_asset import one_asset
+from tunemill.pipelines.assets.one_asset import Body, one_asset
 from tunemill.pipelines.assets.run_process import note_process
 from tunemill.pipelines.assets.sources import note_what_was_read, source_key
 from tunemill.pipelines.assets.stage_checks import check_results, check_specs
@@ -99,7 +99,20 @@ def _asset(
     *,
     early: bool,
 ) -> dg.AssetsDefinition:
-    name, key, retries = session.pipeline.name, spec.key, session.pipeline.limits.retries
+    return one_asset(
+        _body(session, node, spec.key, events),
+        spec,
+        resources={RESOURCE: trackers},
+        # What others look at goes before them, so that a run shows it as a step of its own; nothing waits for it.
+        op_tags={"dagster/priority": "1"} if early else None,
+        check_specs=check_specs(spec.key, node.stage),
+        retry_policy=_retrying(session.pipeline.limits.retries),
+    )
+
+
+def _body(session: Session, node: Node, key: dg.AssetKey, events: LineageEvents) -> Body:
+    """What the asset of a node does."""
+    name, retries = session.pipeline.name, session.pipeline.limits.retries
 
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         secrets = secrets_in(node.config.model_dump(mode="json"), os.environ)
@@ -166,15 +179,7 @@ def _asset(
             check_results=check_results(key, node.name, node.stage, result.published.manifest["metrics"]),
         )
 
-    return one_asset(
-        asset,
-        spec,
-        resources={RESOURCE: trackers},
-        # What others look at goes before them, so that a run shows it as a step of its own; nothing waits for it.
-        op_tags={"dagster/priority": "1"} if early else None,
-        check_specs=check_specs(key, node.stage),
-        retry_policy=_retrying(retries),
-    )
+    return asset
 
 
 def _retrying(retries: int) -> dg.RetryPolicy | None:

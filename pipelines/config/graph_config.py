@@ -48,14 +48,7 @@ HEAD_KEYS: dict[Kind, str] = {"sequence": "reward_model", "token": "process_rewa
 
 
 class GraphConfig(
-    HarnessGraphKeys,
-    PublishKeys,
-    GateKeys,
-    OperationKeys,
-    SweepKeys,
-    RobustKeys,
-    OwnerKeys,
-    OpenLineageKeys,
+    HarnessGraphKeys, PublishKeys, GateKeys, OperationKeys, SweepKeys, RobustKeys, OwnerKeys, OpenLineageKeys
 ):
     """The keys that decide which nodes there are."""
 
