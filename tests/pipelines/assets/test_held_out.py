@@ -8,6 +8,7 @@ from support.project import chat_row, make_project, nodes_in_state
 
 from tunemill.pipelines.assets.folder import build_definitions
 from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.source_versions import PREFIX
 from tunemill.resources.launcher import in_this_process
 
 HELD_OUT = {"dataset_held_out", "tokenized_held_out", "evaluation_data"}
@@ -19,14 +20,14 @@ def definitions_of(project):
 
 
 def upstream_of(project, node):
-    """Every node of the pipeline that Dagster shows before this one."""
+    """Every node of the pipeline that Dagster shows before this one, without what lies outside."""
     graph = definitions_of(project).resolve_asset_graph()
     found, pending = set(), [dg.AssetKey(["pipeline", node])]
     while pending:
         parents = graph.get(pending.pop()).parent_keys - found
         found |= parents
         pending += parents
-    return {key.path[1] for key in found}
+    return {key.path[1] for key in found if not key.path[1].startswith(PREFIX)}
 
 
 def materialize(project, *nodes):
