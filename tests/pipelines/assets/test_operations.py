@@ -55,7 +55,18 @@ def test_a_tick_asks_for_what_is_not_in_place_and_else_says_that_all_is(operated
     assert {key.path[-1] for key in asked.asset_selection} == {
         f"evaluation_of_{what}" for what in ("base", "trained", "merged", "quantized")
     }
-    assert [key.asset_key.path[-1] for key in asked.asset_check_keys] == ["evaluation_of_merged"]
+    # A run without an asset's own checks is refused.
+    asked_checks = {(key.asset_key.path[-1], key.name) for key in asked.asset_check_keys}
+    assert asked_checks == {
+        ("evaluation_of_merged", "exact_match_min"),
+        *(
+            (f"evaluation_of_{what}", "scores_are_finite")
+            for what in ("base", "trained", "merged", "quantized")
+        ),
+    }
+    served.get_implicit_global_asset_job_def().get_subset(
+        asset_selection=set(asked.asset_selection), asset_check_selection=set(asked.asset_check_keys)
+    )
     assert asked.run_key == "2030-01-01T03:00:00+00:00"
     assert asked.tags["tunemill/asked_by"] == "schedule 0 3 * * 1-5 Europe/Berlin"
 
@@ -155,6 +166,7 @@ def test_a_run_with_the_tag_computes_again_and_one_without_takes_what_is_there(o
     assert operated.plan()[name].cached.manifest["started"] == computed
     again = served.get_job("pipeline_evaluate_again")
     outcome = again.execute_in_process(instance=instance, asset_selection=selection)
-    (event,) = outcome.get_asset_materialization_events()
+    # The run's record is told of the summary too.
+    (event,) = (e for e in outcome.get_asset_materialization_events() if e.asset_key in selection)
     metadata = event.step_materialization_data.materialization.metadata
     assert metadata["state"].value == "computed" and "--refresh" in metadata["reasons"].value
