@@ -41,7 +41,8 @@ class Ui:
     def assets(self) -> dict[str, dict[str, Any]]:
         """`pipeline/node` -> what the lineage page shows of it."""
         nodes = self.ask(
-            "{assetNodes{assetKey{path} groupName description kinds staleStatus staleCauses{reason category}"
+            "{assetNodes{assetKey{path} groupName description kinds isMaterializable"
+            " staleStatus staleCauses{reason category}"
             " assetMaterializations(limit: 1){runId metadataEntries{label}}}}"
         )["assetNodes"]
         return {"/".join(node["assetKey"]["path"]): node for node in nodes}
