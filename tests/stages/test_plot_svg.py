@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from tunemill.pipelines.assets.metadata import picture
+from tunemill.pipelines.run.pictures import picture
 from tunemill.stages.plot_svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, plot_svg, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -49,7 +49,7 @@ def test_words_are_escaped():
         node.text for node in drawn(**plot([1, 2], [1, 2], title="a < b & [c]")).findall(f"{SVG}text")
     )
     assert "a < b & [c]" in text and "tokens" in text and "rows" in text
-    assert picture(plot([1], [1], title="[c](d)")).startswith("![(c)(d)](data:image/svg+xml;base64,")
+    assert picture(plot_svg(plot([1], [1])), "[c](d)").startswith("![(c)(d)](data:image/svg+xml;base64,")
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 7412), (-0.3, 0.4), (1e-6, 3e-6), (10, 11)])

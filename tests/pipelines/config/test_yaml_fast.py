@@ -43,9 +43,13 @@ def test_random_texts_are_read_alike(monkeypatch):
     assert read > 300
 
 
+# Braces within quotes (a regular expression) are left to the other parser.
+UNUSUAL = {"evaluations"}
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.yml")), ids=lambda path: path.parent.name)
 def test_the_examples_are_usual(path):
-    assert usual_nodes(path.read_text()) is not None
+    assert (usual_nodes(path.read_text()) is None) is (path.parent.name in UNUSUAL)
 
 
 @pytest.mark.parametrize("text", ["[" * 9000 + "\n", "- " * 8000 + "\n", "a: [" * 3000 + "\n", "a\n" * 9000])
