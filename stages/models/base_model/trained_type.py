@@ -7,7 +7,7 @@ from pydantic import Field
 
 from tunemill.stages.declaration import Runtime, StageConfig
 from tunemill.stages.models.exports import COMPRESSED
-from tunemill.stages.models.quantization import QuantizationSettings
+from tunemill.stages.models.quantization import QuantizationSettings, is_stored
 
 LOOKED_AT = "formats that are stored of bfloat16 alone are refused of another type: no result depends on it"
 AUTO = "is stored of models in bfloat16, and bf16: auto is float32 without a GPU. Set bf16: true"
@@ -41,7 +41,7 @@ class TrainedTypeKeys(StageConfig):
     ) -> Iterator[tuple[str, str]]:
         """The formats that are stored of models in bfloat16 alone: the key, and what is asked for."""
         for asked in quantizations:
-            if asked.weight_dtype == "mxfp4":
+            if asked.weight_dtype == "mxfp4" and is_stored(asked.weight_dtype, asked.activation_dtype):
                 yield asked.key, "weight_dtype: mxfp4"
         if any(one.get("format") == COMPRESSED and one.get("scheme") == "nvfp4" for one in exports):
             yield "exports", "nvfp4"

@@ -26,5 +26,6 @@ def test_the_templates_are_in_the_wheel(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     shipped = {name for name in names if name.endswith(".jinja")}
     written = {path.relative_to(TEMPLATES).as_posix() for path in TEMPLATES.rglob("*.jinja")}
-    assert shipped == {f"tunemill/stages/data/conversations/templates/{name}" for name in written}
+    chat = {f"tunemill/stages/data/conversations/templates/{name}" for name in written}
+    assert shipped == chat | {"tunemill/pipelines/report/report.html.jinja"}
     assert {"tunemill/kernels/in_models/apply.py", "tunemill/kernels/functions/swiglu.py"} <= set(names)
