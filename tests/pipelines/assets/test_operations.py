@@ -19,6 +19,10 @@ GATES = [{"metric": "exact_match", "of": "merged", "min": 0.0}]
 OPERATIONS = {"schedule": SCHEDULE, "watch": WATCH, "gates": GATES}
 
 
+# Some of them leave an instance behind that others in the same process then ask for.
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def operated(project):
     project.edit(pipeline=OPERATIONS)
