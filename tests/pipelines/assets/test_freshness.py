@@ -60,9 +60,9 @@ def test_what_is_found_in_place_is_fresh_although_nothing_runs(project):
     with open_instance(project.state) as instance:
         assert state(served, instance) == "UNKNOWN"
         at = datetime(2030, 1, 1, 3, tzinfo=UTC)
-        context = dg.build_schedule_context(instance, scheduled_execution_time=at)
-        tick = served.get_schedule_def("pipeline_schedule").evaluate_tick
-        assert "nothing to do" in tick(context).skip_message
+        with dg.build_schedule_context(instance, scheduled_execution_time=at) as context:
+            tick = served.get_schedule_def("pipeline_schedule").evaluate_tick(context)
+        assert "nothing to do" in tick.skip_message
         assert len(events(instance)) == 1 and state(served, instance) == "PASS"
         assert state(served, instance, after=timedelta(days=5)) == "FAIL"
         # A part that leaves something to do is no news of the whole; the run that does the rest is.

@@ -19,10 +19,6 @@ GATES = [{"metric": "exact_match", "of": "merged", "min": 0.0}]
 OPERATIONS = {"schedule": SCHEDULE, "watch": WATCH, "gates": GATES}
 
 
-# Some of them leave an instance behind that others in the same process then ask for.
-pytestmark = pytest.mark.slow
-
-
 @pytest.fixture
 def operated(project):
     project.edit(pipeline=OPERATIONS)
@@ -41,13 +37,14 @@ def repository(project):
 
 def tick(repository, instance):
     at = datetime(2030, 1, 1, 3, tzinfo=UTC)
-    context = dg.build_schedule_context(instance, scheduled_execution_time=at)
-    return repository.get_schedule_def("pipeline_schedule").evaluate_tick(context)
+    # A context that is not left keeps its instance as that of the process.
+    with dg.build_schedule_context(instance, scheduled_execution_time=at) as context:
+        return repository.get_schedule_def("pipeline_schedule").evaluate_tick(context)
 
 
 def look(repository, instance, cursor, sensor="pipeline_watch"):
-    context = dg.build_sensor_context(instance, cursor=cursor, repository_def=repository)
-    return repository.get_sensor_def(sensor).evaluate_tick(context)
+    with dg.build_sensor_context(instance, cursor=cursor, repository_def=repository) as context:
+        return repository.get_sensor_def(sensor).evaluate_tick(context)
 
 
 def test_a_tick_asks_for_what_is_not_in_place_and_else_says_that_all_is(operated, instance):

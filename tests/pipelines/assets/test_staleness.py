@@ -72,9 +72,8 @@ def bring_up_to_date(project):
 def served(project, instance):
     """The definitions as after a reload, once the sensor of the sources has looked."""
     repository = build_definitions(project.folder, project.state, in_this_process).get_repository_def()
-    seen = repository.get_sensor_def("tunemill_sources").evaluate_tick(
-        dg.build_sensor_context(instance, repository_def=repository)
-    )
+    with dg.build_sensor_context(instance, repository_def=repository) as context:
+        seen = repository.get_sensor_def("tunemill_sources").evaluate_tick(context)
     for event in seen.asset_events:
         instance.report_runless_asset_event(event)
     return repository
@@ -93,8 +92,8 @@ def unsynced(repository, instance):
 
 def asked_by_automation(repository, instance, pipeline):
     sensor = repository.get_sensor_def(f"{pipeline.name}_automation")
-    context = dg.build_sensor_context(instance, repository_def=repository, sensor_name=sensor.name)
-    asked = sensor.evaluate_tick(context).run_requests
+    with dg.build_sensor_context(instance, repository_def=repository, sensor_name=sensor.name) as context:
+        asked = sensor.evaluate_tick(context).run_requests
     return {key.path[-1] for request in asked for key in request.asset_selection}
 
 
