@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,13 +129,8 @@ def _node_json(point: "PointRun", name: str) -> dict[str, Any]:
         "state": state,
         "digest": None if result is None else result.published.digest,
         "metrics": {} if result is None else dict(result.published.manifest["metrics"]),
-        "message": str(point.failures[name]) if name in point.failures else None,
+        "message": point.failure(name) if name in point.failures else None,
     }
-
-
-def computed(points: Sequence["PointRun"]) -> int:
-    """How many nodes this run has computed."""
-    return sum(result.computed for point in points for result in point.results.values())
 
 
 def _count(text: str) -> int:

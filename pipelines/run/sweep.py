@@ -1,6 +1,7 @@
 """The points of a sweep, several at once, each node once; and which of them go on at a rung. Knows no Dagster."""
 
 import math
+import os
 import queue
 import threading
 import time
@@ -13,11 +14,10 @@ from functools import partial
 from typing import Any, Literal
 
 from tunemill.pipelines.config.problems import ConfigError
-from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.config.sweep_keys import SweepSettings
 from tunemill.pipelines.graph.keys import upstream_of, with_upstream
 from tunemill.pipelines.graph.nodes import Node, Pipeline
-from tunemill.pipelines.graph.plan import resolve
+from tunemill.pipelines.graph.plan import Planned, resolve
 from tunemill.pipelines.graph.provenance import described
 from tunemill.pipelines.graph.sweep_plan import PlannedPoint
 from tunemill.pipelines.graph.sweep_settings import training_of
@@ -27,6 +27,7 @@ from tunemill.pipelines.run.materialize import Result, Session, find_inputs, mat
 from tunemill.pipelines.run.tracking import tracking
 from tunemill.resources.errors import LaunchError, StoreError
 from tunemill.resources.launcher import Launcher, in_child
+from tunemill.resources.redaction import redacted, secrets_in
 from tunemill.resources.store import Published, Store
 from tunemill.stages.errors import UserError
 
@@ -74,6 +75,11 @@ class PointRun:
     def nodes(self) -> list[Node]:
         """Those that are brought up to date."""
         return [item.node for item in self.planned.plan if not item.left_alone]
+
+    def failure(self, node: str) -> str:
+        """What is said of a node that failed: no secret."""
+        config = self.pipeline.node(node).config.model_dump(mode="json")
+        return redacted(str(self.failures[node]), secrets_in(config, os.environ))
 
     @property
     def results(self) -> dict[str, Result]:
@@ -179,10 +185,13 @@ class SweepRun:
         wanted = {node.name for node in point.nodes}
         if rung is not None and training is not None:
             wanted &= with_upstream(point.pipeline, [training.name])
-        for node in point.nodes:
+        for item in point.planned.plan:
+            node = item.node
             if node.name not in wanted or node.name in point.results or node.name in point.failures:
                 continue
-            if any(up not in point.results for up in upstream_of(node) if not up.startswith(ASSET_SCHEME)):
+            # A pinned node is there already, and needs nothing.
+            needed = set() if item.pin is not None else wanted.intersection(upstream_of(node))
+            if not point.results.keys() >= needed:
                 # What it is made from has failed, and says so itself.
                 continue
             if self._stopped.is_set():
@@ -196,43 +205,44 @@ class SweepRun:
             with self._turn:
                 shared = self._shared[point.planned.identities[node.name]]
             with shared, self._device if node.stage.device != "cpu" else nullcontext():
-                self._compute(point, node, rung if node is training else None)
+                self._compute(point, item, rung if node is training else None)
         point.seconds += time.monotonic() - started
         if point.failures:
-            node_name, failure = next(iter(point.failures.items()))
-            point.state, point.why = "failed", f"{node_name}: {str(failure).splitlines()[0]}"
+            first = next(iter(point.failures))
+            point.state, point.why = "failed", f"{first}: {point.failure(first).splitlines()[0]}"
         elif point.state == "running":
-            is_whole = all(node.name in point.results for node in point.nodes)
-            point.state = "finished" if is_whole else "waiting"
+            # Where all is there at a rung already, the others are still compared with it.
+            point.state = "finished" if rung is None else "waiting"
 
-    def _compute(self, point: PointRun, node: Node, rung: int | None) -> None:
+    def _compute(self, point: PointRun, item: Planned, rung: int | None) -> None:
         """One node; a training that is to stop at a rung only as far as that."""
+        node = item.node
         try:
             if node is training_of(point.pipeline):
-                known = self._resolved(point, node)
+                known = item.cached if item.pin is not None else self._looked_up(point, node)
+                if known is None:
+                    point.curve = read_curve(self._store.root, str(point.key))
+                else:
+                    point.key, point.curve = known.key, curve_of(known.manifest)
                 if rung is not None and known is None and rung in point.curve.held_out:
                     return
-                self._watch(point.name, node.name, {"type": "curve", "curve": point.curve})
+                self._hear(point, node.name, {"type": "curve", "curve": point.curve})
             point.session.results[RUN, node.name] = self._materialize(point, node, rung)
         except _AtRung:
             return
         except EXPECTED as error:
             point.failures[node.name] = error
             with self._turn:
-                self._watch(point.name, node.name, {"type": "failure", "message": str(error)})
+                self._watch(point.name, node.name, {"type": "failure", "message": point.failure(node.name)})
 
-    def _resolved(self, point: PointRun, node: Node) -> Published | None:
-        """Whether the training is there already; what is known of its losses goes to the point."""
+    def _looked_up(self, point: PointRun, node: Node) -> Published | None:
+        """The training if it is there already; its key goes to the point."""
         inputs = find_inputs(point.session, node, RUN)
         resolved = resolve(
             described(point.pipeline, node, inputs), point.pipeline.document, self._store, inputs
         )
         point.key = resolved.key
-        if isinstance(resolved.found, Published):
-            point.curve = curve_of(resolved.found.manifest)
-            return resolved.found
-        point.curve = read_curve(self._store.root, resolved.key)
-        return None
+        return resolved.found if isinstance(resolved.found, Published) else None
 
     def _materialize(self, point: PointRun, node: Node, rung: int | None) -> Result:
         root, trackers = self._store.root, point.pipeline.trackers
@@ -277,16 +287,14 @@ class SweepRun:
         One whose loss at that step nobody has told goes on: it went past it in another run. So does one that is trained
         already, which costs nothing.
         """
-        for point in self._alive():
-            if (where := lost_at(point, self._alive(), rung, self._settings.keep)) is not None:
-                point.why = where
-        for point in self._alive():
+        alive = self._alive()
+        for point in alive:
             training = training_of(point.pipeline)
             is_trained = training is not None and training.name in point.results
-            if point.why and point.state == "waiting" and not is_trained:
-                point.state = "stopped"
-                with self._turn:
-                    self._watch(point.name, "", {"type": "stopped", "message": point.why})
+            why = lost_at(point, alive, rung, self._settings.keep)
+            if why is not None and point.state == "waiting" and not is_trained:
+                point.state, point.why = "stopped", why
+                self._hear(point, "", {"type": "stopped", "message": why})
 
 
 def lost_at(point: PointRun, alive: Sequence[PointRun], rung: int, keep: float) -> str | None:

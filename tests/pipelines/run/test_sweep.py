@@ -21,8 +21,10 @@ from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.sweep import load_sweep
 from tunemill.pipelines.graph.sweep_plan import plan_sweep
 from tunemill.pipelines.graph.sweep_settings import rung_overrides
-from tunemill.pipelines.run.sweep import PointRun, lost_at
+from tunemill.pipelines.run.pinned import pin
+from tunemill.pipelines.run.sweep import PointRun, SweepRun, lost_at
 from tunemill.pipelines.run.sweep_table import LiveTable
+from tunemill.resources.errors import LaunchError
 from tunemill.resources.launcher import in_this_process
 from tunemill.resources.store import Store
 
@@ -136,6 +138,29 @@ def test_a_point_that_fails_or_has_no_time_is_said_so_and_is_never_the_best(tmp_
     assert "max_seconds" in late[2].why and not any(computed(late).values())
 
 
+@pytest.mark.slow
+def test_what_is_there_is_still_compared_and_what_is_pinned_needs_nothing(tmp_path):
+    # Nothing comes behind the training, and all that is before it is part of it.
+    keys = {"adapter": None, "lora_r": None, "lora_alpha": None, "lora_target_linear": None, "max_steps": 3}
+    best = {"load_best_model_at_end": True, "save_steps": 1, "eval_steps": 1}
+    grid = {"learning_rate": [0.0001, 0.02, 0.001, 0.004]}
+    block = {"evaluate": [], "leakage": False, "sweep": grid, "sweep_settings": {"rungs": [2]}}
+    project = make_project(tmp_path / "p", **{**SMALL, **keys, **best, "pipeline": block})
+    _, points = run(project)
+    states = [point.state for point in points]
+    assert sorted(states) == ["finished", "finished", "stopped", "stopped"]
+    point = points[states.index("finished")].pipeline.name
+    for node in ("tokenized_sums", "trained"):
+        pin(f"{point}/{node}", project.store)
+        heard = set()
+        _, again = run(
+            project, watch=lambda _, node, event, heard=heard: heard.add((node, event.get("state")))
+        )
+        assert [one.state for one in again] == states and not any(computed(again).values())
+        assert (node, "pinned") in heard
+        assert [one.curve.held_out for one in again] == [one.curve.held_out for one in points]
+
+
 COMMAND = [sys.executable, "-m", "tunemill.pipelines.cli"]
 
 
@@ -184,6 +209,23 @@ def test_who_does_not_go_on_at_a_rung():
     assert lost == [True, False, True, False, False]
     assert lost_at(points[0], points, 5, 0.01) == "at step 5 its held-out loss 3 was the 3. of 4; 1 went on"
     assert [lost_at(one, points[:1], 5, 0.5) for one in points[:1]] == [None]
+
+
+def test_what_failed_is_told_without_secrets(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", token := "hf_that_nobody_may_read")
+
+    def refuse(_call, _sink):
+        raise LaunchError(f"not with {token}\nnor again")
+
+    project = sweep_project(tmp_path / "p", {"learning_rate": [1, 2]})
+    sweep = load_sweep(project.yaml)
+    heard = []
+    points = plan_sweep(sweep, project.store)
+    run = SweepRun(points, sweep.settings, project.store, lambda *event: heard.append(event), launch=refuse)
+    told = [point.failure(name) for point in run.run() for name in point.failures]
+    assert told and {point.state for point in run.points} == {"failed"}
+    assert all(point.why.startswith("tokenizer: not with ") for point in run.points)
+    assert token not in f"{told} {heard} {[point.why for point in run.points]}"
 
 
 def test_the_live_table_says_of_each_point_how_it_stands():
