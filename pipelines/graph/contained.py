@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tunemill.pipelines.config.slices import whole_name
 from tunemill.pipelines.graph.lineage import lineage_in
 from tunemill.pipelines.graph.provenance import CONTENTS
 from tunemill.resources.errors import StoreError
@@ -80,13 +81,13 @@ class Contained:
 
 
 def asked_for(name: str, cache: StatCache) -> Asked:
-    """What a user names: a file or folder here, a name that lineages hold, or the first letters of contents."""
+    """What a user names: a file or folder here, a name as a YAML has it, or the first letters of contents."""
     path = Path(name).expanduser()
     if path.exists():
         found = str(path.resolve())
         return Asked(found, contents_in(identify(Path(found), cache)))
     is_prefix = len(name) >= SHORTEST_PREFIX and set(name) <= set("0123456789abcdef")
-    return Asked(name if "://" in name else str(path.absolute()), None, name if is_prefix else None)
+    return Asked(str(whole_name(name, Path.cwd(), True)), None, name if is_prefix else None)
 
 
 def models_with(asked: Asked, store: Store) -> list[Contained]:

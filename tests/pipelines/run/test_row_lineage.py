@@ -7,7 +7,7 @@ import pytest
 from support.project import chat_row, make_project
 
 from tunemill.pipelines.assets.run import run_pipeline
-from tunemill.pipelines.graph.contained import Asked, Contained, contents_in
+from tunemill.pipelines.graph.contained import Asked, Contained, asked_for, contents_in
 from tunemill.pipelines.graph.lineage import datasets_behind, read_lineage
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.run.row_lineage import count, ranges_of, row_lineages, shown_ranges
@@ -86,6 +86,13 @@ def test_a_source_is_known_by_contents_or_by_its_path():
     assert asked.matches({"path": "/data/b.jsonl", "sha256": "def"}) is None
     assert Asked("x", None, "abcdef").matches({"path": "/y", "commit": "abcdef12"}) == "by contents"
     assert contents_in({"path": "/y"}) is None and Path(asked.name).name == "a.jsonl"
+
+
+@pytest.mark.parametrize("name", ["owner/rows", "hf://datasets/owner/rows"])
+def test_a_dataset_of_the_hub_is_named_as_in_a_yaml(name, project):
+    asked = asked_for(name, project.store.stat_cache)
+    assert asked.matches({"path": "hf://datasets/owner/rows", "commit": "abc"}) == "another revision"
+    assert asked.matches({"path": "hf://datasets/owner/others", "commit": "abc"}) is None
 
 
 def test_ranges():
