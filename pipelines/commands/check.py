@@ -18,7 +18,7 @@ from tunemill.pipelines.config.spans import escaped
 from tunemill.pipelines.graph.check_files import Checked, check_files
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.looks import everything
-from tunemill.pipelines.graph.sweep import is_sweep, load_sweep, sweep_words
+from tunemill.pipelines.graph.sweep import Sweep, is_sweep, load_sweep
 from tunemill.pipelines.run.figures import count_of
 from tunemill.resources.local import is_folder
 from tunemill.resources.redaction import redacted, secrets_in
@@ -39,7 +39,7 @@ def check(options: argparse.Namespace) -> int:
     try:
         if is_sweep(path, options.overrides):
             sweep = load_sweep(path, options.overrides, everything)
-            notes, right = sweep.notes, sweep_words(sweep)
+            notes, right = sweep.notes, _sweep_words(sweep)
         else:
             pipeline = load_pipeline(path, options.overrides, everything)
             notes, right = pipeline.notes, f"{len(pipeline.nodes)} nodes"
@@ -55,6 +55,14 @@ def check(options: argparse.Namespace) -> int:
         print(line)
     print(f"{path}: no problem; {right}")
     return 0
+
+
+def _sweep_words(sweep: Sweep) -> str:
+    """`a sweep of 2 points of 16 nodes each: lr_0_001, lr_0_0005`."""
+    names = [point.name for one in sweep.pipelines if (point := one.point) is not None]
+    sizes = sorted({len(one.nodes) for one in sweep.pipelines})
+    size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    return f"a sweep of {count_of(len(names), 'point')} of {size} nodes each: {', '.join(names)}"
 
 
 def _check_many(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from tunemill.pipelines.commands.listing import listing, show
 from tunemill.pipelines.commands.sweep_best import Best
 from tunemill.pipelines.graph.sweep import Sweep
-from tunemill.pipelines.run.figures import count_of, figure
+from tunemill.pipelines.run.figures import count_of, figure, with_interval
 from tunemill.pipelines.run.sweep import PointRun
 
 COLOURS = {
@@ -47,9 +47,7 @@ def rows_of(points: Sequence[PointRun], best: Best | None) -> list[tuple[str, ..
     for point in ordered:
         values = point.pipeline.point.shown if point.pipeline.point else {}
         one = judged.get(point.name)
-        value = "" if one is None else figure(one.value)
-        if one is not None and one.interval is not None and one.interval["low"] != one.interval["high"]:
-            value += f" ({one.interval['low']:.3g} to {one.interval['high']:.3g})"
+        value = "" if one is None else figure(with_interval(one.value, one.interval))
         rows.append(
             (point.name, *(values.get(key, "") for key in keys_of(points)), point.state, value, point.why)
         )

@@ -108,15 +108,6 @@ def _mentions_sweep(path: Path) -> bool:
         return True
 
 
-def sweep_words(sweep: Sweep) -> str:
-    """`a sweep of 8 points of 9 nodes each, 23 of them all in all: lr_0_001, ...`: what points share counts once."""
-    names = [point.name for one in sweep.pipelines if (point := one.point) is not None]
-    sizes = sorted({len(one.nodes) for one in sweep.pipelines})
-    size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    points = f"{len(names)} point{'' if len(names) == 1 else 's'}"
-    return f"a sweep of {points} of {size} nodes each: {', '.join(names)}"
-
-
 def fingerprint(pipeline: Pipeline) -> str:
     """Of all that the keys of a pipeline's nodes are made of: two with the same one have the same results."""
     nodes = [

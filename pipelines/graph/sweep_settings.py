@@ -1,6 +1,7 @@
 """`pipeline.sweep_settings` in these graphs: which node judges a point, and whether halving finds what it needs."""
 
 from collections.abc import Iterator, Sequence
+from math import gcd
 
 from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.key_paths import KeyPath
@@ -125,8 +126,6 @@ def rung_overrides(settings: SweepSettings, document: Document) -> list[Override
     """What a training needs to stop at the rungs, where the YAML does not say it: neither changes a result."""
     if not settings.rungs:
         return []
-    from math import gcd
-
     common = gcd(*settings.rungs)
     return [override_of(f"{key}={common}") for key, _ in RHYTHMS if not document.data.get(key)]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from tunemill.pipelines.graph.keys import identify_source, keyed, source_settings
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.source_versions import contents_of
+from tunemill.pipelines.run.figures import count_of
 from tunemill.resources.canonical import SHORT, hash_document
 from tunemill.resources.errors import SourceWarning, StoreError
 from tunemill.resources.identity import StatCache, source_files
@@ -62,9 +63,13 @@ def notice(
     """
     if seen is None:
         contents = read()
-        return Noticed(Seen(look, contents), reason=f"watching {_sources(len(contents))} from now on")
+        return Noticed(
+            Seen(look, contents), reason=f"watching {count_of(len(contents), 'source')} from now on"
+        )
     if look == seen.look:
-        return Noticed(replace(seen, moving=None), reason=f"{_sources(len(seen.contents))}, unchanged")
+        return Noticed(
+            replace(seen, moving=None), reason=f"{count_of(len(seen.contents), 'source')}, unchanged"
+        )
     since = seen.since if look == seen.moving else now
     if now - since < settle:
         left = round(settle - (now - since))
@@ -138,7 +143,3 @@ def _look(path: Path) -> list[object]:
 def _stat(file: Path) -> list[int]:
     state = file.stat()
     return [state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns]
-
-
-def _sources(count: int) -> str:
-    return f"{count} source{'' if count == 1 else 's'}"
