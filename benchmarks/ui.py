@@ -1,4 +1,4 @@
-"""What the UI costs over a folder of many pipelines: a load of its definitions, one after an edit, one `plan`.
+"""What the UI costs over a folder of many pipelines: a load of its definitions after an edit, one `plan`.
 
 `python benchmarks/ui.py [--pipelines 200] [--rounds 5] [--out FILE.md]` writes copies of the quickstart with one
 dataset, a pipeline each. A load is a fresh process, as Dagster starts one: imports, definitions, and the snapshot that

@@ -63,8 +63,9 @@ def redacted_document(document: Any, secrets: tuple[str, ...] = ()) -> Any:
 
 
 def secrets_in(document: Any, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Every secret that the URLs of a config and the variables of an environment hold, in each spelling."""
+    """Every secret that a config's URLs and API keys and an environment's variables hold, in each spelling."""
     found = {secret for text in _texts(document) for secret in _secrets_of_url(text)}
+    found.update(_api_keys(document))
     for name, value in environment.items():
         found.update(_secrets_of_url(value))
         if is_secret_name(name) and not PLACES.search(name):
@@ -128,6 +129,19 @@ def _texts(document: Any) -> Iterator[str]:
         case list() | tuple():
             for item in document:
                 yield from _texts(item)
+
+
+def _api_keys(document: Any) -> Iterator[str]:
+    """The values of `comet_api_key` and its like. `..._token` is more often a word of a model."""
+    match document:
+        case Mapping():
+            for name, item in document.items():
+                if isinstance(item, str) and str(name).endswith("api_key"):
+                    yield item
+                yield from _api_keys(item)
+        case list() | tuple():
+            for item in document:
+                yield from _api_keys(item)
 
 
 def _secrets_of_url(text: str) -> Iterator[str]:

@@ -122,9 +122,9 @@ def _print(
         if item.published and node.stage.output.exported and not is_evaluation(pipeline, item):
             show(f"{item.node}: {short_path(pipeline, node, item.published)}")
     failed = [item.node for item in finished if item.state == "failed"]
+    if report is not None:
+        show(f"report: {report}")
     if failed:
         show(f"failed: {', '.join(failed)}; what is finished is kept, the same command goes on from there")
     else:
-        if report is not None:
-            show(f"report: {report}")
         show(f"browse it: tunemill ui {pipeline.document.path.parent} --state {state}")

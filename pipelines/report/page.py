@@ -1,6 +1,5 @@
 """The report of a run: one page for a browser that needs nothing else, no network and no script."""
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,6 @@ from tunemill.pipelines.report.parts import Parts
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 # Of a text in a table; what is longer is cut.
 LONGEST_CELL = 600
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A text that was too long, and how much of it is not shown."""
-
-    text: str
-    more: int
 
 
 def page(parts: Parts) -> str:

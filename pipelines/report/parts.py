@@ -32,7 +32,8 @@ from tunemill.resources.store import Store
 
 # A YAML that is longer is cut.
 LONGEST_YAML = 100_000
-GATE_KINDS = {"passed": "good", "failed": "bad", "cannot tell": "warn", "not known": "dim"}
+# The worst first.
+GATE_KINDS = {"failed": "bad", "cannot tell": "warn", "not known": "dim", "passed": "good"}
 TITLES = {
     "scored": "Scores",
     "changes": "What changed",
@@ -142,7 +143,7 @@ def parts_of(look: Look, store: Store, record: RunRecord | None) -> Parts:
         proofs=[_part(node, look) for node in others if node not in scored and not node.stage.tracked],
         environment=list(_environment(look)),
         yaml=_yaml(look),
-        overrides=[str(one) for one in pipeline.document.overrides.values()],
+        overrides=[_hidden(one.text, look) for one in pipeline.document.overrides.values()],
         digests=[
             [node.name, node.stage.name, artifacts[node.name].key[:SHORT], artifacts[node.name].digest]
             for node in pipeline.nodes
@@ -177,9 +178,13 @@ def _tiles(look: Look, scores: Table, record: RunRecord | None) -> Iterator[dict
             "kind": "",
         }
     if look.excerpts.gates:
-        failed = sum(one["state"] == "failed" for one in look.excerpts.gates)
-        words, kind = (f"{failed} failed", "bad") if failed else ("passed", "good")
-        yield {"value": words, "words": f"of {count_of(len(look.excerpts.gates), 'gate')}", "kind": kind}
+        states = [one["state"] for one in look.excerpts.gates]
+        worst = next(state for state in GATE_KINDS if state in states)
+        yield {
+            "value": f"{states.count(worst)} {worst}",
+            "words": f"of {count_of(len(states), 'gate')}",
+            "kind": GATE_KINDS[worst],
+        }
     if record is not None:
         yield {
             "value": duration(record.seconds),
@@ -308,8 +313,12 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[list[str]]:
 def _yaml(look: Look) -> str:
     document = look.pipeline.document
     try:
-        text = document.path.read_text("utf-8", errors="replace")
+        text = _hidden(document.path.read_text("utf-8", errors="replace"), look)
     except OSError as error:
         return f"cannot be read any more: {error.strerror}"
-    text = redacted(text, secrets_in(document.raw, os.environ))
     return text if len(text) <= LONGEST_YAML else f"{text[:LONGEST_YAML]}\n… (cut)"
+
+
+def _hidden(text: str, look: Look) -> str:
+    """A text without the secrets of the YAML and of its overrides."""
+    return redacted(text, secrets_in(look.pipeline.document.raw, os.environ))

@@ -85,15 +85,16 @@ def test_values_are_found_wherever_they_are_said():
         "HF_TOKEN_PATH": "/home/me/token", "TOKENIZERS_PARALLELISM": "perhaps", "MY_TOKEN": "short", "HOME": "/home/me",
         "PWD": "/home/me", "OLDPWD": "/home/me",
     }  # fmt: skip
-    config = {"path": ["https://user:p%40ss%2Fword@host/a?token=url-token-value"], "n": 3}
+    config = {"path": ["https://user:p%40ss%2Fword@host/a?token=url-token-value"], "n": 3,
+              "trackers": [{"comet_api_key": "comet-key-value"}], "pad_token": "<|padding|>"}  # fmt: skip
     secrets = secrets_in(config, environment)
     basic = base64.b64encode(b"user:p@ss/word").decode()
     said = (
         "hub-token-value aws/secret+key aws%2Fsecret%2Bkey proxypass fsspec-bearer p@ss/word p%40ss%2Fword "
-        f"url-token-value {basic}"
+        f"url-token-value comet-key-value {basic}"
     )
     assert set(redacted(said, secrets).split()) == {"***"}
-    kept = "/home/me/token perhaps short 1000000 user host"
+    kept = "/home/me/token perhaps short 1000000 user host <|padding|>"
     assert redacted(kept, secrets) == kept
     assert redacted_document({"a": [said.split()[0], 1, None]}, secrets) == {"a": ["***", 1, None]}
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.project import nodes_in_state
@@ -73,6 +74,8 @@ def test_a_failed_run_says_its_message_once_in_full_and_invites_nobody_to_browse
     rows.write_text('{"other": 1}\n' * 3)
     shown = tunemill("run", str(project.yaml), code=1)
     assert "browse it" not in shown and "failed: " in shown
+    page = Path(shown.partition("report: ")[2].partition("\n")[0]).read_text()
+    assert "tokenized_sums failed: " in page
     (line,) = [line for line in shown.splitlines() if line.startswith("tokenized_sums")]
     assert "cannot be used" in line and "sums.jsonl:1" not in shown
 

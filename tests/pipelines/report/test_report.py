@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.report.page import page as page_of
 from tunemill.pipelines.report.parts import parts_of
 from tunemill.pipelines.report.write import keep_report, write_report
+from tunemill.pipelines.run.look import look
 from tunemill.pipelines.run.record import last_report, latest_records
 from tunemill.resources.launcher import in_this_process
 
@@ -49,9 +51,11 @@ def test_the_command_writes_beside_the_record_of_the_run_or_where_it_is_told(pro
 def test_texts_are_escaped_and_secrets_hidden(project):
     lines = [f"# {SCRIPT}", "# https://somebody:letmein99@host.example/rows?token=abcdef123456"]
     project.yaml.write_text("\n".join([*lines, project.yaml.read_text()]))
-    text = write_report(load_pipeline(project.yaml), project.store).read_text()
+    given = ["num_epochs=2", "use_comet=true", "--comet_api_key=letmein77"]
+    text = write_report(load_pipeline(project.yaml, given), project.store).read_text()
+    assert "with num_epochs=2, use_comet=true, --comet_api_key=***</p>" in text
     assert "<script" not in text and "<img src=x" not in text and "&lt;script&gt;document.title" in text
-    assert "letmein99" not in text and "abcdef123456" not in text
+    assert "letmein99" not in text and "letmein77" not in text and "abcdef123456" not in text
 
 
 def test_a_report_that_cannot_be_written_fails_nobody_and_one_without_a_run_says_so(project):
@@ -71,6 +75,17 @@ def test_checks_that_failed_are_told_with_what_to_do(project):
     row = unescape(text).partition("Checks that failed")[2].partition("</table>")[0]
     assert f'<td class="bad">error</td><td>trained</td><td>{failed.check}</td>' in row
     assert failed.text in row and failed.advice in row
+
+
+@pytest.mark.parametrize("state, shown", [
+    ("passed", '<b class="good">2 passed'), ("not known", '<b class="dim">1 not known'),
+    ("cannot tell", '<b class="warn">1 cannot tell'), ("failed", '<b class="bad">1 failed'),
+])  # fmt: skip
+def test_the_tile_of_the_gates_tells_the_worst_of_them(project, state, shown):
+    seen = look(load_pipeline(project.yaml), project.store)
+    gates = [{"gate": "loss", "state": one, "text": "why"} for one in ("passed", state)]
+    told = page_of(parts_of(replace(seen, excerpts=replace(seen.excerpts, gates=gates)), project.store, None))
+    assert f"{shown}</b><span>of 2 gates</span>" in told
 
 
 def test_what_the_ui_runs_writes_a_report_too_and_says_where(project):
