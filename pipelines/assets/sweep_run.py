@@ -45,6 +45,7 @@ def record(point: PointRun) -> list[Finished]:
         return []
     # Dagster takes a second to import; a sweep with nothing to do is over by then.
     from tunemill.pipelines.assets.dagster_run import materialize_nodes
+    from tunemill.pipelines.report.write import keep_report
 
     def outcome(name: str, _hear: Hear) -> Result | None:
         if name in point.failures:
@@ -52,7 +53,9 @@ def record(point: PointRun) -> list[Finished]:
         return point.results.get(name)
 
     session = replace(point.session, ahead=outcome, observe=unobserved, results={})
-    return materialize_nodes(session, _of(plan, nodes), nodes)
+    finished = materialize_nodes(session, _of(plan, nodes), nodes)
+    keep_report(point.pipeline, session.store)
+    return finished
 
 
 def _of(plan: Sequence[Planned], nodes: Sequence[str]) -> list[Planned]:

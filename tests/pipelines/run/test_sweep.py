@@ -22,6 +22,7 @@ from tunemill.pipelines.graph.sweep import load_sweep
 from tunemill.pipelines.graph.sweep_plan import plan_sweep
 from tunemill.pipelines.graph.sweep_settings import rung_overrides
 from tunemill.pipelines.run.pinned import pin
+from tunemill.pipelines.run.record import last_report
 from tunemill.pipelines.run.sweep import PointRun, SweepRun, lost_at
 from tunemill.pipelines.run.sweep_table import LiveTable
 from tunemill.resources.errors import LaunchError
@@ -73,6 +74,7 @@ def test_eight_learning_rates_tokenize_once_and_a_second_run_computes_nothing(tm
     links = [(project.folder / "outputs" / point.name / "merged").resolve() for point in points]
     assert len(set(links)) == 8 and all(link.is_dir() for link in links)
     assert len({point.results["trained"].published.digest for point in points}) == 8
+    assert all(last_report(Store(project.state), point.pipeline.name) for point in points)
     with open_instance(project.state) as instance:
         keys = {key.path[0] for key in instance.all_asset_keys()}
         assert keys == {point.pipeline.name for point in points}
