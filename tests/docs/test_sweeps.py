@@ -50,6 +50,9 @@ def test_the_commands_that_run(folder, monkeypatch, capsys):
     assert shown.err.count("/tokenized_sums: computed") == 1 and shown.err.count("/trained: computed") == 2
     assert called(f"{lines[0]} {less}", folder, monkeypatch) == 0
     assert ": computed" not in capsys.readouterr().err
+    (one,) = [line for line in COMMANDS if line.startswith("tunemill run")]
+    assert called(f"{one} {less}", folder, monkeypatch) == 0
+    assert ": computed" not in capsys.readouterr().err
     html = (folder / "sweep.html").read_text()
     assert html.count("<polyline") == 4 and "http" not in html.replace("http://www.w3.org/2000/svg", "")
     assert "<script" not in html
