@@ -29,7 +29,7 @@ def add_to(commands: Any, text: str) -> None:
     parser.add_argument(
         "--of",
         metavar="DATASET",
-        help="the models that contain a file, a folder or first letters of contents",
+        help="the models that contain a file, a folder, a dataset of the Hub, or first letters of contents",
     )
     parser.add_argument(
         "--rows",

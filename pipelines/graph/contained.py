@@ -87,7 +87,7 @@ def asked_for(name: str, cache: StatCache) -> Asked:
         found = str(path.resolve())
         return Asked(found, contents_in(identify(Path(found), cache)))
     is_prefix = len(name) >= SHORTEST_PREFIX and set(name) <= set("0123456789abcdef")
-    return Asked(str(whole_name(name, Path.cwd(), True)), None, name if is_prefix else None)
+    return Asked(str(whole_name(name, Path.cwd(), True) or name), None, name if is_prefix else None)
 
 
 def models_with(asked: Asked, store: Store) -> list[Contained]:
