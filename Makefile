@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two test processes; each keeps to one thread so that they do not fight over the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: quickstart test test-slow test-all lint bench screenshots clean
+.PHONY: quickstart test test-slow test-exhaustive test-all lint bench screenshots clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -21,7 +21,10 @@ test: $(VENV)/installed lint
 	$(PYTEST) -m 'not slow'
 
 test-slow: $(VENV)/installed
-	$(PYTEST) -m slow
+	$(PYTEST) -m 'slow and not exhaustive'
+
+test-exhaustive: $(VENV)/installed
+	$(PYTEST) -m exhaustive
 
 test-all: $(VENV)/installed lint
 	$(PYTEST)

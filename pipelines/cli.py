@@ -30,6 +30,8 @@ COMMANDS = {
     "pin": "keep the artifact that a node has now, whatever its YAML asks for",
     "unpin": "take a pin away; the next run brings the node up to date",
     "status": "show what every node of every pipeline points to now, and what is stale",
+    "rollouts": "browse what a model answered while it was trained on its own completions",
+    "rescore": "score kept completions by edited rewards, and say what would have changed",
     "report": "write one page of a pipeline's last run for a browser",
     "diff": "whether two evaluated models differ by more than noise, and on which rows",
     "lineage": "show which data and settings made a model",

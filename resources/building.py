@@ -16,6 +16,7 @@ from pathlib import Path
 from tunemill.resources.folders import listed, read_json, remove_tree
 from tunemill.resources.identity import files_below
 from tunemill.resources.lease import Lease, is_held, lease
+from tunemill.resources.team_lease import TeamLease
 
 USES_FILE = "uses.json"
 # Whose attempt it is, and how it ended if it gave no artifact.
@@ -26,19 +27,10 @@ OUTPUT_FILE = "output.log"
 
 
 @dataclass(frozen=True)
-class Building:
-    """The folders of a computation in progress, and the right to publish what comes of it."""
+class WorkFolders:
+    """Where a stage's body writes."""
 
     folder: Path
-    lease: Lease
-
-    @property
-    def stage(self) -> str:
-        return self.folder.parent.parent.name
-
-    @property
-    def key(self) -> str:
-        return self.folder.parent.name
 
     @property
     def data(self) -> Path:
@@ -51,6 +43,27 @@ class Building:
     @property
     def logs(self) -> Path:
         return self.folder / "logs"
+
+    def make(self) -> None:
+        """Make those that are not there yet."""
+        for part in (self.data, self.checkpoints, self.logs):
+            part.mkdir(exist_ok=True)
+
+
+@dataclass(frozen=True)
+class Building(WorkFolders):
+    """The folders of a computation in progress, and the right to publish what comes of it: here, and for the team."""
+
+    lease: Lease
+    team_lease: TeamLease | None = None
+
+    @property
+    def stage(self) -> str:
+        return self.folder.parent.parent.name
+
+    @property
+    def key(self) -> str:
+        return self.folder.parent.name
 
 
 @contextmanager
@@ -67,8 +80,7 @@ def attempt(
         (building.folder / USES_FILE).write_text(json.dumps(sorted(set(uses))))
         (building.folder / NODE_FILE).write_text(json.dumps({"node": node, "started": time.time()}))
         _take_over(place, building)
-        for part in (building.data, building.checkpoints, building.logs):
-            part.mkdir(exist_ok=True)
+        building.make()
         try:
             with contextlib.ExitStack() as at_end:
                 at_end.push(lambda kind, _error, _place: _note_end(building, kind))

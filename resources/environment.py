@@ -22,7 +22,7 @@ NETWORK = {
 }  # fmt: skip
 NETWORK_BEGIN = (
     "AWS_", "AZURE_", "CLOUDSDK_", "FSSPEC_", "GCE_METADATA_", "GCSFS_", "GOOGLE_", "GLOO_", "HF_", "KUBERNETES_",
-    "NCCL_", "OCIFS_", "OCI_", "STORAGE_EMULATOR_HOST",
+    "NCCL_", "OCIFS_", "OCI_", "RAY_", "STORAGE_EMULATOR_HOST",
 )  # fmt: skip
 # What changes neither a result nor where it lies.
 HARMLESS = {

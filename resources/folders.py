@@ -1,10 +1,13 @@
 """Folders of the store: listed without silence, written through, moved and removed although they are read-only."""
 
+import fcntl
 import json
 import os
 import shutil
 import stat
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +90,28 @@ def remove_tree(folder: Path) -> None:
             if not (path := Path(parent) / name).is_symlink():
                 path.chmod(0o700)
     shutil.rmtree(folder)
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """One process of this machine after the other works on a folder that is made where it is not there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("a") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        folder.mkdir(exist_ok=True)
+        yield
+
+
+@contextmanager
+def while_nobody_works(folder: Path) -> Iterator[bool]:
+    """No process of this machine begins to work on a folder meanwhile; False where one does."""
+    with folder.with_name(f"{folder.name}.lock").open("a") as guard:
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def umask() -> int:

@@ -33,11 +33,15 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True)
 class Summary:
-    """What listings show of a whole artifact. `sizes` are the bytes of its files, `facts` what its run said of it."""
+    """What listings show of a whole artifact. `sizes` are the bytes of its files, `facts` what its run said of it.
+
+    What is `elsewhere` is in the team's store alone.
+    """
 
     digest: str
     sizes: Mapping[str, int]
     facts: Mapping[str, Any]
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,10 @@ class _Entry:
 
 def summaries(store: Store, places: Iterable[Place]) -> dict[Place, Summary | Absent]:
     """What `store.lookup` says of each artifact, in short."""
+    places = list(places)
     known = _read(store.root / INDEX_FILE)
+    if store.team is not None:
+        store.team.look_ahead([place for place in places if not store.folder(*place).is_dir()])
     new: dict[Place, _Entry] = {}
     found: dict[Place, Summary | Absent] = {}
     for place in places:
@@ -67,7 +74,7 @@ def summaries(store: Store, places: Iterable[Place]) -> dict[Place, Summary | Ab
             found[place] = looked_up
             continue
         found[place] = summary = _summary(looked_up)
-        if is_settled:
+        if is_settled and not summary.elsewhere:
             new[place] = _Entry(stamp, summary)
     if new:
         _write(store, known | new)
@@ -77,7 +84,7 @@ def summaries(store: Store, places: Iterable[Place]) -> dict[Place, Summary | Ab
 def _summary(published: Published) -> Summary:
     manifest = published.manifest
     sizes = {name: entry["bytes"] for name, entry in manifest["files"].items()}
-    return Summary(published.digest, sizes, {name: manifest.get(name) for name in FACTS})
+    return Summary(published.digest, sizes, {name: manifest.get(name) for name in FACTS}, published.elsewhere)
 
 
 def _stamp(folder: str) -> tuple[int, ...]:

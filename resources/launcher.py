@@ -7,11 +7,8 @@ Events come back as JSON lines on a pipe; a second pipe is the child's lifeline:
 child's whole group. What the child prints goes through the parent into output.log, redacted as well.
 """
 
-import errno
-import importlib
 import json
 import os
-import re
 import selectors
 import signal
 import subprocess
@@ -20,46 +17,22 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from tunemill.resources.building import OUTPUT_FILE
+from tunemill.resources.calls import Call, Sink, call_of, execute, named
 from tunemill.resources.environment import child_environment
 from tunemill.resources.errors import LaunchError
 from tunemill.resources.imports import import_to_stay
+from tunemill.resources.lines import Lines
+from tunemill.resources.machine_failures import disk_full, is_full, machine_failed
 from tunemill.resources.redaction import redacted, redacted_document, secrets_in
 
-Sink = Callable[[dict[str, Any]], None]
 POLL_SECONDS = 0.2
 GRACE_SECONDS = {signal.SIGINT: 3.0, signal.SIGTERM: 2.0, signal.SIGKILL: 5.0}
 TAIL_LINES = 30
-# In bytes: what has no end by then is written as it is. No secret is as long, but one may be cut in two.
-LONGEST_LINE = 1 << 20
-# How libraries say that memory ran out or that a GPU is lost: the same work may go well another time.
-MACHINE_FAILED = re.compile(
-    r"out of memory|OutOfMemoryError|MemoryError|CUDA error|NCCL|device-side", re.IGNORECASE
-)
-
-
-@dataclass(frozen=True)
-class Call:
-    """What to run. Classes and functions are named `module:name`; `inputs` maps name -> (class, folders).
-
-    Folders are a string, a list of strings for `many`, or None for an absent optional input. A call that may take no
-    more than `seconds` is stopped then; `limit` says who wants that.
-    """
-
-    body: str
-    config_class: str
-    config: Mapping[str, Any]
-    inputs: Mapping[str, tuple[str, str | list[str] | None]]
-    workspace_class: str
-    workspace: Mapping[str, str]
-    report_class: str
-    user_error: str
-    seconds: float | None = None
-    limit: str = ""
 
 
 class Launcher(Protocol):
@@ -68,17 +41,12 @@ class Launcher(Protocol):
     def __call__(self, call: Call, sink: Sink) -> None: ...
 
 
-def name_of(item: Any) -> str:
-    """The `module:name` of a class or function."""
-    return f"{item.__module__}:{item.__qualname__}"
-
-
 def in_this_process(call: Call, sink: Sink) -> None:
     """Run the body here: no isolation, no import cost. For tests and for debugging."""
-    user_error = _named(call.user_error)
+    user_error = named(call.user_error)
     secrets = secrets_in(call.config, os.environ)
     try:
-        _execute(call, lambda event: sink(redacted_document(event, secrets)))
+        execute(call, lambda event: sink(redacted_document(event, secrets)))
     except user_error as error:
         raise LaunchError(redacted(str(error), secrets), user=True) from None
 
@@ -95,7 +63,8 @@ def in_child(call: Call, sink: Sink, stop: threading.Event | None = None) -> Non
     failure: list[dict[str, Any]] = []
 
     def take(event: dict[str, Any]) -> None:
-        (failure.append if event["type"] == "failed" else sink)(redacted_document(event, secrets))
+        ends = event["type"] in ("failed", "crashed")
+        (failure.append if ends else sink)(redacted_document(event, secrets))
 
     with ExitStack() as descriptors:
         events_read, events_write, lifeline_read, lifeline_write = (*os.pipe(), *os.pipe())
@@ -146,39 +115,6 @@ def _hand_over(request: str, child: subprocess.Popen[bytes]) -> None:
         pipe.write(request.encode())
 
 
-class Lines:
-    """Cuts what comes through a pipe into lines, each for `take` as soon as it has ended, and not far beyond.
-
-    With `keep_ends` with their ends, of which a carriage return is one: progress bars write no other.
-    """
-
-    def __init__(self, take: Callable[[str], None], *, keep_ends: bool = False) -> None:
-        self._take = take
-        self._end = re.compile(rb"[\r\n]" if keep_ends else rb"\n")
-        self._keep_ends = keep_ends
-        self._pending = b""
-
-    def add(self, chunk: bytes) -> None:
-        """More has come."""
-        self._pending += chunk
-        start = 0
-        for end in self._end.finditer(self._pending):
-            self._give(self._pending[start : end.end() if self._keep_ends else end.start()])
-            start = end.end()
-        self._pending = self._pending[start:]
-        if self._keep_ends and len(self._pending) > LONGEST_LINE:
-            self.finish()
-
-    def finish(self) -> None:
-        """Nothing more will come."""
-        if self._pending and self._keep_ends:
-            self._give(self._pending)
-            self._pending = b""
-
-    def _give(self, line: bytes) -> None:
-        self._take(line.decode(errors="replace"))
-
-
 def _goes_on(call: Call, stop: threading.Event | None) -> Callable[[], None]:
     """What raises KeyboardInterrupt when `stop` is set, and LaunchError when the call's time is over."""
     end = None if call.seconds is None else time.monotonic() + call.seconds
@@ -188,7 +124,7 @@ def _goes_on(call: Call, stop: threading.Event | None) -> Callable[[], None]:
             raise KeyboardInterrupt
         if end is not None and time.monotonic() >= end:
             raise LaunchError(
-                f"stopped after {call.seconds:.3g} s, which is all that it may take ({call.limit}). If it "
+                f"stopped after {call.seconds:g} s, which is all that it may take ({call.limit}). If it "
                 f"does not hang, give it more; run again to go on from its last checkpoint, if any",
                 crashed=True,
             )
@@ -239,10 +175,11 @@ def _stop_group(child: subprocess.Popen[bytes]) -> None:
 
 def _explain(returncode: int, failure: list[dict[str, Any]], output: Path) -> LaunchError:
     if failure:
-        return LaunchError(failure[0]["message"], user=True)
+        is_users = failure[0]["type"] == "failed"
+        return LaunchError(failure[0]["message"], user=is_users, crashed=not is_users and failure[0]["again"])
     tail = "\n".join(output.read_text(errors="replace").splitlines()[-TAIL_LINES:])
     if "No space left on device" in tail:
-        return LaunchError(_disk_full(output), user=True)
+        return LaunchError(disk_full(output), user=True)
     if returncode < 0:
         name = signal.Signals(-returncode).name
         hint = " (often the machine ran out of memory)" if name == "SIGKILL" else ""
@@ -252,37 +189,8 @@ def _explain(returncode: int, failure: list[dict[str, Any]], output: Path) -> La
         )
     return LaunchError(
         f"the stage's process ended with exit code {returncode}; the end of {output}:\n{tail}",
-        crashed=MACHINE_FAILED.search(tail) is not None,
+        crashed=machine_failed(tail),
     )
-
-
-def _disk_full(path: Path) -> str:
-    return (
-        f"the disk is full: no space left for {path.parent.parent}; nothing was published. Free some space, or "
-        f"prune the store with `tunemill cache prune`, and run again"
-    )
-
-
-def _named(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def _execute(call: Call, sink: Sink) -> None:
-    body = _named(call.body)
-    config = _named(call.config_class).model_validate(call.config)
-    inputs: dict[str, Any] = {}
-    for name, (class_name, folders) in call.inputs.items():
-        artifact = _named(class_name)
-        match folders:
-            case None:
-                inputs[name] = None
-            case str():
-                inputs[name] = artifact(Path(folders))
-            case _:
-                inputs[name] = [artifact(Path(folder)) for folder in folders]
-    workspace = _named(call.workspace_class)(**{name: Path(path) for name, path in call.workspace.items()})
-    body(config, **inputs, out=workspace, report=_named(call.report_class)(sink))
 
 
 def _die_with_parent(lifeline: int) -> None:
@@ -293,24 +201,32 @@ def _die_with_parent(lifeline: int) -> None:
 def main(request: str, events: int, lifeline: int) -> int:
     """The child's side: run the call that comes through standard input."""
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
-    call = Call(**json.loads(sys.stdin.buffer.read()))
+    call = call_of(json.loads(sys.stdin.buffer.read()))
     pipe = os.fdopen(events, "w", buffering=1)
 
     def sink(event: dict[str, Any]) -> None:
         pipe.write(json.dumps(event) + "\n")
 
-    user_error = _named(call.user_error)
+    if call.ray is not None:
+        from tunemill.resources.workers import in_workers
+
+        return in_workers(call, call.ray, sink, Path(request))
+    if call.processes > 1:
+        from tunemill.resources.ranks import in_ranks
+
+        return in_ranks(call, sink, Path(request))
+    user_error = named(call.user_error)
     try:
         # Of a training that takes five seconds, one would go into looking for garbage.
         import_to_stay(call.body.partition(":")[0])
-        _execute(call, sink)
+        execute(call, sink)
     except user_error as error:
         sink({"type": "failed", "message": str(error)})
         return 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
-        sink({"type": "failed", "message": _disk_full(Path(request))})
+        sink({"type": "failed", "message": disk_full(Path(request))})
         return 1
     return 0
 

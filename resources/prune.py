@@ -1,17 +1,22 @@
 """What of the store nobody needs: what no ref, pin or computation names, and nothing of these was made from."""
 
+import os
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunemill.resources.building import has_checkpoints, lease_of, uses_of
 from tunemill.resources.errors import StoreError
-from tunemill.resources.folders import listed, move, remove_tree
+from tunemill.resources.folders import listed, move, remove_tree, while_nobody_works
 from tunemill.resources.identity import files_below
 from tunemill.resources.lease import is_held, while_free
 from tunemill.resources.store import Published, Store
+
+# A transfer that was cut off goes on from what has arrived.
+TRANSFER_SECONDS = 86_400.0
 
 Place = tuple[str, str]
 """(stage, key) of an artifact."""
@@ -19,12 +24,14 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True)
 class Garbage:
-    """A folder that can go, its size, and why nobody needs it; of an attempt, the lease that must be free."""
+    """A folder that can go, its size, and why nobody needs it; of an attempt, the lease that must be free. What is
+    `arriving` must not be worked on."""
 
     folder: Path
     bytes: int
     why: str
     lease: Path | None = None
+    arriving: bool = False
 
 
 def prune(store: Store, checkpoints: bool = False, kept: bool = False) -> list[Garbage]:
@@ -48,8 +55,13 @@ def prune(store: Store, checkpoints: bool = False, kept: bool = False) -> list[G
 
 def _move_away(item: Garbage, to: Path) -> bool:
     """Move garbage; False where somebody has begun to compute there meanwhile, or has ended and left nothing."""
-    with nullcontext(True) if item.lease is None else while_free(item.lease) as is_free:
-        if is_free:
+    guard: AbstractContextManager[bool] = nullcontext(True)
+    if item.lease is not None:
+        guard = while_free(item.lease)
+    elif item.arriving:
+        guard = while_nobody_works(item.folder)
+    with guard as is_free:
+        if is_free and (not item.arriving or _is_old(item.folder)):
             with suppress(FileNotFoundError):
                 move(item.folder, to)
                 return True
@@ -78,9 +90,29 @@ def find_garbage(
         for folder in attempts
         if folder not in kept
     ]
+    arriving = [folder for stage in listed(store.root / "arriving") for folder in listed(stage)]
+    found += [
+        replace(_garbage(folder, "left by a transfer that ended"), arriving=True)
+        for folder in arriving
+        if folder.is_dir() and _is_old(folder)
+    ]
     aside = [folder for stage in listed(store.root / "set_aside") for folder in listed(stage)]
     found += [_garbage(folder, "set aside: damaged or replaced") for folder in aside]
     return found
+
+
+def _is_old(folder: Path) -> bool:
+    """Whether nothing has been written into a folder for so long that nobody writes there."""
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent), *(Path(parent) / name for name in names)):
+            try:
+                written = path.lstat().st_mtime
+            except FileNotFoundError:
+                # Somebody is at work there.
+                return False
+            if time.time() - written <= TRANSFER_SECONDS:
+                return False
+    return True
 
 
 def kept_by_stages(store: Store) -> list[Garbage]:
@@ -142,10 +174,13 @@ def _reached(
 
 
 def _manifests(store: Store, known: dict[Place, Published]) -> dict[Place, Published]:
-    """Every whole artifact; one that is known never changes."""
+    """Every whole artifact here, and what nodes point to elsewhere; one that is known never changes."""
     found = dict(known)
-    for folder in store.artifacts():
-        place = (folder.parent.name, folder.name)
+    places = [(folder.parent.name, folder.name) for folder in store.artifacts()]
+    if store.team is not None:
+        # What a node points to may be in the team's store alone, and made from what is here.
+        places += [(ref.stage, ref.key) for _, _, ref in store.refs.all()]
+    for place in places:
         if place not in found and isinstance(artifact := store.lookup(*place), Published):
             found[place] = artifact
     return found

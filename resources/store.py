@@ -8,6 +8,9 @@
 <root>/pipelines/<pipeline>.json                                            see origins.py
 <root>/kept/<stage>/                                                        what a stage keeps, see declaration.py
 <root>/index.json                                                           see index.py
+<root>/arriving/<stage>/<key>/                                              half of what a team has; see team_store.py
+<root>/team.json                                                            which team's store the last run used
+<root>/elsewhere/<id>/                                                      what is known of a team's store
 """
 
 import fcntl
@@ -16,58 +19,46 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tunemill.resources.building import Building, attempt, left_checkpoints
-from tunemill.resources.canonical import hash_document, hash_listing
+from tunemill.resources.canonical import SHORT, hash_document, hash_listing
 from tunemill.resources.errors import StoreError
-from tunemill.resources.folders import fsync, listed, make_durable, move, read_json, remove_tree
+from tunemill.resources.folders import (
+    fsync,
+    listed,
+    make_durable,
+    move,
+    one_at_a_time,
+    read_json,
+    remove_tree,
+    write_json,
+)
 from tunemill.resources.identity import StatCache, files_below, hash_file
+from tunemill.resources.objects import fault_of_team_url
 from tunemill.resources.pins import Pins
 from tunemill.resources.protocols import LINEAGE_FILE, SIGNATURE_FILE
+from tunemill.resources.published import MANIFEST_PARTS
+from tunemill.resources.published import Absent as Absent
+from tunemill.resources.published import Published as Published
 from tunemill.resources.refs import Ref, Refs
+from tunemill.resources.team_entry import digest_of
+from tunemill.resources.team_lease import TeamLease
+from tunemill.resources.team_store import Team, open_team
+from tunemill.resources.team_transfer import DamagedError
 
 # Files of these names travel inside the data folder but are not part of the result: provenance names times and hosts,
 # and a signature is another one each time.
 UNHASHED = frozenset({LINEAGE_FILE, SIGNATURE_FILE})
-MANIFEST_PARTS = frozenset({"stage", "key", "digest", "files"})
 # What every key document holds; a damaged one explains nothing.
 KEY_PARTS = frozenset({"schema", "stage", "version", "config", "sources", "inputs", "libraries"})
 
 
-@dataclass(frozen=True)
-class Published:
-    """A whole artifact of the store."""
-
-    folder: Path
-    manifest: Mapping[str, Any]
-
-    @property
-    def data(self) -> Path:
-        return self.folder / "data"
-
-    @property
-    def stage(self) -> str:
-        return str(self.manifest["stage"])
-
-    @property
-    def key(self) -> str:
-        return str(self.manifest["key"])
-
-    @property
-    def digest(self) -> str:
-        return str(self.manifest["digest"])
-
-
-@dataclass(frozen=True)
-class Absent:
-    """No usable artifact, and why: `damage` names the files at fault if there was one."""
-
-    reason: str
-    damage: tuple[str, ...] = ()
+# Which team's store the last run was in front of.
+TEAM_FILE = "team.json"
 
 
 @dataclass(frozen=True)
@@ -79,18 +70,47 @@ class Ready:
 
 
 class Store:
-    """A folder of artifacts. Any number of processes may share it."""
+    """A folder of artifacts. Any number of processes may share it.
 
-    def __init__(self, root: Path) -> None:
+    With a `team` it stands before a store that many machines share: what the team has is found too, and brought here
+    where it is needed.
+    """
+
+    def __init__(self, root: Path, team: Team | None = None) -> None:
         self.root = root.resolve()
+        self.team = team
         self.refs = Refs(self.root / "refs")
         self.pins = Pins(self.root / "pins")
         self.stat_cache = StatCache(self.root / "stat_cache.sqlite")
+
+    def before(self, url: str) -> "Store":
+        """This store before the one that a team shares at a URL. Raises StoreError where it cannot be reached so."""
+        return Store(self.root, open_team(url, self.root))
+
+    def forgiving(self, say: Callable[[str], None]) -> "Store":
+        """This store for looks: where the team's cannot be reached, `say` is told, and what is known here counts."""
+        return self if self.team is None else Store(self.root, replace(self.team, forgive=say))
+
+    def remember_team(self) -> None:
+        """Note on this machine which store its last run was in front of, for commands without a YAML."""
+        url = None if self.team is None else self.team.url
+        if last_team(self.root) != url:
+            write_json(self.root / TEAM_FILE, {"url": url})
 
     def folder(self, stage: str, key: str) -> Path:
         return self.root / "artifacts" / stage / key
 
     def lookup(self, stage: str, key: str) -> Published | Absent:
+        """What is here, or else what the team has: of that no file is fetched. Raises UnreachableError."""
+        here = self.lookup_here(stage, key)
+        if isinstance(here, Published) or self.team is None:
+            return here
+        there = self.team.lookup(stage, key)
+        if isinstance(there, Published):
+            return there
+        return replace(there, damage=here.damage) if there.refused else here
+
+    def lookup_here(self, stage: str, key: str) -> Published | Absent:
         """A hit needs its bytes: every file of the manifest is there with its size."""
         folder = self.folder(stage, key)
         if not _is_there(folder / "manifest.json"):
@@ -123,6 +143,8 @@ class Store:
     def key_document(self, stage: str, key: str) -> dict[str, Any] | None:
         """The document behind a key, if its artifact is (or was) here."""
         document = read_json(self.folder(stage, key) / "key.json")
+        if document is None and self.team is not None:
+            document = self.team.notes.key_document(stage, key)
         is_whole = isinstance(document, dict) and set(document) >= KEY_PARTS
         return document if is_whole and hash_document(document) == key else None
 
@@ -132,7 +154,11 @@ class Store:
     ) -> Iterator[Building]:
         """Hold the right to compute a key; see `building.attempt`. What it `uses` is not pruned meanwhile."""
         used = [(item.stage, item.key) for item in uses]
-        with attempt(self.root / "building" / stage / key, say, used, node) as building:
+        with ExitStack() as held:
+            building = held.enter_context(attempt(self.root / "building" / stage / key, say, used, node))
+            if self.team is not None:
+                lease = held.enter_context(self.team.holding(stage, key, say))
+                building = replace(building, team_lease=lease)
             yield building
 
     def left_checkpoints(self, stage: str, key: str) -> Path | None:
@@ -184,6 +210,94 @@ class Store:
         # With the checkpoints: nobody goes on from here any more.
         remove_tree(building.folder)
         return Published(final, ready.manifest)
+
+    def share(
+        self,
+        published: Published,
+        say: Callable[[str], None],
+        lease: TeamLease | None = None,
+        replacing: bool = False,
+    ) -> Published:
+        """Publish an artifact for the team, if there is one that lacks it.
+
+        With `lease` it was computed just now: what another machine has published first is taken in its place, or gives
+        way when `replacing`. What cannot be sent stays here, and is sent by the next run.
+        """
+        team = self.team
+        if team is None or published.elsewhere or (lease is None and team.has_sent(published)):
+            return published
+        document = self.key_document(published.stage, published.key)
+        if document is None:
+            say(f"not published for the team: {published.folder / 'key.json'} is damaged")
+            return published
+        try:
+            theirs = team.publish(published, document, lease, replacing)
+        except StoreError as error:
+            say(
+                f"not published for the team: {error}. The result is whole and kept here; the next run sends it"
+            )
+            return published
+        if theirs is None:
+            say(f"published for the team in {team.url}")
+        elif replacing and theirs.digest == published.digest:
+            say(f"the same is in {team.url} already")
+        elif lease is not None:
+            say(f"another machine has published this in {team.url} first, which is as good: it is taken")
+            return published if theirs.digest == published.digest else self._taken(theirs, published, say)
+        return published
+
+    def _taken(self, theirs: Published, own: Published, say: Callable[[str], None]) -> Published:
+        """What another machine has published in place of this one's; its own where that cannot be had."""
+        try:
+            return self._bring(theirs, say)
+        except StoreError as error:
+            say(f"it could not be brought: {error}. What this machine has computed is whole, and stays")
+            return own
+
+    def bring(self, published: Published, say: Callable[[str], None]) -> Published:
+        """An artifact with its files here. Raises StoreError where the team's is damaged, or nobody answers."""
+        if not published.elsewhere:
+            return published
+        here = self.lookup_here(published.stage, published.key)
+        return here if isinstance(here, Published) else self._bring(published, say)
+
+    def _bring(self, published: Published, say: Callable[[str], None]) -> Published:
+        """Fetch an artifact of the team by way of a folder that nobody takes for one."""
+        assert self.team is not None, "where else would it be?"
+        stage, key = published.stage, published.key
+        arriving = self.root / "arriving" / stage / key
+        final = self.folder(stage, key)
+        with one_at_a_time(arriving):
+            here = self.lookup_here(stage, key)
+            if isinstance(here, Published) and here.digest == published.digest:
+                return here
+            if (arriving / "manifest.json").exists():
+                # Whole and read-only already: whoever had it ended before the last step.
+                remove_tree(arriving)
+                arriving.mkdir()
+            started, files = time.monotonic(), published.manifest["files"]
+            hashes = {name: entry["sha256"] for name, entry in files.items()}
+            if digest_of(hashes, UNHASHED) != published.digest:
+                wrong = f"the manifest of {stage} {key[:SHORT]} contradicts itself"
+                self.team.notes.refuse(published, wrong)
+                raise DamagedError(wrong)
+            self.team.fetch(published, arriving)
+            document = read_json(published.folder / "key.json")
+            (arriving / "key.json").write_text(json.dumps(document, indent=1))
+            manifest = dict(published.manifest)
+            sealed = {**manifest, "sha256": hash_document(manifest)}
+            (arriving / "manifest.json").write_text(json.dumps(sealed, indent=1))
+            for part in ("data", "logs"):
+                (arriving / part).mkdir(exist_ok=True)
+            make_durable(arriving)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            if _is_there(final):
+                self.set_aside(stage, key)
+            move(arriving, final)
+            fsync(final.parent)
+        size = sum(int(entry["bytes"]) for entry in files.values())
+        say(f"brought {size / 1e6:.1f} MB from {self.team.url} in {time.monotonic() - started:.1f} s")
+        return Published(final, manifest)
 
     @contextmanager
     def unpruned(self) -> Iterator[None]:
@@ -259,6 +373,13 @@ def open_store(root: Path) -> Store:
             f"{path}: the state folder cannot be made ({error.strerror}); give another with --state"
         ) from error
     return Store(path)
+
+
+def last_team(root: Path) -> str | None:
+    """The team's store that `remember_team` noted."""
+    note = read_json(root / TEAM_FILE)
+    url = note.get("url") if isinstance(note, dict) else None
+    return url if isinstance(url, str) and fault_of_team_url(url) is None else None
 
 
 def _is_there(path: Path) -> bool:

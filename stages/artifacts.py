@@ -99,6 +99,26 @@ class PreferenceData(Artifact):
         return self.path / "held_out.arrow"
 
 
+class Prompts(Artifact):
+    """Prompts of one dataset, and what rewards are given beside their completions.
+
+    `rows.arrow` (IPC file): the columns of `OF_DATASET` in stages/data/rows/prompt_rows.py. `rejected.jsonl` as in
+    TokenizedDataset.
+    """
+
+    @property
+    def rows(self) -> Path:
+        return self.path / "rows.arrow"
+
+
+class PromptData(Artifact):
+    """Prompts in the order that they are answered in: `rows.arrow`, with the columns of `OF_ALL` there."""
+
+    @property
+    def rows(self) -> Path:
+        return self.path / "rows.arrow"
+
+
 class ReferenceLogProbs(Artifact):
     """What a frozen model says of the answers of a PreferenceData, row by row.
 

@@ -39,7 +39,13 @@ def nearest(given: str, accepted: Sequence[str], count: int = 1) -> list[str]:
     near = difflib.get_close_matches(_plain(given), list(plain), n=count, cutoff=CLOSE_ENOUGH)
     begun = [name for name in plain if len(given) >= SHORTEST_START and name.startswith(f"{_plain(given)}_")]
     same = [_plain(given)] if _plain(given) in plain else []
-    turned = [name for name in plain if sorted(name) == sorted(_plain(given))]
+    of_same_letters = [name for name in plain if sorted(name) == sorted(_plain(given))]
+    # Several are made of the same words, as sum_then_normalize and normalize_then_sum.
+    turned = sorted(
+        of_same_letters,
+        key=lambda name: difflib.SequenceMatcher(None, name, _plain(given)).ratio(),
+        reverse=True,
+    )
     return [plain[name] for name in dict.fromkeys([*same, *turned, *begun, *near])][:count]
 
 

@@ -275,6 +275,19 @@ class StageConfig(Settings):
         """The fields whose contents enter the key instead of their names."""
         return frozenset(name for mark in SOURCE_MARKS for name in cls.marked(mark))
 
+    @property
+    def ranks(self) -> int:
+        """How many processes run the stage's body together, of which the first alone writes; 1 for most stages.
+
+        A config whose stage may run so has a field `processes`, which the graph sets.
+        """
+        return 1
+
+    @property
+    def may_be_spread(self) -> bool:
+        """Whether several processes can run the stage's body together, or one of another machine."""
+        return False
+
     def is_set(self, field: str) -> bool:
         """Whether a field asks for more than its default."""
         return bool(getattr(self, field) != type(self).model_fields[field].get_default())

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from inspect import Parameter, Signature
 from pathlib import Path
 
+# What binds a name, and has names of its own.
+SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
 
 def dotted(name: str) -> str:
     """`folder/file.py:Class` as `folder.file.Class`; other names stay."""
@@ -37,6 +40,23 @@ def module_tree(file: Path) -> ast.Module:
         raise ValueError(f"{file}, line {error.lineno}: {error.msg}") from None
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{file} cannot be read as Python: {error}") from None
+
+
+def may_bind(tree: ast.Module, name: str) -> bool:
+    """Whether a module may have this name: bound at its top, or below `if` and its like, or by what says it later."""
+    nodes = list(_outside_of_functions(tree))
+    bound = {one.name for one in nodes if isinstance(one, SCOPES)}
+    bound |= {one.id for one in nodes if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
+    bound |= {one.asname or one.name.partition(".")[0] for one in nodes if isinstance(one, ast.alias)}
+    bound |= {said for one in ast.walk(tree) if isinstance(one, ast.Global) for said in one.names}
+    return bool(bound & {name, "*", "__getattr__"})
+
+
+def _outside_of_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        yield node
+        if not isinstance(node, SCOPES):
+            yield from _outside_of_functions(node)
 
 
 def class_in(tree: ast.Module, name: str) -> ast.ClassDef | None:

@@ -1,6 +1,4 @@
-"""Every stage there is, the methods of training by their names, and what scores the models of which. Nothing else
-lists stages.
-"""
+"""Every stage there is, and the methods of training by their names. What is needed of one is in `named.py`."""
 
 from tunemill.stages.data.dataset.stage import DATASET
 from tunemill.stages.data.evaluation_data.stage import EVALUATION_DATA
@@ -9,6 +7,8 @@ from tunemill.stages.data.leakage.stage import LEAKAGE
 from tunemill.stages.data.preference_data.stage import PREFERENCE_DATA
 from tunemill.stages.data.preferences.stage import PREFERENCES
 from tunemill.stages.data.pretraining_data.stage import PRETRAINING_DATA
+from tunemill.stages.data.prompt_data.stage import PROMPT_DATA
+from tunemill.stages.data.prompts.stage import PROMPTS
 from tunemill.stages.data.stored_logprobs.stage import STORED_LOGPROBS
 from tunemill.stages.data.synthetic.stage import SYNTHETIC
 from tunemill.stages.data.tokenized.stage import TOKENIZED
@@ -36,6 +36,9 @@ from tunemill.stages.models.quantized.stage import QUANTIZED
 from tunemill.stages.models.quantized_base.stage import QUANTIZED_BASE
 from tunemill.stages.training.distillation.stage import DISTILLATION
 from tunemill.stages.training.dpo.stage import DPO
+from tunemill.stages.training.ebft.stage import EBFT
+from tunemill.stages.training.gdpo.stage import GDPO
+from tunemill.stages.training.grpo.stage import GRPO
 from tunemill.stages.training.ipo.stage import IPO
 from tunemill.stages.training.kto.stage import KTO
 from tunemill.stages.training.orpo.stage import ORPO
@@ -56,24 +59,16 @@ METHODS: dict[str, Stage] = {
     "process_reward": PROCESS_REWARD,
     "kto": KTO,
     "distillation": DISTILLATION,
-}
-
-# What scores the models of a method on held-out rows; those of another method are not evaluated.
-EVALUATIONS: dict[str, Stage] = {
-    "sft": EVALUATION,
-    "orpo": PREFERENCE_EVALUATION,
-    "dpo": PREFERENCE_EVALUATION,
-    "ipo": PREFERENCE_EVALUATION,
-    "kto": PREFERENCE_EVALUATION,
-    "simpo": PREFERENCE_EVALUATION,
-    "process_reward": STEP_EVALUATION,
-    "reward": REWARD_EVALUATION,
-    "distillation": EVALUATION,
+    "grpo": GRPO,
+    "gdpo": GDPO,
+    "ebft": EBFT,
 }
 
 # What estimates the memory of a stage, by its name: of any training, and of a teacher's pass; called as a body is.
 MEMORY: dict[str, str] = {
-    **dict.fromkeys(METHODS, "tunemill.stages.training.estimate_body:estimate"),
+    **dict.fromkeys(
+        METHODS.keys() - {"grpo", "gdpo", "ebft"}, "tunemill.stages.training.estimate_body:estimate"
+    ),
     TEACHER_LOGPROBS.name: "tunemill.stages.training.teacher_estimate_body:estimate",
 }
 
@@ -89,6 +84,8 @@ STAGES: tuple[Stage, ...] = (
     PREFERENCES,
     PREFERENCE_DATA,
     HELD_OUT_PREFERENCES,
+    PROMPTS,
+    PROMPT_DATA,
     STORED_LOGPROBS,
     HUB_FILES,
     BASE_MODEL,

@@ -5,6 +5,7 @@ import shutil
 
 import fsspec
 import pytest
+from support.examples import quickstart_once
 from support.object_store import reached, s3_server
 from support.project import Project, make_project
 
@@ -15,6 +16,14 @@ os.environ.pop("COLUMNS", None)
 os.unsetenv("COLUMNS")
 os.environ.pop("DAGSTER_HOME", None)
 os.environ.pop("TUNEMILL_HOME", None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What is exhaustive is slow: whoever leaves the slow tests out means these too."""
+    for item in items:
+        if item.get_closest_marker("exhaustive"):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +46,17 @@ def project(finished_project, tmp_path) -> Project:
 def fresh_project(tmp_path) -> Project:
     """A project of the test's own with an empty store."""
     return make_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def quickstart_folder(tmp_path_factory):
+    """A copy of the examples with a `state` in which the quickstart has run, and `nodes.json`, what it said."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    copy = tmp_path_factory.mktemp("quickstart") / "copy"
+    shutil.copytree(quickstart_once(shared), copy, symlinks=True)
+    return copy
 
 
 @pytest.fixture(scope="module")

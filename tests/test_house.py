@@ -6,23 +6,29 @@ broken.
 
 import ast
 import re
+import subprocess
+import sys
 from collections import defaultdict
 
 import pytest
 from test_layout import FOLDERS, ROOT, SOURCES, file_of, identifier, imported_files
 
 from tunemill.stages.artifacts import EvaluationReport
-from tunemill.stages.registry import EVALUATIONS, METHODS, STAGES
+from tunemill.stages.named import EVALUATIONS, is_method, method, stage_named
+from tunemill.stages.registry import METHODS, STAGES
 
 PIPELINES = [path for path in SOURCES if path.is_relative_to(ROOT / "pipelines")]
 STAGE_FILES = [path for path in SOURCES if path.is_relative_to(ROOT / "stages")]
 # The rooms of `pipelines/`, each of which may import those before it.
 ROOMS = ("config", "graph", "run", "report", "assets", "commands")
 STAGE_ROOMS = {file_of(stage.body.split(":")[0]).parent: stage.name for stage in STAGES}
+# What lists stages: all, and those that are found by a method's name.
+LISTS = {ROOT / "stages" / "registry.py", ROOT / "stages" / "named.py"}
 # What several stages share, by chapter.
 SHARED_ROOMS = (
     "data/rows", "data/engines", "data/conversations", "data/sources", "models", "models/chat", "models/vllm",
     "training", "training/keys", "training/adapters", "training/kernels", "training/optimizers", "training/schedules",
+    "training/online",
     "evaluation",
     "evaluation/metrics", "evaluation/statistics", "evaluation/harness",
 )  # fmt: skip
@@ -82,7 +88,7 @@ def foreign(path, imported):
         if not file.is_relative_to(ROOT / "stages"):
             continue
         is_own = own is not None and file.is_relative_to(own)
-        is_shared = file.parent in shared and room_of(file) is None and file.name != "registry.py"
+        is_shared = file.parent in shared and room_of(file) is None and file not in LISTS
         if not is_own and not is_shared:
             yield identifier(file)
 
@@ -93,6 +99,7 @@ def test_a_stage_keeps_to_its_own_room_and_the_shared_ones(path):
     if path == ROOT / "stages" / "registry.py":
         declarations = {folder / "stage.py" for folder in STAGE_ROOMS}
         assert declarations <= imported, "every stage is listed"
+    if path in LISTS:
         return
     assert list(foreign(path, imported)) == []
 
@@ -116,7 +123,7 @@ def test_nothing_but_the_registry_and_the_graphs_table_lists_stages():
         for path in SOURCES
         if any(file.name == "stage.py" for file in imported_files(path)) and path.name != "stage.py"
     }
-    assert importers == {"stages/registry.py", *TABLE}
+    assert importers == {*map(identifier, LISTS), *TABLE}
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=identifier)
@@ -201,6 +208,7 @@ def test_each_method_of_training_has_a_room_and_one_place_builds_a_trainer():
     }
     for name, stage in METHODS.items():
         assert file_of(stage.body.split(":")[0]).parent == ROOT / "stages" / "training" / name
+        assert method(name) is stage and is_method(name) and stage_named(name) is stage
     builders = [identifier(path) for path in SOURCES if re.search(r"= \w*Trainer\(", path.read_text())]
     trained = [identifier(path) for path in SOURCES if re.search(r"trainer\.train\(", path.read_text())]
     assert builders == trained == ["stages/training/loop_body.py"]
@@ -214,11 +222,13 @@ def test_what_is_evaluated_can_be_trained_and_every_evaluation_is_a_stage():
 
 
 def test_from_an_asset_to_backward_there_are_three_files():
-    """The asset hands over to a launcher; behind it stand a method's body, the loop, and what the loop calls of us."""
+    """The asset hands over to a launcher; behind it stand a method's body, the loop, and its Trainer."""
     body = ROOT / "stages" / "training" / "sft" / "body.py"
     loop = ROOT / "stages" / "training" / "loop_body.py"
     assert loop in imported_files(body) and "train(config" in body.read_text()
-    assert "super().compute_loss(" in loop.read_text() and "trainer.train(" in loop.read_text()
+    trainer = ROOT / "stages" / "training" / "trainer_body.py"
+    assert trainer in imported_files(loop) and "trainer.train(" in loop.read_text()
+    assert "super().compute_loss(" in trainer.read_text()
 
 
 def test_the_folders_are_those_of_the_house():
@@ -232,3 +242,17 @@ def test_the_folders_are_those_of_the_house():
     assert {chapter for chapter in chapters if not chapter.endswith(".py")} == {
         "data", "models", "training", "evaluation",
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_no_file_has_exhaustive_tests_alone():
+    """They are other variants of what is proven without them, and CI leaves them out."""
+    files = {
+        str(file.relative_to(ROOT))
+        for file in ROOT.glob("tests/**/test_*.py")
+        if "pytest.mark.exhaustive" in file.read_text()
+    }
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "not exhaustive", *sorted(files)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    kept = {line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line}
+    assert kept == files, sorted(files - kept)

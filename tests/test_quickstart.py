@@ -6,13 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from support.examples import ROOT, copy_examples, shipped
+from support.examples import ROOT, alarms, copy_examples, shipped
 
 QUICKSTART = ROOT / "examples" / "quickstart"
 
 
 def run(name, state, *more):
-    folder = copy_examples(state.parent) / "quickstart"
+    folder = state.parent / "examples" / "quickstart"
     command = [sys.executable, "-m", "tunemill.pipelines.cli", "run", str(folder / name), "--json", *more]
     done = subprocess.run([*command, "--state", str(state)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -20,17 +20,23 @@ def run(name, state, *more):
 
 
 @pytest.fixture(scope="module")
-def state(tmp_path_factory):
-    return tmp_path_factory.mktemp("quickstart") / "state"
+def state(quickstart_folder):
+    return quickstart_folder / "state"
 
 
 @pytest.fixture(scope="module")
 def quickstart(state):
-    return run("pipeline.yml", state)
+    return {node["node"]: node for node in json.loads((state.parent / "nodes.json").read_text())["nodes"]}
 
 
 def exact_match(nodes, what):
     return nodes[f"evaluation_of_{what}"]["metrics"]["exact_match"]
+
+
+@pytest.mark.slow
+def test_it_raises_no_alarm(state):
+    told = json.loads((state.parent / "nodes.json").read_text())
+    assert len(told["checks"]) > 30 and alarms(told) == []
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Nodes as Dagster assets: find inputs, ask the store, launch, report. No work of a stage is done here."""
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -116,7 +117,8 @@ def _body(session: Session, node: Node, key: dg.AssetKey, events: LineageEvents)
 
     def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         secrets = secrets_in(node.config.model_dump(mode="json"), os.environ)
-
+        # Also what is computed ahead of its turn takes of the run's time.
+        session.begun.setdefault(context.run.run_id, time.monotonic())
         note = Heard(context, key).hear
         note_process(context)
 
@@ -155,11 +157,7 @@ def _body(session: Session, node: Node, key: dg.AssetKey, events: LineageEvents)
                 )
                 if tracked is not None:
                     tracked.end(result.published)
-                metadata = materialization_metadata(session.pipeline, node, result) | {
-                    "report": dg.MetadataValue.path(
-                        str(report_place(session.store, name, context.run.run_id))
-                    )
-                }
+                metadata = materialization_metadata(session.pipeline, node, result)
                 tags = tags_of(result.published) | note_what_was_read(session, node, result, context)
         except EXPECTED as error:
             message = redacted(str(error), secrets)
@@ -171,6 +169,8 @@ def _body(session: Session, node: Node, key: dg.AssetKey, events: LineageEvents)
             raise failure(message, again=again) from None
         session.results[context.run.run_id, node.name] = result
         _end(session, context, node, done_from(result), events, say)
+        report = report_place(session.store, name, context.run.run_id)
+        metadata["report"] = dg.MetadataValue.path(str(report))
         # Metadata of the result itself would stand on the run's page twice.
         context.add_asset_metadata(metadata, asset_key=key)
         return dg.MaterializeResult(
@@ -213,7 +213,13 @@ def _record(session: Session, context: dg.AssetExecutionContext, node: Node, don
     own = session.pipeline
     found = record(session.store, own.name, context.run.run_id, {node.name: done})
     selected = {asset_key(own.name, one.name): one.name for one in own.nodes}
-    wanted = {selected[key] for key in context.job_def.asset_layer.executable_asset_keys if key in selected}
+    # A run from the failure of another one has all of its assets, and some of its steps.
+    steps = context.run.step_keys_to_execute
+    wanted = {
+        selected[key]
+        for key in context.job_def.asset_layer.executable_asset_keys
+        if key in selected and (steps is None or key.to_python_identifier() in steps)
+    }
     is_last = wanted <= set(found.nodes)
     if own.schedule is not None and is_last and _all_in_place(session):
         context.log_event(up_to_date(own))
@@ -228,5 +234,5 @@ def _all_in_place(session: Session) -> bool:
     """Whether a run would have nothing to do now."""
     try:
         return not not_in_place(make_plan(session.pipeline, session.store))
-    except (ConfigError, StoreError):
+    except (ConfigError, StoreError, UserError):
         return False

@@ -51,6 +51,8 @@ def state_words(look: Look, node: Node) -> str:
         named = "; ".join(f"{name} ({reasons(why)})" for name, why in causes.items())
         behind = f"behind {named}" if named else "; ".join(map(plain, item.reasons))
         return f"**Will be computed as well**, {behind}"
+    if item.cached is not None and item.cached.elsewhere:
+        return "In the team's store; a run that needs its files brings them."
     return "" if item.ref_is_current else "The store has what the YAML asks for; the next run points to it."
 
 

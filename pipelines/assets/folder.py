@@ -2,11 +2,13 @@
 
 import itertools
 import warnings
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
 
 from tunemill.pipelines.assets.assets import asset_key, build_assets
+from tunemill.pipelines.assets.clear_error import ClearError
 from tunemill.pipelines.assets.collecting import not_collecting
 from tunemill.pipelines.assets.gate_checks import build_checks
 from tunemill.pipelines.assets.operations import Operations, build_operations
@@ -26,6 +28,7 @@ from tunemill.pipelines.run.materialize import Session
 from tunemill.resources.errors import StoreError
 from tunemill.resources.launcher import Launcher, in_child
 from tunemill.resources.local import local_path
+from tunemill.resources.objects import NO_TEAM
 from tunemill.resources.store import Store
 
 CONFIG_ERROR = "config_error"
@@ -41,25 +44,33 @@ def build_definitions(
     launch: Launcher = in_child,
     trackers: dg.ResourceDefinition = FROM_YAML,
     label: str = "",
+    team: str | None = None,
 ) -> dg.Definitions:
     """Definitions of every pipeline below a folder, to serve alone or to merge into a project's own.
 
     `state` is where results live (default: `.tunemill` in the folder). `trackers` is the resource through which the
     figures of trainings go to W&B and its like: `Trackers(enabled=False).get_resource_definition()` keeps them here.
+    `team` is the URL of a store that a team shares, in place of those that the YAMLs name; `off` for none at all.
     `label` tells what is named after the folder as a whole from that of other folders in one project.
     A YAML with problems, or one that does not get on with the others, becomes one asset that shows them, so that it
     cannot take the other pipelines down.
     """
     store = Store(local_path(state or folder / ".tunemill", "the state folder"))
+
+    @cache
+    def before(url: str | None) -> Store:
+        return store if url in (None, NO_TEAM) else store.before(str(url))
+
     pipelines, broken = load_folder(folder)
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = []
     operations = Operations()
     checks: list[dg.AssetChecksDefinition] = []
     for path, pipeline in list(pipelines.items()):
         try:
-            session = Session(pipeline, store, launch)
+            own_store = before(pipeline.store if team is None else team)
+            session = Session(pipeline, own_store, launch)
             # All of a pipeline, or nothing of it.
-            seen = look(pipeline, store)
+            seen = look(pipeline, own_store)
             computed = build_assets(session, trackers, seen)
             own: list[dg.AssetsDefinition | dg.AssetSpec] = [
                 *computed,
@@ -140,6 +151,6 @@ def _broken(name: str, message: str) -> dg.AssetsDefinition:
         group_name="config_errors",
     )
     def broken() -> None:
-        raise dg.Failure(description=shown, allow_retries=False)
+        raise ClearError(shown)
 
     return broken

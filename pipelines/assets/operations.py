@@ -29,7 +29,11 @@ class Operations:
 
     def needed_jobs(self) -> "Operations":
         """The same with no jobs but those that a schedule or a sensor starts."""
-        started = {one.job_name for one in self.schedules} | {one.job_name for one in self.sensors}
+        # The condition of an automation starts assets, and no job.
+        watchers = [
+            one for one in self.sensors if not isinstance(one, dg.AutomationConditionSensorDefinition)
+        ]
+        started = {one.job_name for one in self.schedules} | {one.job_name for one in watchers}
         return replace(self, jobs=[job for job in self.jobs if job.name in started])
 
 

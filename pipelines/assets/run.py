@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from tunemill.pipelines.config.document import problem_at
 from tunemill.pipelines.config.problems import ConfigError
@@ -14,6 +15,8 @@ from tunemill.pipelines.run.materialize import Session, log_event
 from tunemill.pipelines.run.observer import Observer, one_at_a_time, unobserved
 from tunemill.pipelines.run.publish import publish
 from tunemill.pipelines.run.shared import push
+from tunemill.pipelines.run.team import brought, is_light, needed_here
+from tunemill.resources.errors import StoreError
 from tunemill.resources.launcher import Launcher, in_child
 from tunemill.resources.origins import write_origin
 from tunemill.resources.store import Store
@@ -29,6 +32,12 @@ def run_pipeline(
 ) -> list[Finished]:
     """Run what the plan says. Nothing to do costs no import of Dagster. Raises ConfigError before any work."""
     plan = make_plan(pipeline, store, refresh, only)
+    # A store that cannot be written need not know it.
+    with suppress(OSError):
+        store.remember_team()
+    needed = needed_here(pipeline, plan)
+    if store.team is not None:
+        plan = [in_reach(item, store, needed, observe) for item in plan]
     refuse_untracked(pipeline, plan)
     to_do = not_in_place(plan)
     for item in plan:
@@ -41,12 +50,42 @@ def run_pipeline(
         with suppress(OSError):
             write_origin(store.root, pipeline.name, pipeline.document.path.absolute(), pipeline.grid)
         return [_in_place(pipeline, item) for item in plan]
-    session = Session(pipeline, store, launch, one_at_a_time(observe), refresh, asked_for=to_do)
+    session = Session(
+        pipeline,
+        store,
+        launch,
+        one_at_a_time(observe),
+        refresh,
+        asked_for=to_do,
+        needed=needed,
+    )
     with started_ahead(session, to_do) as session:
         # Dagster takes a second to import; a run with nothing to do is over by then.
         from tunemill.pipelines.assets.dagster_run import materialize_nodes
 
         return materialize_nodes(session, plan, to_do)
+
+
+def in_reach(item: Planned, store: Store, needed: Collection[str], observe: Observer) -> Planned:
+    """What is in place, shared with the team, and with its files here where a run needs them.
+
+    Raises StoreError where the team's is damaged.
+    """
+    if item.cached is None:
+        return item
+
+    def say(text: str) -> None:
+        observe(item.node.name, log_event(text))
+
+    if not item.ref_is_current:
+        # Its node is materialized, which sees to it.
+        return item
+    store.share(item.cached, say)
+    if not item.cached.elsewhere or not (item.node.name in needed or is_light(item.cached)):
+        return item
+    if not brought(store, item.cached, say):
+        raise StoreError(f"{item.node.name}: run again, and it is computed again")
+    return replace(item, cached=store.bring(item.cached, say))
 
 
 def refuse_untracked(pipeline: Pipeline, plan: Sequence[Planned]) -> None:

@@ -9,6 +9,8 @@ GONE = (
     "the process of this run is gone (killed, out of memory, or the machine went down). What was finished is kept; "
     "materialize it again to go on from the last checkpoint"
 )
+# What `execute_in_process` and this project's own definitions use. Of others each step is a process, which ends.
+IN_PROCESS = ("in_process", "execute_in_process_executor")
 UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
@@ -18,7 +20,9 @@ def process_tag() -> dict[str, str]:
 
 
 def note_process(context: dg.AssetExecutionContext) -> None:
-    """Tag the run with this process, unless it is already."""
+    """Tag the run with this process, unless it is already, or this is the process of a step alone."""
+    if context.job_def.executor_def.name not in IN_PROCESS:
+        return
     tag = process_tag()
     if context.run.tags.get(TAG) != tag[TAG]:
         context.instance.add_run_tags(context.run.run_id, tag)

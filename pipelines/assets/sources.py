@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from tunemill.pipelines.assets.clear_error import ClearError
 from tunemill.pipelines.assets.one_asset import one_source
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.nodes import Node, Pipeline
@@ -96,7 +97,7 @@ def _source(session: Session, node: Node) -> dg.AssetsDefinition:
         try:
             version = source_version(node, pipeline.document, session.store.stat_cache)
         except (ConfigError, StoreError) as error:
-            raise dg.Failure(description=str(error), allow_retries=False) from None
+            raise ClearError(str(error)) from None
         yield dg.ObserveResult(asset_key=spec.key, data_version=dg.DataVersion(version))
 
     return one_source(observe, spec)

@@ -69,6 +69,8 @@ def _state(look: Look) -> str:
     for name in failed:
         message = look.records[0].nodes[name].message or ""
         lines.append(f"**❌ {plain(name)} failed in the last run:** {plain(message.partition(chr(10))[0])}")
+    if look.unreached is not None:
+        lines.append(f"**Of the team's store what this machine knows is shown:** {plain(look.unreached)}")
     if look.problem is not None:
         return "\n\n".join([*lines, f"**Cannot be planned:** {plain(look.problem)}"])
     if not look.artifacts:

@@ -1,12 +1,16 @@
 """`tunemill cache ls | verify | prune`: look after the store."""
 
 import argparse
+import re
 from typing import Any
 
+from tunemill.pipelines.commands.cache_team import DAYS, is_of_team, team_ls, team_prune, team_verify
 from tunemill.pipelines.commands.listing import listing, readable_bytes, show
 from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
 from tunemill.pipelines.run.figures import count_of
 from tunemill.resources.canonical import SHORT
+from tunemill.resources.errors import StoreError
+from tunemill.resources.evict import evict, evictable
 from tunemill.resources.identity import files_below
 from tunemill.resources.index import Place, Summary, summaries
 from tunemill.resources.prune import Garbage, find_garbage, is_in_use, kept_by_stages
@@ -32,6 +36,18 @@ def add_to(commands: Any, text: str) -> None:
                 "--checkpoints", action="store_true", help="also of attempts that can be resumed"
             )
             action.add_argument(
+                "--keep-bytes",
+                metavar="SIZE",
+                type=_size,
+                help="delete nothing but what the team has too, the oldest first, until so much is left here: 200GB",
+            )
+            action.add_argument(
+                "--days",
+                metavar="N",
+                type=_days,
+                help=f"with --store: delete what was published longer ago (default: {DAYS:g})",
+            )
+            action.add_argument(
                 "--kept",
                 action="store_true",
                 help="also what stages keep for later, such as the answers of a judge, which is then asked again",
@@ -40,6 +56,8 @@ def add_to(commands: Any, text: str) -> None:
 
 def ls(options: argparse.Namespace) -> int:
     """List the artifacts of the store."""
+    if is_of_team(options):
+        return team_ls(options)
     store = store_of(options)
     places = [(folder.parent.name, folder.name) for folder in store.artifacts()]
     pinned = _pinned(store)
@@ -84,6 +102,8 @@ def ls(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """Hash everything; name damaged files, set their artifacts aside; 1 if there was any."""
+    if is_of_team(options):
+        return team_verify(options)
     store = store_of(options)
     pinned = _pinned(store)
     damaged = []
@@ -112,10 +132,24 @@ def verify(options: argparse.Namespace) -> int:
 
 def prune(options: argparse.Namespace) -> int:
     """Delete artifacts that no node needs, leftovers of dead attempts, and what was set aside."""
+    if is_of_team(options):
+        return team_prune(options)
+    if options.days is not None:
+        raise StoreError(
+            "--days: is of a team's store, of which nobody knows what the others need: give --store URL. What no node "
+            "of this machine points to goes at once"
+        )
     store = store_of(options)
     pins = store.pins.all()
     busy = [item for item in kept_by_stages(store) if is_in_use(store, item)] if options.kept else []
-    if options.dry_run:
+    if options.keep_bytes is not None:
+        for name, given in (("--checkpoints", options.checkpoints), ("--kept", options.kept)):
+            if given:
+                raise StoreError(
+                    f"{name}: --keep-bytes deletes nothing but what the team has; give one of them"
+                )
+        garbage = (evictable if options.dry_run else evict)(store, options.keep_bytes)
+    elif options.dry_run:
         garbage = find_garbage(store, options.checkpoints)
         garbage += [item for item in kept_by_stages(store) if item not in busy] if options.kept else []
     else:
@@ -133,6 +167,23 @@ def prune(options: argparse.Namespace) -> int:
         for name, pin in pins.items():
             show(f"kept with all that it was made from: {name} is {pin}")
     return 0
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text.strip())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write bytes, or such as 500MB or 200GB")
+    return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days < 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of days; give 0 or more")
+    return days
 
 
 def _kept(store: Store) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunemill.pipelines.commands.adapters import is_own_adapter
-from tunemill.pipelines.commands.launchers import add_launchers, launcher_notes
+from tunemill.pipelines.commands.launchers import add_launchers, launcher_overrides
 from tunemill.pipelines.commands.options import add_pipeline, add_state, store_of
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.model_places import BEST, ModelNodes, lets_code_run, model_of, models_of
@@ -59,13 +59,13 @@ def chosen_models(options: argparse.Namespace, against: str | None = None) -> li
 
     Raises SettingError for one that there is not, UserError where training would have to run first and nobody agreed.
     """
-    launcher_notes(options)
+    options.overrides += launcher_overrides(options)
     if options.base_model is not None and (options.of or options.lora_model_dir):
         raise SettingError("--base-model names the model; take --of and --lora-model-dir out")
     if options.of is not None and options.lora_model_dir is not None:
         raise SettingError("--lora-model-dir names an adapter beside the base; take --of out")
     pipeline = load_pipeline(options.pipeline, options.overrides)
-    store = store_of(options, make=True)
+    store = store_of(options, make=True, named=pipeline.store)
     own, wanted = _from_outside(options, pipeline)
     if own is None:
         wanted = [wanted[0] if wanted else _best(pipeline, store)]
@@ -160,7 +160,7 @@ def bring_up(
     running = to_run(planned)
     if not running:
         return {
-            item.node.name: item.cached.data
+            item.node.name: store.bring(item.cached, to_stderr).data
             for item in planned
             if item.node.name in names and item.cached is not None
         }
@@ -175,10 +175,15 @@ def bring_up(
         show_run(finished, verbose=False)
         raise UserError(f"failed: {', '.join(failed)}; what is finished is kept")
     return {
-        item.node: item.published.data
+        item.node: store.bring(item.published, to_stderr).data
         for item in finished
         if item.node in names and item.published is not None
     }
+
+
+def to_stderr(text: str) -> None:
+    """Say something beside what the command prints."""
+    print(text, file=sys.stderr)
 
 
 def _ask(options: argparse.Namespace, running: list[Planned]) -> None:

@@ -40,7 +40,7 @@ def diff(options: argparse.Namespace) -> int:
     from tunemill.pipelines.commands.find_evaluation import find_evaluations
     from tunemill.pipelines.report.difference import NothingComparableError, compare_evaluations
 
-    found = find_evaluations(options.what, store_of(options))
+    found = find_evaluations(options.what, store_of(options, looks=True))
     if len(found) != 2:
         raise StoreError(
             f"name two evaluations, such as `tunemill diff quickstart/base quickstart/merged`; here {len(found)} "

@@ -1,9 +1,12 @@
-"""`tunemill fetch`: copy the examples or the documentation of the package to where they can be changed."""
+"""`tunemill fetch`: copy examples, documentation or DeepSpeed's configs to where they can be changed."""
 
 import argparse
 import filecmp
+import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tunemill.pipelines.commands.options import add_command, add_json, print_json
@@ -27,17 +30,28 @@ def fetch(options: argparse.Namespace) -> int:
     """Copy what is not there yet. Raises UserError for files that differ, before one is written."""
     # Only here: whoever asks for help waits for nothing else.
     from tunemill.pipelines.commands.package_files import files_of, folder_of
-    from tunemill.resources.local import local_path
-    from tunemill.stages.errors import SettingError, SourceError
+    from tunemill.stages.training.deepspeed import CONFIGS
 
     if options.what == DEEPSPEED:
-        raise SettingError(
-            f"{DEEPSPEED}: none come with Tunemill: one device trains so far, and the key `deepspeed` is checked and "
-            f"noted. {' and '.join(THERE)} are there"
-        )
-    source = folder_of(options.what)
+        with TemporaryDirectory() as made:
+            return _copy(_write_configs(Path(made)), options, [Path(name) for name in CONFIGS])
+    return _copy(folder_of(options.what), options, list(files_of(options.what)))
+
+
+def _write_configs(folder: Path) -> Path:
+    """DeepSpeed's settings that come with Tunemill, as files in a folder."""
+    from tunemill.stages.training.deepspeed import CONFIGS
+
+    for name, settings in CONFIGS.items():
+        (folder / name).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def _copy(source: Path, options: argparse.Namespace, files: Sequence[Path]) -> int:
+    from tunemill.resources.local import local_path
+    from tunemill.stages.errors import SourceError
+
     target = local_path(options.dest or options.what, "--dest")
-    files = list(files_of(options.what))
     new = [file for file in files if not (target / file).exists()]
     changed = [file for file in files if file not in new and not _alike(source / file, target / file)]
     if changed and not options.force:

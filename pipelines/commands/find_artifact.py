@@ -79,7 +79,8 @@ def _of_ref(name: str, ref: Ref, store: Store) -> Found:
     folder = store.folder(ref.stage, ref.key)
     found = store.lookup(ref.stage, ref.key)
     try:
-        return _named(lineage_in(folder / "data" / LINEAGE_FILE), store, name)
+        data = found.data if isinstance(found, Published) else folder / "data"
+        return _named(lineage_in(data / LINEAGE_FILE), store, name)
     except StoreError as error:
         reason = found.reason if isinstance(found, Absent) else str(error)
         gone = "it is gone from the store" if reason == "never computed" else reason

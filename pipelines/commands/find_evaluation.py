@@ -8,6 +8,7 @@ from tunemill.pipelines.config.pipeline_files import ENDINGS
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.lineage import read_lineage
 from tunemill.pipelines.report.one_evaluation import Evaluated
+from tunemill.pipelines.run.team import with_files
 from tunemill.resources.canonical import SHORT
 from tunemill.resources.errors import StoreError
 from tunemill.resources.protocols import LINEAGE_FILE
@@ -51,7 +52,7 @@ def _find(what: str, pipeline: str, store: Store) -> Evaluated:
     published = store.lookup(ref.stage, ref.key)
     if isinstance(published, Absent):
         raise StoreError(f"{place}: it is not in the store ({published.reason}); run its pipeline again")
-    return _of(place, published)
+    return _of(place, with_files(store, published))
 
 
 def _evaluation(name: str, places: Sequence[str]) -> str | None:

@@ -47,10 +47,10 @@ def lineage(options: argparse.Namespace) -> int:
     if (options.what is None) == (options.of is None):
         raise StoreError("name a model, as PIPELINE/NODE, or a dataset with --of FILE")
     if options.of is not None:
-        return lineage_of(options.of, options.rows, store_of(options), as_json=options.json)
+        return lineage_of(options.of, options.rows, store_of(options, looks=True), as_json=options.json)
     if options.rows is not None:
         raise StoreError("--rows asks for rows of a dataset: name it with --of FILE")
-    found = find_lineage(options.what, store_of(options))
+    found = find_lineage(options.what, store_of(options, looks=True))
     if options.json:
         print_json(as_json(found))
         return 0

@@ -64,7 +64,7 @@ def add_to(commands: Any, text: str) -> None:
 
 def logs(options: argparse.Namespace) -> int:
     """Print the newest log of a node; 130 if following it was interrupted."""
-    store, node, place = find_node(options.what, store_of(options))
+    store, node, place = find_node(options.what, store_of(options, looks=True))
     if options.list:
         return _list(every_log(store, node, place))
     log = newest_log(store, node, place)

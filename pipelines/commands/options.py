@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 from tunemill.pipelines.commands.arguments import EPILOG
 from tunemill.resources.errors import StoreError
 from tunemill.resources.local import local_path, refusal, shown
-from tunemill.resources.store import Store, open_store
+from tunemill.resources.objects import NO_TEAM, fault_of_team_url
+from tunemill.resources.store import Store, last_team, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tunemill.pipelines.config.problems import Problem
     from tunemill.pipelines.graph.nodes import Pipeline
 
+# The team's store of the last run.
+LAST = "last"
 # In bytes, for the names of artifacts and of what libraries put below them.
 ROOM_FOR_STORE = 1000
 
@@ -69,6 +72,11 @@ def add_state(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state", metavar="DIR", help="where results live (default: TUNEMILL_HOME or .tunemill)"
     )
+    parser.add_argument(
+        "--store",
+        metavar="URL",
+        help="the store that a team shares (default: TUNEMILL_STORE or pipeline.store); `off`: only this machine's",
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -90,9 +98,59 @@ def state_folder(options: argparse.Namespace) -> Path:
     return state
 
 
-def store_of(options: argparse.Namespace, make: bool = False) -> Store:
-    """The store of the state folder; with `make`, StoreError if the folder cannot be made."""
-    return open_store(state_folder(options)) if make else Store(state_folder(options))
+def store_of(
+    options: argparse.Namespace, make: bool = False, named: str | None = LAST, looks: bool = False
+) -> Store:
+    """The store of the state folder, before that of the team, if there is one; with `make`, StoreError if the folder
+    cannot be made. `named` is what the YAML names; without a YAML the last run's counts. Who only `looks` goes on where
+    the team's store cannot be reached, and is told so.
+    """
+    root = state_folder(options)
+    named = last_team(root) if named == LAST else named
+    store = open_store(root) if make else Store(root)
+    url = team_url(options, named)
+    store = store if url is None else store.before(url)
+    return store.forgiving(_once()) if looks else store
+
+
+def _once() -> "Callable[[str], None]":
+    """Say on stderr why the team's store is not asked, the first time."""
+    said: list[str] = []
+
+    def say(message: str) -> None:
+        if not said:
+            print(f"note: {message}; what this machine knows of it is shown", file=sys.stderr)
+        said.append(message)
+
+    return say
+
+
+def team_url(options: argparse.Namespace, named: str | None = None) -> str | None:
+    """The store that a team shares: of --store, of TUNEMILL_STORE, or else the one that the YAML names.
+
+    Raises StoreError for what can be none.
+    """
+    for where, url in (("--store", options.store), ("TUNEMILL_STORE", os.environ.get("TUNEMILL_STORE"))):
+        if url == NO_TEAM:
+            return None
+        if url:
+            if (fault := fault_of_team_url(url)) is not None:
+                raise StoreError(f"{where}: {fault}")
+            return str(url)
+    return named
+
+
+def refuse_unwritable(file: Path) -> None:
+    """Raises StoreError where no file can be written: asked before what takes hours, not after it."""
+    is_there = file.exists()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a"):
+            pass
+    except OSError as error:
+        raise StoreError(f"{file}: cannot be written: {error.strerror}") from None
+    if not is_there:
+        file.unlink()
 
 
 def print_json(document: Any) -> None:

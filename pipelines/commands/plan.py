@@ -1,6 +1,7 @@
 """`tunemill plan`: what would run, and why."""
 
 import argparse
+from dataclasses import asdict
 from typing import Any
 
 from tunemill.pipelines.commands.gates import gates_before, gates_table
@@ -16,6 +17,7 @@ from tunemill.pipelines.commands.options import (
 )
 from tunemill.pipelines.commands.selected import add_selection, load_selected
 from tunemill.pipelines.commands.tables import plan_table
+from tunemill.pipelines.config.launcher_keys import GlobalBatch
 from tunemill.pipelines.graph.looks import everything
 from tunemill.pipelines.graph.pinned import without_node
 from tunemill.pipelines.graph.plan import Planned, make_plan
@@ -44,7 +46,7 @@ def plan(options: argparse.Namespace) -> int:
     if is_sweep(options.pipeline, options.overrides):
         return _plan_of_sweep(options)
     pipeline, chosen = load_selected(options)
-    store = store_of(options)
+    store = store_of(options, named=pipeline.store, looks=True)
     planned = make_plan(pipeline, store, chosen.refresh, chosen.only)
     unpinned = without_pins(pipeline, store, planned)
     strays = without_node(pipeline, store)
@@ -64,6 +66,7 @@ def plan(options: argparse.Namespace) -> int:
                 "notes": [note.as_json() for note in pipeline.notes],
                 "pins_without_node": strays,
                 "gates": [one.as_json() for one in gates],
+                **batch_json(pipeline.batch),
                 **memory,
             }
         )
@@ -76,6 +79,8 @@ def plan(options: argparse.Namespace) -> int:
     if table := gates_table(gates):
         show()
         show(table)
+    if pipeline.batch is not None:
+        show(f"\n{pipeline.batch}")
     to_run = sum(item.state == "run" for item in planned)
     show(f"\n{to_run} of {len(planned)} nodes to run; {estimated}" if to_run else "\nnothing to run")
     if options.memory:
@@ -92,12 +97,19 @@ def _plan_of_sweep(options: argparse.Namespace) -> int:
     if options.memory:
         raise SettingError("--memory: is of one training; name a point of the sweep with --point NAME")
     sweep = load_sweep(options.pipeline, options.overrides, everything)
-    points = plan_sweep(sweep, store_of(options), options.only, options.refresh)
+    points = plan_sweep(
+        sweep, store_of(options, named=sweep.store, looks=True), options.only, options.refresh
+    )
     if options.json:
         print_json(sweep_plan_json(sweep, points))
     else:
         show_sweep_plan(sweep, points)
     return 0
+
+
+def batch_json(batch: GlobalBatch | None) -> dict[str, Any]:
+    """What goes into a step, where the keys of training do not say it by themselves."""
+    return {} if batch is None else {"global_batch": {"size": batch.size, **asdict(batch)}}
 
 
 def _as_json(item: Planned, unpinned: Unpinned | None) -> dict[str, Any]:

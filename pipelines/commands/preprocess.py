@@ -73,7 +73,7 @@ def preprocess(options: argparse.Namespace) -> int:
     """Run the pipeline up to its training data; 1 if a node failed."""
     pipeline = load_needed(options, only_data, part=Pipeline.data)
     target = None if options.export is None else local_path(options.export, "the file to export to")
-    store = store_of(options, make=True)
+    store = store_of(options, make=True, named=pipeline.store)
     finished = watched_run(pipeline, store)
     failed = any(item.state in ("failed", "skipped") for item in finished)
     examples = [] if failed else list(_examples(options, pipeline, finished))

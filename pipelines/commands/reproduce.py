@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tunemill.pipelines.commands.listing import listing, show
-from tunemill.pipelines.commands.options import add_command, add_json, print_json, store_of
+from tunemill.pipelines.commands.options import add_command, add_json, print_json, state_folder
 from tunemill.resources.canonical import SHORT
 from tunemill.resources.errors import StoreError
-from tunemill.resources.store import Store
+from tunemill.resources.store import Store, open_store
 
 if TYPE_CHECKING:
     from tunemill.pipelines.run.reproduce import Reproduction
@@ -74,7 +74,8 @@ def _empty_store(options: argparse.Namespace) -> Iterator[Store]:
         with TemporaryDirectory(prefix="tunemill-reproduce-") as folder:
             yield Store(Path(folder))
         return
-    store = store_of(options, make=True)
+    # Of a team's store everything would be taken, and nothing made again.
+    store = open_store(state_folder(options))
     others = {pipeline for pipeline, _, _ in store.refs.all()} - {"reproduced", "adopted"}
     if others:
         raise StoreError(

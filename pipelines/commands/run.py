@@ -10,6 +10,7 @@ from tunemill.pipelines.commands.checks import checks_after, checks_table
 from tunemill.pipelines.commands.gates import any_blocks, gates_after, gates_table
 from tunemill.pipelines.commands.leaks import leakage_after, leakage_json, leakage_tables
 from tunemill.pipelines.commands.listing import show
+from tunemill.pipelines.commands.on_options import add_on
 from tunemill.pipelines.commands.options import (
     add_command,
     add_json,
@@ -31,6 +32,7 @@ from tunemill.pipelines.run.finished import Finished
 from tunemill.pipelines.run.links import short_path
 from tunemill.pipelines.run.record import last_report
 from tunemill.resources.store import Store
+from tunemill.stages.errors import SettingError
 
 if TYPE_CHECKING:
     from tunemill.stages.evaluation.gate_outcome import Outcome
@@ -43,11 +45,19 @@ def add_to(commands: Any, text: str) -> None:
     add_state(parser)
     add_json(parser)
     add_selection(parser)
+    add_on(parser)
     parser.add_argument("--verbose", action="store_true", help="list what was cached too")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the pipeline; 1 if a node failed, or a gate that blocks."""
+    if options.on is None and options.on_gpus:
+        raise SettingError("--on-gpus: sets GPUs of a cluster aside, and asks for --on ray://HOST")
+    if options.on is not None:
+        # Only here: no other run needs it.
+        from tunemill.pipelines.commands.on import run_there
+
+        return run_there(options, *load_selected(options))
     return bring_up_to_date(options, *load_selected(options))
 
 
@@ -55,9 +65,15 @@ def bring_up_to_date(options: argparse.Namespace, pipeline: Pipeline, chosen: Se
     """Run what is chosen of a pipeline and say what became of it; 1 if a node failed, or a gate that blocks."""
     for line in note_lines(pipeline):
         print(line, file=sys.stderr)
-    store = store_of(options, make=True)
+    store = store_of(options, make=True, named=pipeline.store)
     for line in without_node(pipeline, store):
         print(f"note: {line}", file=sys.stderr)
+    if pipeline.launcher.nodes > 1:
+        from tunemill.pipelines.commands.join import joined_run, refuse_unknown_machine
+
+        refuse_unknown_machine(pipeline, store, chosen)
+        if pipeline.launcher.joins:
+            return joined_run(options, pipeline, store, chosen)
     finished = watched_run(pipeline, store, chosen.refresh, chosen.only)
     for item in finished:
         if item.note is not None and item.state == "cached":

@@ -50,7 +50,7 @@ def load_needed(
     part: Callable[[Pipeline], Pipeline] = _all,
 ) -> Pipeline:
     """The pipeline of the command line, or its `part`, with a look at files: of nodes of `look_at` that may run."""
-    store = store_of(options)
+    store = store_of(options, named=None)
     if chosen.only is None and not store.pins.names():
         return part(load_pipeline(options.pipeline, options.overrides, look_at))
     unseen = load_pipeline(options.pipeline, options.overrides)

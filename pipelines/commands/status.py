@@ -41,7 +41,7 @@ def add_to(commands: Any, text: str) -> None:
 
 def status(options: argparse.Namespace) -> int:
     """Print what every node points to and whether its YAML asks for that; 1 if one has no bytes any more."""
-    store = store_of(options)
+    store = store_of(options, looks=True)
     pins = store.pins.all()
     refs = _places(store, pins)
     _check_names(options.names, sorted({pipeline for pipeline, _, _ in refs}), store)
@@ -171,7 +171,9 @@ def _facts(store: Store, ref: Ref, found: Summary | Absent, pin: Pin | None) -> 
         "state": PRESENT if isinstance(found, Summary) else MISSING,
         "key": ref.key,
         "digest": ref.digest,
-        "path": str(store.folder(ref.stage, ref.key) / "data") if isinstance(found, Summary) else None,
+        "path": str(store.folder(ref.stage, ref.key) / "data")
+        if isinstance(found, Summary) and not found.elsewhere
+        else None,
         "started": facts.get("started"),
         "seconds": facts.get("seconds"),
         "metrics": facts.get("metrics") or {},

@@ -13,6 +13,7 @@ from tunemill.pipelines.commands.options import (
     add_state,
     lines_of_notes,
     print_json,
+    refuse_unwritable,
     store_of,
 )
 from tunemill.pipelines.config.overrides import override_of
@@ -52,9 +53,11 @@ def sweep(options: argparse.Namespace) -> int:
     from tunemill.pipelines.run.sweep_display import show_sweep
 
     loaded = _load(options)
+    if options.html is not None:
+        refuse_unwritable(options.html)
     for line in lines_of_notes(loaded.notes, loaded.document.path):
         print(line, file=sys.stderr)
-    store = store_of(options, make=True)
+    store = store_of(options, make=True, named=loaded.store)
     planned = plan_sweep(loaded, store)
     end_on_interrupt_and_term()
     points: list[PointRun] = []
@@ -72,8 +75,9 @@ def sweep(options: argparse.Namespace) -> int:
     best = best_of(points, loaded.settings)
     if options.html is not None:
         from tunemill.pipelines.commands.sweep_html import page
+        from tunemill.pipelines.report.write import write_page
 
-        options.html.write_text(page(loaded, points, best), encoding="utf-8")
+        write_page(options.html, page(loaded, points, best))
     if options.json:
         told = None if best is None else best.as_json()
         print_json({"sweep": loaded.name, "points": [_as_json(point) for point in points], "best": told})

@@ -6,7 +6,7 @@ import socket
 import sys
 from typing import Any
 
-from tunemill.pipelines.commands.options import add_command, add_state, state_folder
+from tunemill.pipelines.commands.options import add_command, add_state, state_folder, team_url
 from tunemill.pipelines.commands.signals import end_on_interrupt_and_term
 from tunemill.resources.errors import StoreError
 from tunemill.resources.local import local_path
@@ -29,6 +29,7 @@ def ui(options: argparse.Namespace) -> int:
     from tunemill.pipelines.graph.check_files import NO_PIPELINE
 
     state = state_folder(options)
+    team_url(options)
     folder = local_path(options.folder or ".", "the folder of pipelines").absolute()
     if not folder.is_dir():
         raise StoreError(f"{folder}: there is no such folder of pipelines; give one that is there")
@@ -43,6 +44,7 @@ def ui(options: argparse.Namespace) -> int:
         "TUNEMILL_HOME": str(state),
         "TUNEMILL_PIPELINES": str(folder),
         "DAGSTER_HOME": str(home),
+        **({} if options.store is None else {"TUNEMILL_STORE": options.store}),
     }
     module = ["-m", "tunemill.pipelines.assets.definitions"]
     end_on_interrupt_and_term()

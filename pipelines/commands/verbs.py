@@ -4,7 +4,7 @@ import argparse
 from functools import partial
 from typing import Any
 
-from tunemill.pipelines.commands.launchers import add_launchers, launcher_notes
+from tunemill.pipelines.commands.launchers import add_launchers, launcher_overrides
 from tunemill.pipelines.commands.options import add_command, add_json, add_pipeline, add_state
 from tunemill.pipelines.config.overrides import override_of
 
@@ -54,7 +54,7 @@ def call(name: str, options: argparse.Namespace) -> int:
         for key in QUANTIZATION
         if (value := getattr(options, key, None)) is not None
     ]
-    launcher_notes(options)
+    options.overrides += launcher_overrides(options)
     pipeline = load_pipeline(options.pipeline, options.overrides)
     chosen = Selection(nodes_of_verb(name, pipeline))
     _refuse_other_adapter(name, options, pipeline)

@@ -14,12 +14,13 @@ from tunemill.pipelines.config.problems import Problem, given
 from tunemill.pipelines.config.refused_keys import REFUSED
 from tunemill.pipelines.config.renamed_keys import REMOVED
 from tunemill.pipelines.config.schema import (
+    Configs,
     KeyTree,
     axolotl_keys,
-    config_classes,
     grouping_keys,
     key_tree,
     off_when_false,
+    tree_of,
 )
 from tunemill.pipelines.config.slices import cut, validate
 from tunemill.stages.choices import nearest
@@ -30,13 +31,10 @@ SUGGESTIONS = 20
 WHERE_KEYS_ARE = "`tunemill schema --markdown` lists the keys that there are"
 
 
-def unknown_keys(document: Document) -> Iterator[Problem]:
-    """Keys that no stage reads, wherever in the document they stand, and what is no mapping where one must be."""
+def unknown_keys(document: Document, configs: Configs) -> Iterator[Problem]:
+    """Keys that none of `configs` reads, wherever they stand, and what is no mapping where one must be."""
     unknown = 0
-    known = KeyTree(key_tree())
-    for _, declared in _declared(document):
-        known |= {key: known.get(key) for key in declared.by}
-    for key, place, tree in _walk(document.raw, (), known):
+    for key, place, tree in _walk(document.raw, (), _known(document, configs)):
         problem = _foreign(key, place, document)
         if problem is None:
             unknown += 1
@@ -44,12 +42,19 @@ def unknown_keys(document: Document) -> Iterator[Problem]:
             message = "unknown key" if near else f"unknown key; take it out. {WHERE_KEYS_ARE}"
             problem = problem_at(place, document, "unknown", message, near)
         yield problem
-    yield from _no_mappings(document)
+    yield from _no_mappings(document, configs)
 
 
-def own_keys(document: Document) -> Iterator[Problem]:
+def are_all_known(document: Document, configs: Configs) -> bool:
+    """Whether `configs` alone say of every key that it may stand where it does."""
+    known = _known(document, configs)
+    unsaid = (*_walk(document.raw, (), known), *_open(document.raw, known), *_no_mappings(document, configs))
+    return not unsaid
+
+
+def own_keys(document: Document, configs: Configs) -> Iterator[Problem]:
     """What is wrong with the keys that a user's own classes declare, and with their values."""
-    for key, declared in _declared(document):
+    for key, declared in _declared(document, configs):
         for name, reason in declared.wrong:
             yield problem_at((key,), document, "value", f"{name}: {reason}")
         for taken in sorted(declared.by.keys() & key_tree().keys()):
@@ -61,9 +66,29 @@ def own_keys(document: Document) -> Iterator[Problem]:
         yield from found if isinstance(found, list) else []
 
 
-def _declared(document: Document) -> Iterator[tuple[str, Declared]]:
+def _known(document: Document, configs: Configs) -> KeyTree:
+    known = KeyTree(tree_of(configs))
+    for _, declared in _declared(document, configs):
+        known |= {key: known.get(key) for key in declared.by}
+    return known
+
+
+def _open(value: Any, tree: KeyTree | None) -> Iterator[Any]:
+    """Keys below one of which `tree` says that anything may stand there."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _open(item, tree)
+    elif isinstance(value, dict) and tree is None:
+        yield value
+    elif isinstance(value, dict) and tree is not None:
+        for key, item in value.items():
+            if key in tree:
+                yield from _open(item, tree[key])
+
+
+def _declared(document: Document, configs: Configs) -> Iterator[tuple[str, Declared]]:
     """The keys of the YAML that name classes of one's own, and what these declare."""
-    marks = {mark.of: mark for config in config_classes() for mark in config.marked(OwnKeysMark).values()}
+    marks = {mark.of: mark for config in configs for mark in config.marked(OwnKeysMark).values()}
     for key, mark in marks.items():
         if key in document.data:
             yield key, declared_by(document.data[key], mark.known, document.folder)
@@ -85,9 +110,9 @@ def _walk(value: Any, place: KeyPath, tree: KeyTree | None) -> Iterator[tuple[st
                 yield key, here, tree
 
 
-def _no_mappings(document: Document) -> Iterator[Problem]:
+def _no_mappings(document: Document, configs: Configs) -> Iterator[Problem]:
     """Whatever stands where the keys of `pipeline` and of what is below it should."""
-    for place in grouping_keys():
+    for place in grouping_keys(configs):
         value: Any = document.raw
         for part in place:
             value = value.get(part) if isinstance(value, dict) else None

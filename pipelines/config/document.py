@@ -74,8 +74,9 @@ def problem_at(
 ) -> Problem:
     """A problem with the key at `place`, or with its value; a message loses the key and a colon at its beginning."""
     span = document.span(place, of_value=of_value or kind in OF_VALUES)
-    plain = message.removeprefix(f"{place[-1]}: ") if place else message
-    return problem_of_span(spell(place), span, kind, plain, suggestion)
+    key = spell(place)
+    named = key if message.startswith(f"{key}: ") else place[-1] if place else ""
+    return problem_of_span(key, span, kind, message.removeprefix(f"{named}: "), suggestion)
 
 
 def read_document(path: Path, overrides: Sequence[str | Override] = ()) -> Document:

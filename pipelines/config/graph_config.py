@@ -9,25 +9,26 @@ from tunemill.pipelines.config.asset_names import whole_asset
 from tunemill.pipelines.config.evaluations import EvaluationEntry
 from tunemill.pipelines.config.gate_keys import GateKeys
 from tunemill.pipelines.config.harness_keys import HarnessGraphKeys
+from tunemill.pipelines.config.launcher_keys import RunKeys
+from tunemill.pipelines.config.method_keys import MethodGraphKeys
 from tunemill.pipelines.config.openlineage_keys import OpenLineageKeys
 from tunemill.pipelines.config.operation_keys import OperationKeys
 from tunemill.pipelines.config.owner_keys import OwnerKeys
 from tunemill.pipelines.config.publish_keys import PublishKeys
-from tunemill.pipelines.config.robust_keys import RobustKeys
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.config.sweep_keys import SweepKeys
+from tunemill.pipelines.config.team_keys import TeamKeys
 from tunemill.resources.local import local_path
 from tunemill.resources.protocols import HUB_MODELS
 from tunemill.resources.shared_folder import LOCAL, fault_of_place, is_repository
-from tunemill.stages.data.preferences.config import METHODS_TO_COME, Method
 from tunemill.stages.data.rows.report_key import DESCRIPTION, DataReport
-from tunemill.stages.declaration import ConflictError, HubMark, Idle, YamlMark, not_yet
+from tunemill.stages.declaration import ConflictError, HubMark, Idle, YamlMark
 from tunemill.stages.models.exports import Export, conflict_of_exports
 from tunemill.stages.models.heads import AUTO_CLASSES, Kind
 from tunemill.stages.models.prompts import LLAMA_ADAPTER
 from tunemill.stages.models.quantization import is_stored
 from tunemill.stages.models.teacher import TEACHER
-from tunemill.stages.registry import EVALUATIONS, METHODS
+from tunemill.stages.named import EVALUATIONS, method
 from tunemill.stages.training.keys.plugins import DISTILLATION_PLUGINS
 
 # The lists of which each item is a dataset entry.
@@ -48,8 +49,9 @@ HEAD_KEYS: dict[Kind, str] = {"sequence": "reward_model", "token": "process_rewa
 
 
 class GraphConfig(
-    HarnessGraphKeys, PublishKeys, GateKeys, OperationKeys, SweepKeys, RobustKeys, OwnerKeys, OpenLineageKeys
-):
+    MethodGraphKeys, HarnessGraphKeys, PublishKeys, GateKeys, OperationKeys, SweepKeys, RunKeys, OwnerKeys,
+    OpenLineageKeys, TeamKeys,
+):  # fmt: skip
     """The keys that decide which nodes there are."""
 
     base_model: Annotated[str, HubMark()] = Field(
@@ -83,16 +85,6 @@ class GraphConfig(
         False, description="with `test_datasets`: rows that are trained on are not evaluated on"
     )
     max_steps: int | None = Field(None, description="with `pretraining_dataset`: how far it is read")
-    rl: Method | None = Field(
-        None, description="learn from preferences, by this method: the datasets hold pairs or judged answers"
-    )
-    precompute_ref_log_probs: bool | None = Field(
-        None,
-        description="false: what a preference method compares with is no node, but asked beside each step",
-    )
-    sync_ref_model: Annotated[bool, YamlMark("trl.sync_ref_model")] = Field(
-        False, description="a reference that follows the trained model is no node either"
-    )
     reward_model: bool = Field(False, description="train a reward model: the datasets hold pairs of answers")
     process_reward_model: bool = Field(
         False, description="train a model that judges each step: the datasets hold answers in judged steps"
@@ -112,10 +104,6 @@ class GraphConfig(
         min_length=1,
         description="distillation: the model that is learned from: a folder, owner/name of one on the Hub, or "
         "asset://<pipeline>/<node>",
-    )
-    test_datasets: list[dict[str, Any]] = Field([], description="held-out datasets, only evaluated on")
-    val_set_size: float = Field(
-        0.0, ge=0, description="share (below 1) or number of training rows to hold out"
     )
     adapter: str | None = Field(
         None, description="the kind of adapter to train; without it every weight is trained"
@@ -285,7 +273,7 @@ class GraphConfig(
             adapter=self.adapter,
             merges=self.merges,
             head=head,
-            rows_of_tokens=not self.learns_preferences,
+            rows_of_tokens=not self.learns_preferences and not self.learns_online,
         )
         if conflict is not None:
             raise ConflictError(conflict, "export")
@@ -294,7 +282,9 @@ class GraphConfig(
     @model_validator(mode="after")
     def _reference_is_asked_for(self) -> "GraphConfig":
         key = "sync_ref_model" if self.sync_ref_model else "precompute_ref_log_probs"
-        if self.is_set(key) and "reference_logprobs" not in METHODS[self.method].inputs:
+        if self.learns_online and not self.is_set("precompute_ref_log_probs"):
+            return self
+        if self.is_set(key) and "reference_logprobs" not in method(self.method).inputs:
             raise ConflictError(
                 f"{key}: {self.asked_method} compares with no reference model. Remove it", key, *METHOD_KEYS
             )
@@ -305,8 +295,6 @@ class GraphConfig(
                 *METHOD_KEYS,
             )
         return self
-
-    _methods_to_come = not_yet("rl", *METHODS_TO_COME)
 
     @model_validator(mode="after")
     def _data_fit_the_goal(self) -> "GraphConfig":
@@ -380,11 +368,16 @@ class GraphConfig(
     def idle(self) -> Iterator[Idle]:
         """A revision of what has none, and a type to train for that no model is stored in."""
         yield from super().idle()
-        if self.data_report == "full" and (self.learns_preferences or self.pretraining_dataset):
+        if self.data_report == "full" and (
+            self.learns_preferences or self.learns_online or self.pretraining_dataset
+        ):
             yield Idle(
                 "data_report",
-                "there are no such figures of pairs and judged answers, nor of texts that are read as far as needed",
+                "there are no such figures of prompts, pairs and judged answers, nor of texts that are read as far as "
+                "needed",
             )
+        if self.learns_online and self.leakage and self.evaluations:
+            yield Idle("leakage", "nothing looks for held-out rows among prompts")
         if self.lm_eval_tasks and self.evaluate == []:
             yield Idle("lm_eval_tasks", "pipeline.evaluate is empty: no model is evaluated")
         if self.is_set("leakage") and not self.held_out and not any(one.data for one in self.evaluations):
@@ -482,11 +475,7 @@ class GraphConfig(
     @property
     def learns_preferences(self) -> bool:
         """Whether the rows are pairs, or judged answers."""
-        return self.rl is not None or self.reward_model
-
-    @property
-    def held_out(self) -> bool:
-        return bool(self.test_datasets or self.val_set_size)
+        return (self.rl is not None and not self.learns_online) or self.reward_model
 
     @property
     def evaluates(self) -> bool:

@@ -12,10 +12,19 @@ from tunemill.stages.declaration import GpuMark, StageConfig
 DEVICES = ("nvidia[0-9]*", "kfd", "dxg")
 
 
-def has_gpu() -> bool:
+def has_gpu(devices: Path = Path("/dev")) -> bool:
     """Whether a GPU's device file is there and `CUDA_VISIBLE_DEVICES` hides none."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return not hidden and any(next(Path("/dev").glob(name), None) for name in DEVICES)
+    return not hidden and any(next(devices.glob(name), None) for name in DEVICES)
+
+
+def gpu_count(devices: Path = Path("/dev")) -> int:
+    """How many GPUs are visible: those that `CUDA_VISIBLE_DEVICES` names, or else all; 1 where nobody can say."""
+    if not has_gpu(devices):
+        return 0
+    there = len(list(devices.glob(DEVICES[0]))) or 1
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return there if named is None else min(there, len([one for one in named.split(",") if one.strip()]))
 
 
 def meant_without_gpu(

@@ -17,6 +17,16 @@ OFF: tuple[Any, ...] = (None, False, [], {}, "")
 ANY_TEXT: tuple[Any, ...] = (str, str | None)
 
 
+def are_all_read(document: Document, readers: Mapping[KeyPath, Sequence[type[StageConfig]]]) -> bool:
+    """Whether `readers` read every key; see `unread_keys`."""
+    everywhere = readers[()]
+    return all(
+        any(spell(place[len(entry) :]) in _keys_of(config, entry) for config in readers.get(entry, ()))
+        for place, _ in _set_keys(document, everywhere)
+        for entry in (entry_of(place),)
+    )
+
+
 def unread_keys(
     document: Document,
     readers: Mapping[KeyPath, Sequence[type[StageConfig]]],
@@ -28,7 +38,7 @@ def unread_keys(
     `readers` are the configs of the graph, by the dataset entry that they read (`()`: the top level); `trains` is the
     method that it trains by. Keys at the default that they would have, whoever reads them, are passed over.
     """
-    for place, value in _set_keys(document, stages):
+    for place, value in _set_keys(document, [stage.config for stage in stages]):
         entry = entry_of(place)
         key = spell(place[len(entry) :])
         if any(key in _keys_of(config, entry) for config in readers.get(entry, ())):
@@ -54,7 +64,7 @@ def wrong_values(
         for key, field in config.top_keys().items()
         if config.model_fields[field].annotation not in ANY_TEXT
     }
-    unread = {spell(place) for place, _ in _set_keys(document, stages)} - read
+    unread = {spell(place) for place, _ in _set_keys(document, [stage.config for stage in stages])} - read
     for stage in stages:
         # Most graphs lack stages, and few documents have a key for one of these: their models need not be built.
         at_stake = unread & stage.config.top_keys().keys()
@@ -81,9 +91,9 @@ def _unread(place: KeyPath, document: Document, fields: Sequence[tuple[Stage, st
     return problem_at(place, document, "unread", message)
 
 
-def _set_keys(document: Document, stages: Sequence[Stage]) -> Iterator[tuple[KeyPath, Any]]:
-    """Every key that a stage may read by itself: of the top level, of groups of keys, and of dataset entries."""
-    groups = {key.rpartition(".")[0] for stage in stages for key in stage.config.top_keys()}
+def _set_keys(document: Document, configs: Sequence[type[StageConfig]]) -> Iterator[tuple[KeyPath, Any]]:
+    """Every key that a config may read by itself: of the top level, of groups of keys, and of dataset entries."""
+    groups = {key.rpartition(".")[0] for config in configs for key in config.top_keys()}
     for key, value in document.data.items():
         if key in groups and isinstance(value, dict):
             yield from (((key, name), item) for name, item in value.items())

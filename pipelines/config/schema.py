@@ -1,7 +1,7 @@
 """Every key that the pipeline knows: the union of the config classes of the stages and of the graph."""
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import resources
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -16,7 +16,6 @@ from tunemill.pipelines.config.use_config import UseConfig
 from tunemill.stages.choices import nearest
 from tunemill.stages.declaration import StageConfig
 from tunemill.stages.errors import UserError
-from tunemill.stages.registry import STAGES
 
 
 class KeyTree(dict[str, "KeyTree | None"]):
@@ -38,16 +37,32 @@ class KeyTree(dict[str, "KeyTree | None"]):
             self.setdefault(head, None)
 
 
-def config_classes() -> tuple[type[StageConfig], ...]:
-    """The config class of the graph, of trackers and of every stage."""
-    return (GraphConfig, TrackerConfig, UseConfig, *dict.fromkeys(stage.config for stage in STAGES))
+Configs = tuple[type[StageConfig], ...]
 
 
 @cache
+def config_classes() -> Configs:
+    """The config class of the graph, of trackers and of every stage."""
+    from tunemill.stages.registry import STAGES
+
+    return with_shared(stage.config for stage in STAGES)
+
+
+def with_shared(configs: Iterable[type[StageConfig]]) -> Configs:
+    """These config classes and those of every pipeline, each once."""
+    return tuple(dict.fromkeys((GraphConfig, TrackerConfig, UseConfig, *configs)))
+
+
 def key_tree() -> KeyTree:
     """Every supported key."""
+    return tree_of(config_classes())
+
+
+@cache
+def tree_of(configs: Configs) -> KeyTree:
+    """Every key that one of these reads."""
     tree = KeyTree()
-    for config in config_classes():
+    for config in configs:
         for key, name in config.top_keys().items():
             tree.merge(tuple(key.split(".")), keys_below(config.model_fields[name].annotation))
         for group in config.entry_lists:
@@ -58,9 +73,9 @@ def key_tree() -> KeyTree:
 
 
 @cache
-def grouping_keys() -> frozenset[KeyPath]:
-    """What is no key of a config but holds some: `pipeline`, and `pipeline.evaluation`."""
-    dotted = [key.split(".") for config in config_classes() for key in config.top_keys()]
+def grouping_keys(configs: Configs) -> frozenset[KeyPath]:
+    """What is no key of these but holds some: `pipeline`, and `pipeline.evaluation`."""
+    dotted = [key.split(".") for config in configs for key in config.top_keys()]
     return frozenset(tuple(parts[:length]) for parts in dotted for length in range(1, len(parts)))
 
 

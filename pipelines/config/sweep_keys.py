@@ -61,7 +61,8 @@ class SweepKeys(StageConfig):
     sweep: Annotated[dict[str, Any] | str | None, YamlMark("pipeline.sweep")] = Field(
         None,
         description="keys with a list of values each, in Axolotl's sweep syntax, or the path of a YAML of them: one "
-        "pipeline for each combination; the sets of keys in a list under `_` vary together",
+        "pipeline for each combination; the sets of keys in a list under `_` vary together. With `kind: random` and "
+        "`draws` so many points are drawn, also of ranges such as {min: 0.0001, max: 0.01, log: true}",
     )
     sweep_settings: Annotated[SweepSettings | None, YamlMark("pipeline.sweep_settings")] = Field(
         None, description="how the points of a sweep are compared, and what they may cost"

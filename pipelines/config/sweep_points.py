@@ -15,6 +15,18 @@ from tunemill.pipelines.config.overrides import Override, override_of
 from tunemill.pipelines.config.problems import ConfigError, Problem, given, problem_of_span
 from tunemill.pipelines.config.spans import Span
 from tunemill.pipelines.config.sweep_keys import POINT, SETTINGS, SWEEP
+from tunemill.pipelines.config.sweep_random import (
+    DRAWS,
+    GRID,
+    KIND,
+    OWN_KEYS,
+    RANDOM,
+    SEED,
+    Range,
+    drawn,
+    is_range,
+    range_of,
+)
 from tunemill.resources.local import LONGEST_NAME, local_path, short_name
 from tunemill.stages.choices import nearest
 
@@ -49,6 +61,24 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """A key of the grid, or sets of keys that vary together: each of `choices` is one. Of a range there is one that
+    holds it.
+    """
+
+    name: str
+    choices: Sequence[tuple[Choice, ...]]
+    range: Range | None = None
+
+    def at(self, share: float) -> tuple[Choice, ...]:
+        """The choice at a share of the axis, from 0 up to 1."""
+        if self.range is None:
+            return self.choices[int(share * len(self.choices))]
+        (one,) = self.choices[0]
+        return (replace(one, value=self.range.at(share)),)
+
+
+@dataclass(frozen=True)
 class Point:
     """One combination: `name` is plain, `pipeline` the name of its pipeline, `sweep` that of the YAML.
 
@@ -77,7 +107,7 @@ def has_sweep(document: Document) -> bool:
 
 
 def points_of(document: Document, base: str) -> list[Point]:
-    """The points of a YAML's sweep, in the order of its grid: the last key varies first.
+    """The points of a YAML's sweep, in the order of its grid: the last key varies first. Or those that are drawn.
 
     `base` is the name that the YAML has without its sweep. Raises ConfigError.
     """
@@ -85,7 +115,14 @@ def points_of(document: Document, base: str) -> list[Point]:
     problems = list(_problems_of(grid, place, where))
     if problems:
         raise ConfigError(where.path, problems)
-    combinations = list(_combinations(grid, place, where))
+    axes = list(_axes(grid, place, where))
+    if grid.get(KIND) == RANDOM:
+        combinations = _drawn(axes, grid, place, where)
+    else:
+        combinations = [
+            tuple(one for part in parts for one in part)
+            for parts in product(*(axis.choices for axis in axes))
+        ]
     _refuse_twice(combinations, where)
     _refuse_overridden(combinations, document)
     names = _names([tuple((one.key, one.value) for one in choices) for choices in combinations])
@@ -170,12 +207,18 @@ def _grid(document: Document) -> tuple[Document, dict[str, Any], KeyPath]:
 
 def _problems_of(grid: Mapping[str, Any], place: KeyPath, where: Document) -> Iterator[Problem]:
     """What is wrong with the grid itself, whatever its keys mean."""
-    if not grid:
+    yield from _wrong_draws(grid, place, where)
+    swept, is_drawn = _swept(grid), grid.get(KIND) == RANDOM
+    if not swept:
         yield problem_at(place, where, "value", "names no key to sweep over; give one with a list of values")
     spelled: dict[str, KeyPath] = {}
     count = 1
-    for key, values in grid.items():
+    for key, values in swept.items():
         here = (*place, key)
+        if is_range(values) and not _is_paired(key):
+            yield from _wrong_key(key, here, spelled, where)
+            yield from _wrong_range(values, here, is_drawn, where)
+            continue
         if not isinstance(values, list) or not values:
             what = "sets of keys" if _is_paired(key) else "values"
             message = f"must be a list of {what}, at least one (given: {given(values)})"
@@ -195,9 +238,47 @@ def _problems_of(grid: Mapping[str, Any], place: KeyPath, where: Document) -> It
                 if name not in own:
                     own[name] = (*here, index, name)
                     yield from _wrong_key(name, own[name], spelled, where)
-    if count > MOST_POINTS:
+    if count > MOST_POINTS and not is_drawn:
         message = f"makes {count} points, and each is a pipeline; at most {MOST_POINTS}. Give fewer values"
         yield problem_at(place, where, "value", message)
+
+
+def _wrong_draws(grid: Mapping[str, Any], place: KeyPath, where: Document) -> Iterator[Problem]:
+    """What is wrong with how points are drawn."""
+    kind, count, seed = grid.get(KIND, GRID), grid.get(DRAWS), grid.get(SEED, 0)
+    if kind not in (GRID, RANDOM):
+        message = f"must be {GRID}, every combination, or {RANDOM} (given: {given(kind)})"
+        yield problem_at((*place, KIND), where, "value", message)
+    elif kind == GRID:
+        for key in (DRAWS, SEED):
+            if key in grid:
+                message = f"is of points that are drawn. Write kind: {RANDOM} beside it, or take it out"
+                yield problem_at((*place, key), where, "value", message)
+    elif type(count) is not int or not 0 < count <= MOST_POINTS:
+        message = (
+            f"kind: {RANDOM} takes draws: how many points, from 1 to {MOST_POINTS} (given: {given(count)})"
+        )
+        yield problem_at((*place, DRAWS if DRAWS in grid else KIND), where, "value", message)
+    if kind == RANDOM and type(seed) is not int:
+        yield problem_at((*place, SEED), where, "value", f"must be a whole number (given: {given(seed)})")
+
+
+def _wrong_range(
+    values: Mapping[str, Any], here: KeyPath, is_drawn: bool, where: Document
+) -> Iterator[Problem]:
+    if not is_drawn:
+        message = f"a range has no list of values to try. Write them, or kind: {RANDOM} and draws beside it"
+        yield problem_at(here, where, "value", message)
+        return
+    try:
+        range_of(values)
+    except ValueError as error:
+        yield problem_at(here, where, "value", f"{error} (given: {given(values)})")
+
+
+def _swept(grid: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the grid, without what says how it is gone through."""
+    return {key: values for key, values in grid.items() if key not in OWN_KEYS}
 
 
 def _wrong_key(key: str, here: KeyPath, spelled: dict[str, KeyPath], where: Document) -> Iterator[Problem]:
@@ -225,18 +306,18 @@ def _is_paired(key: str) -> bool:
     return key.startswith("_")
 
 
-def _combinations(grid: Mapping[str, Any], place: KeyPath, where: Document) -> Iterator[tuple[Choice, ...]]:
-    """Every combination, in the order of the grid."""
+def _axes(grid: Mapping[str, Any], place: KeyPath, where: Document) -> Iterator[Axis]:
+    """What varies, in the order of the grid."""
 
     def choice(key: str, value: Any, path: KeyPath, key_path: KeyPath) -> Choice:
-        return Choice(
-            spell(_parts(key)), _parts(key), value, where.span(key_path), where.span(path, of_value=True)
-        )
+        parts = _parts(key)
+        return Choice(spell(parts), parts, value, where.span(key_path), where.span(path, of_value=True))
 
-    axes: list[list[tuple[Choice, ...]]] = []
-    for key, values in grid.items():
+    for key, values in _swept(grid).items():
         here = (*place, key)
-        if _is_paired(key):
+        if is_range(values):
+            yield Axis(key, [(choice(key, values, here, here),)], range_of(values))
+        elif _is_paired(key):
             sets = [
                 tuple(
                     choice(name, item, (*here, index, name), (*here, index, name))
@@ -244,11 +325,36 @@ def _combinations(grid: Mapping[str, Any], place: KeyPath, where: Document) -> I
                 )
                 for index, one in enumerate(values)
             ]
-            axes.append(sets)
+            yield Axis(key, sets)
         else:
-            axes.append([(choice(key, item, (*here, index), here),) for index, item in enumerate(values)])
-    for combination in product(*axes):
-        yield tuple(one for part in combination for one in part)
+            yield Axis(key, [(choice(key, item, (*here, index), here),) for index, item in enumerate(values)])
+
+
+def _drawn(
+    axes: Sequence[Axis], grid: Mapping[str, Any], place: KeyPath, where: Document
+) -> list[tuple[Choice, ...]]:
+    """The points of a random sweep. Raises ConfigError where there are not as many."""
+    count = grid[DRAWS]
+    found = [
+        tuple(one for part in parts for one in part)
+        for parts in drawn(
+            {axis.name: axis.at for axis in axes},
+            count,
+            grid.get(SEED, 0),
+            lambda parts: _identity([one for part in parts for one in part]),
+        )
+    ]
+    if len(found) < count:
+        message = (
+            f"{count} points are asked for, and {len(found)} that differ were found. Give fewer, or take out kind, "
+            f"draws and draw_seed for every combination of lists"
+        )
+        raise ConfigError(where.path, [problem_at((*place, DRAWS), where, "value", message)])
+    return found
+
+
+def _identity(choices: Sequence[Choice]) -> str:
+    return json.dumps(sorted((one.key, one.value) for one in choices), sort_keys=True, default=str)
 
 
 def _refuse_twice(combinations: Sequence[tuple[Choice, ...]], where: Document) -> None:
@@ -256,7 +362,7 @@ def _refuse_twice(combinations: Sequence[tuple[Choice, ...]], where: Document) -
     seen: dict[str, tuple[Choice, ...]] = {}
     problems = []
     for choices in combinations:
-        known = json.dumps(sorted((one.key, one.value) for one in choices), sort_keys=True, default=str)
+        known = _identity(choices)
         if known not in seen:
             seen[known] = choices
             continue

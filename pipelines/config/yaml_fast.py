@@ -24,7 +24,8 @@ FLOW = rf"\[{WORD}(?:, {WORD})*\]|\{{\w+: {WORD}(?:, \w+: {WORD})*\}}"
 SAFE = rf"\x20\x24\x28\x29\x2b-\x3d\x41-\x5a\x5c\x5e\x5f\x61-\x7a\x7e{OTHERS}"
 USUAL = rf"(?!.*- .*- )(?:[\x22\x23\x27{SAFE}]|{FLOW})*"
 COMMENT = rf"(?!.*- .*- )(?:(?:[{SAFE}]|{FLOW})* |)\#[\x20-\x7e{OTHERS}]*"
-USUAL_TEXT = re.compile(rf"(?:(?:{COMMENT}|{USUAL})\n)*")
+# A line is read in one way and not again: many comments and one unusual line would else take time without end.
+USUAL_TEXT = re.compile(rf"(?:(?>{COMMENT}|{USUAL})\n)*+")
 
 if yaml.__with_libyaml__:
 

@@ -16,7 +16,7 @@ from tunemill.stages.evaluation.inspect_task.stage import INSPECT_EVALUATION
 from tunemill.stages.evaluation.judgements.stage import JUDGEMENTS
 from tunemill.stages.evaluation.named_task.stage import TASK_EVALUATION
 from tunemill.stages.evaluation.scores.stage import SCORES
-from tunemill.stages.registry import EVALUATIONS
+from tunemill.stages.named import EVALUATIONS
 
 
 @dataclass(frozen=True)

@@ -72,5 +72,9 @@ def all_gates(graph: GraphConfig, places: Sequence[Place]) -> tuple[Gate, ...]:
 
 
 def outcomes(pipeline: Pipeline, artifacts: Mapping[str, Published]) -> list["Outcome"]:
-    """What becomes of each gate of the pipeline with the artifacts of its nodes, by name."""
-    return [remembered_outcome(gate, artifacts) for gate in pipeline.gates]
+    """What becomes of each gate of the pipeline with the artifacts of its nodes, by name.
+
+    An evaluation that only the team's store has is not known yet: a run brings it.
+    """
+    here = {name: one for name, one in artifacts.items() if not one.elsewhere}
+    return [remembered_outcome(gate, here) for gate in pipeline.gates]

@@ -16,7 +16,7 @@ from tunemill.resources.protocols import LINEAGE_FILE
 from tunemill.resources.store import Published
 from tunemill.stages.artifacts import RawDataset
 from tunemill.stages.declaration import SOURCE_MARKS, RuntimeMark
-from tunemill.stages.registry import STAGES
+from tunemill.stages.named import stage_named
 
 # What every lineage says of an artifact, beside its node, key and inputs; with what stands for it where it does not.
 FACTS: Mapping[str, Any] = {
@@ -118,9 +118,10 @@ def settings_of(item: Mapping[str, Any]) -> dict[str, Any]:
 
     Settings that change no result are left out, and so are sources: what counts of them is their contents.
     """
-    config = next((stage.config for stage in STAGES if stage.name == item["stage"]), None)
-    if config is None:
+    stage = stage_named(item["stage"])
+    if stage is None:
         return dict(item["config"])
+    config = stage.config
     left_out = {name for mark in (RuntimeMark, *SOURCE_MARKS) for name in config.marked(mark)}
     names = {field: key for key, field in config.top_keys().items()}
     defaults = config.defaults()

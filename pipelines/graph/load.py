@@ -5,23 +5,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tunemill.pipelines.config.check import own_keys, unknown_keys
 from tunemill.pipelines.config.document import Document, problem_at, read_document
 from tunemill.pipelines.config.entry_keys import entry_keys
 from tunemill.pipelines.config.graph_config import GraphConfig
 from tunemill.pipelines.config.idle_keys import idle_keys
 from tunemill.pipelines.config.key_paths import KeyPath
+from tunemill.pipelines.config.launcher_keys import (
+    BATCH_KEYS,
+    BatchError,
+    GlobalBatch,
+    LauncherSettings,
+    RunKeys,
+    global_batch,
+)
 from tunemill.pipelines.config.machine import has_gpu, meant_without_gpu
 from tunemill.pipelines.config.overrides import Override
 from tunemill.pipelines.config.problems import ConfigError, Problem
-from tunemill.pipelines.config.readers import unread_keys, wrong_values
 from tunemill.pipelines.config.renamed_keys import with_todays_names
-from tunemill.pipelines.config.slices import ASSET_SCHEME, cut, validate
+from tunemill.pipelines.config.slices import ASSET_SCHEME, Slice, cut, validate
 from tunemill.pipelines.config.sweep_points import asked_for
 from tunemill.pipelines.config.tracker_config import TrackerConfig
 from tunemill.pipelines.config.use_config import UseConfig, VllmSettings
 from tunemill.pipelines.graph.evaluation_problems import evaluation_problems
 from tunemill.pipelines.graph.gates import all_gates, gate_problems
+from tunemill.pipelines.graph.key_problems import enough_for_keys, strange_keys, unread_problems
 from tunemill.pipelines.graph.looks import LookAt, lacks_package, looked_at, no_folder, nothing
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.place import Place
@@ -30,10 +37,10 @@ from tunemill.pipelines.graph.publishing import publish_problems, targets_of
 from tunemill.resources.local import absolute, local_path, odd_url, refusal, shown, unusable
 from tunemill.resources.shared_folder import LOCAL, SharedFolder, shared_folder
 from tunemill.stages.declaration import StageConfig
-from tunemill.stages.registry import STAGES
 
 # In bytes, for the names of a node and of a link that is not in its place yet.
 ROOM_FOR_LINKS = 80
+ACCUMULATION = BATCH_KEYS[1]
 
 
 def load_pipeline(
@@ -49,8 +56,6 @@ def load_pipeline(
         written = read_document(path, (*overrides, *point.overrides))
     document, problems = with_todays_names(spelled_out(written))
     problems = [*document.problems, *problems, *document.notes]
-    problems += unknown_keys(document)
-    problems += own_keys(document)
     problems += idle_keys(document)
     problems += entry_keys(document)
     pipeline, more = build(document, look_at)
@@ -87,10 +92,31 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
     piece = cut(GraphConfig, document)
     graph = validate(GraphConfig, piece, document)
     if isinstance(graph, list):
-        return None, [*graph, *_of_guess(document, graph, look_at)]
+        guessed = _of_guess(document, graph, look_at)
+        return None, [*strange_keys(document), *graph, *guessed]
     assert isinstance(graph, GraphConfig)
+    made, problems = built(document, graph, piece, look_at)
+    if made is None and graph.launcher.is_unasked and graph.launcher.count > 1:
+        # What nobody asked for is no reason to refuse: several processes may be too many for one of its settings.
+        alone = graph.model_copy(update={"launcher": LauncherSettings(kind="python")})
+        single, notes = built(document, alone, piece, look_at)
+        if single is not None:
+            why = next(problem.message for problem in problems if not problem.is_note)
+            reason = f"one process trains, though there are {graph.launcher.count} GPUs: {why}"
+            return single, [*notes, problem_at(("pipeline", "launcher"), document, "idle", reason)]
+    return made, problems
+
+
+def built(
+    document: Document, graph: GraphConfig, piece: Slice, look_at: LookAt
+) -> tuple[Pipeline | None, list[Problem]]:
+    """The graph of a document whose keys of the graph are right; see `build`."""
+    document, batch, problems = spread(document, graph)
     found = places(graph)
-    nodes, problems = nodes_of(found, document, look_at)
+    enough = enough_for_keys(found, document)
+    problems += strange_keys(document, enough)
+    nodes, more = nodes_of(found, document, look_at, graph.launcher.count)
+    problems += more
     problems += evaluation_problems(graph, found, document)
     problems += gate_problems(graph.gates, found, nodes, document)
     problems += publish_problems(graph, found, document)
@@ -99,7 +125,8 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
     use, more = use_of(document)
     problems += more
     problems += idle_problems(graph, piece.places, document)
-    problems += problems_of_keys(graph, document)
+    if enough is None:
+        problems += unread_problems(graph, found, document)
     problems += refused_places(graph, document)
     name = graph.name or default_name(document)
     models = {
@@ -136,6 +163,9 @@ def build(document: Document, look_at: LookAt = nothing) -> tuple[Pipeline | Non
         owners=tuple(graph.owners),
         tags=graph.tags,
         openlineage=graph.openlineage,
+        batch=batch,
+        store=graph.store,
+        launcher=graph.launcher,
     )
     return made, problems
 
@@ -161,13 +191,39 @@ def _of_guess(document: Document, wrong: Sequence[Problem], look_at: LookAt) -> 
         yield from (problem for problem in problems if problem.kind == "value")
 
 
-def nodes_of(found: Sequence[Place], document: Document, look_at: LookAt) -> tuple[list[Node], list[Problem]]:
-    """The nodes whose slices are right, and the problems and notes of all."""
+def spread(document: Document, graph: RunKeys) -> tuple[Document, GlobalBatch | None, list[Problem]]:
+    """The document as its stages read it, where several processes share a step or the size of a step is given.
+
+    There, `gradient_accumulation_steps` are the micro batches of a step over all devices: whatever a stage makes of
+    steps is the same however they are shared. Also what goes into a step, and what is wrong with it.
+    """
+    if graph.launcher.count == 1 and graph.global_batch_size is None:
+        return document, None, []
+    try:
+        batch = global_batch(graph, document.data)
+    except BatchError as error:
+        return document, None, [problem_at(error.key, document, "value", str(error))]
+    if batch is None:
+        return document, None, []
+    notes = []
+    given = document.data.get(ACCUMULATION)
+    if graph.global_batch_size is not None and given not in (None, batch.accumulation):
+        reason = f"asks for nothing: pipeline.global_batch_size: {batch.size} makes it {batch.accumulation}"
+        notes.append(problem_at((ACCUMULATION,), document, "idle", reason))
+    whole = batch.accumulation * batch.replicas
+    return replace(document, data={**document.data, ACCUMULATION: whole}), batch, notes
+
+
+def nodes_of(
+    found: Sequence[Place], document: Document, look_at: LookAt, processes: int = 1
+) -> tuple[list[Node], list[Problem]]:
+    """The nodes whose slices are right, and the problems and notes of all. `processes`: how many a stage may run in."""
     nodes: list[Node] = []
     problems: list[Problem] = []
     without_gpu = not has_gpu()
     for place in found:
-        piece = cut(place.stage.config, document, place.entry, place.given)
+        given = place.given if processes == 1 else {**place.given, "processes": processes}
+        piece = cut(place.stage.config, document, place.entry, given)
         piece = replace(piece, places={**piece.places, **place.named_by})
         config = validate(place.stage.config, piece, document)
         if isinstance(config, list):
@@ -225,7 +281,7 @@ def idle_problems(
 ) -> Iterator[Problem]:
     """The settings that ask for nothing beside the others."""
     for item in config.idle():
-        place = places.get(item.key, (item.key,))
+        place = places.get(item.key) or tuple(item.key.split("."))
         yield problem_at(place, document, "idle", f"asks for nothing: {item.reason}")
 
 
@@ -256,25 +312,6 @@ def refused_places(graph: GraphConfig, document: Document) -> Iterator[Problem]:
     reason = no_folder(absolute(pushed, document.folder)) if is_local else lacks_package(pushed)
     if reason is not None:
         yield problem_at(("push_dataset_to_hub",), document, "value", reason)
-
-
-def problems_of_keys(graph: GraphConfig, document: Document) -> Iterator[Problem]:
-    """Keys that nobody in the graph reads, and wrong values of keys that nobody reads."""
-    found = places(graph)
-    present = [place.stage.config for place in found]
-    everywhere: list[type[StageConfig]] = [GraphConfig, TrackerConfig, UseConfig, *present]
-    readers: dict[KeyPath, list[type[StageConfig]]] = {(): everywhere}
-    for place in found:
-        if place.entry is not None:
-            readers.setdefault(place.entry, []).append(place.stage.config)
-    others = [stage for stage in STAGES if stage.name not in {place.stage.name for place in found}]
-    # The graph reads of some keys only whether they are there.
-    wrong = list(wrong_values(document, others, present))
-    yield from wrong
-    known = {problem.path for problem in wrong}
-    for problem in unread_keys(document, readers, STAGES, graph.method):
-        if problem.path not in known:
-            yield problem
 
 
 def once(problems: Sequence[Problem]) -> list[Problem]:

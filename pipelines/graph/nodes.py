@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tunemill.pipelines.config.document import Document
 from tunemill.pipelines.config.key_paths import KeyPath
+from tunemill.pipelines.config.launcher_keys import GlobalBatch, LauncherSettings
 from tunemill.pipelines.config.openlineage_keys import OpenLineage
 from tunemill.pipelines.config.operation_keys import DefaultStatus, Schedule, Watch
 from tunemill.pipelines.config.problems import Problem
@@ -60,7 +61,9 @@ class Pipeline:
     and pulled from. `gates` are what evaluations are held to. `targets` are where the
     published model goes. `schedule`, `watch` and `automation` say what brings it up to date by itself, `limits` what
     becomes of stages that crash or hang, `owners` and `tags` who answers for it and what it is filed under.
-    `openlineage` says where its runs are told. `point` is the point of a sweep that the pipeline is.
+    `openlineage` says where its runs are told, `store` which store a team shares. `point` is the point of a sweep
+    that the pipeline is. `batch` is what goes into an optimizer step, where that is more than the keys of training say
+    by themselves; `launcher` says which processes train.
     """
 
     name: str
@@ -81,7 +84,10 @@ class Pipeline:
     owners: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     openlineage: OpenLineage | None = None
+    store: str | None = None
     point: Point | None = None
+    batch: GlobalBatch | None = None
+    launcher: LauncherSettings = field(default_factory=LauncherSettings)
 
     @property
     def grid(self) -> Path | None:

@@ -54,7 +54,7 @@ def whole(name: str, pin: Pin, store: Store) -> Published:
             f"{name} is {pin}, and another artifact, {found.digest[:SHORT]}, has taken its place ({folder}); "
             f"{unpinning(name)}, and `tunemill pin` it anew if that is the one to keep"
         )
-    if changed := store.changed_files(found):
+    if not found.elsewhere and (changed := store.changed_files(found)):
         raise StoreError(
             f"{name} is {pin}, which is damaged: the contents of {', '.join(changed[:3])} changed ({folder}); "
             f"{unpinning(name)}, and `tunemill cache verify` sets the artifact aside"

@@ -37,6 +37,8 @@ from tunemill.stages.data.leakage.stage import LEAKAGE
 from tunemill.stages.data.preference_data.stage import PREFERENCE_DATA
 from tunemill.stages.data.preferences.stage import PREFERENCES
 from tunemill.stages.data.pretraining_data.stage import PRETRAINING_DATA
+from tunemill.stages.data.prompt_data.stage import PROMPT_DATA
+from tunemill.stages.data.prompts.stage import PROMPTS
 from tunemill.stages.data.stored_logprobs.stage import STORED_LOGPROBS
 from tunemill.stages.data.synthetic.stage import SYNTHETIC
 from tunemill.stages.data.tokenized.stage import TOKENIZED
@@ -51,7 +53,8 @@ from tunemill.stages.models.merged.stage import MERGED
 from tunemill.stages.models.quantized.stage import QUANTIZED
 from tunemill.stages.models.quantized_base.stage import QUANTIZED_BASE
 from tunemill.stages.models.teacher import TEACHER
-from tunemill.stages.registry import METHODS
+from tunemill.stages.named import method
+from tunemill.stages.training.online.reward_keys import asset_models
 from tunemill.stages.training.reference_logprobs.stage import REFERENCE_LOGPROBS
 from tunemill.stages.training.teacher_logprobs.stage import TEACHER_LOGPROBS
 
@@ -107,7 +110,7 @@ def data_places(graph: GraphConfig) -> list[Place]:
     prepared: dict[str, tuple[str, ...]] = {}
     for group, entries in lists.items():
         rows = [
-            row_places(next(names), (group, index), entries[index], graph.learns_preferences)
+            row_places(next(names), (group, index), entries[index], rows_stage(graph))
             for index in range(len(entries))
         ]
         found += [place for places in rows for place in places]
@@ -116,7 +119,8 @@ def data_places(graph: GraphConfig) -> list[Place]:
         inputs = {"tokenizer": ("tokenizer",)}
         found.append(Place("training_data", PRETRAINING_DATA, inputs, ("pretraining_dataset", 0)))
     else:
-        stage = PREFERENCE_DATA if graph.learns_preferences else TRAINING_DATA
+        online = PROMPT_DATA if graph.learns_online else TRAINING_DATA
+        stage = PREFERENCE_DATA if graph.learns_preferences else online
         given = {"keeps_sources": graph.stored_teacher}
         found.append(Place("training_data", stage, {"tokenized": prepared["datasets"]}, given=given))
     if graph.stored_teacher:
@@ -129,7 +133,7 @@ def data_places(graph: GraphConfig) -> list[Place]:
 def leakage_places(graph: GraphConfig, found: Sequence[Place]) -> Iterator[Place]:
     """The nodes that look for held-out rows among those that are trained on: one for each node of such rows."""
     held_out = "evaluation_data"
-    looks = graph.leakage is not False and not graph.pretraining_dataset
+    looks = graph.leakage is not False and not graph.pretraining_dataset and not graph.learns_online
     rows: type[Artifact] = EvaluationData
     stage = LEAKAGE
     if graph.learns_preferences:
@@ -142,14 +146,20 @@ def leakage_places(graph: GraphConfig, found: Sequence[Place]) -> Iterator[Place
             yield Place(f"leakage{place.name.removeprefix(held_out)}", stage, inputs)
 
 
-def row_places(name: str, entry: KeyPath, settings: Mapping[str, Any], preferences: bool) -> list[Place]:
+def rows_stage(graph: GraphConfig) -> Stage:
+    """What prepares the rows of a dataset that is trained on."""
+    if graph.learns_online:
+        return PROMPTS
+    return PREFERENCES if graph.learns_preferences else TOKENIZED
+
+
+def row_places(name: str, entry: KeyPath, settings: Mapping[str, Any], stage: Stage) -> list[Place]:
     """The nodes of one dataset entry; the last one holds its prepared rows."""
     tokenizer = {"tokenizer": ("tokenizer",)}
     given = {"held_out": entry[0] != "datasets", "today": date.today().isoformat()}
     if settings.get("type") == SYNTHETIC_TYPE:
         return [Place(f"tokenized_{name}", SYNTHETIC, tokenizer, entry, given, name)]
     inputs = {"dataset": (f"dataset_{name}",), **tokenizer}
-    stage = PREFERENCES if preferences else TOKENIZED
     return [
         Place(f"dataset_{name}", DATASET, {}, entry, given, name),
         Place(f"tokenized_{name}", stage, inputs, entry, given, name),
@@ -176,6 +186,12 @@ def teacher_places(graph: GraphConfig) -> Iterator[Place]:
         yield hub_place("teacher_files", graph, TEACHER, graph.teacher, "model", FetchedModel)
     inputs = {"tokenizer": ("tokenizer",), "training_data": ("training_data",), **teacher_model(graph)}
     yield Place("teacher_logprobs", TEACHER_LOGPROBS, inputs)
+
+
+def reward_models(graph: GraphConfig) -> dict[str, tuple[str, ...]]:
+    """The input that are reward models of other pipelines; none where no reward is one."""
+    named = tuple(asset_models(graph.reward_funcs))
+    return {"reward_models": named} if named else {}
 
 
 def teacher_model(graph: GraphConfig) -> dict[str, tuple[str, ...]]:
@@ -210,7 +226,7 @@ def own_row_places(graph: GraphConfig) -> Iterator[Place]:
     for index, evaluation in enumerate(graph.evaluations):
         if evaluation.data is not None:
             entry: KeyPath = ("pipeline", "evaluations", index, "data")
-            rows = row_places(evaluation.name, entry, evaluation.data, preferences=False)
+            rows = row_places(evaluation.name, entry, evaluation.data, TOKENIZED)
             yield from rows
             inputs = {"tokenized": (rows[-1].name,)}
             given = {"named": evaluation.name, "keeps_sources": True}
@@ -220,18 +236,19 @@ def own_row_places(graph: GraphConfig) -> Iterator[Place]:
 def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) -> list[Place]:
     """The nodes from the base model on."""
     found = [Place("base_model", BASE_MODEL, {"tokenizer": ("tokenizer",), **upstream})]
-    method = METHODS[graph.method]
+    trains = method(graph.method)
     has_held_out_node = graph.held_out and not (graph.learns_preferences and not graph.test_datasets)
     held_out = {"evaluation_data": ("evaluation_data",)} if has_held_out_node else {}
     given: dict[str, Any] = {"has_held_out_rows": graph.held_out}
     frozen = "quantized_base" if graph.quantizes_base else "base_model"
     if graph.quantizes_base:
         found.append(Place("quantized_base", QUANTIZED_BASE, {"base_model": ("base_model",)}))
-        method = reading(method, QUANTIZED_BASE)
+        trains = reading(trains, QUANTIZED_BASE)
     inputs: dict[str, tuple[str, ...]] = {
         "base_model": (frozen,),
         "training_data": ("training_data",),
         **held_out,
+        **reward_models(graph),
     }
     if graph.distills:
         found += teacher_places(graph)
@@ -251,7 +268,7 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
             inputs["stored_adapter"] = ("adapter_files",)
     # An adapter can be switched off, and the base is what others are compared with.
     reference = {"reference": ("base_model",)}
-    if "reference_logprobs" in method.inputs and graph.stores_reference:
+    if "reference_logprobs" in trains.inputs and graph.stores_reference:
         references = reference_places(graph, inputs, given)
         found += references
         inputs |= {place.name: (place.name,) for place in references}
@@ -259,10 +276,10 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
     if not graph.draws_head:
         models["base"] = Evaluated({"model": ("base_model",)})
     if graph.adapter is None:
-        found.append(Place("trained", method, inputs, given=given))
+        found.append(Place("trained", trains, inputs, given=given))
         models["trained"] = Evaluated({"model": ("trained",), **reference})
     else:
-        found.append(Place("trained", replace(method, output=Adapter), inputs, given=given))
+        found.append(Place("trained", replace(trains, output=Adapter), inputs, given=given))
         stored_by = (QUANTIZED_BASE,) if graph.quantizes_base else ()
         models["trained"] = Evaluated({"model": (frozen,), "adapter": ("trained",)}, stored_by)
         if graph.merges:

@@ -63,6 +63,8 @@ class Planned:
         said = list(self.reasons)
         if self.resumes_from is not None:
             said.append(f"goes on from an interrupted attempt, at {self.resumes_from}")
+        if self.cached is not None and self.cached.elsewhere:
+            said.append("in the team's store")
         if self.pin is not None:
             said.append(str(self.pin))
         if self.only_for:
@@ -89,7 +91,8 @@ class Planned:
 def make_plan(
     pipeline: Pipeline, store: Store, refresh: Collection[str] = (), only: Collection[str] | None = None
 ) -> list[Planned]:
-    """The plan of every node. Raises ConfigError for a missing source, StoreError for what cannot stay pinned.
+    """The plan of every node. Raises ConfigError for a missing source, StoreError for what cannot stay pinned,
+    UserError where a server does not answer that tells a part of a key.
 
     `refresh` names nodes to compute again. With `only` these nodes are brought up to date with what they are made from,
     and with what those of them that run look at; all others are left alone.
@@ -260,7 +263,7 @@ def _resumes_from(store: Store, node: Node, key: str) -> str | None:
 def explain(store: Store, ref: Ref | None, resolved: Resolved, node: Node) -> tuple[str, ...]:
     """Why a node must run: what differs from the node's last artifact."""
     assert isinstance(resolved.found, Absent)
-    if resolved.found.damage or ref is None:
+    if resolved.found.damage or resolved.found.refused or ref is None:
         return (resolved.found.reason,)
     if ref.key == resolved.key:
         return ("its artifact is gone from the store",)

@@ -29,7 +29,7 @@ from tunemill.resources.protocols import (
 from tunemill.resources.store import Published
 from tunemill.stages.artifacts import BaseModel, FetchedAdapter, FetchedModel, Tokenizer
 from tunemill.stages.declaration import CodeMark
-from tunemill.stages.registry import METHODS, STAGES
+from tunemill.stages.named import is_method, stage_named
 
 FIELD, LINEAGE = "provenance", "model_lineage"
 # The identities of a source that say what was in it.
@@ -96,7 +96,7 @@ def provenance(
                 "stage": item["stage"],
                 "version": item.get("version"),
                 "digest": item["digest"],
-                "trains": item["stage"] in METHODS,
+                "trains": is_method(item["stage"]),
                 "settings": settings_of(item),
             }
             for item in items
@@ -112,7 +112,7 @@ def _short(item: Mapping[str, Any]) -> str:
 
 def _datasets(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Of what reads rows out of files or repositories: those, with what was in them."""
-    stage = next((stage for stage in STAGES if stage.name == item["stage"]), None)
+    stage = stage_named(item["stage"])
     if stage is None or not stage.prepares_data or item["artifact"] in OF_MODELS:
         return
     code = stage.config.marked(CodeMark)

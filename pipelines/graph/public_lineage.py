@@ -6,7 +6,7 @@ from typing import Any
 
 from tunemill.pipelines.graph.told_places import Machine, this_machine, told, told_variable
 from tunemill.stages.declaration import listed
-from tunemill.stages.registry import STAGES
+from tunemill.stages.named import stage_named
 
 # What of an item is about the machine.
 LEFT_OUT = ("host", "computed_by")
@@ -50,7 +50,7 @@ def _told(item: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
 
 def _paths(item: Mapping[str, Any]) -> Iterator[str]:
     """The local paths that an item names: of its sources, and in the fields that name such."""
-    stage = next((stage for stage in STAGES if stage.name == item["stage"]), None)
+    stage = stage_named(item["stage"])
     fields = () if stage is None else stage.config.sources()
     named = [source["path"] for sources in item["sources"].values() for source in sources]
     for values in (item["config"], item.get("given", {})):

@@ -17,7 +17,7 @@ from tunemill.resources.identity import StatCache
 from tunemill.resources.protocols import ADOPTED, without_credentials
 from tunemill.stages import artifacts
 from tunemill.stages.declaration import RuntimeMark, SourceMark, Stage, StageConfig, listed
-from tunemill.stages.registry import STAGES
+from tunemill.stages.named import stage_named
 
 PIPELINE = "reproduced"
 # So many folders below those that are given a file is looked for by its name.
@@ -150,7 +150,7 @@ def _rebuilt(item: Mapping[str, Any], names: Mapping[str, str], files: Sequence[
 
 def _stage(item: Mapping[str, Any]) -> Stage:
     """The stage as the graph had it: what it makes and which libraries count depends on the place of a node."""
-    stage = next((stage for stage in STAGES if stage.name == item["stage"]), None)
+    stage = stage_named(item["stage"])
     output = getattr(artifacts, item["artifact"], None)
     if stage is None or output is None:
         raise MissingError(

@@ -13,6 +13,7 @@ from tunemill.pipelines.graph.without_pins import Unpinned, without_pins
 from tunemill.resources.errors import StoreError
 from tunemill.resources.origins import read_grid
 from tunemill.resources.store import Store
+from tunemill.stages.errors import UserError
 
 if TYPE_CHECKING:
     from tunemill.stages.evaluation.gate_outcome import Outcome
@@ -41,7 +42,7 @@ def standing(file: Path, pipeline: str, store: Store) -> Standing:
             {item.node.name: _state(item, pipeline, store, unpinned.get(item.node.name)) for item in plan},
             gates=outcomes(loaded, {item.node.name: item.cached for item in plan if item.cached}),
         )
-    except (ConfigError, StoreError) as error:
+    except (ConfigError, StoreError, UserError) as error:
         more = str(error).splitlines()
         return Standing({}, more[0] + (f" (and {len(more) - 1} more)" if len(more) > 1 else ""))
 

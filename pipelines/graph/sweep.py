@@ -33,6 +33,11 @@ class Sweep:
     pipelines: tuple[Pipeline, ...]
     notes: tuple[Problem, ...]
 
+    @property
+    def store(self) -> str | None:
+        """The store that a team shares, which no sweep can be over."""
+        return self.pipelines[0].store
+
 
 def is_sweep(path: Path, overrides: Sequence[str | Override] = ()) -> bool:
     """Whether a YAML, with these overrides, means several pipelines. Raises ConfigError where it cannot be read."""

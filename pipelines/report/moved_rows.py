@@ -55,7 +55,7 @@ class Moved:
 
 def moved_rows(look: Look, store: Store) -> Moved | None:
     """Of the last model that is evaluated, against the one before; where there is none, against the first model."""
-    nodes = evaluations(look)
+    nodes = [node for node in evaluations(look) if not look.artifacts[node.name].elsewhere]
     for node in reversed(nodes):
         before, name = look.artifact_before(node.name, store), evaluated_name(node)
         now = look.artifacts[node.name]
@@ -70,7 +70,8 @@ def moved_rows(look: Look, store: Store) -> Moved | None:
 
 def compared_lines(look: Look) -> Iterator[str]:
     """Every model that is evaluated beside the one before it, in a sentence."""
-    for _, suite in suites([(node, look.artifacts[node.name].data) for node in evaluations(look)]):
+    here = [(node, look.artifacts[node.name]) for node in evaluations(look)]
+    for _, suite in suites([(node, found.data) for node, found in here if not found.elsewhere]):
         yield from suite_lines(suite)
 
 

@@ -11,6 +11,7 @@ from tunemill.pipelines.graph.result_checks import Checked
 from tunemill.pipelines.report.data_parts import DataPart, data_part
 from tunemill.pipelines.report.graph_svg import Shown, graph_svg
 from tunemill.pipelines.report.moved_rows import Moved, compared_lines, moved_rows
+from tunemill.pipelines.report.rollouts_part import RolloutsPart, rollouts_part
 from tunemill.pipelines.report.scores import (
     Table,
     changed_settings,
@@ -32,6 +33,7 @@ from tunemill.resources.store import Store
 
 # A YAML that is longer is cut.
 LONGEST_YAML = 100_000
+IN_TEAM = "in the team's store"
 # The worst first.
 GATE_KINDS = {"failed": "bad", "cannot tell": "warn", "not known": "dim", "passed": "good"}
 TITLES = {
@@ -39,6 +41,7 @@ TITLES = {
     "changes": "What changed",
     "graph": "Graph",
     "training": "Training",
+    "rollouts": "Completions",
     "answers": "Answers",
     "rows": "Rows that moved",
     "data": "Data",
@@ -80,6 +83,7 @@ class Parts:
     nodes: Sequence[Sequence[str]]
     curves: Sequence[Mapping[str, str]]
     trainings: Sequence[Part]
+    rollouts: Sequence[RolloutsPart]
     answers: Table
     answered: str
     moved: Moved | None
@@ -105,13 +109,14 @@ def parts_of(look: Look, store: Store, record: RunRecord | None) -> Parts:
         if node.stage.prepares_data and node.name in artifacts
     ]
     others = [node for node in pipeline.nodes if node.name in artifacts and not node.stage.prepares_data]
-    scored = evaluations(look)
+    scored, rollouts = evaluations(look), _rollouts(look)
     changes = list(_changes(look))
     moved = moved_rows(look, store)
     there = {
         "scored": scores.rows,
         "changes": changes,
         "training": curves,
+        "rollouts": rollouts,
         "answers": answered[1].rows,
         "rows": moved,
         "data": data,
@@ -135,6 +140,7 @@ def parts_of(look: Look, store: Store, record: RunRecord | None) -> Parts:
         nodes=[_node_row(node, done.get(node.name), look) for node in pipeline.nodes],
         curves=curves,
         trainings=[_part(node, look) for node in others if node.stage.tracked],
+        rollouts=rollouts,
         answers=answered[1],
         answered=answered[0],
         moved=moved,
@@ -205,7 +211,10 @@ def _shown(look: Look, node: Node, done: Done | None) -> Shown:
     item = look.plan.get(node.name)
     if item is not None and item.state == "run":
         return Shown("stale", "to be computed")
-    return Shown("cached", "in place") if node.name in look.artifacts else Shown("stale", "not there")
+    found = look.artifacts.get(node.name)
+    if found is None:
+        return Shown("stale", "not there")
+    return Shown("cached", IN_TEAM if found.elsewhere else "in place")
 
 
 def _node_row(node: Node, done: Done | None, look: Look) -> list[str]:
@@ -254,6 +263,13 @@ def _curves(look: Look) -> Iterator[dict[str, str]]:
                 "title": f"{title} of {node.name}",
                 "svg": curves_svg(group, plots[0]["x_label"], unit, falling=unit == plots[0]["y_label"]),
             }
+
+
+def _rollouts(look: Look) -> list[RolloutsPart]:
+    """What every training has kept of its own completions."""
+    tracked = [node for node in look.pipeline.nodes if node.stage.tracked and node.name in look.artifacts]
+    found = (rollouts_part(node.name, look.artifacts[node.name]) for node in tracked)
+    return [one for one in found if one is not None]
 
 
 def _answered(look: Look) -> tuple[str, Table]:

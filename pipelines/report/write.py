@@ -21,8 +21,12 @@ def write_report(pipeline: Pipeline, store: Store, file: Path | None = None) -> 
     """
     seen = look(pipeline, store)
     record = next(iter(seen.records), None)
-    where = file or report_place(store, pipeline.name, "" if record is None else record.run)
-    text = page(parts_of(seen, store, record))
+    where = file or report_place(store, pipeline.name, None if record is None else record.run)
+    return write_page(where, page(parts_of(seen, store, record)))
+
+
+def write_page(where: Path, text: str) -> Path:
+    """Write a page, whole or not at all. Raises OSError."""
     where.parent.mkdir(parents=True, exist_ok=True)
     beside = where.with_name(f".{where.name}.{os.getpid()}")
     try:

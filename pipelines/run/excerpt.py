@@ -71,11 +71,18 @@ def excerpts(pipeline: Pipeline, store: Store, artifacts: Mapping[str, Published
         published = artifacts.get(node.name)
         if published is None or not (node.stage.tracked or issubclass(node.stage.output, EvaluationReport)):
             continue
+        if published.elsewhere:
+            # Not kept: its rows may come.
+            nodes[node.name] = excerpt_of(node, published)
+            continue
         name = f"node {node.name} {published.digest}"
         found = Excerpt(**known[name]) if name in known else excerpt_of(node, published)
         nodes[node.name], kept[name] = found, asdict(found)
     gated = {
-        node: artifacts[node].digest for gate in pipeline.gates for node in gate.nodes if node in artifacts
+        node: artifacts[node].digest
+        for gate in pipeline.gates
+        for node in gate.nodes
+        if node in artifacts and not artifacts[node].elsewhere
     }
     name = f"gates {[gate.model_dump(mode='json') for gate in pipeline.gates]} {sorted(gated.items())}"
     kept[name] = (
@@ -91,9 +98,9 @@ def excerpts(pipeline: Pipeline, store: Store, artifacts: Mapping[str, Published
 
 
 def excerpt_of(node: Node, published: Published) -> Excerpt:
-    """Read it out of the artifact."""
+    """Read it out of the artifact. That of one that only the team has has no rows."""
     curve = loss_curves(published.manifest["plots"]) if node.stage.tracked else ""
-    if not issubclass(node.stage.output, EvaluationReport):
+    if published.elsewhere or not issubclass(node.stage.output, EvaluationReport):
         return Excerpt(curve=curve)
     intervals = intervals_of(node.stage, published.data)
     judged_by, right, wrong = _answers(published.data, intervals)

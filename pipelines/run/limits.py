@@ -4,8 +4,8 @@ import time
 from dataclasses import replace
 
 from tunemill.pipelines.config.robust_keys import Limits
+from tunemill.resources.calls import Call
 from tunemill.resources.errors import LaunchError
-from tunemill.resources.launcher import Call
 
 
 def limited(call: Call, limits: Limits, begun: float) -> Call:

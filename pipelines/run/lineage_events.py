@@ -1,6 +1,7 @@
 """What becomes of a run's nodes, told as OpenLineage events. A server that does not answer breaks and delays no run."""
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -55,11 +56,10 @@ class LineageEvents:
 
     def _hear(self, say: Callable[[str], None], seconds: float) -> None:
         """Say once that something was not taken."""
-        until = datetime.now(UTC) + timedelta(seconds=seconds)
+        until = time.monotonic() + seconds
         while self._sent and not self._gave_up:
-            left = (until - datetime.now(UTC)).total_seconds()
             try:
-                problem = self._sent[0].result(max(left, 0.0))
+                problem = self._sent[0].result(max(until - time.monotonic(), 0.0))
             except TimeoutError:
                 return
             self._sent.pop(0)

@@ -12,7 +12,8 @@ from tunemill.pipelines.graph.result_checks import Checked, checks_of, failed
 from tunemill.pipelines.run.excerpt import Excerpts, excerpts
 from tunemill.pipelines.run.record import Done, RunRecord, latest_records
 from tunemill.resources.errors import StoreError
-from tunemill.resources.store import Published, Store
+from tunemill.resources.store import Absent, Published, Store
+from tunemill.stages.errors import UserError
 
 # Among so many runs what a node had before is looked for.
 LOOKED_BACK = 5
@@ -20,7 +21,9 @@ LOOKED_BACK = 5
 
 @dataclass(frozen=True)
 class Look:
-    """`plan` and `artifacts` by node; `problem` says why there is no plan. `records` are those of the last runs."""
+    """`plan` and `artifacts` by node; `problem` says why there is no plan, and `unreached` why the team's store
+    may have more than is shown. `records` are those of the last runs. Of what only the team has there is no file.
+    """
 
     pipeline: Pipeline
     plan: Mapping[str, Planned]
@@ -28,6 +31,7 @@ class Look:
     excerpts: Excerpts
     records: Sequence[RunRecord]
     problem: str | None = None
+    unreached: str | None = None
 
     @property
     def last(self) -> RunRecord | None:
@@ -69,7 +73,7 @@ class Look:
         """What a node had before, if it is still in the store."""
         old = self._done_before(node)
         found = None if old is None or old.place is None else store.lookup(*old.place)
-        return found if isinstance(found, Published) else None
+        return found if isinstance(found, Published) and not found.elsewhere else None
 
     def _done_before(self, node: str) -> Done | None:
         now = self.artifacts.get(node)
@@ -79,22 +83,25 @@ class Look:
 
 
 def look(pipeline: Pipeline, store: Store) -> Look:
-    """Look at a pipeline. What is wrong with its sources or pins is told, not raised."""
-    problem = None
+    """Look at a pipeline. What is wrong with its sources or pins, or a server of it, is told, not raised."""
+    problem, unreached = None, list[str]()
+    store = store.forgiving(unreached.append)
     try:
         plan = {item.node.name: item for item in make_plan(pipeline, store)}
-    except (ConfigError, StoreError) as error:
+    except (ConfigError, StoreError, UserError) as error:
         plan, problem = {}, str(error)
     found = {node.name: _artifact(pipeline, node, plan.get(node.name), store) for node in pipeline.nodes}
     artifacts = {name: artifact for name, artifact in found.items() if artifact is not None}
     records = list(islice(latest_records(store, pipeline.name), LOOKED_BACK))
-    return Look(pipeline, plan, artifacts, excerpts(pipeline, store, artifacts), records, problem)
+    shown = excerpts(pipeline, store, artifacts)
+    return Look(pipeline, plan, artifacts, shown, records, problem, next(iter(unreached), None))
 
 
 def _artifact(pipeline: Pipeline, node: Node, item: Planned | None, store: Store) -> Published | None:
     """What the node has now: what the YAML asks for, or else what it had last."""
     if item is not None and item.cached is not None:
-        return item.cached
-    ref = node_ref(pipeline, node, store)
-    found = None if ref is None else store.lookup(ref.stage, ref.key)
+        found: Published | Absent | None = item.cached
+    else:
+        ref = node_ref(pipeline, node, store)
+        found = None if ref is None else store.lookup(ref.stage, ref.key)
     return found if isinstance(found, Published) else None

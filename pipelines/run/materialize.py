@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from tunemill.pipelines.config.problems import ConfigError
@@ -35,16 +34,19 @@ from tunemill.pipelines.graph.plan import (
 )
 from tunemill.pipelines.graph.provenance import described
 from tunemill.pipelines.graph.resolved import Resolved
+from tunemill.pipelines.run.call import make_call
 from tunemill.pipelines.run.limits import limited
 from tunemill.pipelines.run.links import link_result
 from tunemill.pipelines.run.observer import Observer, unobserved
 from tunemill.pipelines.run.publish import publish
 from tunemill.pipelines.run.shared import pull, push
+from tunemill.pipelines.run.spread import spread_call
 from tunemill.pipelines.run.suspects import with_origins
+from tunemill.pipelines.run.team import as_input, brought, is_light
 from tunemill.resources.building import Building
 from tunemill.resources.environment import recorded_environment
 from tunemill.resources.errors import LaunchError, StoreError
-from tunemill.resources.launcher import Call, Launcher, in_child, name_of
+from tunemill.resources.launcher import Launcher, in_child
 from tunemill.resources.lease import lease
 from tunemill.resources.local import LONGEST_NAME, short_name
 from tunemill.resources.origins import write_origin
@@ -54,7 +56,6 @@ from tunemill.resources.refs import Ref
 from tunemill.resources.store import Absent, Published, Store
 from tunemill.stages.artifacts import Artifact
 from tunemill.stages.errors import UserError
-from tunemill.stages.report import Report, Workspace
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ class Session:
 
     `results` is keyed by run and node, so that every node of a run reads the artifacts of the same run. `asked_for` are
     nodes to bring up to date although only pinned nodes would need them. `ahead` gives what became of a node that was
-    started before its turn, None where it was not. `begun` says when each run computed first.
+    started before its turn, None where it was not. `begun` says when each run computed first. `needed` are the nodes
+    whose files are brought here from a team's store although nothing is computed from them: all, where it is None.
     """
 
     pipeline: Pipeline
@@ -110,6 +112,7 @@ class Session:
     asked_for: Collection[str] = ()
     results: dict[tuple[str, str], Result] = field(default_factory=dict)
     begun: dict[str, float] = field(default_factory=dict)
+    needed: Collection[str] | None = None
     ahead: Callable[[str, Hear], Result | None] = not_ahead
 
 
@@ -130,7 +133,7 @@ def materialize(
 
     if node.name in session.refresh:
         refuse_refresh(session.pipeline, [node.name], store.pins.of(session.pipeline.name))
-    if (pinned := _take_pinned(session, node)) is not None:
+    if (pinned := _take_pinned(session, node, say)) is not None:
         say(str(pinned.pin))
         return _finish(session, node, Result(pinned.artifact, (), 0.0, pin=pinned.pin), started, observe)
     inputs = find_inputs(session, node, run_id)
@@ -141,18 +144,19 @@ def materialize(
     refresh, reasons = node.name in session.refresh, tuple[str, ...]()
     if refresh:
         refuse_replacing(node, resolved.key, store)
-    found = resolved.found if refresh else take(session, node, resolved)
+    found = resolved.found if refresh else take(session, node, resolved, say)
     if isinstance(found, Absent) or refresh:
         why = why_compute(session, node, replace(resolved, found=found))
         inputs |= looked_at(session, node, run_id)
         full_name = f"{session.pipeline.name}/{node.name}"
         with store.building(stage.name, resolved.key, say, inputs.values(), full_name) as building:
             # Another process may have computed it while this one waited.
-            found = resolved.found if refresh else take(session, node, resolved)
+            found = resolved.found if refresh else take(session, node, resolved, say)
             if isinstance(found, Absent) or refresh:
                 if isinstance(found, Absent) and found.damage:
                     aside = store.set_aside(stage.name, resolved.key)
                     say(f"cache miss: {found.reason}; set aside in {aside}, computing it again")
+                inputs = {name: as_input(store, node, name, given, say) for name, given in inputs.items()}
                 pulled = None if refresh else _pull(session, node, resolved, building, say)
                 found, reasons = (
                     (_compute(session, node, resolved, inputs, building, run_id, observe), why)
@@ -166,6 +170,9 @@ def _finish(
     session: Session, node: Node, result: Result, started: float, observe: Callable[[dict[str, Any]], None]
 ) -> Result:
     """Push and link the result, and say that it is done."""
+    if not result.computed:
+        # What was computed just now has been shared, or could not be.
+        session.store.share(result.published, lambda text: observe(log_event(text)))
     push(session.pipeline, node, result.published, session.store, lambda text: observe(log_event(text)))
     publish(session.pipeline, node, result.published, session.store, lambda text: observe(log_event(text)))
     note = link_result(session.pipeline, node, result.published)
@@ -192,13 +199,26 @@ def _pull(
     return found
 
 
-def _take_pinned(session: Session, node: Node) -> Pinned | None:
-    """What the node is pinned to, with its ref pointed to it."""
-    with session.store.unpruned():
-        found = pinned_artifact(session.pipeline.name, node, session.store)
-        if found is not None:
-            point(session, node, found.artifact)
+def _take_pinned(session: Session, node: Node, say: Callable[[str], None]) -> Pinned | None:
+    """What the node is pinned to, with its ref pointed to it; of a team's store with its files here, if needed."""
+
+    def point_to_it() -> Pinned | None:
+        with session.store.unpruned():
+            found = pinned_artifact(session.pipeline.name, node, session.store)
+            if found is not None:
+                point(session, node, found.artifact)
+        return found
+
+    found = point_to_it()
+    if found is not None and _is_to_come(session, node, found.artifact):
+        brought(session.store, found.artifact, say)
+        found = point_to_it()
     return found
+
+
+def _is_to_come(session: Session, node: Node, found: Published) -> bool:
+    """Whether the files of what only the team has are needed here."""
+    return found.elsewhere and (session.needed is None or node.name in session.needed or is_light(found))
 
 
 def leave_alone(session: Session, node: Node, selected: Collection[str]) -> Result | None:
@@ -217,8 +237,16 @@ def leave_alone(session: Session, node: Node, selected: Collection[str]) -> Resu
     return Result(found, (), 0.0, left_alone=True) if isinstance(found, Published) else None
 
 
-def take(session: Session, node: Node, resolved: Resolved) -> Published | Absent:
-    """What the store has, with the node's ref pointed to it."""
+def take(session: Session, node: Node, resolved: Resolved, say: Callable[[str], None]) -> Published | Absent:
+    """What the store has, with the node's ref pointed to it; of a team's store with its files here, if needed."""
+    found = _point_to_found(session, node, resolved)
+    if not isinstance(found, Published) or not _is_to_come(session, node, found):
+        return found
+    brought(session.store, found, say)
+    return _point_to_found(session, node, resolved)
+
+
+def _point_to_found(session: Session, node: Node, resolved: Resolved) -> Published | Absent:
     with session.store.unpruned():
         found = session.store.lookup(node.stage.name, resolved.key)
         if isinstance(found, Published):
@@ -341,7 +369,9 @@ def _compute(
         _with_its_log_named(session, node),
         _with_origins(session, node, inputs, suspects),
     ):
-        call = make_call(node, inputs, building, session.store.root)
+        call = spread_call(
+            make_call(node, inputs, building, session.store.root), node, session.pipeline, resolved.key
+        )
         session.launch(limited(call, session.pipeline.limits, session.begun[run_id]), sink)
     check_unchanged(session, node, resolved, inputs)
     secrets = secrets_in(node.config.model_dump(mode="json"), os.environ)
@@ -369,7 +399,16 @@ def _compute(
     with session.store.unpruned():
         published = session.store.publish(building, ready)
         point(session, node, published)
-    return published
+    shared = session.store.share(
+        published,
+        lambda text: observe(log_event(text)),
+        building.team_lease,
+        replacing=node.name in session.refresh,
+    )
+    if shared is not published:
+        with session.store.unpruned():
+            point(session, node, shared)
+    return shared
 
 
 def _edge(session: Session, upstream: str, given: Published) -> dict[str, Any]:
@@ -394,7 +433,9 @@ def device(session: Session, node: Node, observe: Callable[[dict[str, Any]], Non
         yield
         return
     visible = re.sub(r"[^0-9A-Za-z]+", "-", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
-    path = session.store.root / "devices" / f"{short_name(f'gpu-{visible}', LONGEST_NAME)}.lease"
+    # Several machines may share the store, and each has its own.
+    name = short_name(f"gpu-{socket.gethostname()}-{visible}", LONGEST_NAME)
+    path = session.store.root / "devices" / f"{name}.lease"
     with lease(path, lambda message: observe({"type": "log", "message": f"for the GPU: {message}"})):
         yield
 
@@ -448,28 +489,3 @@ def check_unchanged(
             raise StoreError(
                 f"{node.name}: {name} was replaced while it was read; nothing was published. Run again"
             )
-
-
-def make_call(node: Node, inputs: Mapping[str, Published], building: Building, root: Path) -> Call:
-    """The request of a node: names of the body and of the classes around it, and folders."""
-    folders: dict[str, tuple[str, str | list[str] | None]] = {}
-    for name, declared in node.stage.inputs.items():
-        upstream = [str(inputs[up].data) for up in node.inputs.get(name, ())]
-        one = upstream[0] if upstream else None
-        folders[name] = (name_of(declared.artifact), upstream if declared.many else one)
-    kept = {"kept": str(root / "kept" / node.stage.name)} if node.stage.keeps else {}
-    return Call(
-        body=node.stage.body,
-        config_class=name_of(node.stage.config),
-        config=node.config.model_dump(mode="json", exclude_unset=True),
-        inputs=folders,
-        workspace_class=name_of(Workspace),
-        workspace={
-            "data": str(building.data),
-            "checkpoints": str(building.checkpoints),
-            "logs": str(building.logs),
-            **kept,
-        },
-        report_class=name_of(Report),
-        user_error=name_of(UserError),
-    )

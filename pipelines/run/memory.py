@@ -7,8 +7,9 @@ from tempfile import TemporaryDirectory
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.pipelines.graph.plan import Planned, upstream_asset
+from tunemill.resources.calls import Call, name_of
 from tunemill.resources.errors import LaunchError
-from tunemill.resources.launcher import Call, Launcher, in_child, name_of
+from tunemill.resources.launcher import Launcher, in_child
 from tunemill.resources.store import Published, Store
 from tunemill.stages.errors import UserError
 from tunemill.stages.memory import Above, Estimate, read_estimate, write_above

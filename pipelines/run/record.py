@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from tunemill.pipelines.run.finished import Finished
 from tunemill.pipelines.run.materialize import Result
 from tunemill.resources.folders import read_json
 from tunemill.resources.local import LONGEST_NAME, short_name
-from tunemill.resources.store import Store
+from tunemill.resources.store import Published, Store
 
 FOLDER = "runs"
 # Older ones are deleted with their reports.
 KEPT = 30
 SHORT_RUN = 8
+# The report of how a pipeline, or a sweep, stands without a run on record: one file, written over.
+STANDING = "standing.html"
 
 
 @dataclass(frozen=True)
@@ -76,36 +78,29 @@ class RunRecord:
 
 def done_of(item: Finished) -> Done:
     """What is recorded of a node that is finished."""
-    manifest = {} if item.published is None else item.published.manifest
-    return Done(
-        item.state,
-        round(item.seconds, 3),
-        float(manifest["seconds"]) if "seconds" in manifest else None,
-        list(item.reasons),
-        item.message,
-        None if item.published is None else item.published.digest,
-        dict(manifest.get("metrics", {})),
-        None if item.published is None else (item.published.stage, item.published.key),
-    )
+    done = Done(item.state, round(item.seconds, 3), reasons=list(item.reasons), message=item.message)
+    return done if item.published is None else _with_artifact(done, item.published)
 
 
 def done_from(result: Result) -> Done:
     """What is recorded of a node that a run has brought up to date."""
-    own = result.published
-    return Done(
-        result.state,
-        round(result.seconds, 3),
-        float(own.manifest["seconds"]),
-        list(result.reasons),
+    done = Done(result.state, round(result.seconds, 3), reasons=list(result.reasons))
+    return _with_artifact(done, result.published)
+
+
+def _with_artifact(done: Done, own: Published) -> Done:
+    return replace(
+        done,
+        computed_in=float(own.manifest["seconds"]),
         digest=own.digest,
         figures=dict(own.manifest["metrics"]),
         place=(own.stage, own.key),
     )
 
 
-def report_place(store: Store, pipeline: str, run: str) -> Path:
-    """Where the report of a run will be; its record is begun where there is none."""
-    return _open(store, pipeline, run).report
+def report_place(store: Store, pipeline: str, run: str | None) -> Path:
+    """Where the report of a run with a record is, or will be; with None that of how it stands."""
+    return _folder(store, pipeline) / STANDING if run is None else _open(store, pipeline, run).report
 
 
 def record(store: Store, pipeline: str, run: str, nodes: Mapping[str, Done]) -> RunRecord:
@@ -140,11 +135,16 @@ def last_report(store: Store, pipeline: str) -> Path | None:
 
 
 def forget_old(store: Store, pipeline: str) -> None:
-    """Delete the oldest records, with their reports, beyond `KEPT`."""
-    for file in _files(store, pipeline)[:-KEPT]:
+    """Delete the oldest records beyond `KEPT`, and reports that have no record."""
+    files = _files(store, pipeline)
+    known = {STANDING, *(file.with_suffix(".html").name for file in files[-KEPT:])}
+    for file in files[:-KEPT]:
         with suppress(OSError):
-            file.with_suffix(".html").unlink(missing_ok=True)
             file.unlink()
+    with suppress(OSError):
+        for page in _folder(store, pipeline).glob("[!.]*.html"):
+            if page.name not in known:
+                page.unlink(missing_ok=True)
 
 
 def _open(store: Store, pipeline: str, run: str, ago: float = 0.0) -> RunRecord:

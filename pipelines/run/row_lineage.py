@@ -12,6 +12,7 @@ from typing import Any
 
 from tunemill.pipelines.graph.contained import Contained
 from tunemill.pipelines.graph.rebuilt import Rebuilt, rebuilt
+from tunemill.pipelines.run.team import with_files
 from tunemill.resources.errors import StoreError
 from tunemill.resources.store import Published, Store
 from tunemill.stages.data.rows.bad_rows import REJECTED
@@ -103,7 +104,7 @@ def _artifact(step: Rebuilt, store: Store) -> Published:
     made = store.lookup(step.item["stage"], step.item["key"])
     if not isinstance(made, Published):
         raise StoreError(f"{step.full_name} is no longer in the store")
-    return made
+    return with_files(store, made)
 
 
 def _origins(step: _Step, steps: Mapping[str, _Step], dataset: str) -> Iterator[RowPlace | RowOf | None]:

@@ -16,6 +16,7 @@ from typing import Any
 from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.run.export import export_rows
+from tunemill.pipelines.run.team import with_files
 from tunemill.resources.building import OUTPUT_FILE, Building
 from tunemill.resources.canonical import hash_document, hash_listing
 from tunemill.resources.errors import StoreError, UnreachableError
@@ -63,7 +64,7 @@ def push(pipeline: Pipeline, node: Node, published: Published, store: Store, say
             if _digest_there(shared, published) != published.digest:
                 made_of = {item.folder: item for item in _prepared_from(pipeline, node, published, store)}
                 missing = [item for item in made_of.values() if _digest_there(shared, item) != item.digest]
-                _send(shared, node, [*missing, published])
+                _send(shared, node, [*missing, with_files(store, published)])
                 say(f"pushed to {name}: {address}")
     except UnreachableError as error:
         if (store.stat_cache.recall(known) or {}).get("digest") == published.digest:
@@ -140,7 +141,7 @@ def _prepared_from(pipeline: Pipeline, node: Node, published: Published, store: 
             found = store.lookup(nodes[name].stage.name, keys[name])
             if isinstance(found, Published):
                 yield from _prepared_from(pipeline, nodes[name], found, store)
-                yield found
+                yield with_files(store, found)
 
 
 def _send(shared: SharedFolder, node: Node, artifacts: list[Published]) -> None:

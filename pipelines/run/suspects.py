@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from tunemill.pipelines.graph.nodes import Node, Pipeline
+from tunemill.pipelines.run.team import with_files
+from tunemill.resources.errors import StoreError
 from tunemill.resources.refs import Ref
 from tunemill.resources.store import Published, Store
 from tunemill.stages.errors import RowOf, RowPlace, places_text
@@ -99,5 +101,9 @@ def _input(name: str, edge: Mapping[str, str], pipeline: Pipeline, store: Store)
     for stage, key in ([] if now is None else [(now.stage, now.key)]) + [read]:
         one = store.lookup(stage, key)
         if isinstance(one, Published) and one.digest == edge["digest"]:
-            return one
+            try:
+                return with_files(store, one)
+            except StoreError:
+                # A user's mistake is told without it.
+                return None
     return None

@@ -1,13 +1,12 @@
 """`engine` of an evaluation: what runs the model that answers."""
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from tunemill.resources.protocols import without_credentials
 from tunemill.stages.choices import ChoiceError
 from tunemill.stages.declaration import Settings
+from tunemill.stages.evaluation.endpoint_key import EndpointUrl
 
 TRANSFORMERS, VLLM = "transformers", "vllm"
 # Keys of a server that is started here, and of one that runs already.
@@ -27,7 +26,7 @@ class VllmEngine(Settings):
     """vLLM: a server that is started for the evaluation and ended with it, or one that runs already."""
 
     kind: Literal["vllm"] = Field("vllm", description="vllm: a server of vLLM")
-    url: str | None = Field(
+    url: EndpointUrl | None = Field(
         None,
         description="a server that runs already, such as http://127.0.0.1:8000/v1; unset: one is started",
     )
@@ -53,16 +52,8 @@ class VllmEngine(Settings):
 
     @field_validator("url")
     @classmethod
-    def _is_a_server(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        if not re.match(r"https?://[^/\s]", value):
-            raise ValueError("must be a URL such as http://127.0.0.1:8000/v1")
-        if without_credentials(value) != value:
-            raise ValueError(
-                "must hold no password and no key: set OPENAI_API_KEY in the environment instead, which no file keeps"
-            )
-        return value.rstrip("/").removesuffix("/v1").rstrip("/")
+    def _root(cls, value: str | None) -> str | None:
+        return value and value.rstrip("/").removesuffix("/v1").rstrip("/")
 
     @model_validator(mode="after")
     def _settings_are_of_this_server(self) -> Self:

@@ -1,11 +1,9 @@
 """The keys of a judge: of `judge` in an entry of `pipeline.evaluations`."""
 
-import re
-
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
-from tunemill.resources.protocols import without_credentials
 from tunemill.stages.declaration import Entry, Runtime, StageConfig, TextOrFile
+from tunemill.stages.evaluation.endpoint_key import EndpointUrl
 from tunemill.stages.evaluation.regular_expressions import RegularExpression
 
 PROMPT = """\
@@ -33,7 +31,7 @@ CLIENT = "openai"
 class JudgeKeys(StageConfig):
     """Who judges, what is asked, and how the verdict is read."""
 
-    url: Entry[str] = Field(
+    url: Entry[EndpointUrl] = Field(
         description="the endpoint, as OpenAI's client takes it, such as http://127.0.0.1:8000/v1; the "
         "environment gives its key: OPENAI_API_KEY"
     )
@@ -60,17 +58,6 @@ class JudgeKeys(StageConfig):
     timeout: Entry[Runtime[PositiveFloat]] = Field(
         120.0, description="seconds to wait for an answer: changes whether there is one, not what it says"
     )
-
-    @field_validator("url")
-    @classmethod
-    def _is_an_endpoint(cls, value: str) -> str:
-        if not re.match(r"https?://[^/\s]", value):
-            raise ValueError("must be a URL such as http://127.0.0.1:8000/v1")
-        if without_credentials(value) != value:
-            raise ValueError(
-                "must hold no password and no key: set OPENAI_API_KEY in the environment instead, which no file keeps"
-            )
-        return value
 
     @field_validator("prompt")
     @classmethod

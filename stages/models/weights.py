@@ -52,6 +52,13 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
+def header_bytes(header: Mapping[str, Any]) -> bytes:
+    """A header as it stands at the head of a safetensors file: its length, and itself, filled up to eight bytes."""
+    encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    return struct.pack("<Q", len(encoded)) + encoded
+
+
 def tensors_of_file(path: Path) -> dict[str, StoredTensor]:
     """Name -> place of every tensor in one file."""
     header, data_start = read_header(path)
@@ -108,11 +115,9 @@ def sort_header(path: Path) -> None:
         else {}
     )
     ordered |= dict(sorted(header.items(), key=lambda item: item[1]["data_offsets"]))
-    encoded = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
-    encoded += b" " * (-len(encoded) % 8)
     sorted_path = path.with_suffix(".sorted")
     with path.open("rb") as reader, sorted_path.open("wb") as writer:
-        writer.write(struct.pack("<Q", len(encoded)) + encoded)
+        writer.write(header_bytes(ordered))
         reader.seek(data_start)
         while block := reader.read(1 << 20):
             writer.write(block)

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.callbacks_body import Monitor
 from tunemill.stages.training.checkpoints import is_complete, seal
 from tunemill.stages.training.keys.training import TrainingKeys
@@ -45,7 +46,7 @@ class Best(TrainerCallback):  # type: ignore[misc]
         before = state.best_metric
         if before is None or (found > before if self.more_is_better else found < before):
             state.best_metric, state.best_global_step = found, state.global_step
-            if self.keeps:
+            if self.keeps and ranks.is_first():
                 with averages_used(optimizer):
                     self._keep(model, state.global_step)
         worse = [
@@ -58,7 +59,7 @@ class Best(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
         """Weights that no later start would ask for go, once there is a checkpoint that names the best."""
-        for folder in self._root.glob("best-*"):
+        for folder in self._root.glob("best-*") if ranks.is_first() else ():
             if folder.name != f"best-{state.best_global_step}":
                 shutil.rmtree(folder)
 
@@ -96,6 +97,7 @@ class Best(TrainerCallback):  # type: ignore[misc]
             )
         if not self.keeps:
             return
+        ranks.wait_for_all()
         folder = self._root / f"best-{state.best_global_step}"
         if not is_complete(folder):
             raise UserError(

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from tunemill.stages.errors import UserError
 from tunemill.stages.report import Report
+from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.checkpoints import keep_last, seal
 from tunemill.stages.training.optimizers.averages_body import averages_used
 from tunemill.stages.training.order_body import Examples
@@ -119,10 +120,12 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         control.should_save = state.global_step in self._due and state.global_step < state.max_steps
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
-        """Called when the Trainer has written its files."""
-        seal(self._root / f"checkpoint-{state.global_step}")
-        self._report.checkpoint(f"step {state.global_step} of {state.max_steps}")
-        keep_last(self._root, self._limit)
+        """Called when the Trainer has written its files: among several processes each its own."""
+        ranks.wait_for_all()
+        if ranks.is_first():
+            seal(self._root / f"checkpoint-{state.global_step}")
+            self._report.checkpoint(f"step {state.global_step} of {state.max_steps}")
+            keep_last(self._root, self._limit)
 
 
 class Monitor(TrainerCallback):  # type: ignore[misc]
@@ -150,7 +153,8 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
             return
         started = time.monotonic()
         with random_state_kept(), averages_used(optimizer):
-            self.scores[state.global_step] = self._score(model)
+            # All look at the same rows, and none may decide otherwise by a last bit.
+            self.scores[state.global_step] = ranks.agreed(self._score(model))
         # The Trainer keeps its log in the checkpoints, so a resumed run has all figures.
         state.log_history.append({"step": state.global_step, **self.scores[state.global_step]})
         self._report.step(state.global_step, **self.scores[state.global_step])

@@ -1,8 +1,8 @@
-"""What FSDP and Accelerate are told: names and types, so that a misspelled one is noticed. Nothing reads them yet."""
+"""What FSDP and Accelerate are told: names and types, so that a misspelled one is noticed."""
 
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tunemill.stages.declaration import Settings
 
@@ -10,6 +10,9 @@ StateDict = Literal["FULL_STATE_DICT", "LOCAL_STATE_DICT", "SHARDED_STATE_DICT"]
 WrapPolicy = Literal["TRANSFORMER_BASED_WRAP", "SIZE_BASED_WRAP", "NO_WRAP"]
 Sharding = Literal["FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD", "HYBRID_SHARD", "HYBRID_SHARD_ZERO2"]
 Prefetch = Literal["BACKWARD_PRE", "BACKWARD_POST", "NO_PREFETCH"]
+
+
+OLDER = "fsdp_"
 
 
 class FsdpSettings(Settings):
@@ -53,6 +56,20 @@ class FsdpSettings(Settings):
     fsdp_sharding_strategy: Sharding | int | None = Field(None, description="sharding_strategy")
     fsdp_backward_prefetch: Prefetch | None = Field(None, description="backward_prefetch")
     fsdp_forward_prefetch: bool | None = Field(None, description="forward_prefetch")
+
+    def by_newer_names(self) -> dict[str, Any]:
+        """What is set, without the prefix; a setting under both of its names has one value."""
+        found = self.model_dump(exclude_none=True)
+        return {name.removeprefix(OLDER): value for name, value in found.items()}
+
+    @model_validator(mode="after")
+    def _one_name_each(self) -> Self:
+        given = self.model_dump(exclude_none=True)
+        for name, value in given.items():
+            newer = name.removeprefix(OLDER)
+            if newer != name and given.get(newer, value) != value:
+                raise ValueError(f"{newer} and {name}, its older name, say different things; keep {newer}")
+        return self
 
     @property
     def recomputes(self) -> bool:

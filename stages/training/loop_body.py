@@ -1,13 +1,14 @@
 """The training loop, whatever the method: model, examples and settings go into the Trainer, weights come out."""
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, TrainingArguments
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import SettingError, UserError
@@ -19,30 +20,42 @@ from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.tokenizer_ids_body import check_same_tokenizer
 from tunemill.stages.models.wrapped_body import plain_model
 from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.adapters.add_body import add_adapter, save_adapter
 from tunemill.stages.training.adapters.from_data_body import Examined, start_from_data
 from tunemill.stages.training.adapters.linearized_body import linearize_experts
 from tunemill.stages.training.adapters.loftq_body import tell_rounding
-from tunemill.stages.training.adapters.quantized_base_body import check_quantized, hold_experts_packed
+from tunemill.stages.training.adapters.quantized_base_body import (
+    check_quantized,
+    check_quantized_parts,
+    hold_experts_packed,
+)
 from tunemill.stages.training.adapters.relora_body import Restarts
 from tunemill.stages.training.adapters.starts_body import prove_start
 from tunemill.stages.training.added_loss_body import (
-    AddedLoss,
     balances_experts,
     check_added_loss,
     keep_mask_for_balance,
-    loss_of_no_token,
     probe_loss,
 )
-from tunemill.stages.training.ahead_body import means_ahead
-from tunemill.stages.training.best_body import best_of, rates_of
+from tunemill.stages.training.best_body import Best, best_of, rates_of
 from tunemill.stages.training.callbacks_body import Checkpoints, Monitor, Reporter
+from tunemill.stages.training.checkpoints import checkpoint_folders
+from tunemill.stages.training.context_body import (
+    check_splits,
+    check_splits_loss,
+    check_splits_mean,
+    prove_exchange,
+)
 from tunemill.stages.training.embeddings_body import train_every_row
 from tunemill.stages.training.experts_body import set_experts
 from tunemill.stages.training.frozen_body import choose_trained
+from tunemill.stages.training.gathered_body import forget_gathered, gathered
 from tunemill.stages.training.kernels.insert_body import add_kernels, check_kernels_here
+from tunemill.stages.training.keys.in_parts import DEEPSPEED_EXTRA, lacks_deepspeed
+from tunemill.stages.training.keys.kernels import NONE_CHOSEN
 from tunemill.stages.training.keys.training import TrainingKeys
-from tunemill.stages.training.layer_offloading_body import LayerOffloading, layer_offloading_of
+from tunemill.stages.training.layer_offloading_body import layer_offloading_of
 from tunemill.stages.training.learnt_body import some_weights
 from tunemill.stages.training.machine_body import (
     Precision,
@@ -51,8 +64,8 @@ from tunemill.stages.training.machine_body import (
     set_compiler,
     to_float8,
 )
-from tunemill.stages.training.memory_body import Offloading, fitting_memory, offloading_of
-from tunemill.stages.training.method import Method, OwnLoss
+from tunemill.stages.training.memory_body import fitting_memory, offloading_of
+from tunemill.stages.training.method import Method
 from tunemill.stages.training.optimizers.averages_body import averages_used
 from tunemill.stages.training.optimizers.build_body import (
     build_optimizer,
@@ -61,6 +74,7 @@ from tunemill.stages.training.optimizers.build_body import (
     trainers_name,
 )
 from tunemill.stages.training.optimizers.grokfast_body import Grokfast
+from tunemill.stages.training.parts_body import check_readable
 from tunemill.stages.training.plugin_states_body import CallbackStates
 from tunemill.stages.training.plugins_body import Plugins, own_plugins
 from tunemill.stages.training.pruned_body import keep_zeros, settle
@@ -74,115 +88,21 @@ from tunemill.stages.training.schedule import (
     warmup_steps,
 )
 from tunemill.stages.training.schedules.build_body import build_scheduler
+from tunemill.stages.training.sharding_body import (
+    arguments_of,
+    check_parts,
+    compute_under_autocast,
+    has_weights,
+    join,
+    loading,
+)
+from tunemill.stages.training.shares import Share
 from tunemill.stages.training.start_body import start_of
 from tunemill.stages.training.summary_body import summarize
 from tunemill.stages.training.tiled_body import tile_mlps
 from tunemill.stages.training.trace_body import write_metrics
+from tunemill.stages.training.trainer_body import LoopTrainer
 from tunemill.stages.training.watch_body import watches_of
-
-
-class LoopTrainer(Trainer):  # type: ignore[misc]
-    """The Trainer, with the loss of a method that has its own, and what a model adds to either."""
-
-    optimizer: Any
-    lr_scheduler: Any
-
-    def __init__(
-        self,
-        *,
-        own_loss: OwnLoss | None,
-        offloading: Offloading | LayerOffloading | None,
-        make_optimizer: Callable[..., Any],
-        make_scheduler: Callable[[Any, int], Any],
-        plugins: Plugins,
-        **arguments: Any,
-    ) -> None:
-        super().__init__(**arguments)
-        self.offloading = offloading
-        self._make_optimizer, self._make_scheduler = make_optimizer, make_scheduler
-        self._plugins = plugins
-        self._own_loss = own_loss
-        self._sums: dict[str, float] = {}
-        self._model_adds = False
-        if own_loss is not None:
-            # Each micro batch is divided by the counts of the whole step, so nothing is left to divide.
-            self.loss_is_scaled_for_ga = True
-
-    def create_optimizer(self, model: Any = None) -> Any:
-        """The optimizer that a plugin makes, or else the one that the config asks for."""
-        if self.optimizer is None:
-            self.optimizer = self._plugins.optimizer(self)
-        if self.optimizer is None:
-            trained = self.model if model is None else model
-            self.optimizer = self._make_optimizer(trained, self.get_decay_parameter_names(trained))
-        return self.optimizer
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The scheduler that a plugin makes, or else the one that the config asks for."""
-        if self.lr_scheduler is None:
-            made_for = self.optimizer if optimizer is None else optimizer
-            self.lr_scheduler = self._plugins.scheduler(self, made_for, num_training_steps)
-            if self.lr_scheduler is None:
-                self.lr_scheduler = self._make_scheduler(made_for, num_training_steps)
-            self._created_lr_scheduler = True
-        return self.lr_scheduler
-
-    def count_added_loss(self) -> None:
-        """From now on the model adds to the loss of a step the mean of what it adds in the micro batches."""
-        self._model_adds = True
-        if self._own_loss is None:
-            self.loss_is_scaled_for_ga = False
-        else:
-            plain_model(self.model).loss_function = loss_of_no_token
-
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        """The micro batches of a step; and for an own loss its counts over all of them, in place of a token count."""
-        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self._own_loss is None:
-            # The Trainer divides what the model adds by the number of micro batches, and the rest with it.
-            return batches, items / len(batches) if self._model_adds and items is not None else items
-        counts: dict[str, int] = {}
-        for batch in batches:
-            for name, count in self._own_loss.counts(batch).items():
-                counts[name] = counts.get(name, 0) + count
-        with self.compute_loss_context_manager():
-            means = means_ahead(self._own_loss, self.model_wrapped, batches)
-        return [{**batch, **means} for batch in batches] if means else batches, counts
-
-    def compute_loss_context_manager(self) -> ExitStack:
-        """What surrounds a forward pass: autocast, and where activations wait for the backward pass."""
-        around: ExitStack = super().compute_loss_context_manager()
-        if self.offloading is not None:
-            around.enter_context(self.offloading.of(self.model))
-        return around
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        """This micro batch's part of the mean over the step."""
-        if self._own_loss is None:
-            # By name: one of one's own may take the last as one of **kwargs, as transformers' own examples do.
-            return super().compute_loss(
-                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
-            )
-        called = AddedLoss(model) if self._model_adds else model
-        parts = self._own_loss.loss(called, inputs)
-        counts: Mapping[str, int] = num_items_in_batch
-        for name, (total, counted) in parts.metrics.items():
-            if counts[counted]:
-                self._sums[name] = self._sums.get(name, 0.0) + float(total) / counts[counted]
-        loss = sum(total / counts[counted] for counted, total in parts.totals.items())
-        return loss + called.mean / self.current_gradient_accumulation_steps if self._model_adds else loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """The step's own metrics stand beside its loss."""
-        derived = {} if self._own_loss is None else self._own_loss.derived(self._sums)
-        super().log({**logs, **self._sums, **derived}, start_time)
-        self._sums = {}
 
 
 def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspace, report: Report) -> None:
@@ -196,7 +116,22 @@ def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspac
         with own_plugins(fitting) as plugins:
             train_once(fitting, base_model, method, plugins, out, report)
 
+    ranks.meet(config.ddp_timeout)
+    out = with_checkpoints_of_all(out, report)
     fitting_memory(attempt, config, report)
+
+
+def with_checkpoints_of_all(out: Workspace, report: Report) -> Workspace:
+    """The folders, with the checkpoints of the first process. Machines that share no disk have none to go on from."""
+    shared = ranks.shared_folder(out.checkpoints)
+    if shared is not None:
+        return replace(out, checkpoints=shared)
+    report.log(
+        "the machines share no folder for checkpoints, so this training begins at its first step, and would again"
+    )
+    for folder in checkpoint_folders(out.checkpoints):
+        shutil.rmtree(folder)
+    return out
 
 
 def train_once(
@@ -204,13 +139,15 @@ def train_once(
 ) -> None:
     """One attempt to train."""
     be_quiet()
+    join(config.sharding)
     precision = choose_precision(config, has_factors=config.has_factors)
     check_here(config, precision)
     schedule = schedule_of(config, method)
+    share = share_of(config, schedule)
     start = start_of(config, out.checkpoints, schedule.total, report)
     use_code_of(base_model.path)
     plugins.begin()
-    model, stored_config = build_model(config, base_model, precision, plugins)
+    model, stored_config = shared_model(config, start, base_model, precision, plugins, report)
     for doubt in config.doubts():
         report.log(doubt)
     if config.head is None and balances_experts(plain_model(model)):
@@ -240,12 +177,13 @@ def train_once(
     UsedTrainer = plugins.over(LoopTrainer)  # noqa: N806 - a class
     trainer = UsedTrainer(
         own_loss=method.own_loss,
+        share=share,
         make_optimizer=partial(build_optimizer, config, warmup=warmup),
         make_scheduler=partial(build_scheduler, config, warmup=warmup),
         plugins=plugins,
         offloading=waiting[0] if waiting else offloading,
         model=model,
-        args=arguments(config, precision, schedule, out),
+        args=arguments(config, precision, share, out),
         train_dataset=method.examples,
         data_collator=collator,
         # The monitor goes before the checkpoints, and both after the reporter and whatever may touch a weight.
@@ -258,21 +196,18 @@ def train_once(
         trainer.callback_handler.callbacks.insert(-1, kept[-1])
     set_compiler(config, trainer)
     check_loss(config, precision, trainer, method, report)
-    kernels = add_kernels(config.kernel_choice, trainer.model, precision.autocast, report)
-    method.check(trainer.model, collator)
-    tiles = tile_mlps(trainer.model, config.tiled_mlp_num_shards, report) if config.tiled_mlp else None
+    changes = change_forward(
+        config, trainer.model, precision, partial(method.check, trainer.model, collator), report
+    )
     for one in kept:
         one.resume(None if start is None else Path(start))
     before = some_weights(trainer.model)
     with loading_allowed(config.optimizer):
         trainer.train(resume_from_checkpoint=start)
-    if tiles is not None:
-        tiles.undo()
-    kernels.undo()
+    for changed in reversed(changes):
+        changed.undo()
     with averages_used(trainer.optimizer):
-        if best is not None:
-            best.settle(trainer, report)
-        settle(zeros, report)
+        settle_best(best, zeros, trainer, report)
         save(config, trainer.model, stored_config, base_model, out, report)
         if plugins:
             report.summary(**prove_saved(config, trainer.model, base_model, precision, out))
@@ -281,11 +216,54 @@ def train_once(
     summarize(trainer, schedule, reporter, monitor, before, report)
 
 
+def settle_best(best: Best | None, zeros: list[Any], trainer: LoopTrainer, report: Report) -> None:
+    """The weights are those that are stored, whichever step's they are."""
+    if best is not None:
+        best.settle(trainer, report)
+    settle(zeros, report)
+
+
+def shared_model(
+    config: TrainingKeys,
+    start: str | None,
+    base_model: Model,
+    precision: Precision,
+    plugins: Plugins,
+    report: Report,
+) -> tuple[Any, dict[str, Any]]:
+    """As `build_model`, where processes may share it. Raises SettingError for a checkpoint that they cannot read."""
+    sharding = config.sharding
+    check_readable(start, deepspeed=sharding.zero is not None, processes=sharding.processes)
+    with loading(sharding):
+        found = build_model(config, base_model, precision, plugins)
+    check_parts(sharding, found[0])
+    check_splits(sharding, plain_model(found[0]))
+    check_quantized_parts(sharding, found[0], report)
+    return found
+
+
+def change_forward(
+    config: TrainingKeys, model: Any, precision: Precision, check: Callable[[], None], report: Report
+) -> list[Any]:
+    """Put what computes faster or smaller into the model, and `check` it; what came of it is undone after training."""
+    sharding = config.sharding
+    chosen = NONE_CHOSEN if sharding.in_parts else config.kernel_choice
+    kernels = add_kernels(chosen, model, precision.autocast, report)
+    if has_weights(sharding):
+        check()
+    compute_under_autocast(sharding, model, precision.autocast)
+    tiles = [tile_mlps(model, config.tiled_mlp_num_shards, report)] if config.tiled_mlp else []
+    return [kernels, *tiles]
+
+
 def check_here(config: TrainingKeys, precision: Precision) -> None:
     """Raise SettingError for what this machine cannot compute."""
     check_attention(config)
     check_optimizer_here(config.optimizer, precision)
     check_kernels_here(config.kernel_choice)
+    if lacks_deepspeed(config):
+        raise SettingError(DEEPSPEED_EXTRA)
+    prove_exchange(config.sharding, precision)
 
 
 def kept_of(
@@ -311,6 +289,19 @@ def schedule_of(config: TrainingKeys, method: Method) -> Schedule:
         config.num_epochs,
         config.max_steps,
     )
+
+
+def share_of(config: TrainingKeys, schedule: Schedule) -> Share:
+    """What this process trains of each step. Raises SettingError where a step cannot be shared evenly."""
+    together = config.sharding.context
+    rank, part = divmod(ranks.number(), together)
+    share = Share(schedule, config.micro_batch_size, ranks.count() // together, rank, together, part)
+    if config.gradient_accumulation_steps % share.ranks:
+        raise SettingError(
+            f"a step has {config.gradient_accumulation_steps} micro batches, which {share.ranks} processes cannot "
+            f"share evenly. Use a number of processes that divides it."
+        )
+    return share
 
 
 def build_model(
@@ -346,16 +337,16 @@ def build_model(
     return model, stored
 
 
-def arguments(
-    config: TrainingKeys, precision: Precision, schedule: Schedule, out: Workspace
-) -> TrainingArguments:
+def arguments(config: TrainingKeys, precision: Precision, share: Share, out: Workspace) -> TrainingArguments:
     """The settings in the Trainer's names."""
-    made = TrainingArguments(
+    made = arguments_of(
+        config.sharding,
+        precision,
         output_dir=str(out.checkpoints),
         per_device_train_batch_size=config.micro_batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        gradient_accumulation_steps=share.accumulation,
         num_train_epochs=config.num_epochs,
-        max_steps=schedule.total,
+        max_steps=share.schedule.total,
         learning_rate=config.learning_rate,
         optim=trainers_name(config.optimizer),
         max_grad_norm=config.max_grad_norm,
@@ -386,11 +377,25 @@ def arguments(
         report_to="none",
         disable_tqdm=True,
         log_level="error",
+        **(exchange_of(config) if share.processes > 1 else {}),
     )
     if made.n_gpu > 1:
         # With several GPUs and one process the Trainer would split each batch by DataParallel and change the loss.
         made._n_gpu = 1
     return made
+
+
+def exchange_of(config: TrainingKeys) -> dict[str, Any]:
+    """How several processes exchange gradients, in the Trainer's names."""
+    return {
+        "ddp_timeout": config.ddp_timeout or ranks.SECONDS,
+        "ddp_bucket_cap_mb": config.ddp_bucket_cap_mb,
+        # They hold what is computed from the config, and change with no step.
+        "ddp_broadcast_buffers": bool(config.ddp_broadcast_buffers),
+        "ddp_find_unused_parameters": config.ddp_find_unused_parameters,
+        # The loop counts by itself what a step has, and what of it each process computes.
+        "average_tokens_across_devices": False,
+    }
 
 
 def check_loss(
@@ -409,12 +414,15 @@ def check_loss(
         return
     found = probe_loss(plain, trainer.model_accepts_loss_kwargs, precision.autocast)
     averages = method.own_loss is None and not found.divides_by_items
+    if averages:
+        check_splits_mean(config.sharding, plain)
     if config.gradient_accumulation_steps > 1 and averages:
         raise SettingError(
             f"gradient_accumulation_steps: {type(plain).__name__} averages the loss over each micro batch, so "
             f"accumulated steps would weigh tokens differently. Use gradient_accumulation_steps: 1."
         )
     if found.adds:
+        check_splits_loss(config.sharding, plain)
         check_added_loss(plain, precision.autocast, config.checkpoints_reentrantly)
         trainer.count_added_loss()
         report.log(
@@ -461,9 +469,12 @@ def save(
     out: Workspace,
     report: Report,
 ) -> None:
-    """Write the adapter or the model, with the tokenizer."""
+    """Write the adapter or the model, with the tokenizer: the first process, with what it gets of the others."""
+    weights = gathered(config, model, out)
+    if not ranks.is_first():
+        return
     if config.adapter is not None:
-        save_adapter(config, model, out.data)
+        save_adapter(config, model, out.data, weights)
         if model.rounding is not None:
             tell_rounding(model.rounding, report)
         if model.first_factors or model.folded or model.rounded_through:
@@ -472,7 +483,8 @@ def save(
     else:
         for name, value in stored_config.items():
             setattr(model.config, name, value)
-        model.save_pretrained(out.data)
+        model.save_pretrained(out.data, state_dict=weights)
+        forget_gathered(out)
         forget_versions(out.data)
         keep_generation(base_model.path, out.data)
     copy_tokenizer(base_model.path, out.data)

@@ -32,13 +32,16 @@ class OwnLoss:
     `ahead` is asked of each micro batch before the first `loss` of a step, without gradient: sums, each with the name
     of the count that it is divided by. Their means over the whole step stand in every batch that `loss` gets, by these
     names. `derived` gives figures that are made of the means of the step's metrics. A metric whose count is 0 in a
-    step has no mean there, and is not among them.
+    step has no mean there, and is not among them. `made` is for examples that only the model as it is can make: it is
+    handed the model, how many steps it has taken, and the micro batches that its examples were collated to, just before
+    the step; the step is taken with what it gives.
     """
 
     loss: Callable[[Any, Batch], LossParts]
     counts: Callable[[Batch], Counts]
     ahead: Callable[[Any, Batch], Mapping[str, tuple[Any, str]]] | None = None
     derived: Callable[[Mapping[str, float]], Mapping[str, float]] = lambda _means: {}
+    made: Callable[[Any, int, list[Batch]], list[Batch]] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The frozen model that a training compares its own with: loaded once, or asked beside each step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from tunemill.stages.models.answers_body import summed_log_p
 from tunemill.stages.models.loading_body import is_quantized, load_causal_lm
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.rounded_body import with_adapter
-from tunemill.stages.models.wrapped_body import uncompiled
+from tunemill.stages.models.wrapped_body import single, uncompiled
+from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.keys.attention import AttentionKeys
-from tunemill.stages.training.keys.reference import ReferenceKeys
+from tunemill.stages.training.keys.following import FollowedKeys
 from tunemill.stages.training.machine_body import Precision, to_float8
 from tunemill.stages.training.method import Batch, LossParts
 
@@ -49,7 +51,7 @@ def reference_log_p(model: Any, batch: Batch, autocast: Any) -> Tensor:
 class LiveReference(TrainerCallback):  # type: ignore[misc]
     """A reference that is asked beside each step: an adapter's base without it, or a copy, which may follow."""
 
-    def __init__(self, config: ReferenceKeys, base_model: Model) -> None:
+    def __init__(self, config: FollowedKeys, base_model: Model) -> None:
         self.config, self._base_model = config, base_model
         self._copy: Any = None
         self._autocast: Any = None
@@ -68,11 +70,18 @@ class LiveReference(TrainerCallback):  # type: ignore[misc]
 
     def log_p(self, model: Any, batch: Batch) -> Tensor:
         """[2B] what the reference of a model says of the answers."""
+        with self.of(model) as reference:
+            return reference_log_p(reference, batch, self._autocast)
+
+    @contextmanager
+    def of(self, model: Any) -> Iterator[Any]:
+        """The reference of a model, to be asked while this lasts."""
         if self._copy is not None:
-            return reference_log_p(self._copy, batch, self._autocast)
-        plain = uncompiled(model)
+            yield self._copy
+            return
+        plain = single(uncompiled(model))
         with plain.disable_adapter():
-            return reference_log_p(plain, batch, self._autocast)
+            yield plain
 
     def resume(self, checkpoint: Path | None) -> None:
         """Go on with the copy of a checkpoint."""
@@ -91,6 +100,6 @@ class LiveReference(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
         """A copy that follows is part of what a training goes on from."""
-        if self.config.sync_ref_model:
+        if self.config.sync_ref_model and ranks.is_first():
             tensors = {name: one.data.contiguous() for name, one in self._copy.named_parameters()}
             save_file(tensors, self._root / f"checkpoint-{state.global_step}" / FILE)

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
+from math import lcm
 from typing import Any
 
 from tunemill.stages.artifacts import EvaluationData, TrainingData
@@ -48,7 +49,7 @@ def collator_of(
     made = partial(
         Collator,
         pad_to=pad_to,
-        multiple=config.pad_to_multiple_of or 1,
+        multiple=lcm(config.pad_to_multiple_of or 1, config.sharding.stretches),
         marks_padding=balances_experts(model),
         positions=table_of_positions(plain_model(model)),
         places=places,

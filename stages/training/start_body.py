@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tunemill.stages.errors import SettingError
 from tunemill.stages.report import Report
+from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.checkpoints import last_complete, step_of
 from tunemill.stages.training.keys.start import fault_of_checkpoint
 from tunemill.stages.training.keys.training import TrainingKeys
@@ -12,7 +13,9 @@ from tunemill.stages.training.keys.training import TrainingKeys
 
 def start_of(config: TrainingKeys, checkpoints: Path, total: int, report: Report) -> str | None:
     """The checkpoint to go on from. Raises SettingError for a folder of another run that leaves nothing to train."""
-    own = last_complete(checkpoints)
+    # The first process removes torn ones.
+    with ranks.first_before_others():
+        own = last_complete(checkpoints)
     if own is not None:
         report.log(f"resuming from {own.name} of {total} steps")
         report.checkpoint(f"step {step_of(own)} of {total}")

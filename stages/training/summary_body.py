@@ -9,7 +9,9 @@ from torch import Tensor
 
 from tunemill.resources.protocols import HELD_OUT_PLOT, LOSS_PLOT
 from tunemill.stages.report import Report
+from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.callbacks_body import Monitor, Reporter
+from tunemill.stages.training.gathered_body import parts_of
 from tunemill.stages.training.learnt_body import change_since
 from tunemill.stages.training.schedule import Schedule
 
@@ -33,8 +35,15 @@ def summarize(
         steps=trainer.state.global_step,
         epochs=trainer.state.global_step / schedule.steps_per_epoch,
         tokens_per_second=reporter.tokens / max(reporter.seconds, 1e-9),
-        trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        # ZeRO-3 leaves none of a parameter here, and says how large it is.
+        trainable_parameters=sum(
+            getattr(p, "ds_numel", p.numel()) for p in trainer.model.parameters() if p.requires_grad
+        ),
     )
+    if ranks.count() > 1:
+        # Some settings would train one process alone, and say nothing.
+        report.summary(processes=ranks.count(), exchanged_by=type(trainer.model_wrapped).__name__)
+        report.summary(**parts_of(trainer.model))
     report.summary(**_change(losses), **_gradients(steps), **change_since(before, trainer.model))
     report.plot(LOSS_PLOT, numbers, losses, x_label="step", y_label="loss (nats per token)")
     rates = [entry["learning_rate"] for entry in steps]

@@ -7,6 +7,7 @@ from transformers import TrainerCallback
 
 from tunemill.stages.errors import UserError
 from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.keys.training import TrainingKeys
 from tunemill.stages.training.schedule import Schedule
 from tunemill.stages.training.trace_body import Profiler
@@ -64,6 +65,8 @@ def watches_of(
         found.append(LossWatchdog(config.loss_watchdog_threshold, config.watchdog_patience, schedule.total))
     if config.collects_garbage is not None:
         found.append(CollectGarbage(config.collects_garbage))
-    if config.profiler_steps is not None:
+    if config.profiler_steps is not None and ranks.is_first():
         found.append(Profiler(config.profiler_steps, config.profiler_steps_start, out.logs, report))
+    if ranks.count() > 1:
+        found.append(ranks.SameDraws(config.seed))
     return found

@@ -1,4 +1,4 @@
-"""`benchmarks/methods.py` and `benchmarks/training.py` with few steps: they run, and both sides do the same."""
+"""`benchmarks/methods.py`, `training.py` and `grpo.py` with few steps: they run, and both sides do the same."""
 
 import os
 import subprocess
@@ -50,3 +50,14 @@ def test_supervised_training_has_a_row_for_each_side(tmp_path: Path) -> None:
     rows = rows_of("training.py", tmp_path / "training.md", "--steps", "2", "--repeats", "1")
     sides = [(kind, by) for kind in ("full", "LoRA") for by in ("Tunemill", "TRL SFTTrainer")]
     assert [(row["training"], row["by"]) for row in rows] == sides
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_learning_from_samples_has_a_row_for_each_side(tmp_path: Path) -> None:
+    rows = rows_of("grpo.py", tmp_path / "grpo.md", "--quick")
+    assert [row["by"] for row in rows] == ["Tunemill", "TRL"]
+    assert all(float(row[name]) > 0 for row in rows for name in ("sampled tokens/s", "trained tokens/s"))
+    # Both are paid by the same reward, of completions of the same model.
+    first = [float(row["reward at first"]) for row in rows]
+    assert first[0] == pytest.approx(first[1], abs=0.25)

@@ -5,6 +5,7 @@ import shlex
 from functools import partial
 from pathlib import Path
 
+import pytest
 import yaml
 from support.project import make_project
 
@@ -23,6 +24,7 @@ def test_every_hook_is_on_the_page_with_its_arguments():
     assert set(HOOKS) <= set(named), set(HOOKS) - set(named)
 
 
+@pytest.mark.slow
 def test_the_page_trains(tmp_path, monkeypatch, capsys):
     project = make_project(tmp_path, adapter=None, quantization=None, test_datasets=None, max_steps=2)
     (tmp_path / "my_plugin.py").write_text(BLOCKS["python"])

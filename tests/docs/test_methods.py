@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from support.examples import ROOT, copy_examples
+from support.examples import ROOT, alarms, copy_examples
 
 from tunemill.pipelines.cli import main
 from tunemill.stages.registry import METHODS
@@ -28,7 +28,11 @@ SCORES = {
     "simpo": {"accuracy": 0.9},
     "reward": {"accuracy": 0.9},
     "distill": {"exact_match": 0.5, "teacher_agreement": 0.9},
+    "grpo": {"exact_match": 0.8},
 }
+EVALUATIONS = {"grpo": "evaluation_dates_of_trained"}
+# What the test of the method's own folder shows too: by its example, or by a pipeline that learns.
+ELSEWHERE = {"dpo --rl=ipo", "orpo", "simpo", "reward", "kto", "process_reward", "grpo"}
 
 
 def name_of(words):
@@ -38,10 +42,10 @@ def name_of(words):
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
-    """A folder with the examples, and an environment whose state lies in it."""
+    """A folder with the examples."""
     folder = tmp_path_factory.mktemp("examples")
     copy_examples(folder)
-    return folder, {**os.environ, "TUNEMILL_HOME": str(folder / "state")}
+    return folder
 
 
 def test_the_table_has_every_method():
@@ -51,7 +55,7 @@ def test_the_table_has_every_method():
 
 
 def test_check_and_plan_accept_every_example(examples, tmp_path, capsys):
-    folder, _ = examples
+    folder = examples
     assert main(["check", str(folder / "examples")]) == 0
     assert "without a problem" in capsys.readouterr().out
     for yaml in sorted(folder.glob("examples/*/*.yml")):
@@ -59,7 +63,7 @@ def test_check_and_plan_accept_every_example(examples, tmp_path, capsys):
 
 
 def test_every_command_of_the_page_can_be_planned(examples, tmp_path, monkeypatch):
-    folder, _ = examples
+    folder = examples
     monkeypatch.chdir(folder)
     assert COMMANDS and {name_of(words) for words in RUNS} >= SCORES.keys()
     for words in COMMANDS:
@@ -67,19 +71,38 @@ def test_every_command_of_the_page_can_be_planned(examples, tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", RUNS, ids=map(name_of, RUNS))
-def test_every_example_learns_what_it_is_for(examples, words):
-    folder, environment = examples
-    # A command by itself finds the quickstart's model too.
-    for asked in dict.fromkeys((tuple(RUNS[0]), tuple(words))):
-        command = [sys.executable, "-m", "tunemill.pipelines.cli", *asked, "--json"]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    nodes = {node["node"]: node for node in json.loads(done.stdout)["nodes"]}
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(words, id=name, marks=[pytest.mark.exhaustive] * (name in ELSEWHERE))
+        for words, name in zip(RUNS, map(name_of, RUNS), strict=True)
+    ],
+)
+def test_every_example_learns_what_it_is_for(quickstart_folder, words):
+    command = [sys.executable, "-m", "tunemill.pipelines.cli", *words, "--json"]
+    environment = {**os.environ, "TUNEMILL_HOME": str(quickstart_folder / "state")}
+    done = subprocess.run(command, cwd=quickstart_folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["checks"] and alarms(told) == [], "what learns as it should raises no alarm"
+    nodes = {node["node"]: node for node in told["nodes"]}
     for metric, least in SCORES.get(name_of(words), {}).items():
-        assert nodes["evaluation_of_trained"]["metrics"][metric] > least
+        assert nodes[EVALUATIONS.get(name_of(words), "evaluation_of_trained")]["metrics"][metric] > least
     if name_of(words) in ("dpo", "orpo", "simpo"):
         assert nodes["evaluation_of_base"]["metrics"]["accuracy"] < 0.6
+
+
+def test_the_dates_of_grpo_are_what_the_script_makes_and_no_held_out_date_is_asked(tmp_path):
+    copy = copy_examples(tmp_path) / "grpo"
+    subprocess.run([sys.executable, str(copy / "make_data.py")], check=True)
+    shipped = ROOT / "examples" / "grpo" / "data"
+    rows = {}
+    for name in ("prompts", "held_out"):
+        text = (shipped / f"{name}.jsonl").read_text()
+        assert (copy / "data" / f"{name}.jsonl").read_text() == text
+        rows[name] = [json.loads(line) for line in text.splitlines()]
+    held_out = {row["messages"][1]["content"] for row in rows["held_out"]}
+    assert len(held_out) == 100 and not held_out & {row["answer"] for row in rows["prompts"]}
 
 
 def test_the_pairs_are_what_the_script_makes_and_no_held_out_date_is_trained_on(tmp_path):

@@ -56,7 +56,7 @@ def hopper():
 
 @pytest.mark.parametrize(
     "dtype",
-    [one if one == torch.bfloat16 else pytest.param(one, marks=pytest.mark.slow) for one in DTYPES],
+    [one if one == torch.bfloat16 else pytest.param(one, marks=pytest.mark.exhaustive) for one in DTYPES],
     ids=str,
 )
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_the_programs_of_a_weight_gradient_are_resident_together(hopper):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["sm_80", "gfx942"])
+@pytest.mark.parametrize("target", [pytest.param("sm_80", marks=pytest.mark.exhaustive), "gfx942"])
 @pytest.mark.parametrize("name", LAUNCHES)
 def test_other_gpus(name, target):
     with compile_only(target) as launches:

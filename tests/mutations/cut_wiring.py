@@ -137,11 +137,11 @@ def reads_of(sources: dict[str, str]) -> dict[str, Reads]:
     found = {name: Reads() for name in defaults(sources)}
     for file, text in sources.items():
         lines = text.splitlines()
-        owners = {"config", "self"} if holds_keys(file) else {"config"}
+        owners = {"config", "self.config"} | ({"self"} if holds_keys(file) else set())
         for node, in_check in _attributes(ast.parse(text), False):
-            if node.attr not in found or not (isinstance(node.value, ast.Name) and node.value.id in owners):
+            if node.attr not in found or (owner := ast.unparse(node.value)) not in owners:
                 continue
-            source = f"{node.value.id}.{node.attr}"
+            source = f"{owner}.{node.attr}"
             read = Read(file, node.lineno, node.col_offset, source, lines[node.lineno - 1].strip())
             (found[node.attr].checks if in_check else found[node.attr].wiring).append(read)
     return found

@@ -267,6 +267,7 @@ def manifests_opened(*arguments):
     return int(done.stderr), done.stdout
 
 
+@pytest.mark.slow
 def test_a_second_listing_of_100_artifacts_opens_no_manifest(tmp_path):
     store = Store(tmp_path / "state")
     for number in range(100):

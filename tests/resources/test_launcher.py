@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from support import bodies
 
+from tunemill.resources.calls import name_of
 from tunemill.resources.errors import LaunchError
-from tunemill.resources.launcher import Call, in_child, in_this_process, name_of
+from tunemill.resources.launcher import in_child, in_this_process
 from tunemill.stages.artifacts import Artifact
-from tunemill.stages.errors import UserError
-from tunemill.stages.report import Report, Workspace
 
 IN_CHILD = """
 import json, sys
-from tunemill.resources.launcher import Call, in_child
+from tunemill.resources.calls import Call
+from tunemill.resources.launcher import in_child
 in_child(Call(**json.load(open(sys.argv[1]))), print)
 """
 TESTS = Path(__file__).resolve().parent.parent
@@ -40,16 +40,7 @@ def workspace(tmp_path):
 
 
 def call(workspace, body, what="hello", inputs=None):
-    return Call(
-        body=f"support.bodies:{body}",
-        config_class=name_of(bodies.EchoConfig),
-        config={"what": what},
-        inputs=inputs or {},
-        workspace_class=name_of(Workspace),
-        workspace={name: str(path) for name, path in workspace.items()},
-        report_class=name_of(Report),
-        user_error=name_of(UserError),
-    )
+    return bodies.call_of(getattr(bodies, body), workspace, what, inputs=inputs or {})
 
 
 def gone(pid):

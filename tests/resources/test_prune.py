@@ -66,7 +66,7 @@ def test_nothing_is_lost_that_others_publish_or_take_meanwhile(store):
     assert 0 < deleted < published
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_thousand_prunes_lose_nothing(store):
     published, deleted = prune_against_publishers(store.root, 1000, 60)
     assert 0 < deleted < published

@@ -9,27 +9,17 @@ import pytest
 from support import bodies
 
 from tunemill.resources.errors import LaunchError
-from tunemill.resources.launcher import Call, Lines, in_child, in_this_process, name_of
+from tunemill.resources.launcher import in_child, in_this_process
+from tunemill.resources.lines import Lines
 from tunemill.resources.protocols import is_secret_name, without_credentials
 from tunemill.resources.redaction import hidden_in_errors, redacted, redacted_document, secrets_in
-from tunemill.stages.errors import UserError
-from tunemill.stages.report import Report, Workspace
 
 TESTS = Path(bodies.__file__).parent.parent
 WORD = "pa55-w0rd"
 
 
 def call(workspace, what):
-    return Call(
-        body="support.bodies:misbehave",
-        config_class=name_of(bodies.EchoConfig),
-        config={"what": what},
-        inputs={},
-        workspace_class=name_of(Workspace),
-        workspace={name: str(path) for name, path in workspace.items()},
-        report_class=name_of(Report),
-        user_error=name_of(UserError),
-    )
+    return bodies.call_of(bodies.misbehave, workspace, what)
 
 
 @pytest.mark.parametrize(

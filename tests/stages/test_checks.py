@@ -18,6 +18,13 @@ GRADIENT = {
 HELD_OUT = {"first_eval_loss": 2.0, "lowest_eval_loss": 1.0, "last_eval_loss": 1.1}
 LENGTHS = {"rows": 100, "mean_tokens_per_row": 10.0}
 MERGED = {"max_abs_logit_difference": 0.1, "max_abs_logit_change": 0.3, "logit_tolerance": 0.2}
+LONGER = {
+    "reward_at_start": 0.1,
+    "reward_at_end": 0.5,
+    "completion_length_at_start": 10.0,
+    "completion_length_at_end": 20.0,
+    "truncated_at_end": 0.5,
+}
 # stage, check, figures that pass, those that make it fail
 # fmt: off
 CASES = [
@@ -55,6 +62,12 @@ CASES = [
     ("dpo", "gradient_is_healthy", GRADIENT, {"largest_late_gradient_norm": 101.0}),
     ("sft", "weights_have_changed", {"weights_looked_at": 9, "changed_weights_share": 0.5}, {"changed_weights_share": 0.0}),
     ("sft", "held_out_loss_stays_low", HELD_OUT, {"last_eval_loss": 1.11}),
+    ("grpo", "entropy_has_not_collapsed", {"entropy_at_start": 0.4, "entropy_at_end": 0.01}, {"entropy_at_end": 0.009}),
+    ("grpo", "reward_is_not_length", LONGER, {"completion_length_at_end": 21.0}),
+    ("gdpo", "reward_is_not_length", LONGER, {"truncated_at_end": 0.51}),
+    ("grpo", "engine_is_the_trainer", {"largest_mismatch": 0.05}, {"largest_mismatch": 0.051}),
+    ("grpo", "samples_are_recent", {"largest_staleness": 3.0, "largest_policy_moved": 0.25}, {"largest_policy_moved": 0.26}),
+    ("grpo", "groups_differ", {"zero_advantage_at_start": 0.8, "zero_advantage_at_end": 1.0}, {"zero_advantage_at_start": 0.81}),
     ("merged", "merge_is_proven", MERGED, {"max_abs_logit_difference": float("nan")}),
     ("merged", "adapter_has_an_effect", MERGED, {"max_abs_logit_change": 0.1}),
     (

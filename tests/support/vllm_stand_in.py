@@ -6,16 +6,19 @@ In a thread (`serving`) it answers with functions that it is given. As a program
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from support import json_server as beside
+from support.json_server import handler_of, json_server
 
 VERSION = "0.32.0"
 
@@ -41,6 +44,20 @@ class StandIn:
     keys: list[str | None] = field(default_factory=list)
     url: str = ""
 
+    def get(self, path: str) -> tuple[int, Any]:
+        """The version, and what is served."""
+        models = [{"id": name, "max_model_len": self.max_model_len} for name in self.models]
+        pages = {"/version": {"version": self.version}, "/v1/models": {"object": "list", "data": models}}
+        return (200, pages[path]) if path in pages else (404, {})
+
+    def post(self, _path: str, asked: dict[str, Any], key: str | None) -> tuple[int, Any]:
+        """A completion of a model that is there."""
+        self.asked.append(asked)
+        self.keys.append(key)
+        if asked["model"] not in self.models:
+            return 404, {"error": {"message": f"no model {asked['model']}"}}
+        return 200, self.reply(asked)
+
     def reply(self, asked: dict[str, Any]) -> dict[str, Any]:
         """One completion."""
         prompt, ids = asked["prompt"], self.answer(asked["prompt"], asked)
@@ -51,50 +68,11 @@ class StandIn:
         return {"id": "1", "object": "text_completion", "choices": [choice]}
 
 
-def handler_of(state: StandIn) -> type[BaseHTTPRequestHandler]:
-    """What answers requests."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            models = [{"id": name, "max_model_len": state.max_model_len} for name in state.models]
-            pages = {"/version": {"version": state.version}, "/v1/models": {"object": "list", "data": models}}
-            self.tell(200 if self.path in pages else 404, pages.get(self.path, {}))
-
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            state.asked.append(asked)
-            state.keys.append(self.headers["Authorization"])
-            if asked["model"] not in state.models:
-                return self.tell(404, {"error": {"message": f"no model {asked['model']}"}})
-            return self.tell(200, state.reply(asked))
-
-        def tell(self, status: int, document: Any) -> None:
-            body = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    return Handler
-
-
 @contextmanager
 def serving(state: StandIn) -> Iterator[StandIn]:
     """The server, in a thread."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(state))
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
+    with json_server(state) as state.url:
         yield state
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def stand_in_environment(folder: Path, *, fails: str = "") -> Path:
@@ -104,6 +82,8 @@ def stand_in_environment(folder: Path, *, fails: str = "") -> Path:
     program = packages / "vllm" / "entrypoints" / "cli" / "main.py"
     code = Path(__file__).read_text().split('"""', 2)[2]
     program.write_text(f"FAILS = {fails!r}\n{code}")
+    (packages / "support").mkdir()
+    shutil.copy(beside.__file__, packages / "support")
     named = packages / f"vllm-{VERSION}+cpu.dist-info"
     named.mkdir()
     (named / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}+cpu\n")

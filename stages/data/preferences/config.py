@@ -26,11 +26,11 @@ from tunemill.stages.declaration import (
     Settings,
     TextOrFile,
     YamlMark,
-    not_yet,
 )
 
 Method = Literal["dpo", "ipo", "simpo", "orpo", "kto"]
-METHODS_TO_COME = ("grpo", "gdpo", "ebft")
+# Those that learn from what the model itself samples: their rows are prompts.
+OnlineMethod = Literal["grpo", "gdpo", "ebft"]
 
 # Keys that only some formats read.
 FORMAT_KEYS = (
@@ -162,8 +162,6 @@ class PreferencesConfig(EngineKeys):
             assert self.type_code, "checked"
             return USER_CODE
         return found
-
-    _methods_to_come = not_yet("rl", *METHODS_TO_COME)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

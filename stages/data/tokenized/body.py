@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from tunemill.stages.data.conversations.samples import Sample
 from tunemill.stages.data.engines.encoded import Engine
 from tunemill.stages.data.engines.own_texts import own_texts
 from tunemill.stages.data.engines.proof import with_engine
+from tunemill.stages.data.engines.reference import Reference
 from tunemill.stages.data.rows.bad_rows import BadRows, none_left
 from tunemill.stages.data.rows.columns import numbers_of
 from tunemill.stages.data.rows.likeness import Keys, Reads, likeness, settings_to_try
@@ -70,6 +72,8 @@ def tokenized(
         ready = [nullcontext(early)]
         words = words_of(tokenizer)
         chosen = make_format(config, words, report)
+        # By the reference, while no other engine is proven: a template or a source that cannot be read shows at once.
+        first = None if config.is_code else first_rows(config, dataset.rows, name, words, report)
 
         def write(engine: Engine, traced: bool) -> Written:
             bad = BadRows(name, config.bad_rows, out.data)
@@ -77,16 +81,19 @@ def tokenized(
             scripts = Scripts(backend) if config.data_report == "full" else None
             written = Written(bad, Coverage(backend), scripts)
             # Once a bad row stops the stage all rows are still looked at, and no more than that.
-            items = (Wanted(number, not bad.stops, ends) for number, ends in cut(numbers))
+            there = [first] if first is not None and traced else []
+            items = (
+                Wanted(number, not bad.stops, ends) for number, ends in islice(cut(numbers), len(there), None)
+            )
             if count == 1:
                 read = chosen if traced else make_format(config, words, Report(lambda _: None), traced=False)
                 made = batches_with(dataset.rows, name, read, words.encoder.using(engine))
-                return write_rows(map(made, items), chosen, written, report)
+                return write_rows(chain(there, map(made, items)), chosen, written, report)
             arguments = (config, dataset.rows, name, tokenizer, engine.name, traced)
             # After a first try the lines have results of it.
             with ready.pop() if ready else started(batch_maker.__module__, count) as lines:
                 batches = in_workers(items, batch_maker, arguments, lines)
-                return write_rows(batches, chosen, written, report)
+                return write_rows(chain(there, batches), chosen, written, report)
 
         own = own_texts(dataset.rows)
         written = with_engine(config.tokenizer_engine, words.encoder.reference, own, report, write)
@@ -107,6 +114,18 @@ def tokenized(
     if scripts is not None:
         scripts.say(report)
     show_examples(written.examples, words.loaded, report)
+
+
+def first_rows(config: TokenizedConfig, rows: Path, name: str, words: Words, report: Report) -> Done | None:
+    """The first rows, as any proven engine makes them; None where there are none, or no engine is to be proven."""
+    start = next(cut(batch_numbers(rows)), None)
+    if start is None or config.tokenizer_engine == Reference.name:
+        return None
+    read = make_format(config, words, Report(lambda _: None), traced=False)
+    made = batches_with(rows, name, read, words.encoder.using(words.encoder.reference))
+    done = made(Wanted(start[0], True, start[1]))
+    report.progress(done.counts.rows, None, "rows")
+    return done
 
 
 def write_rows(batches: Iterable[Done], chosen: Format, written: Written, report: Report) -> Written:

@@ -51,8 +51,8 @@ def answer_by_vllm(
         )
     needed = max(len(one.prompt) + one.limit(config.longest) for one in questions)
     if config.vllm.url is not None:
-        with _given(config.vllm, model, adapter, questions, needed, report) as client:
-            return _answers(client, config, questions, None, report)
+        client = _given(config.vllm, model, adapter, questions, needed, report)
+        return _answers(client, config, questions, None, report)
     room = _room(model, questions)
     longest = needed if room is None else min(needed, room)
     with own_server(config, model, adapter, longest, out, report) as client:
@@ -124,7 +124,6 @@ def _type_of(model: Model) -> str:
     return named if named in TYPES and "quantization_config" not in stored else "auto"
 
 
-@contextmanager
 def _given(
     engine: VllmEngine,
     model: Model,
@@ -132,8 +131,8 @@ def _given(
     questions: Sequence[Question],
     needed: int,
     report: Report,
-) -> Iterator[Client]:
-    """A server that runs already, proven to have this model."""
+) -> Client:
+    """Who asks a server that runs already, proven to have this model."""
     assert engine.url is not None
     version = version_at(engine.url)
     if engine.version not in (None, version):
@@ -157,7 +156,7 @@ def _given(
         )
     client = replace(client, model=name)
     prove_served(client, model, adapter, questions, needed, report)
-    yield client
+    return client
 
 
 def _answers(

@@ -3,7 +3,6 @@
 import importlib.util
 import re
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -22,7 +21,7 @@ from tunemill.stages.declaration import (
 )
 from tunemill.stages.errors import SourceError
 from tunemill.stages.evaluation.harness.metric_names import OF_EVALUATE, registered, unknown_metrics
-from tunemill.stages.evaluation.harness.modules import PACKAGE, module_versions
+from tunemill.stages.evaluation.harness.modules import PACKAGE, installed_version, versions_of
 from tunemill.stages.evaluation.harness.task_files import (
     Function,
     LocalTask,
@@ -114,13 +113,8 @@ class HarnessConfig(StageConfig):
         return [name for name in self.lm_eval_tasks if is_place(name)]
 
     def semantic(self) -> dict[str, Any]:
-        """With lm_eval's version to the last digit: in it lie its tasks, and what scores all of them.
-
-        And with the versions of other packages that functions of your own tasks are taken from.
-        """
-        versions = module_versions(self.lm_eval_tasks)
-        of_functions = {"function_versions": versions} if versions else {}
-        return {**super().semantic(), "lm_eval_version": installed_version(), **of_functions}
+        """With the versions of the code behind the tasks."""
+        return {**super().semantic(), **versions_of(self.lm_eval_tasks)}
 
     def faults(self) -> Iterator[Fault]:
         """lm_eval that is not there, names that it does not have, and YAMLs that are none of tasks."""
@@ -141,14 +135,6 @@ class HarnessConfig(StageConfig):
         given = Path(self.lm_eval_model or "")
         if self.lm_eval_model and given.exists() and (reason := fault_of_teacher(given)):
             yield Fault("lm_eval_model", reason.replace("a teacher is", "tasks are for"))
-
-
-def installed_version() -> str | None:
-    """The version of lm_eval that is installed here, such as 0.4.13."""
-    try:
-        return version(PACKAGE)
-    except PackageNotFoundError:
-        return None
 
 
 def fault_of_package() -> str | None:
@@ -199,7 +185,7 @@ def fault_of_place(place: Path) -> str | None:
 
 def _unknown(task: LocalTask) -> Iterator[str]:
     for one in (task, *task.inner):
-        yield from unknown_metrics(one.config)
+        yield from unknown_metrics(one)
 
 
 def _is_there(function: Function) -> bool:

@@ -2,12 +2,13 @@
 
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from tunemill.stages.evaluation.harness.modules import PACKAGE
+from tunemill.stages.evaluation.harness.task_files import LocalTask
 
 REGISTERED = re.compile(r"@register_metric\(\s*metric=[\"']([^\"']+)[\"']")
 # lm_eval asks the Hub for what it does not have itself: there are these without an owner, and `owner/name`.
@@ -27,20 +28,22 @@ def registered() -> frozenset[str]:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         return frozenset()
-    file = Path(spec.origin).parent / "api" / "metrics.py"
-    try:
-        return frozenset(REGISTERED.findall(file.read_text(encoding="utf-8")))
-    except OSError:
-        return frozenset()
+    return frozenset(_registered_in([Path(spec.origin).parent / "api" / "metrics.py"]))
 
 
-def unknown_metrics(config: Mapping[str, Any]) -> Iterator[str]:
+def _registered_in(files: Iterable[Path]) -> Iterator[str]:
+    for file in files:
+        with suppress(OSError):
+            yield from REGISTERED.findall(file.read_text(encoding="utf-8", errors="replace"))
+
+
+def unknown_metrics(task: LocalTask) -> Iterator[str]:
     """The names in a task's `metric_list` that nobody computes. A task that scores its rows itself may name any."""
-    known = registered()
-    listed = config.get("metric_list")
-    if not known or not isinstance(listed, list) or config.get("process_results") is not None:
+    listed = task.config.get("metric_list")
+    if not registered() or not isinstance(listed, list) or task.config.get("process_results") is not None:
         return
+    known = registered() | OF_EVALUATE | set(_registered_in(one for one in task.files if one.suffix == ".py"))
     for item in listed:
         name = item.get("metric") if isinstance(item, dict) else None
-        if isinstance(name, str) and "/" not in name and name not in known | OF_EVALUATE:
+        if isinstance(name, str) and "/" not in name and name not in known:
             yield name

@@ -1,10 +1,11 @@
-"""Which version of an installed module a `!function` of a local task runs: part of the key, as no file beside it is."""
+"""Which versions are installed of lm_eval and of the modules that `!function`s of local tasks run: parts of keys."""
 
 import hashlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from tunemill.stages.errors import SourceError
 from tunemill.stages.evaluation.harness.task_files import functions_in, is_place, local_tasks
@@ -13,12 +14,23 @@ from tunemill.stages.evaluation.harness.task_files import functions_in, is_place
 PACKAGE = "lm_eval"
 
 
-def module_versions(names: Sequence[str]) -> dict[str, str]:
-    """Package -> version, of those that functions of the local tasks among `names` are taken from.
+def versions_of(names: Sequence[str]) -> dict[str, Any]:
+    """What a key says of the code behind tasks: lm_eval's version to the last digit, for in it lie its tasks, and what
+    scores all of them; and those of the packages that functions of the local tasks among `names` are taken from.
 
     Of what no distribution of that name has brought, a hash of its Python files.
     """
-    return {package: _version(package) for package in sorted(set(_packages(names)) - {PACKAGE})}
+    packages = sorted(set(_packages(names)) - {PACKAGE})
+    of_functions = {"function_versions": {package: _version(package) for package in packages}}
+    return {"lm_eval_version": installed_version(), **(of_functions if packages else {})}
+
+
+def installed_version() -> str | None:
+    """The version of lm_eval that is installed here, such as 0.4.13."""
+    try:
+        return version(PACKAGE)
+    except PackageNotFoundError:
+        return None
 
 
 def _packages(names: Sequence[str]) -> Iterator[str]:

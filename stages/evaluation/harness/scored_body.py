@@ -2,7 +2,6 @@
 
 import random
 import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,17 @@ from transformers import GenerationConfig
 
 from tunemill.stages.artifacts import Adapter, Model
 from tunemill.stages.errors import SettingError, UserError
-from tunemill.stages.evaluation.excerpts import WRONG_SHOWN, end_of, start_of
 from tunemill.stages.evaluation.harness.keys import HarnessConfig
 from tunemill.stages.evaluation.harness.samples import metrics_of, not_finite, predictions_of
 from tunemill.stages.evaluation.harness.tasks_body import Loaded, load_tasks, mean_metrics, set_up
 from tunemill.stages.evaluation.harness.told_rows_body import tell_rows
 from tunemill.stages.evaluation.loading_body import load_scored
 from tunemill.stages.evaluation.written import Mean, write_scores
+from tunemill.stages.evaluation.wrong_answers import show_wrong
 from tunemill.stages.models.own_code_body import use_code_of
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.models.words_body import load_words
-from tunemill.stages.report import Report, Scalar, Workspace
+from tunemill.stages.report import Report, Workspace
 
 # The seeds of lm_eval's own command: of Python's random, and of everything else.
 SEED_OF_PYTHON, SEED = 0, 1234
@@ -57,7 +56,7 @@ def evaluate(
         )
     fields = dict.fromkeys(name for row in predictions for name in row if name in metrics)
     write_scores(metrics, predictions, {name: Mean(name) for name in fields}, out.data, report)
-    _show_wrong(predictions, list(fields), report)
+    show_wrong(predictions, list(fields), report)
 
 
 def _language_model(config: HarnessConfig, model: Model, adapter: Adapter | None) -> Any:
@@ -92,21 +91,3 @@ def _run(model: Any, tasks: Loaded, config: HarnessConfig) -> Any:
         apply_chat_template=settings.chat_template,
         fewshot_as_multiturn=settings.chat_template,
     )
-
-
-def _show_wrong(predictions: Sequence[Mapping[str, Any]], metrics: Sequence[str], report: Report) -> None:
-    """The first rows on which a model is wrong by a metric of right and wrong."""
-    wrong = [row for row in predictions if any(row.get(name) is False for name in metrics)]
-    if wrong:
-        shown: list[list[Scalar]] = [
-            [
-                row["task"],
-                row["doc_id"],
-                end_of(row["prompt"]),
-                start_of(row["reference"]),
-                start_of(row["prediction"]),
-            ]
-            for row in wrong[:WRONG_SHOWN]
-        ]
-        columns = ["task", "doc_id", "prompt", "reference", "prediction"]
-        report.table(f"Wrong answers ({len(wrong)})", columns, shown)

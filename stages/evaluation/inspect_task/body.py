@@ -3,30 +3,33 @@
 import json
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies_environment
 
 import uvicorn
 
 from tunemill.resources.protocols import THIS_MACHINE
 from tunemill.stages.artifacts import Adapter, Model
 from tunemill.stages.errors import SettingError, UserError
-from tunemill.stages.evaluation.excerpts import WRONG_SHOWN, end_of, start_of
 from tunemill.stages.evaluation.inspect_task.config import InspectTaskConfig
 from tunemill.stages.evaluation.inspect_task.samples import means_of, metrics_of, predictions_of
 from tunemill.stages.evaluation.written import Mean, write_scores
+from tunemill.stages.evaluation.wrong_answers import show_wrong
 from tunemill.stages.models.chat.sampling import Sampling
 from tunemill.stages.models.chat.server_body import Server, make_app
 from tunemill.stages.models.chat.speaker_body import load_speaker
 from tunemill.stages.models.guarded import guarded, program_of
-from tunemill.stages.report import Report, Scalar, Workspace
+from tunemill.stages.report import Report, Workspace
 
 # What the server calls the model.
 SERVED = "evaluated"
 LOG, LOGS = "inspect.log", "inspect"
 BACKLOG = 64
+# inspect-ai asks a server that fails again without end.
+RETRIES = 2
 # In lines, of what is shown where inspect-ai ends without a log.
 TAIL = 12
 
@@ -47,14 +50,14 @@ def evaluate(
             "task: inspect-ai asks by messages, and the model has no chat template. Set chat_template"
         )
     with serving(make_app(speaker, SERVED, usual)) as url:
-        log = _run(config, url, out)
+        log = run(config, url, out)
     task = str(log["eval"]["task"])
     metrics, predictions = metrics_of(log), list(predictions_of(log, task))
     if not metrics:
         raise UserError(f"{config.file}: the task {task} has scored nothing. Give it a scorer with a metric")
     means = means_of(metrics, predictions)
     write_scores(metrics, predictions, {name: Mean(field) for name, field in means.items()}, out.data, report)
-    _show_wrong(predictions, list(dict.fromkeys(means.values())), report)
+    show_wrong(predictions, list(dict.fromkeys(means.values())), report)
 
 
 @contextmanager
@@ -73,13 +76,16 @@ def serving(app: Any) -> Iterator[str]:
             thread.join()
 
 
-def _run(config: InspectTaskConfig, url: str, out: Workspace) -> Mapping[str, Any]:
+def run(config: InspectTaskConfig, url: str, out: Workspace) -> Mapping[str, Any]:
     """The log of inspect-ai. Raises UserError where it has no scores."""
     kept = out.logs / LOGS
     arguments = out.checkpoints / "arguments.json"
     arguments.write_text(json.dumps(config.inspect.args))
+    # inspect-ai takes settings of its own from the first such file that it finds from here upwards.
+    (out.checkpoints / ".env").touch()
     name = str(config.file) if config.function is None else f"{config.file}@{config.function}"
-    command = [*program_of(config.inspect_python, "inspect_ai", {"INSPECT_DISPLAY": "plain"}), "eval", name]
+    environment = {"INSPECT_DISPLAY": "plain", "no_proxy": _reached_directly()}
+    command = [*program_of(config.inspect_python, "inspect_ai", environment), "eval", name]
     command += options_of(config, url, arguments if config.inspect.args else None, kept)
     output = out.logs / LOG
     with guarded(command, folder=out.checkpoints, log=output) as process:
@@ -99,6 +105,12 @@ def _run(config: InspectTaskConfig, url: str, out: Workspace) -> Mapping[str, An
     return log
 
 
+def _reached_directly() -> str:
+    """The places to which no proxy leads: this machine, beside those that the environment names."""
+    others = getproxies_environment().get("no")
+    return others if others == "*" else ",".join(filter(None, (others, THIS_MACHINE)))
+
+
 def options_of(config: InspectTaskConfig, url: str, arguments: Path | None, kept: Path) -> list[str]:
     """What follows the name of the task."""
     settings = config.inspect
@@ -116,23 +128,8 @@ def options_of(config: InspectTaskConfig, url: str, arguments: Path | None, kept
         "--log-format": "json",
         # The server answers one question at a time, and the same way each time.
         "--max-connections": 1,
+        "--max-retries": RETRIES,
         "--epochs": 1,
         "--ctl-server": "false",
     }
     return [word for option, value in given.items() if value is not None for word in (option, str(value))]
-
-
-def _show_wrong(predictions: Sequence[Mapping[str, Any]], scores: Sequence[str], report: Report) -> None:
-    """The first rows on which the model is wrong by a score of right and wrong."""
-    wrong = [row for row in predictions if any(row.get(name) is False for name in scores)]
-    if wrong:
-        shown: list[list[Scalar]] = [
-            [
-                row["doc_id"],
-                end_of(row["prompt"]),
-                start_of(row["reference"]),
-                start_of(row["prediction"] or ""),
-            ]
-            for row in wrong[:WRONG_SHOWN]
-        ]
-        report.table(f"Wrong answers ({len(wrong)})", ["doc_id", "prompt", "reference", "prediction"], shown)

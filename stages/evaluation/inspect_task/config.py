@@ -1,6 +1,5 @@
 """What the `inspect_evaluation` stage reads of an entry of `pipeline.evaluations` with a task of inspect-ai."""
 
-import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, Field
 from tunemill.stages.declaration import BehindMark, Entry, Fault, RuntimeMark, StageConfig, YamlMark
 from tunemill.stages.evaluation.inspect_keys import InspectSettings
 from tunemill.stages.evaluation.inspect_task.task_files import files_behind, functions_of
+from tunemill.stages.evaluation.judge_keys import CLIENT
 from tunemill.stages.interpreters import version_beside, whole_path, why_without
 
 PACKAGE, MODULE = "inspect-ai", "inspect_ai"
@@ -53,9 +53,10 @@ class InspectTaskConfig(StageConfig):
         yield from super().faults()
         if version_beside(self.inspect_python, MODULE) is None:
             yield Fault("task", f"needs {PACKAGE}, and {self._why_not_there()}")
-        if importlib.util.find_spec("openai") is None and self.inspect_python is None:
+        elif version_beside(self.inspect_python, CLIENT) is None:
+            there = "tunemill" if self.inspect_python is None else self.inspect_python
             yield Fault(
-                "task", "inspect-ai asks by openai, which is not installed. pip install 'tunemill[openai]'"
+                "task", f"{PACKAGE} asks by {CLIENT}, which is not installed beside {there}. Install it there"
             )
         if self.file.is_file() and (reason := _fault_of_task(self.file, self.function)):
             yield Fault("task", reason)

@@ -4,13 +4,11 @@ Read as text: no function of a task runs here.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-# In characters, of a text that may be the name of a file.
-LONGEST_NAME = 250
 
 
 def place_of(task: str, folder: Path) -> Path:
@@ -86,10 +84,16 @@ def _beside(name: str, folder: Path) -> Iterator[Path]:
 
 def _named_in(module: Path, folder: Path) -> Iterator[Path]:
     """Files and folders whose names stand in a module, seen from the task's folder, in which a task runs."""
+    above = {folder.resolve(), *folder.resolve().parents}
     for node in ast.walk(_tree_of(module) or ast.Module([], [])):
         text = node.value if isinstance(node, ast.Constant) else None
-        if not isinstance(text, str) or not 0 < len(text) <= LONGEST_NAME or {"\n", "\0"} & set(text):
-            continue
-        path = folder / text
-        if path.is_file() or (path.is_dir() and path not in (folder, *folder.parents)):
+        if isinstance(text, str) and _is_there(path := folder / text, above):
             yield path.resolve() if ".." in path.parts else path
+
+
+def _is_there(path: Path, above: Collection[Path]) -> bool:
+    """Whether a text is the name of a file, or of a folder in which the task itself does not lie."""
+    # A long text is no name, and what may not be looked at is none that counts.
+    with suppress(OSError):
+        return path.is_file() or (path.is_dir() and path.resolve() not in above)
+    return False

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, PositiveInt
 
 from tunemill.stages.declaration import BehindMark, Entry, Fault, SourceMark, StageConfig, listed
-from tunemill.stages.evaluation.harness.keys import HarnessConfig, HarnessSettings, installed_version
-from tunemill.stages.evaluation.harness.modules import module_versions
+from tunemill.stages.evaluation.harness.keys import HarnessConfig, HarnessSettings
+from tunemill.stages.evaluation.harness.modules import versions_of
 from tunemill.stages.evaluation.harness.task_files import files_behind, is_place
 
 
@@ -36,10 +36,8 @@ class TaskConfig(StageConfig):
         )
 
     def semantic(self) -> dict[str, Any]:
-        """With lm_eval's version to the last digit, as HarnessConfig."""
-        versions = module_versions(listed(self.task))
-        of_functions = {"function_versions": versions} if versions else {}
-        return {**super().semantic(), "lm_eval_version": installed_version(), **of_functions}
+        """With the versions of the code behind the tasks, as HarnessConfig."""
+        return {**super().semantic(), **versions_of(listed(self.task))}
 
     def faults(self) -> Iterator[Fault]:
         """Those of the task."""

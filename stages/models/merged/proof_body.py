@@ -28,6 +28,8 @@ from tunemill.stages.models.walk_body import advance
 from tunemill.stages.models.weights import tensors_of_model
 from tunemill.stages.models.workers_body import give_back_memory, workers
 
+# Of each sequence. Every tensor is compared by itself, so no more are needed to see that they are put together rightly.
+TOKENS = 8
 # Largest difference of a logit over the largest logit, after all layers: what is left of rounding where they add it up.
 TOLERANCE = {"F32": 1e-4, "BF16": 0.1, "F16": 0.02}
 # What a unit computes may be off by this many times the rounding of its weights: its products follow one another.
@@ -76,7 +78,7 @@ def prove(base: Path, quantized: Path | None, adapter: Path, merged: Path, *, on
     other one it must be that one with the adapter, and how far that is from what was trained can only be told.
     Raises UserError that says which tensor or which unit is wrong.
     """
-    ids = fixed_tokens(AutoConfig.from_pretrained(base).get_text_config().vocab_size)
+    ids = fixed_tokens(AutoConfig.from_pretrained(base).get_text_config().vocab_size)[:, :TOKENS]
     with (
         workers() as pool,
         _in_step(base, quantized, adapter, merged, ids, onto_quantized) as (references, made),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tunemill.stages.models.weights import StoredTensor, read_header
+from tunemill.stages.models.weights import StoredTensor, header_bytes, read_header
 
 
 @dataclass(frozen=True)
@@ -41,17 +40,14 @@ def laid_out_as(source: Path, target: Path, extra: StoredTensor | None) -> Itera
     """A file with the tensors of `source` by name, type and place, none written yet, and `extra` behind them."""
     header, start = read_header(source)
     with source.open("rb") as reader:
-        encoded = reader.read(start)[8:]
+        head = reader.read(start)
     if extra is not None:
         offsets = [extra.start - start, extra.start - start + extra.size]
         entry = {"dtype": extra.dtype, "shape": list(extra.shape), "data_offsets": offsets}
-        encoded = json.dumps(
-            {**header, extra.name: entry}, separators=(",", ":"), ensure_ascii=False
-        ).encode()
-        encoded += b" " * (-len(encoded) % 8)
-    shift = 8 + len(encoded) - start
+        head = header_bytes({**header, extra.name: entry})
+    shift = len(head) - start
     with target.open("wb") as writer:
-        writer.write(struct.pack("<Q", len(encoded)) + encoded)
+        writer.write(head)
         size = source.stat().st_size + shift + (0 if extra is None else extra.size)
         writer.truncate(size)
         writer.flush()

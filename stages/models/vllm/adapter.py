@@ -24,6 +24,15 @@ def beside_base(name: str, adapter: Path, instead: str) -> list[str]:
 
     Raises SettingError, which ends with what to do `instead`, for one that vLLM cannot take.
     """
+    room = adapter_room(adapter, instead)
+    return ["--enable-lora", "--max-lora-rank", str(room), "--lora-modules", f"{name}={adapter}"]
+
+
+def adapter_room(adapter: Path, instead: str) -> int:
+    """The rank that vLLM must have room for to take an adapter of the settings in this folder.
+
+    Raises SettingError, which ends with what to do `instead`, for one that vLLM cannot take.
+    """
     stored: Mapping[str, Any] = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     if stored.get("peft_type") != "LORA":
         raise SettingError(f"vLLM takes LoRA beside a base, and this is {stored.get('peft_type')}. {instead}")
@@ -38,4 +47,4 @@ def beside_base(name: str, adapter: Path, instead: str) -> list[str]:
     room = next((one for one in RANKS if one >= rank), None)
     if room is None:
         raise SettingError(f"vLLM takes ranks up to {RANKS[-1]}, and this adapter has {rank}. {instead}")
-    return ["--enable-lora", "--max-lora-rank", str(room), "--lora-modules", f"{name}={adapter}"]
+    return room

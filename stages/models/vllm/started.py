@@ -55,15 +55,22 @@ class Started:
 
 @contextmanager
 def started(
-    arguments: Sequence[str], name: str, *, python: str | None, folder: Path, log: Path, seconds: float
+    arguments: Sequence[str],
+    name: str,
+    *,
+    python: str | None,
+    folder: Path,
+    log: Path,
+    seconds: float,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Started]:
     """`vllm serve` with these arguments, from when it answers as `name` to the end of the block, however that ends.
 
-    `python` is the interpreter beside which vLLM is, None: this one. It runs in `folder` and writes `log`. Raises
-    SettingError where it does not answer within `seconds`.
+    `python` is the interpreter beside which vLLM is, None: this one. It runs in `folder`, writes `log`, and finds
+    `environment` beside what is fixed. Raises SettingError where it does not answer within `seconds`.
     """
     port = _free_port()
-    program = program_of(python, "vllm.entrypoints.cli.main", FIXED)
+    program = program_of(python, "vllm.entrypoints.cli.main", {**FIXED, **(environment or {})})
     command = [*program, "serve", *arguments, "--host", THIS_MACHINE, "--port", str(port)]
     with guarded(command, folder=folder, log=log) as process:
         server = Started(f"http://{THIS_MACHINE}:{port}", process, log)

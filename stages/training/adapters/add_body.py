@@ -1,5 +1,6 @@
 """The adapter of a training, whichever kind: around the model, and in its files."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ def add_adapter(config: AdapterKeys, model: Any, seed: int) -> Any:
     return add(config, model, seed)
 
 
-def save_adapter(config: AdapterKeys, model: Any, folder: Path) -> None:
-    """Write the adapter's weights and settings, as PEFT reads them."""
+def save_adapter(
+    config: AdapterKeys, model: Any, folder: Path, gathered: Mapping[str, Any] | None = None
+) -> None:
+    """Write the adapter's weights and settings, as PEFT reads them.
+
+    `gathered`: its weights by PEFT's names, where no process has them all.
+    """
     save = lora_body.save_adapter if config.has_factors else prompts_body.save_prompts
-    save(model, folder)
+    save(model, folder, gathered)

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -222,13 +222,13 @@ def _check_layers(config: AdapterKeys, model: Any) -> None:
         )
 
 
-def save_adapter(model: Any, folder: Path) -> None:
-    """Write the adapter and its settings, as PEFT reads them.
+def save_adapter(model: Any, folder: Path, gathered: Mapping[str, Any] | None = None) -> None:
+    """Write the adapter and its settings, as PEFT reads them; `gathered` as the adapters' `save_adapter` has it.
 
     It belongs to the base as it was, whatever its start took out of it, or restarts have folded into it; and to the
     rounded one, as its config says, where its start rounded it.
     """
-    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    weights = dict(gathered or get_peft_model_state_dict(model, save_embedding_layers=False))
     weights = with_folded(weights, model) if model.folded else without_start(weights, model.first_factors)
     lora = copy.deepcopy(model.peft_config["default"])
     if model.first_factors or model.folded:

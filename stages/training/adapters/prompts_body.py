@@ -8,6 +8,7 @@ Source: Zhang et al. 2023, "LLaMA-Adapter: Efficient Fine-tuning of Language Mod
 """
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def add_prompts(config: AdapterKeys, model: Any, seed: int) -> Any:
     return adapted
 
 
-def save_prompts(model: Any, folder: Path) -> None:
-    """Write the prompts and their settings, as PEFT reads them."""
-    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+def save_prompts(model: Any, folder: Path, gathered: Mapping[str, Any] | None = None) -> None:
+    """Write the prompts and their settings, as PEFT reads them; `gathered` as `save_adapter` has it."""
+    weights = gathered or get_peft_model_state_dict(model, save_embedding_layers=False)
     write_adapter(weights, copy.deepcopy(model.peft_config["default"]), folder)

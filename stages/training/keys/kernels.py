@@ -64,6 +64,9 @@ class KernelChoice:
         return [one.key for one in self.asked if any(self.sources[name] != "chunked" for name in one.kernels)]
 
 
+NONE_CHOSEN = KernelChoice({}, (), CHUNKS)
+
+
 class KernelKeys(PluginKeys, ExpertKeys):
     """Kernels inside the model. What computes the loss is a matter of the method: see `LossKernelKeys`."""
 

@@ -1,15 +1,13 @@
 """The keys of methods that compare the model with a frozen one, the reference."""
 
 from collections.abc import Iterator
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
-from tunemill.stages.declaration import ConflictError, Idle, Runtime, YamlMark
+from tunemill.stages.declaration import ConflictError, Idle, Runtime
+from tunemill.stages.training.keys.following import SYNC, FollowedKeys
 from tunemill.stages.training.keys.pairs import PairKeys
-
-# Where the keys stand that the reference is synchronised by.
-SYNC, MIXUP, EVERY = "trl.sync_ref_model", "trl.ref_model_mixup_alpha", "trl.ref_model_sync_steps"
 
 
 class HeldKeys(PairKeys):
@@ -54,22 +52,13 @@ class HeldKeys(PairKeys):
             )
 
 
-class ReferenceKeys(HeldKeys):
+class ReferenceKeys(HeldKeys, FollowedKeys):
     """When the reference is asked, and how it follows."""
 
     precompute_ref_log_probs: bool | None = Field(
         None,
         description="compute what the reference says once, as a node of its own, which is the default; false: beside "
         "each step, on an adapter's base without it, or on a copy of the model",
-    )
-    sync_ref_model: Annotated[bool, YamlMark(SYNC)] = Field(
-        False, description="let a copy of the model, the reference, follow the one that is trained (TR-DPO)"
-    )
-    ref_model_mixup_alpha: Annotated[float, YamlMark(MIXUP)] = Field(
-        0.9, gt=0, le=1, description="share of the trained model in the reference that is synchronised"
-    )
-    ref_model_sync_steps: Annotated[PositiveInt, YamlMark(EVERY)] = Field(
-        64, description="steps between two times that the reference is synchronised"
     )
 
     @property

@@ -13,6 +13,7 @@ from tunemill.stages.training.keys.best import BestKeys
 from tunemill.stages.training.keys.devices import DeviceKeys
 from tunemill.stages.training.keys.frozen import FrozenKeys
 from tunemill.stages.training.keys.fused import FusedKeys
+from tunemill.stages.training.keys.in_parts import unproven_in_parts
 from tunemill.stages.training.keys.kernels import LORA, KernelChoice, KernelKeys
 from tunemill.stages.training.keys.machine import MachineKeys
 from tunemill.stages.training.keys.memory import MemoryKeys
@@ -23,6 +24,8 @@ from tunemill.stages.training.keys.quantization import QuantizationAwareKeys
 from tunemill.stages.training.keys.rates import GROKFAST_ALPHA, GROKFAST_LAMB, GROKFAST_PLUGINS, RateKeys
 from tunemill.stages.training.keys.relora import ReloraKeys
 from tunemill.stages.training.keys.schedule import ScheduleKeys
+from tunemill.stages.training.keys.several import ALONE, unproven
+from tunemill.stages.training.keys.split_sequences import unproven_beside_splitting
 from tunemill.stages.training.keys.start import StartKeys
 from tunemill.stages.training.keys.trace import TraceKeys
 from tunemill.stages.training.keys.watch import WatchKeys
@@ -57,6 +60,11 @@ class TrainingKeys(
     def has_adapter(self) -> bool:
         """Whether an adapter is trained, in place of the model's own weights."""
         return self.adapter is not None
+
+    @property
+    def loads_bits(self) -> bool:
+        """Whether the base is asked to be in 4 bits."""
+        return self.load_in_4bit
 
     @model_validator(mode="after")
     def _spectrum_has_a_share(self) -> Self:
@@ -154,6 +162,29 @@ class TrainingKeys(
         return self
 
     @model_validator(mode="after")
+    def _check_several_processes(self) -> Self:
+        found = list(unproven(self)) if self.processes > 1 else []
+        if found:
+            said = "; ".join(reason for _, reason in found)
+            raise ConflictError(
+                f"with {self.processes} processes: {said}. {ALONE}", *dict.fromkeys(key for key, _ in found)
+            )
+        return self
+
+    @property
+    def splits_sequences(self) -> bool:
+        """Whether processes may have a part of each sequence: where the loss is a sum over tokens, by themselves."""
+        return False
+
+    @model_validator(mode="after")
+    def _check_model_in_parts(self) -> Self:
+        for keys, reason in unproven_beside_splitting(self):
+            raise ConflictError(reason, *keys)
+        for key, reason in unproven_in_parts(self):
+            raise ConflictError(reason, key)
+        return self
+
+    @model_validator(mode="after")
     def _check_relora_without_grokfast(self) -> Self:
         if self.relora and self.grokfast:
             raise ConflictError(
@@ -167,6 +198,9 @@ class TrainingKeys(
     @model_validator(mode="after")
     def _check_steps_in_backward(self) -> Self:
         key = "fp16" if self.fp16 else "gradient_accumulation_steps"
+        if self.processes > 1:
+            # A step of theirs has several micro batches by itself, and who refuses that says so.
+            return self
         if self.chosen_optimizer.in_backward and (self.fp16 or self.gradient_accumulation_steps > 1):
             why = "scaled for float16" if self.fp16 else "added up over micro batches"
             instead = "bf16: true" if self.fp16 else "1, with a larger micro_batch_size"

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from tunemill.stages.training import ranks_body as ranks
+
 FILE = "grokfast.pt"
 
 
@@ -35,5 +37,6 @@ class Grokfast(TrainerCallback):  # type: ignore[misc]
             parameter.grad = gradient + mean * self._lamb
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
-        """Beside what the Trainer writes."""
-        torch.save(self._means, self._root / f"checkpoint-{state.global_step}" / FILE)
+        """Beside what the Trainer writes; among several processes all have the same means."""
+        if ranks.is_first():
+            torch.save(self._means, self._root / f"checkpoint-{state.global_step}" / FILE)

@@ -24,6 +24,11 @@ class SftConfig(TextKeys, PoseKeys, TrainerClassKeys):
     eaft_k: PositiveInt = Field(20, description="EAFT: the entropy is that of so many largest logits")
 
     @property
+    def splits_sequences(self) -> bool:
+        """The model's loss is a sum over tokens."""
+        return True
+
+    @property
     def automatic_losses(self) -> tuple[KernelName, ...]:
         """None beside EAFT, which weighs tokens by logits that a fused loss never makes."""
         return () if self.use_eaft else super().automatic_losses

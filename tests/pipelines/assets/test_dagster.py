@@ -88,6 +88,7 @@ def test_a_broken_yaml_shows_its_problems_and_leaves_the_others_alone(project):
     )
 
 
+@pytest.mark.slow
 def test_datasets_are_called_as_in_the_pipeline_whoever_read_them_first(project):
     shutil.copy(project.folder / "data" / "sums.jsonl", project.folder / "data" / "totals.jsonl")
     entries = [{"path": f"data/{name}.jsonl", "type": "chat_template"} for name in ("totals", "echoes")]

@@ -14,8 +14,9 @@ from tunemill.pipelines.assets.markdown import page_of, plain
 from tunemill.pipelines.assets.one_asset import OUTPUT
 from tunemill.pipelines.assets.summary import summary
 from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.standing import standing
 from tunemill.pipelines.run.look import look
-from tunemill.pipelines.run.record import KEPT, Done, forget_old, latest_records, record
+from tunemill.pipelines.run.record import KEPT, Done, forget_old, latest_records, record, report_place
 from tunemill.resources.launcher import in_this_process
 
 
@@ -79,6 +80,14 @@ def test_what_failed_in_the_last_run_stands_first(project):
     assert "❌ merged failed in the last run:** no \\*disk\\*" in summary(seen(project))
 
 
+def test_a_server_that_does_not_answer_takes_no_pipeline_down(project):
+    engine = {"kind": "vllm", "url": "http://127.0.0.1:9", "model": "m"}
+    project.edit(pipeline={"evaluations": [{"name": "asked", "on": ["base"], "engine": engine}]})
+    why = "does not tell which vLLM answers"
+    assert why in summary(seen(project)) and why in standing(project.yaml, "pipeline", project.store).problem
+    build_definitions(project.folder, project.state, in_this_process)
+
+
 def test_checks_that_failed_say_what_to_do_errors_first(project):
     assert "### Checks that failed" not in summary(seen(project))
     falls = {"steps": 100, "loss_at_start": 1.0, "loss_at_end": 9.0, "loss_change_error": 0.1}
@@ -115,10 +124,15 @@ def test_a_name_that_is_no_text_is_shown():
 def test_only_the_last_records_are_kept_and_damaged_ones_are_none(tmp_path, finished_project):
     store = type(finished_project.store)(tmp_path)
     for number in range(KEPT + 3):
-        record(store, "p", f"{number:08d}", {"node": Done("computed", 1.0)})
+        record(store, "p", f"{number:08d}", {"node": Done("computed", 1.0)}).report.write_text("a page")
+    # What earlier versions left behind, and how it stands without a run.
+    for page in (tmp_path / "runs" / "p" / "20260101T000000-.html", report_place(store, "p", None)):
+        page.write_text("a page")
     forget_old(store, "p")
-    files = sorted((tmp_path / "runs" / "p").iterdir())
+    files = sorted((tmp_path / "runs" / "p").glob("*.json"))
+    pages = {file.with_suffix(".html") for file in files}
     assert len(files) == KEPT
+    assert {*(tmp_path / "runs" / "p").glob("*.html")} == pages | {report_place(store, "p", None)}
     files[-1].write_text("[]")
     files[-2].write_text(json.dumps({"run": "x", "started": "y", "nodes": {"a": {"unknown": 1}}}))
     assert len(list(latest_records(store, "p"))) == KEPT - 2

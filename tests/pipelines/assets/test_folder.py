@@ -169,6 +169,20 @@ def test_a_pipeline_with_a_source_that_cannot_be_is_no_danger(project):
     assert groups == {"pipeline"} and "longer than" in errors["long/config_error"]
 
 
+def test_what_is_wrong_with_a_yaml_is_told_without_frames(project):
+    write(project, "broken.yml", "base_model: [")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        definitions = build_definitions(project.folder, project.state, in_this_process)
+    key = dg.AssetKey(["broken", "config_error"])
+    outcome = dg.materialize(
+        definitions.assets, selection=dg.AssetSelection.assets(key), raise_on_error=False
+    )
+    (event,) = (event for event in outcome.all_events if event.is_step_failure)
+    assert "not valid YAML" in event.step_failure_data.error.message
+    assert event.step_failure_data.error.stack == []
+
+
 def jobs(project):
     definitions = build_definitions(project.folder, project.state, in_this_process)
     return {job.name for job in definitions.jobs}
@@ -182,7 +196,7 @@ def test_of_many_pipelines_only_the_jobs_that_something_starts_are_there(project
     write(project, "nightly.yml", text + 'pipeline: {schedule: {cron: "0 3 * * *"}}\n')
     names = {"pipeline", "nightly", *(f"p{number}" for number in range(2, JOBS_UP_TO))}
     assert jobs(project) == {f"{name}_{kind}" for name in names for kind in kinds}
-    write(project, "watched.yml", text + "pipeline: {watch: true}\n")
+    write(project, "watched.yml", text + "pipeline: {watch: true, automation: stopped}\n")
     assert jobs(project) == {"nightly_bring_up_to_date", "watched_bring_up_to_date"}
 
 

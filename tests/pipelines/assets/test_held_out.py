@@ -88,6 +88,7 @@ def test_other_held_out_rows_are_read_anew_and_nothing_upstream_of_the_model_is(
     assert project.plan()["dataset_sums"].state == "run"
 
 
+@pytest.mark.slow
 def test_a_run_makes_them_in_steps_of_their_own_and_once(project):
     """Training could begin at once: its own inputs are all there."""
     with (project.folder / "data" / "held_out.jsonl").open("a") as file:
@@ -129,6 +130,7 @@ def test_without_monitoring_they_are_not_needed(fresh_project):
     assert not HELD_OUT & nodes_in_state(fresh_project.plan(), "cached")
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_read_are_named_and_nothing_is_trained(fresh_project):
     (fresh_project.folder / "data" / "held_out.jsonl").write_text("no json\n")
     finished = fresh_project.run("eval_steps=2")

@@ -10,6 +10,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.definitions.reconstruct import ReconstructableJob
+from dagster._core.execution.api import _reexecute_job, execute_run
 from support.project import make_project
 from support.ui import serve
 
@@ -17,6 +20,8 @@ from tunemill.pipelines.assets import assets
 from tunemill.pipelines.assets.folder import build_definitions
 from tunemill.pipelines.assets.instance import BEFORE, SETTINGS, dagster_home
 from tunemill.pipelines.assets.run_process import TAG, end_lost_runs, process_tag
+from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.run.materialize import Session
 from tunemill.resources.errors import LaunchError
 from tunemill.resources.launcher import in_child, in_this_process
 from tunemill.resources.lease import Holder, this_host
@@ -79,6 +84,30 @@ def test_a_mistake_is_not_tried_again_and_no_frames_of_the_engine_follow_it(robu
     assert failure.error.message == CRASH and failure.error.stack == []
 
 
+def test_a_run_from_the_failure_of_another_ends_with_a_report_that_each_node_links_to(robust):
+    launch, _ = crashing(1, crashed=False)
+
+    def launch_slowly(call, sink):
+        # Names of records tell seconds apart.
+        time.sleep(1.1)
+        launch(call, sink)
+
+    definitions = build_definitions(robust.folder, robust.state, launch_slowly)
+    chosen = [dg.AssetKey(["pipeline", name]) for name in (NODE, "dataset_echoes")]
+    job = InMemoryJob(
+        definitions.resolve_job_def("pipeline_bring_up_to_date").get_subset(asset_selection=set(chosen))
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = instance.create_run_for_job(job.get_definition())
+        execute_run(job, first, instance)
+        again = dg.ReexecutionOptions.from_failure(first.run_id, instance)
+        second = _reexecute_job(job, None, again, None, instance, raise_on_error=True)
+        (made,) = second.get_asset_materialization_events()
+        linked = made.step_materialization_data.materialization.metadata["report"].value
+    assert first.run_id != second.run_id
+    assert Path(linked).name.endswith(f"-{second.run_id[:8]}.html") and Path(linked).is_file()
+
+
 def test_a_stage_that_crashes_each_time_fails_in_the_end(robust):
     launch, launched = crashing(9)
     with dg.DagsterInstance.ephemeral() as instance:
@@ -90,6 +119,20 @@ def test_a_run_that_has_taken_its_time_begins_no_stage(tmp_path):
     project = make_project(tmp_path / "project", pipeline={"timeout_seconds": 1e-9})
     finished = project.run(only={NODE})[NODE]
     assert finished.state == "failed" and "pipeline.timeout_seconds: 1e-09" in finished.message
+
+
+def test_what_is_computed_ahead_of_its_turn_takes_of_the_runs_time(tmp_path):
+    project = make_project(tmp_path / "project", pipeline={"timeout_seconds": 0.2})
+
+    def computed_ahead(_name, _hear):
+        time.sleep(0.3)
+
+    session = Session(load_pipeline(project.yaml), project.store, in_this_process, ahead=computed_ahead)
+    outcome = dg.materialize(
+        assets.build_assets(session), selection=dg.AssetSelection.assets(KEY), raise_on_error=False
+    )
+    (failure,) = (event.step_failure_data for event in outcome.all_events if event.is_step_failure)
+    assert "not begun: the run has taken its time (pipeline.timeout_seconds: 0.2)" in failure.error.message
 
 
 def test_of_runs_without_a_process_only_those_of_this_machine_are_ended():
@@ -112,6 +155,35 @@ def test_of_runs_without_a_process_only_those_of_this_machine_are_ended():
         end_lost_runs(instance)
         found = {name: instance.get_run_by_id(run_id).status.value for name, run_id in runs.items()}
     assert found == {"gone": "FAILURE", "far": "STARTED", "here": "STARTED", "none": "STARTED"}
+
+
+PROCESSES = """\
+from pathlib import Path
+
+import dagster as dg
+
+from tunemill.pipelines.assets.folder import build_definitions
+
+
+def some_job():
+    own = build_definitions(Path({folder!r}), Path({state!r}))
+    keys = [dg.AssetKey(["pipeline", name]) for name in ("dataset_sums", "dataset_echoes")]
+    chosen = dg.define_asset_job("some", dg.AssetSelection.assets(*keys), executor_def=dg.multiprocess_executor)
+    return dg.Definitions(own.assets, jobs=[chosen]).resolve_job_def("some")
+"""
+
+
+@pytest.mark.slow
+def test_a_run_whose_steps_are_processes_is_not_taken_for_lost_when_one_of_them_ends(tmp_path):
+    project = make_project(tmp_path / "project")
+    places = {"folder": str(project.folder), "state": str(project.state)}
+    (tmp_path / "apart.py").write_text(PROCESSES.format(**places))
+    (tmp_path / "dagster").mkdir()
+    job = ReconstructableJob.for_file(str(tmp_path / "apart.py"), "some_job")
+    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
+        with dg.execute_job(job, instance) as done:
+            assert done.success
+        assert TAG not in instance.get_run_by_id(done.run_id).tags
 
 
 def test_settings_that_nobody_has_edited_are_brought_up_to_date(tmp_path):

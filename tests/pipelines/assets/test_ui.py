@@ -23,6 +23,7 @@ def served(finished_project, tmp_path_factory):
         yield project, ui
 
 
+@pytest.mark.slow
 def test_every_yaml_is_a_group_and_a_finished_pipeline_is_synced(served):
     _, ui = served
     assets = ui.assets()
@@ -46,6 +47,23 @@ def test_an_edit_and_a_reload_show_unsynced_and_materializing_syncs_it(served):
     run_id = ui.launch([name.split("/") for name in sorted(stale)])
     assert ui.wait(run_id) == "SUCCESS"
     assert {item.state for item in project.plan().values()} == {"cached"}
+    assert {n["staleStatus"] for n in ui.assets().values() if n["groupName"] == "pipeline"} == {"FRESH"}
+
+
+@pytest.mark.slow
+def test_the_button_of_the_evaluation_evaluates_and_does_nothing_else(served):
+    project, ui = served
+    project.edit(eval_max_new_tokens=7, pipeline={"evaluate": ["base", "merged"]})
+    ui.reload()
+    before = project.store.refs.read("pipeline", "trained")
+    planned = {name for name, item in project.plan().items() if item.state == "run"}
+    assert planned == {"evaluation_of_base", "evaluation_of_merged"}
+    run_id = ui.launch_job("pipeline_evaluate")
+    assert ui.wait(run_id) == "SUCCESS"
+    steps = ui.steps(run_id)
+    assert planned <= steps and not steps & {"trained", "merged", "quantized", "base_model", "training_data"}
+    assert {item.state for item in project.plan().values()} == {"cached"}
+    assert project.store.refs.read("pipeline", "trained") == before
     assert {n["staleStatus"] for n in ui.assets().values() if n["groupName"] == "pipeline"} == {"FRESH"}
 
 

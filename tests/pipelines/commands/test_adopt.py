@@ -15,6 +15,7 @@ def tell(capsys, *arguments):
     return code, said.out, said.err
 
 
+@pytest.mark.slow
 def test_a_model_is_copied_once_and_pipelines_name_it(tmp_path, capsys):
     model = make_model(tmp_path / "mine")
     (model / "pytorch_model.bin").write_bytes(b"pickle")

@@ -99,6 +99,7 @@ def test_sizes_are_for_people_and_bytes_for_machines(tunemill):
     assert all(isinstance(item["bytes"], int) for item in artifacts)
 
 
+@pytest.mark.slow
 def test_a_prune_says_in_kilobytes_what_it_would_free(tunemill, project):
     shutil.rmtree(project.state / "refs" / "pipeline")
     project.run("--learning_rate=0.5", "--pipeline.evaluate=[]")

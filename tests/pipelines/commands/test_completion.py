@@ -67,7 +67,7 @@ def test_a_pipeline_is_a_yaml_or_a_folder_on_the_way_to_one(completed, command):
 
 def test_options_and_what_they_take(completed):
     assert completed("logs", "first.yml", "--f") == ["--follow"]
-    assert completed("cache", "prune", "--d") == ["--dry-run"]
+    assert completed("cache", "prune", "--d") == ["--dry-run", "--days"]
     assert completed("run", "--state", "") == ["models"] == completed("ui", "")
     assert completed("preprocess", "first.yml", "--export", "r") == ["rows.jsonl"]
     assert completed("lineage", "r") == ["rows.jsonl"]

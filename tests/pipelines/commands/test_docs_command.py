@@ -60,9 +60,11 @@ def test_examples_are_copied_once_and_never_over_changes(tmp_path, capsys):
     assert sorted(written) == ["quickstart/pipeline.yml", "quickstart/refine.yml"]
 
 
-def test_there_are_no_configs_of_deepspeed(capsys):
-    assert main(["fetch", "deepspeed_configs"]) == 1
-    assert "one device trains" in capsys.readouterr().err
+def test_settings_of_deepspeed_are_fetched(tmp_path, capsys):
+    target = tmp_path / "configs"
+    assert main(["fetch", "deepspeed_configs", "--dest", str(target), "--json"]) == 0
+    assert "zero3_bf16.json" in json.loads(capsys.readouterr().out)["written"]
+    assert json.loads((target / "zero2.json").read_text())["zero_optimization"]["stage"] == 2
 
 
 def test_the_schema_of_one_key(capsys):

@@ -9,6 +9,7 @@ from support.project import make_project
 from test_layout import ROOT
 
 from tunemill.pipelines.cli import COMMANDS, VERBS, make_parser
+from tunemill.stages.registry import METHODS
 
 CALL = """
 import sys
@@ -79,6 +80,9 @@ def test_a_plan_imports_nothing_to_compute_with(command, folder):
     bodies = [name for name in modules if name.startswith("tunemill.stages") and name.endswith("body")]
     assert "pydantic" in modules and "rich.console" not in modules and not bodies
     assert not modules & {f"tunemill.pipelines.commands.{name}" for name in COMMANDS if name != command}
+    # Where the stages of a graph read all that its YAML says, no other method is looked at.
+    assert "tunemill.stages.registry" not in modules
+    assert {name for name in METHODS if f"tunemill.stages.training.{name}.config" in modules} == {"sft"}
 
 
 def test_gates_cost_a_plan_nothing_to_compute_with_once_they_were_asked(project):

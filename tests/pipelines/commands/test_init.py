@@ -137,8 +137,8 @@ def test_each_kind_of_rows_gets_its_keys(init, capsys, rows, entry, said, kind):
     [
         pytest.param(CHAT, id="chat"),
         pytest.param(PAIRS, id="pairs", marks=pytest.mark.slow),
-        pytest.param(BOTS, id="bots", marks=pytest.mark.slow),
-        pytest.param(TEXTS, id="texts", marks=pytest.mark.slow),
+        pytest.param(BOTS, id="bots", marks=pytest.mark.exhaustive),
+        pytest.param(TEXTS, id="texts", marks=pytest.mark.exhaustive),
         pytest.param(TOKENS, id="tokens", marks=pytest.mark.slow),
     ],
 )

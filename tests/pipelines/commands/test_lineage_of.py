@@ -2,7 +2,13 @@
 
 import json
 
+import pytest
+import yaml
+
+from tunemill.pipelines.assets.run import run_pipeline
 from tunemill.pipelines.cli import main
+from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.resources.launcher import in_this_process
 
 MODELS = {"pipeline/trained", "pipeline/merged", "pipeline/quantized"}
 
@@ -40,6 +46,27 @@ def test_an_edited_file_is_known_by_the_contents_that_it_had(project, capsys, mo
     recorded = by_contents["models"][0]["path"]
     found = _ask(project, capsys, "--of", recorded, "--json")
     assert {one["contents"] for one in found["models"]} == {before}
+
+
+@pytest.mark.slow
+def test_through_a_model_of_another_pipeline_it_is_in_what_that_was_trained_into(
+    project, capsys, monkeypatch
+):
+    monkeypatch.chdir(project.folder)
+    further = {
+        **project.config(), "base_model": "asset://pipeline/merged", "reinit_weights": None, "max_steps": 1,
+        "datasets": project.config()["datasets"][1:], "quantization": None,
+        "pipeline": {"name": "further", "evaluate": []},
+    }  # fmt: skip
+    (project.folder / "further.yml").write_text(yaml.safe_dump(further))
+    run_pipeline(load_pipeline(project.folder / "further.yml"), project.store, launch=in_this_process)
+    found = _ask(project, capsys, "--of", "data/sums.jsonl", "--json")
+    assert {one["model"] for one in found["models"]} == MODELS | {"further/trained", "further/merged"}
+    # Its own rows are in it twice, once by way of the base; and the first pipeline's models know nothing of it.
+    own = _ask(project, capsys, "--of", "data/echoes.jsonl", "--json")
+    assert {one["model"] for one in own["models"]} == MODELS | {"further/trained", "further/merged"}
+    rows = _ask(project, capsys, "--of", "data/sums.jsonl", "--rows", "--json")
+    assert {one["model"] for one in rows["models"]} >= {"further/merged", "pipeline/merged"}
 
 
 def test_what_is_in_no_model_and_what_is_asked_wrongly(project, capsys, monkeypatch):

@@ -40,7 +40,12 @@ def tunemill(capsys):
 def ran(project, *overrides, only=(), refresh=()):
     """What `tunemill run` does, in this process."""
     options = Namespace(
-        pipeline=project.yaml, overrides=overrides, only=[*only], refresh=[*refresh], state=str(project.state)
+        pipeline=project.yaml,
+        overrides=overrides,
+        only=[*only],
+        refresh=[*refresh],
+        state=str(project.state),
+        store=None,
     )
     pipeline, chosen = load_selected(options)
     finished = run_pipeline(

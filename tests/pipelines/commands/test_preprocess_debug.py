@@ -89,7 +89,11 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=() if kind == "pairs" else pytest.mark.slow) for kind in EXPECTED]
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow if kind == "pairs" else pytest.mark.exhaustive)
+        for kind in EXPECTED
+    ],
 )
 def test_the_second_row_of_preferences(kind, shown):
     rows = json.loads(shown(kind, "--debug-num-examples", "2", "--json"))["examples"]
@@ -106,6 +110,7 @@ def test_the_second_row_of_preferences(kind, shown):
         )
 
 
+@pytest.mark.slow
 def test_steps_are_scored_at_their_ends(shown):
     (row,) = json.loads(shown("steps", "--debug-num-examples", "1", "--json"))["examples"]
     found = pieces(row)
@@ -117,6 +122,7 @@ def test_steps_are_scored_at_their_ends(shown):
     assert text.index("1 + 2") < text.index("add") < text.index("so 3")
 
 
+@pytest.mark.slow
 def test_texts_are_trained_on(shown):
     (row,) = json.loads(shown("texts", "--debug-num-examples", "1", "--json"))["examples"]
     assert row["dataset"] == "training_data" and row["source_row"] == 1
@@ -125,6 +131,7 @@ def test_texts_are_trained_on(shown):
     assert "training_data, row 1:" in shown("texts", "--debug")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pairs", "texts"])
 def test_texts_alone(kind, shown):
     rows = json.loads(shown(kind, "--debug-text-only", "--debug-num-examples", "1", "--json"))["examples"]

@@ -59,6 +59,7 @@ def test_nodes_that_the_yaml_no_longer_has_and_nodes_that_have_never_run(project
     assert nodes["quantized"]["state"] == "never computed" and nodes["quantized"]["digest"] is None
 
 
+@pytest.mark.slow
 def test_a_result_that_is_in_the_store_under_another_key_is_stale_until_it_is_taken(project, status):
     project.edit(learning_rate=0.01)
     project.run()

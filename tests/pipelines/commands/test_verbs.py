@@ -82,10 +82,7 @@ def test_an_adapter_is_taken_where_it_is_the_pipelines_own(call, project):
     assert "no adapter of this pipeline" in said and "tunemill inference" in said
 
 
-def test_launchers_are_noted_and_more_processes_refused(call):
-    assert "one process trains" in call("train", "--launcher", "torchrun").err
-    assert "one device trains" in call("train", "--num-processes", "2", code=1).err
-    assert "no launcher" in call("train", "--launcher", "torchrun", "--", "--nproc_per_node=4", code=1).err
+def test_machines_are_not_rented(call):
     assert "rents no machines" in call("train", "--cloud", "cloud.yml", code=1).err
 
 

@@ -18,6 +18,11 @@ SHA256 = "4794e4c5c8934ebfe211a021ffae42b5cef729290e5e4eda57e9c854a0674d08"
 REFUSED = {
     "trains on images or sound": {"processor_type"},
     "online reinforcement learning": {"rl", "ebft"},
+    "functions that no file beside them has": {"trl.reward_funcs"},
+    "what is asked of generation by another library's names": {"trl.generation_kwargs"},
+    "vLLM, which is not installed here": {"trl.use_vllm"},
+    "compiling what has other shapes in each document": {"torch_compile"},
+    "an optimizer that is not proven with a model in parts": {"optimizer"},
     "other methods of training": {"plugins", "diffusion"},
     "sparse files": {"llmcompressor.save_compressed"},
     "a repository that is still to be named": {"hub_model_id"},

@@ -9,6 +9,7 @@ from support.configs import DPO, HELD_OUT, KTO, LORA, ORPO, PRETRAINING, SFT, en
 from tunemill.pipelines.cli import main
 from tunemill.pipelines.config.schema import json_schema
 
+FOLLOWERS = "dpo, ipo, grpo, gdpo, ebft"
 PACKERS = "training_data, pretraining_data, sft, process_reward, distillation"
 
 
@@ -31,8 +32,8 @@ PACKERS = "training_data, pretraining_data, sft, process_reward, distillation"
         ({**SFT, "pretrain_multipack_attn": False}, "pretrain_multipack_attn", "pretraining_data", "sft"),
         ({**PRETRAINING, "dataset_shard_num": 2}, "dataset_shard_num", "training_data", "sft"),
         ({**PRETRAINING, "eot_tokens": ["x"]}, "eot_tokens", "tokenized", "sft"),
-        ({**SFT, "trl": {"ref_model_mixup_alpha": 0.5}}, "trl.ref_model_mixup_alpha", "dpo, ipo", "sft"),
-        ({**KTO, "trl": {"ref_model_sync_steps": 2}}, "trl.ref_model_sync_steps", "dpo, ipo", "kto"),
+        ({**SFT, "trl": {"ref_model_mixup_alpha": 0.5}}, "trl.ref_model_mixup_alpha", FOLLOWERS, "sft"),
+        ({**KTO, "trl": {"ref_model_sync_steps": 2}}, "trl.ref_model_sync_steps", FOLLOWERS, "kto"),
         (entry(SFT, "datasets", length=5), "datasets[0].length", "synthetic", "sft"),
     ],
 )  # fmt: skip
@@ -71,7 +72,7 @@ def test_a_reference_is_of_methods_that_compare_with_one(tmp_path, config, key, 
     assert "compares with no reference model" in found[key]
 
 
-@pytest.mark.parametrize("wrong", [{"rl": "dppo"}, {"rl": "grpo"}, {"kd_trainer": "maybe"}])
+@pytest.mark.parametrize("wrong", [{"rl": "dppo"}, {"kd_trainer": "maybe"}])
 @pytest.mark.parametrize("given", [{"trl": {"sync_ref_model": True}}, {"precompute_ref_log_probs": False}])
 def test_where_the_method_is_wrong_nothing_is_said_of_its_reference(tmp_path, wrong, given):
     (problem,) = problems(tmp_path, {**SFT, **wrong, **given})

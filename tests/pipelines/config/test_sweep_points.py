@@ -106,3 +106,65 @@ def test_a_sweep_may_stand_in_a_file_of_its_own(tmp_path):
     file.write_text("base_model: model\npipeline: {sweep: none.yml}\n")
     with pytest.raises(ConfigError, match="there is no such file"):
         points_of(read_document(file), "x")
+
+
+RANDOM = (
+    "kind: random\ndraws: 40\nlearning_rate: {min: 0.0001, max: 0.01, log: true}\n"
+    "lora_r: {min: 2, max: 5}\nwarmup_ratio: {min: 0, max: 0.5}\nlora_dropout: [0.0, 0.1]\n"
+    "_: [{micro_batch_size: 1}, {micro_batch_size: 2, gradient_accumulation_steps: 3}]"
+)
+
+
+def test_points_are_drawn_from_ranges_lists_and_sets(tmp_path):
+    values = [point.values for point in points(tmp_path, RANDOM)]
+    assert len({str(one) for one in values}) == 40
+    rates = sorted(one["learning_rate"] for one in values)
+    assert rates[0] >= 0.0001 and rates[-1] <= 0.01
+    assert 8 <= sum(rate < 0.001 for rate in rates) <= 32, "by orders of size, not nine of ten above 0.001"
+    assert {one["lora_r"] for one in values} == {2, 3, 4, 5} and {one["lora_dropout"] for one in values} == {
+        0,
+        0.1,
+    }
+    assert {one["micro_batch_size"] for one in values} == {1, 2}
+    assert all(("gradient_accumulation_steps" in one) == (one["micro_batch_size"] == 2) for one in values)
+    assert all(float(f"{one['warmup_ratio']:.4g}") == one["warmup_ratio"] for one in values)
+
+
+def test_the_same_seed_draws_the_same_and_more_draws_and_keys_add_to_them(tmp_path):
+    first = [point.values for point in points(tmp_path, RANDOM)]
+    assert [point.values for point in points(tmp_path, RANDOM)] == first
+    fewer = points(tmp_path, RANDOM, "pipeline.sweep.draws=7")
+    assert [point.values for point in fewer] == first[:7]
+    more = [point.values for point in points(tmp_path, f"{RANDOM}\nseed: [1, 2]")]
+    assert [{**one, "seed": 0} for one in more[:5]] == [{**one, "seed": 0} for one in first[:5]]
+    other = [point.values for point in points(tmp_path, RANDOM, "pipeline.sweep.draw_seed=1")]
+    assert not any(one in first for one in other)
+    # What another machine draws too.
+    known = points(tmp_path, "kind: random\ndraws: 3\nlearning_rate: {min: 0.0001, max: 0.01, log: true}")
+    assert [point.name for point in known] == KNOWN
+
+
+KNOWN = ["lr_0_006068", "lr_0_0004178", "lr_0_001172"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "line", "words"),
+    [
+        ("kind: bayes\nlora_r: [4]", 5, "must be grid, every combination, or random"),
+        ("draws: 4\nlora_r: [4]", 5, "is of points that are drawn"),
+        ("lora_r: {min: 4, max: 8}", 5, "a range has no list of values to try"),
+        ("kind: random\nlora_r: [4]", 5, "kind: random takes draws"),
+        ("kind: random\ndraws: 0\nlora_r: [4]", 6, "from 1 to 1000"),
+        ("kind: random\ndraws: 1\ndraw_seed: x\nlora_r: [4]", 7, "must be a whole number"),
+        ("kind: random\ndraws: 3\nlora_r: [4, 8]", 6, "3 points are asked for, and 2 that differ were found"),
+        ("kind: random\ndraws: 1\nlora_r: {min: 4, high: 8}", 7, "a range is {min: NUMBER, max: NUMBER}"),
+        ("kind: random\ndraws: 1\nlora_r: {min: 8, max: 4}", 7, "max must be above min"),
+        ("kind: random\ndraws: 1\nlora_r: {min: 0, max: 4, log: true}", 7, "min must be above 0"),
+        ("kind: random\ndraws: 1\nlora_r: {min: 1, max: 4, log: 2}", 7, "log: must be true or false"),
+        ("kind: random\ndraws: 1", 4, "names no key to sweep over"),
+    ],
+)
+def test_a_random_sweep_that_is_wrong_is_refused_with_its_line(tmp_path, grid, line, words):
+    with pytest.raises(ConfigError, match=words) as refused:
+        points(tmp_path, grid)
+    assert refused.value.problems[0].line == line

@@ -67,3 +67,8 @@ def test_a_file_that_is_asked_twice_is_parsed_once(tmp_path):
     first.data["base_model"] = "other"
     assert second.data["base_model"] == "never-seen-before"
     assert yaml_fast.MOST_CHARACTERS // 2 <= yaml_text.MAX_VALUES
+
+
+def test_many_comments_above_an_unusual_line_take_no_time():
+    text = "# said\nkey: 1 # said\n" * 60 + 'token: "<|end|>" # said\nodd: &anchor 1\n'
+    assert usual_nodes(text) is None

@@ -106,7 +106,7 @@ def test_an_edit_of_a_chat_template_moves_the_stages_that_render_it(copied):
     before = prints()
     template = copied / "stages" / "data" / "conversations" / "templates" / "chatml.jinja"
     template.write_text(template.read_text() + " ")
-    assert moved(before) == {"tokenizer", "tokenized", "preferences"}
+    assert moved(before) == {"tokenizer", "tokenized", "preferences", "prompts"}
 
 
 def test_no_stage_lies_inside_another():

@@ -74,7 +74,11 @@ def test_nothing_takes_a_sweep_for_one_pipeline(tmp_path):
     [
         ("lerning_rate", [1, 2], "unknown key"),
         ("rl_beta", [1, 2], "this pipeline trains sft. Take it out"),
-        ("gpu_memory_limit", [1, 2], "one device trains.*make the same model again and again; take it out"),
+        (
+            "gpu_memory_limit",
+            [1, 2],
+            "one device trains.*make the same model again and again; take it out",
+        ),
         ("lora_r", ["many", 4], "lora_r.*point lora_r_many"),
     ],
 )

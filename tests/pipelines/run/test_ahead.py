@@ -39,6 +39,7 @@ def project(tmp_path):
     return make_project(tmp_path / "project", test_datasets=None)
 
 
+@pytest.mark.slow
 def test_nodes_that_wait_for_nothing_run_beside_each_other(project):
     finished, events = run_data(project)
     assert nodes_in_state(finished, "computed") == DATA
@@ -54,6 +55,7 @@ def test_nodes_that_wait_for_nothing_run_beside_each_other(project):
     assert nodes_in_state(again, "cached") == DATA and not events
 
 
+@pytest.mark.slow
 def test_what_fails_ahead_fails_where_it_is_asked_for(project):
     (project.folder / "data" / "sums.jsonl").write_text('{"messages": 1}\n')
     finished, events = run_data(project)

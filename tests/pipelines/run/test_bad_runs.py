@@ -29,6 +29,7 @@ def run(project, capsys, *arguments):
     return code, capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_bad_rows_are_told_by_the_run_the_status_and_dagster(bad, capsys):
     code, out = run(bad, capsys, "--only", "leakage", "--json")
     told = {(one["node"], one["check"]): one for one in json.loads(out)["checks"] if one["state"] == "failed"}

@@ -118,6 +118,7 @@ def test_an_upstream_that_gives_the_same_bytes_stops_there(project):
     assert to_run(project) == set()
 
 
+@pytest.mark.slow
 def test_refreshing_a_repeatable_stage_stops_there(project):
     before = project.plan()["training_data"].cached.digest
     finished = project.run(refresh=["training_data"])
@@ -209,6 +210,7 @@ def test_a_chain_of_pipelines(project):
     assert nodes_in_state(again, "computed") == {"tokenizer", "base_model", *FROM_TRAINED}
 
 
+@pytest.mark.slow
 def test_a_chain_without_its_first_part_says_what_to_run(fresh_project):
     fresh_project.edit(base_model="asset://sft/merged", reinit_weights=False)
     plan = fresh_project.plan()

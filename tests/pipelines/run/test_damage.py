@@ -1,6 +1,7 @@
 """Damaged state: every small file of it may be garbage, and nothing but a recomputation comes of it."""
 
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -108,7 +109,7 @@ with lease(Path(sys.argv[1]), print):
 
 
 def test_a_gpu_stage_waits_for_the_gpu_and_a_dead_holder_does_not_keep_it(project):
-    gpu = project.state / "devices" / "gpu-all.lease"
+    gpu = project.state / "devices" / f"gpu-{socket.gethostname()}-all.lease"
     child = subprocess.Popen([sys.executable, "-c", HOLDER, str(gpu)], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "held\n"
     pipeline = load_pipeline(project.yaml)

@@ -30,8 +30,10 @@ def artifacts_of(project: Project, stage: str):
     ("text", "messages"),
     [
         (chat_row("1 + 1", "2") + "{not json\n" + chat_row("2 + 2", "4"), ["sums.jsonl:2", "JSON"]),
-        (chat_row("1 + 1", "2") + '{"other": 1}\n', ["sums.jsonl:2", "messages"]),
-        pytest.param("\n\n", ["sums.jsonl", "no row"], marks=pytest.mark.slow),
+        pytest.param(
+            chat_row("1 + 1", "2") + '{"other": 1}\n', ["sums.jsonl:2", "messages"], marks=pytest.mark.slow
+        ),
+        pytest.param("\n\n", ["sums.jsonl", "no row"], marks=pytest.mark.exhaustive),
     ],
     ids=["not JSON", "a missing field", "only blank lines"],
 )
@@ -49,6 +51,7 @@ def test_bad_rows_are_named_with_file_and_line(project, text, messages):
     assert project.plan()["dataset_echoes"].state == "cached"
 
 
+@pytest.mark.slow
 def test_a_failure_is_in_the_json_and_what_follows_is_skipped(project):
     (project.folder / "data" / "sums.jsonl").write_text("{\n")
     done = run(project, "--json")
@@ -85,7 +88,8 @@ def small_disk(tmp_path):
 
 # What is met first: the cache of hashes, Dagster's schema, its events, and a stage's own files.
 @pytest.mark.parametrize(
-    "size", ["8k", *(pytest.param(size, marks=pytest.mark.slow) for size in ("200k", "500k"))]
+    "size",
+    ["8k", pytest.param("200k", marks=pytest.mark.exhaustive), pytest.param("500k", marks=pytest.mark.slow)],
 )
 def test_a_disk_that_fills_up_under_dagster_is_one_error_and_what_is_finished_is_kept(
     fresh_project, tmp_path, size

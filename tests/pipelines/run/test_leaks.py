@@ -54,6 +54,7 @@ def test_both_rows_are_named_by_file_and_line(leaking):
     assert (found["held_out_rows"], found["leaked_rows"], found["first"]) == (3, 1, [LEAK])
 
 
+@pytest.mark.slow
 def test_rows_that_val_set_size_holds_out_are_named_too(leaking):
     data = leaking.folder / "data"
     with (data / "sums.jsonl").open("a") as file:
@@ -131,7 +132,11 @@ def judged_line(question, answer, _rejected=None):
 
 
 @pytest.mark.parametrize(
-    ("rl", "line"), [("dpo", pair_line), pytest.param("kto", judged_line, marks=pytest.mark.slow)]
+    ("rl", "line"),
+    [
+        pytest.param("dpo", pair_line, marks=pytest.mark.slow),
+        pytest.param("kto", judged_line, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_pairs_leak_by_their_prompts_and_by_their_answers(tmp_path, rl, line):
     project = preference_project(tmp_path / "project", rl)

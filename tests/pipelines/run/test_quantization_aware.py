@@ -10,6 +10,7 @@ from tunemill.pipelines.graph.check_files import check_files
 QAT = {"weight_dtype": "int4", "activation_dtype": "int8", "group_size": 16}
 
 
+@pytest.mark.slow
 def test_it_makes_the_model_that_it_trained_for(tmp_path):
     project = make_project(tmp_path / "project", adapter=None, quantization=None, qat=QAT, max_steps=2)
     finished = project.run()

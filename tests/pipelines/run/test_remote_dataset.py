@@ -20,6 +20,7 @@ def server(project):
         serving.shutdown()
 
 
+@pytest.mark.slow
 def test_a_dataset_behind_a_url(project, server, capsys):
     url = f"{server}/products.jsonl"
     rows = [chat_row(f"{a} * {b}", str(a * b)) for a in range(4) for b in range(4)]

@@ -86,6 +86,7 @@ def test_what_is_pushed_is_private_and_holds_no_rows_of_the_source(hub, pushed):
     assert json.loads(found[address])["digest"] == nodes["training_data"]["digest"]
 
 
+@pytest.mark.slow
 def test_others_can_read_the_rows(hub, pushed, tmp_path):
     project, nodes, _ = pushed
     code = f"from datasets import load_dataset; print(load_dataset({NAME!r}, split='train').to_list())"
@@ -95,6 +96,7 @@ def test_others_can_read_the_rows(hub, pushed, tmp_path):
     assert done.stdout.strip() == str(read_arrow(data / "rows.arrow"))
 
 
+@pytest.mark.slow
 def test_the_same_rows_are_pushed_once_and_nobody_has_to_be_reached_again(hub, pushed):
     project, *_ = pushed
     before = len(hub.repositories[NAME].commits)
@@ -104,6 +106,7 @@ def test_the_same_rows_are_pushed_once_and_nobody_has_to_be_reached_again(hub, p
     assert "these rows were pushed before" in said
 
 
+@pytest.mark.slow
 def test_another_machine_pulls_and_prepares_nothing(hub, prepared, pushed, tmp_path):
     _, before, _ = pushed
     project = machine(prepared, tmp_path, NAME, has_rows=False)
@@ -213,6 +216,7 @@ def test_what_is_prepared_is_pushed(twins, tmp_path):
     assert len([*(tmp_path / "common" / "artifacts").glob("*/*/manifest.json")]) == 2
 
 
+@pytest.mark.slow
 def test_an_object_store_is_shared_too(prepared, tmp_path, monkeypatch):
     with s3_server("shared") as store:
         for name, value in store.environment.items():

@@ -84,6 +84,7 @@ def test_one_that_was_adopted(first, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
@@ -183,6 +184,7 @@ def test_other_words_about_it_train_nothing_anew(hub, from_hub):
     assert not [name for name, node in nodes.items() if node["state"] == "computed"]
 
 
+@pytest.mark.slow
 def test_a_name_of_another_base_is_told(first, tmp_path):
     folder = shutil.copytree(trained(first), tmp_path / "adapter")
     given = {"adapter": "lora", "learning_rate": 0.1, "lora_model_dir": str(folder)}
@@ -196,6 +198,7 @@ def test_a_name_of_another_base_is_told(first, tmp_path):
     assert not list(SftConfig(**given).doubts())
 
 
+@pytest.mark.slow
 def test_damaged_factors_are_told(first, tmp_path):
     folder = shutil.copytree(trained(first), tmp_path / "adapter")
     weights = folder / "adapter_model.safetensors"

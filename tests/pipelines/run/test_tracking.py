@@ -36,6 +36,7 @@ def test_a_training_is_tracked_once_and_no_result_depends_on_it(project):
     assert not list((project.state / "trackers" / "unfinished").iterdir())
 
 
+@pytest.mark.slow
 def test_a_tracker_that_fails_leaves_the_training_alone(project):
     said = []
     finished = project.run(

@@ -44,7 +44,15 @@ def made(config: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "name", [name if name == "llama" else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
+    "name",
+    [
+        name
+        if name == "llama"
+        else pytest.param(
+            name, marks=pytest.mark.slow if name in ("gemma2", "gpt_oss") else pytest.mark.exhaustive
+        )
+        for name in CONFIGS
+    ],
 )
 def test_attention_may_be_padded(name: str) -> None:
     for dtype in (torch.float32, torch.bfloat16):

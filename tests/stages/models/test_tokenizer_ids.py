@@ -25,7 +25,10 @@ def rows_of(folder: Path) -> list[list[int]]:
     return found
 
 
-@pytest.mark.parametrize("elsewhere", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "elsewhere",
+    [pytest.param(False, marks=pytest.mark.slow), pytest.param(True, marks=pytest.mark.exhaustive)],
+)
 def test_a_pipeline_with_a_class_of_its_own_pre_tokenizer(tmp_path: Path, elsewhere: bool) -> None:
     more: dict[str, Any] = {"tokenizer_config": "words"} if elsewhere else {}
     project = make_project(tmp_path / "p", sequence_len=256, pipeline={"evaluate": []}, **more)

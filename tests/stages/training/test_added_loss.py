@@ -141,7 +141,7 @@ RARE = sorted(LAYOUTS.keys() - {"padded", "packed"})
         ("mixtral", "packed"),
         pytest.param("mixtral", "padded", marks=pytest.mark.slow),
         pytest.param("gpt_oss", "padded", marks=pytest.mark.slow),
-        *(pytest.param("mixtral", name, marks=pytest.mark.slow) for name in RARE),
+        *(pytest.param("mixtral", name, marks=pytest.mark.exhaustive) for name in RARE),
     ],
 )
 def test_the_loss_of_a_step_is_that_of_a_plain_loop(tmp_path: Path, family: str, layout: str) -> None:
@@ -167,7 +167,7 @@ def test_the_loss_of_a_step_is_that_of_a_plain_loop(tmp_path: Path, family: str,
     "settings",
     [
         {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_linear": True},
-        pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.slow),
+        pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.exhaustive),
         pytest.param({"chunked_cross_entropy": True}, marks=pytest.mark.slow),
     ],
     ids=lambda settings: next(iter(settings)),

@@ -53,8 +53,10 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "quantization-aware": (SMALL, {"bf16": False, "qat": {"weight_dtype": "int4", "activation_dtype": "int8"}}),
 }  # fmt: skip
 
-FAST_SHAPES = ("adapter",)
-FAST = ("qwen3_moe", "lfm2")
+FAST = ("adapter", "qwen3_moe", "lfm2")
+IN_CI = ("activations", "quantization-aware", "gpt_oss", "gemma3_text")
+# Of a shape or a family; the others are exhaustive.
+MARKS = {**dict.fromkeys(FAST, ()), **dict.fromkeys(IN_CI, pytest.mark.slow)}
 
 
 def config_of(**settings: Any) -> SftConfig:
@@ -76,7 +78,7 @@ def peak_of_training(config: SftConfig, base: Path, folder: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    "shape", [pytest.param(name, marks=() if name in FAST_SHAPES else pytest.mark.slow) for name in SHAPES]
+    "shape", [pytest.param(name, marks=MARKS.get(name, pytest.mark.exhaustive)) for name in SHAPES]
 )
 def test_within_fifteen_percent_of_the_measured_peak(shape: str, tmp_path: Path) -> None:
     model, settings = SHAPES[shape]
@@ -227,7 +229,7 @@ def test_a_head_that_scores_takes_the_place_of_the_output_head(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in FAMILIES]
+    "family", [pytest.param(name, marks=MARKS.get(name, pytest.mark.exhaustive)) for name in FAMILIES]
 )
 def test_every_family_has_an_estimate(family: str, tmp_path: Path) -> None:
     base = make_folder(family, tmp_path / "base")

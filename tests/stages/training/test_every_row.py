@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from support.tiny_model import Heard, make_model, training_data, workspace
 from support.tiny_tokenizer import make_tokenizer
+from support.variants import first_in_ci
 from transformers import AutoModelForCausalLM
 
 from tunemill.stages.artifacts import Model, Tokenizer
@@ -84,7 +85,7 @@ REFUSED_ON_SAVE = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("generation", REFUSED_ON_SAVE)
+@pytest.mark.parametrize("generation", first_in_ci(*REFUSED_ON_SAVE))
 def test_generation_settings_that_transformers_does_not_save_are_kept(
     tmp_path: Path, generation: dict[str, Any]
 ) -> None:

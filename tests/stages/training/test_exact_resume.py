@@ -80,8 +80,16 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-# The others take a minute.
+# One of each kind; the others take a minute.
 FAST = ("adamw_torch", "sgd", "muon", "adamw_bnb_8bit", "galore_adamw")
+IN_CI = (
+    *FAST,
+    "adafactor",
+    "adamw_torch_4bit",
+    "galore_adafactor_layerwise",
+    "schedule_free_adamw",
+    "grokadamw",
+)
 
 
 class StoppedError(Exception):
@@ -123,7 +131,14 @@ def train(folder: Path, base: Path, name: str, report: Report) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=[pytest.mark.slow] * (name not in FAST) + [pytest.mark.exhaustive] * (name not in IN_CI),
+        )
+        for name in CASES
+    ],
 )
 def test_goes_on_exactly(tmp_path: Path, base: Path, name: str) -> None:
     if find_spec(OPTIMIZERS[name].made_by.partition(":")[0].partition(".")[0]) is None:

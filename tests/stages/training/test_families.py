@@ -28,7 +28,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "lora": {"adapter": "lora", **LORA},
     "qlora": {"adapter": "qlora", "load_in_4bit": True, **LORA},
 }
-# Which tests run every time; all of them are in `make test-slow`.
+# Which tests run every time. Of each other family CI runs one, of kinds in turn; all are in `make test-exhaustive`.
 FAST = {
     "full": ("lfm2",),
     "lora": ("llama", "gemma3_text"),
@@ -36,8 +36,22 @@ FAST = {
 }
 # In 4 bits the rows of a weight are multiples of 64.
 WIDE = {"hidden_size": 64, "intermediate_size": 64}
+IN_CI = {
+    family: list(KINDS)[number % len(KINDS)]
+    for number, family in enumerate(
+        sorted(set(FAMILIES) - {family for fast in FAST.values() for family in fast})
+    )
+}
+
+
+def marks(family: str, kind: str) -> list[pytest.MarkDecorator]:
+    if family in FAST[kind]:
+        return []
+    return [pytest.mark.slow if IN_CI.get(family) == kind else pytest.mark.exhaustive]
+
+
 CASES = [
-    pytest.param(family, kind, id=f"{family}-{kind}", marks=() if family in FAST[kind] else pytest.mark.slow)
+    pytest.param(family, kind, id=f"{family}-{kind}", marks=marks(family, kind))
     for family in FAMILIES
     for kind in KINDS
 ]

@@ -43,9 +43,11 @@ from tunemill.stages.training.loop_body import LoopTrainer
 from tunemill.stages.training.memory_body import Offloading
 from tunemill.stages.training.optimizers.build_body import build_optimizer
 from tunemill.stages.training.plugins_body import Plugins
+from tunemill.stages.training.schedule import make_schedule
 from tunemill.stages.training.schedules.build_body import build_scheduler
 from tunemill.stages.training.sft.body import sft
 from tunemill.stages.training.sft.config import SftConfig
+from tunemill.stages.training.shares import Share
 
 CPU = torch.device("cpu")
 LORA: dict[str, Any] = {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_linear": True}
@@ -213,6 +215,7 @@ def trained(folder: Path, offloading: LayerOffloading | None) -> tuple[list[floa
     trainer = LoopTrainer(
         own_loss=None,
         offloading=offloading,
+        share=Share(make_schedule(6, 2, 1, 1, 3), 2),
         make_optimizer=partial(build_optimizer, config, warmup=0),
         make_scheduler=partial(build_scheduler, config, warmup=0),
         plugins=Plugins([], 0),

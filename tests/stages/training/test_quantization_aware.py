@@ -16,6 +16,7 @@ from support.tiny_model import (
     training_data,
     workspace,
 )
+from support.variants import first_in_ci
 from transformers import AutoModelForCausalLM
 
 from tunemill.stages.artifacts import Model, TrainingData
@@ -64,7 +65,18 @@ def store(folder: Path, model: Path, **settings: Any) -> tuple[Path, Heard]:
 
 
 @pytest.mark.parametrize(
-    "rounding", [pytest.param(one, marks=() if one == "int4" else pytest.mark.slow) for one in ROUNDINGS]
+    "rounding",
+    [
+        pytest.param(
+            one,
+            marks=()
+            if one == "int4"
+            else pytest.mark.slow
+            if one in ("int4, int8 inputs", "nvfp4")
+            else pytest.mark.exhaustive,
+        )
+        for one in ROUNDINGS
+    ],
 )
 def test_it_is_stored_as_it_was_trained(
     tmp_path: Path, base: Model, data: TrainingData, rounding: str
@@ -150,11 +162,9 @@ def test_it_goes_on_exactly(tmp_path: Path, base: Model, data: TrainingData, sto
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "beside",
-    [
-        {"sample_packing": True, "sequence_len": 90},
-        {"gradient_checkpointing": True},
-        {"bf16": True},
-    ],
+    first_in_ci(
+        {"sample_packing": True, "sequence_len": 90}, {"gradient_checkpointing": True}, {"bf16": True}
+    ),
     ids=str,
 )
 def test_it_goes_with(tmp_path: Path, base: Model, beside: dict[str, Any]) -> None:

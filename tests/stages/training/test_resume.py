@@ -80,25 +80,28 @@ def test_killed_at_a_random_step_orpo(killed_run: ModuleType, tmp_path: Path) ->
     compare(killed_run, "orpo", tmp_path, f"step-{step}", resumes_from=(step - 1) // 3 * 3)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("step", [4, 7], ids=["first epoch", "second epoch"])
+# Each method once in either kind of weights or either epoch; all of it is in `make test-exhaustive`.
+IN_CI = {
+    ("simpo", 7), ("dpo-full", 4), ("kto", 7), ("distillation", 7), ("reward-lora", 7), ("steps", 4), ("completion", 7),
+    ("pretraining", 7),
+}  # fmt: skip
+KILLED = [
+    *("simpo", "simpo-full", "dpo", "dpo-full", "kto", "kto-full", "distillation", "distillation-full"),
+    *("reward", "reward-lora", "steps", "steps-lora", "completion", "pretraining"),
+]
+
+
 @pytest.mark.parametrize(
-    "case",
+    ("case", "step"),
     [
-        "simpo",
-        "simpo-full",
-        "dpo",
-        "dpo-full",
-        "kto",
-        "kto-full",
-        "distillation",
-        "distillation-full",
-        "reward",
-        "reward-lora",
-        "steps",
-        "steps-lora",
-        "completion",
-        "pretraining",
+        pytest.param(
+            case,
+            step,
+            id=f"{case}-{'first' if step == 4 else 'second'} epoch",
+            marks=pytest.mark.slow if (case, step) in IN_CI else pytest.mark.exhaustive,
+        )
+        for case in KILLED
+        for step in (4, 7)
     ],
 )
 def test_killed_in_either_epoch(killed_run: ModuleType, tmp_path: Path, case: str, step: int) -> None:

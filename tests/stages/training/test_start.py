@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from support.configs import SFT, load
 from support.tiny_model import Heard, folder_bytes, make_model, random_rows, training_data, workspace
+from support.variants import first_in_ci
 
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.looks import everything
@@ -27,7 +28,7 @@ def run(folder: Path, base: Path, **settings: Any) -> Heard:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [{}, pytest.param(LORA, marks=pytest.mark.slow)], ids=["full", "lora"])
+@pytest.mark.parametrize("kind", first_in_ci({}, LORA), ids=["full", "lora"])
 def test_it_goes_on_where_the_other_run_was(tmp_path: Path, kind: dict[str, Any]) -> None:
     base = make_model(tmp_path / "base")
     run(tmp_path / "other", base, **kind)

@@ -71,6 +71,7 @@ def test_every_figure_of_every_step_is_a_line(tmp_path: Path) -> None:
     assert plot["x"] == [2, 4]
 
 
+@pytest.mark.slow
 def test_a_trace_changes_no_weight_and_holds_the_steps(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base")
     run(tmp_path / "plain", base)
@@ -133,6 +134,7 @@ def test_tiles_train_with_an_adapter_and_recomputation(tmp_path: Path) -> None:
     assert set(folder_bytes(tmp_path / "tiled/data")) == set(folder_bytes(tmp_path / "plain/data"))
 
 
+@pytest.mark.slow
 def test_samples_are_shown_and_change_no_weight(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base")
     run(tmp_path / "plain", base)

@@ -93,8 +93,6 @@ def test_a_function_that_makes_no_pair_or_fails(tmp_path):
     [
         ({}, "set either rl or reward_model"),
         ({"rl": "dpo", "reward_model": True}, "set either rl or reward_model"),
-        ({"rl": "grpo", "type": "chatml.intel"}, "grpo is not supported yet"),
-        ({"rl": "ebft"}, "ebft is not supported yet"),
         (
             {"rl": "dpo", "type": "chatml.entel"},
             "chatml.entel is not a format for rl: dpo; choose one of chat_",

@@ -246,6 +246,12 @@ def test_metrics_that_nobody_computes_are_told_by_check(tasks: Path) -> None:
         text.replace("metric: exact_match", "metric: own") + "process_results: !function chosen.first\n"
     )
     assert said() == []
+    own = tasks / "chosen.py"
+    own.write_text(
+        own.read_text() + "\n@register_metric(metric='exact_mach')\ndef mean(values):\n    return 1\n"
+    )
+    (tasks / "sums.yaml").write_text(text.replace("metric: exact_match", "metric: exact_mach"))
+    assert said() == [], "what a module of the task itself registers"
 
 
 def test_names_are_looked_up_in_the_package() -> None:

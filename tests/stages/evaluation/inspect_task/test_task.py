@@ -1,5 +1,7 @@
 """Tasks of inspect-ai: which files are theirs, what is said of wrong ones, and what is read of a log."""
 
+import sys
+
 import pytest
 from support.configs import LORA, SFT, load, problems
 from support.inspect_tasks import write_task
@@ -24,6 +26,9 @@ def test_a_task_is_its_file_what_it_imports_and_what_it_names(tmp_path):
     found = files_behind("tasks/task.py@sums", tmp_path)
     assert found == [str(file), *(str(file.with_name(name)) for name in ("rows.jsonl", "scorers.py"))]
     assert files_behind("tasks/missing.py", tmp_path) == [str(tmp_path / "tasks" / "missing.py")]
+    # Neither the folders in which the task lies, nor a text that is too long for a name.
+    file.write_text(file.read_text() + f"PLACES = ['', '.', '..', '../tasks', {'長い文' * 80!r}]\n")
+    assert files_behind("tasks/task.py@sums", tmp_path) == found
     file.write_text("def f(:")
     assert files_behind("tasks/task.py", tmp_path) == [str(file)]
 
@@ -72,6 +77,15 @@ def test_check_reads_the_task_and_looks_for_inspect(tmp_path):
 
     missing = faults("tasks/task.py@sums", inspect_python=str(tmp_path / "python"))
     assert len(missing) == 1 and f"needs inspect-ai, and {tmp_path / 'python'} runs no Python" in missing[0]
+    information = tmp_path / "inspect_ai-0.3.285.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: inspect-ai\nVersion: 0.3.285\n")
+    python = tmp_path / "python-without-openai"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" -S "$@"\n')
+    python.chmod(0o755)
+    assert faults("tasks/task.py@sums", inspect_python=str(python)) == [
+        f"inspect-ai asks by openai, which is not installed beside {python}. Install it there"
+    ]
     assert faults("tasks/task.py@other")[-1].endswith("has no task other, but sums, broken")
     assert faults("tasks/task.py")[-1].endswith("has the tasks sums, broken. Say which: task.py@sums")
     file.write_text("x = 1")

@@ -40,6 +40,7 @@ def state_and_metrics(finished):
     return finished["generations_own_of_base"].state, made.state, made.published.manifest["metrics"]
 
 
+@pytest.mark.slow
 def test_another_metric_scores_the_answers_that_are_there(project):
     first = run(project, ["exact_match", "mine.py:closeness"])
     made, scored, metrics = state_and_metrics(first)

@@ -81,7 +81,7 @@ def test_quantiles_are_those_of_the_distributions():
 
 
 @pytest.mark.slow  # 25 s
-@pytest.mark.parametrize("size", [20, 50])
+@pytest.mark.parametrize("size", [20, pytest.param(50, marks=pytest.mark.exhaustive)])
 def test_intervals_hold_what_is_true_as_often_as_they_say(size):
     draw = np.random.default_rng(size)
 

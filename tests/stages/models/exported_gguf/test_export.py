@@ -45,7 +45,9 @@ def test_the_manifest_has_each_figure_beside_its_bound(made):
 
 
 SLOW_TYPES = [
-    pytest.param(kind, marks=[pytest.mark.slow])
+    pytest.param(
+        kind, marks=[pytest.mark.exhaustive if kind in ("f16", "q5_0", "q4_1") else pytest.mark.slow]
+    )
     for kind in ("f32", "f16", "bf16", "q5_1", "q5_0", "q4_1", "mxfp4")
 ]
 
@@ -60,7 +62,14 @@ def test_every_type_is_read_back(made, tmp_path, kind, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in CONFIGS]
+    "family",
+    [
+        pytest.param(
+            name,
+            marks=[] if name in FAST else [pytest.mark.slow if name == "gemma3" else pytest.mark.exhaustive],
+        )
+        for name in CONFIGS
+    ],
 )
 def test_every_family_is_written_exactly(tmp_path, family, monkeypatch):
     monkeypatch.setenv("PATH", "")

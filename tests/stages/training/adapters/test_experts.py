@@ -10,6 +10,7 @@ from stages.training.adapters.adapted import llama, model_of, train, train_and_m
 from stages.training.adapters.test_kinds import ATTENTION, SMALL, mixtral, qwen3_moe
 from support.quantized import quantized
 from support.tiny_model import folder_bytes
+from support.variants import first_in_ci
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
 from tunemill.stages.errors import SettingError
@@ -84,7 +85,7 @@ def test_packed_experts_are_unpacked_once_in_a_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("targets", [ATTENTION, {"lora_target_linear": True}], ids=str)
+@pytest.mark.parametrize("targets", first_in_ci({"lora_target_linear": True}, ATTENTION), ids=str)
 @pytest.mark.parametrize("bits", [4, 8])
 def test_they_are_trained_beside_and_merged(tmp_path: Path, bits: int, targets: dict[str, Any]) -> None:
     base = model_of(tmp_path / "base", mixtral())

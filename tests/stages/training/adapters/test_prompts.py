@@ -173,6 +173,7 @@ def test_models_that_it_does_not_fit(tmp_path: Path) -> None:
         train(tmp_path / "3", llama(tmp_path / "llama"), Heard().report, peft_adapter={"layers": 3, "len": 4})
 
 
+@pytest.mark.slow
 def test_a_pipeline_evaluates_it_beside_its_base_and_merges_nothing(tmp_path: Path) -> None:
     datasets = [{"path": "data/echoes.jsonl", "type": "chat_template"}]
     project = make_project(tmp_path / "project", **PROMPTS, **FREE, max_steps=1, datasets=datasets)

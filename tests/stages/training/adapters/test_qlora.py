@@ -9,6 +9,7 @@ from peft import PeftModel
 from support.project import make_project, nodes_in_state
 from support.quantized import make_base, quantized
 from support.tiny_model import Heard, evaluation_data, folder_bytes, random_rows, training_data, workspace
+from support.variants import first_in_ci
 from transformers import AutoModelForCausalLM
 
 from tunemill.pipelines.config.problems import ConfigError
@@ -118,13 +119,13 @@ def test_it_learns_and_merges_into_what_was_trained(tmp_path: Path, bits: int, d
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
-    [
+    first_in_ci(
+        {"gradient_checkpointing": True, "bf16": True},
         {"bf16": True},
         {"bf16": "full"},
-        {"gradient_checkpointing": True, "bf16": True},
         {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}},
         {"lora_modules_to_save": ["lm_head"]},
-    ],
+    ),
     ids=str,
 )
 def test_precisions_and_checkpoints(tmp_path: Path, settings: dict[str, Any]) -> None:
@@ -146,6 +147,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return found
 
 
+@pytest.mark.slow
 def test_the_quantized_base_is_a_node_that_is_made_once(project: Any) -> None:
     nodes = project.plan()
     assert {item.state for item in nodes.values()} == {"cached"}
@@ -174,6 +176,7 @@ def test_the_quantized_base_is_a_node_that_is_made_once(project: Any) -> None:
     assert runs("learning_rate=0.5") == after_training
 
 
+@pytest.mark.slow
 def test_what_is_evaluated_is_what_was_trained(project: Any) -> None:
     pipeline = load_pipeline(project.yaml)
     assert pipeline.node("evaluation_of_trained").inputs["model"] == ("quantized_base",)

@@ -10,6 +10,7 @@ from peft import PeftModel
 from stages.training.adapters.adapted import LINEAR, llama, merged, train
 from support.quantized import quantized
 from support.tiny_model import Heard, folder_bytes, workspace
+from support.variants import first_in_ci
 from transformers import AutoModelForCausalLM
 
 from tunemill.stages.artifacts import BaseModel, Tokenizer
@@ -34,7 +35,7 @@ def base_of(folder: Path, source: Path, **settings: Any) -> BaseModel:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bits", ["load_in_4bit", "load_in_8bit"])
+@pytest.mark.parametrize("bits", first_in_ci("load_in_4bit", "load_in_8bit"))
 def test_adapters_are_trained_and_merged(tmp_path: Path, bits: str) -> None:
     source = quantized(tmp_path / "source", llama(tmp_path / "full", dtype=torch.bfloat16), **{bits: True})[0]
     config = BaseModelConfig(base_model=str(source.path), adapter="lora")

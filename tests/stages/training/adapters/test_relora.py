@@ -14,6 +14,7 @@ from stages.training.adapters.adapted import LINEAR, llama, model_of, train, tra
 from stages.training.adapters.test_kinds import gpt2, mixtral
 from support.quantized import quantized
 from support.tiny_model import Heard, evaluation_data, folder_bytes, random_rows, training_data, workspace
+from support.variants import first_in_ci
 
 from tunemill.stages.artifacts import BaseModel, Model
 from tunemill.stages.errors import SettingError
@@ -62,7 +63,7 @@ def test_learns_over_restarts_and_merges(tmp_path: Path, dtype: torch.dtype) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", first_in_ci(4, 8))
 def test_learns_over_restarts_on_a_base_in_few_bits(tmp_path: Path, bits: int) -> None:
     """Of the products nothing is rounded away: the base stays, and the saved adapter is what was trained."""
     base = llama(tmp_path / "base")
@@ -159,12 +160,12 @@ class StoppedError(Exception):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
-    [
+    first_in_ci(
+        {"optimizer": "adamw_torch", "adapter": "qlora", "load_in_4bit": True},
         {"optimizer": "adamw_torch", "lora_modules_to_save": ["lm_head"]},
         # Factors large enough for a state of 8 bits, and a checkpoint between a restart and its first step.
         {"optimizer": "adamw_bnb_8bit", "lora_r": 64, "jagged_restart_steps": 3, "relora_prune_method": "random"},
-        {"optimizer": "adamw_torch", "adapter": "qlora", "load_in_4bit": True},
-    ],
+    ),
     ids=str,
 )  # fmt: skip
 def test_goes_on_exactly_across_restarts(tmp_path: Path, settings: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from stages.training.adapters.adapted import LINEAR, ROWS, llama, merged, train,
 from stages.training.adapters.test_kinds import gpt2
 from support.pairs import echoes, preference_data
 from support.tiny_model import Heard, folder_bytes, training_data, workspace
+from support.variants import first_in_ci
 from transformers import AutoModelForCausalLM
 
 from tunemill.stages.artifacts import Adapter, BaseModel, Model
@@ -112,9 +113,7 @@ def said(heard: Heard) -> str:
 
 
 @pytest.mark.parametrize("start", FROM_DATA)
-@pytest.mark.parametrize(
-    "variant", [{}, pytest.param({"peft_use_dora": True}, marks=pytest.mark.slow)], ids=str
-)
+@pytest.mark.parametrize("variant", first_in_ci({}, {"peft_use_dora": True}), ids=str)
 def test_starts_from_data_learn_and_merge(tmp_path: Path, start: str, variant: dict[str, Any]) -> None:
     base = llama(tmp_path / "base", dtype=torch.bfloat16)
     settings = {**LINEAR, **variant, "peft_init_lora_weights": start, "lora_rank_pattern": {"q_proj": 2}}
@@ -187,7 +186,7 @@ class StoppedError(Exception):
     [
         "eva",
         *(
-            pytest.param(start, marks=pytest.mark.slow)
+            pytest.param(start, marks=pytest.mark.slow if start == "pissa" else pytest.mark.exhaustive)
             for start in ("loftq", "mica", "pissa", "corda", "lora_ga")
         ),
     ],

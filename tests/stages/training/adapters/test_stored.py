@@ -34,9 +34,9 @@ def faults(folder: Path, **settings: Any) -> dict[str, str]:
     "kind",
     [
         {},
-        pytest.param({"peft_use_dora": True}, marks=pytest.mark.slow),
+        pytest.param({"peft_use_dora": True}, marks=pytest.mark.exhaustive),
         pytest.param({"peft_init_lora_weights": "pissa"}, marks=pytest.mark.slow),
-        pytest.param(LOFTQ, marks=pytest.mark.slow),
+        pytest.param(LOFTQ, marks=pytest.mark.exhaustive),
     ],
     ids=str,
 )

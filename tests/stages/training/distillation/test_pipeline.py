@@ -16,6 +16,8 @@ from tunemill.stages.artifacts import TeacherLogProbs, TrainingData
 from tunemill.stages.data.rows.mapped import Rows
 from tunemill.stages.data.rows.teacher_rows import TeacherRows
 
+pytestmark = pytest.mark.slow
+
 TOP_K = 8
 EVALUATE = {"evaluate": ["trained"]}
 AFTER = {"trained", "evaluation_of_trained"}

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from support.pairs import echoes, preference_data
 from support.tiny_model import Heard, folder_bytes, make_model, workspace
 from support.trl_training import OURS, assert_same_curves, pairs_of, trl_log
+from support.variants import first_in_ci
 from trl import DPOConfig, DPOTrainer
 
 from tunemill.stages.artifacts import Model, PreferenceData, ReferenceLogProbs
@@ -102,7 +103,7 @@ def test_it_learns_to_prefer_the_chosen_answers(
 @pytest.mark.parametrize(
     "loss",
     [
-        pytest.param({"dpo_loss_type": ["sigmoid"]}, marks=pytest.mark.slow),
+        pytest.param({"dpo_loss_type": ["sigmoid"]}, marks=pytest.mark.exhaustive),
         {"dpo_loss_type": ["sigmoid", "sft"], "dpo_loss_weights": [1.0, 0.3]},
         pytest.param(
             {"dpo_loss_type": ["robust"], "dpo_label_smoothing": 0.1, "dpo_use_weighting": True},
@@ -150,9 +151,7 @@ def test_a_reference_beside_each_step_says_what_was_stored(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "start", [{}, pytest.param({"peft_init_lora_weights": "loftq"}, marks=pytest.mark.slow)], ids=str
-)
+@pytest.mark.parametrize("start", first_in_ci({}, {"peft_init_lora_weights": "loftq"}), ids=str)
 def test_further_training_is_compared_with_the_stored_adapter(
     tmp_path: Path, base: Model, start: dict[str, Any]
 ) -> None:
@@ -216,7 +215,9 @@ def test_one_by_eight_is_eight_by_one(tmp_path: Path, base: Model) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", [{}, {"dpo_use_weighting": True, "dpo_loss_type": ["ipo", "sft"]}], ids=str)
+@pytest.mark.parametrize(
+    "loss", first_in_ci({}, {"dpo_use_weighting": True, "dpo_loss_type": ["ipo", "sft"]}), ids=str
+)
 def test_without_padding_the_figures_are_the_same(tmp_path: Path, base: Model, loss: dict[str, Any]) -> None:
     pairs = [(p * (1 + i % 3), c * (1 + i % 4), r * (1 + i % 2)) for i, (p, c, r) in enumerate(echoes())]
     data = preference_data(tmp_path / "pairs", pairs, held_out=pairs[:5])

@@ -19,6 +19,7 @@ from stages.training.keys.case import (
 from stages.training.keys.cases_of_devices import DEVICES
 from stages.training.keys.cases_of_distillation import DISTILLATION
 from stages.training.keys.cases_of_methods import OF_METHODS
+from stages.training.keys.cases_of_online import ONLINE
 from stages.training.keys.cases_of_own_code import OWN_CODE
 from stages.training.keys.cases_of_references import REFERENCES
 from stages.training.keys.cases_of_steps import PROCESS_REWARD
@@ -408,6 +409,8 @@ RHYTHM: dict[str, list[Case]] = {
         Case((True, False), see.idle_keys, {"eval_steps": 1}),
         Case((True, False), see.refusal, {"eval_steps": 1, "evals_per_epoch": 1}),
     ],
+    # What several processes do is in test_ranks.py.
+    "processes": [Case((1, 2), see.idle_keys, {"ddp": True})],
 }
 
 SAMPLED: Settings = {"generate_samples": True, "eval_steps": 2, "generation_do_sample": False}
@@ -461,6 +464,7 @@ EAFT: dict[str, list[Case]] = {
 GROUPS = (
     REFERENCES,
     *OF_METHODS,
+    ONLINE,
     FROZEN,
     RESTARTED,
     ADAPTER,

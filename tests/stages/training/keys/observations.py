@@ -5,13 +5,27 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from peft.tuners.lora import LoraLayer
 from stages.training.keys.trainings import Seen
 from torch import Tensor
 from torch._dynamo.eval_frame import OptimizedModule
 from torchao.quantization.qat import FakeQuantizedLinear
 
+from tunemill.stages.training.ebft.documents_body import document_of
+from tunemill.stages.training.ebft.features_body import feature_advantages
+from tunemill.stages.training.ebft.rewards_body import embedded, likeness
+from tunemill.stages.training.online.batches_body import batch_of, settings_of
+from tunemill.stages.training.online.engine import Completion
+from tunemill.stages.training.online.rollouts import Rollout
+from tunemill.stages.training.online.vllm_keys import VllmKeys
+
 Observe = Callable[[Seen], Any]
+# One that was cut off, and one that ended.
+COMPLETIONS = [
+    Rollout(0, 0, 0, (5,), Completion((6, 7), (-1.0, -1.0), "length", 1, ""), ""),
+    Rollout(0, 0, 0, (5,), Completion((6,), (-1.0,), "stop", 2, ""), ""),
+]
 
 
 def digest(tensor: Tensor) -> str:
@@ -53,7 +67,76 @@ def doubts(seen: Seen) -> list[str]:
     return list(seen.config.doubts())
 
 
-OF_CONFIGS = (idle_keys, chosen_kernels, source_of_swiglu, faulty_keys, doubts)
+def sampled(seen: Seen) -> str:
+    """How completions are drawn, how many side by side, and which of them a step learns from."""
+    config: Any = seen.config
+    return repr((config.sampling, config.groups_at_once, config.plan(40)))
+
+
+def learned(seen: Seen) -> str:
+    """What the loss and the advantages are made of, and what is kept and shown of a round."""
+    config: Any = seen.config
+    batch = batch_of(config, COMPLETIONS, [0.0, 0.0], {}, "cpu")
+    named = ("scale_rewards", "multi_objective_aggregation", "top_entropy_quantile")
+    shown = ("log_completions", "num_completions_to_print", "keep_rollouts")
+    values = {name: getattr(config, name) for name in (*named, *shown)}
+    return repr((settings_of(config), batch["mask"].tolist(), batch["skipped"], values))
+
+
+def judged(seen: Seen) -> str:
+    """Which rewards are asked, how, and what each counts."""
+    config: Any = seen.config
+    bounds = (config.reward_num_workers, config.reward_timeout, config.failed_rewards)
+    parts = (config.streaming_partial_batch, config.streaming_min_groups)
+    return repr((config.reward_names, config.own_rewards, config.weights, config.reward_code, bounds, parts))
+
+
+def featured(seen: Seen) -> str:
+    """What a frozen model's states of completions and answers come to, what that counts, and how long they may be."""
+    config: Any = seen.config
+    states = [torch.arange(1.0 + layer, 25.0 + layer).reshape(2, 4, 3) ** 0.5 for layer in range(9)]
+    states = [one * (-1) ** place for place, one in enumerate(states)]
+    mask, prompt = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]]), torch.tensor([1, 2])
+    made = embedded(config, states, mask, prompt)
+    alike = likeness(config, made[None], made[:1] + made[1:] ** 2, 0)
+    found = [made.tolist(), *(one.tolist() for one in alike)]
+    longest = [config.longest_for(tokens) for tokens in (1, 100, 1000)]
+    document = document_of(config, 0, range(20), range(100), asks=True)
+    drawn = document.starts, document.mask.tolist(), config.strided_sampling
+    advantages = feature_advantages(torch.tensor([[1.0, 2.0, 6.0]]), config.advantage_estimator).tolist()
+    counted = config.ce_coef, config.rl_coef, config.n_samples_per_prompt
+    return repr((config.mode, found, config.weights, longest, drawn, advantages, counted))
+
+
+def engine(seen: Seen) -> str:
+    """What is asked of the engine, and how what it samples is weighted."""
+    config: Any = seen.config
+    asked = {name: getattr(config, name) for name in VllmKeys.model_fields if not name.endswith("_cap")}
+    return repr((asked, config.vllm_url, config.correction_bounds))
+
+
+def older(seen: Seen) -> str:
+    """How old what is learned from may be, what is learned from again, and what is asked again."""
+    config: Any = seen.config
+    groups = (config.replays, config.replay_buffer_size, config.replay_recompute_logps)
+    prompts = (config.rerolls, config.first_reroll(10), config.reroll_max_groups)
+    ages = (config.rounds_ahead, config.sync_interval, config.oldest_round(9), config.correction)
+    return repr((groups, prompts, ages))
+
+
+OF_CONFIGS = (
+    idle_keys,
+    chosen_kernels,
+    source_of_swiglu,
+    faulty_keys,
+    doubts,
+    sampled,
+    learned,
+    judged,
+    featured,
+    engine,
+    older,
+)
 
 
 def reported_kernels(seen: Seen) -> list[Any]:

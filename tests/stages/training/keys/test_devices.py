@@ -11,7 +11,6 @@ FSDP = {
     "fsdp": ["full_shard", "auto_wrap"],
     "fsdp_config": {"fsdp_version": 2, "fsdp_offload_params": False, "reshard_after_forward": True},
 }
-RAY = {"use_ray": True, "ray_num_workers": 4, "resources_per_worker": {"GPU": 1}}
 SIZES = {"dp_shard_size": 4, "context_parallel_size": 2, "tensor_parallel_size": 2, "expert_parallel_size": 8}
 
 
@@ -19,7 +18,7 @@ def notes(folder: Path, config: dict[str, Any]) -> dict[str, str]:
     return {note.path: note.message for note in load(folder, config).notes}
 
 
-@pytest.mark.parametrize("keys", [FSDP, SIZES, {"deepspeed": "deepspeed_configs/zero2.json"}, RAY])
+@pytest.mark.parametrize("keys", [FSDP, SIZES, {"deepspeed": "deepspeed_configs/zero2.json"}])
 def test_one_device_trains_and_a_note_says_so(tmp_path: Path, keys: dict[str, Any]) -> None:
     found = notes(tmp_path, {**SFT, **keys})
     assert set(found) == set(keys)

@@ -13,6 +13,9 @@ from stages.training.keys.trainings import Trainings
 from stages.training.keys import observations as see
 from tunemill.stages.registry import METHODS
 
+# The groups of keys that several methods read.
+SHARED = ("tunemill.stages.training.keys.", "tunemill.stages.training.online.")
+
 
 def case_id(number: int) -> str:
     """The key, which pytest -k and the cutter look for; method, what is looked at, and a number."""
@@ -37,7 +40,7 @@ def declared() -> set[tuple[str, str]]:
             owner = next(
                 kind for kind in stage.config.__mro__ if field in vars(kind).get("__annotations__", {})
             )
-            shared = owner.__module__.startswith("tunemill.stages.training.keys.")
+            shared = owner.__module__.startswith(SHARED)
             found.add(("any", field) if shared else (method, field))
     return found
 
@@ -52,11 +55,11 @@ def test_every_key_of_every_method_has_a_case() -> None:
 
 
 def numbers() -> Iterator[object]:
-    """Of each method's key the first place where it acts; the others are slow ones, and whatever trains by SFT."""
+    """Of each method's key the first place where it acts; what trains by SFT is slow, other places are exhaustive."""
     seen = set()
     for number, (field, case) in enumerate(CASES):
         trains = case.method == "sft" and case.observe not in see.OF_CONFIGS
-        marks = [pytest.mark.slow] if trains or (case.method, field) in seen else []
+        marks = [pytest.mark.slow] * trains + [pytest.mark.exhaustive] * ((case.method, field) in seen)
         seen.add((case.method, field))
         yield pytest.param(number, marks=marks, id=case_id(number))
 

@@ -42,9 +42,8 @@ def test_its_data_are_what_the_script_makes_and_no_held_out_date_is_trained_on(t
 
 
 @pytest.mark.slow
-def test_it_learns_its_habit(tmp_path):
-    examples, state = copy_examples(tmp_path), tmp_path / "state"
-    run(examples / "quickstart" / "pipeline.yml", state, "--only", "merged")
+def test_it_learns_its_habit(quickstart_folder):
+    examples, state = quickstart_folder / "examples", quickstart_folder / "state"
     nodes = run(examples / "kto" / "pipeline.yml", state)
     likelier = {}
     for what in ("base", "merged"):

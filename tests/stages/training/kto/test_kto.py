@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from support.rated import COLUMNS, judged, rated_data, said_by, signs, unequal
 from support.tiny_model import Heard, folder_bytes, make_model, workspace
 from support.trl_training import OURS, assert_same_curves, trl_log
+from support.variants import first_in_ci
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunemill.stages.artifacts import Model, PreferenceData
@@ -208,7 +209,7 @@ def test_ten_steps_are_trls(tmp_path: Path, base: Model) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", ["lora_ga", "eva"])
+@pytest.mark.parametrize("start", first_in_ci("lora_ga", "eva"))
 def test_an_adapter_may_start_from_judged_answers(tmp_path: Path, base: Model, start: str) -> None:
     given = {**LORA, "lora_r": 4, "micro_batch_size": 8, "max_steps": 2, "peft_init_lora_weights": start}
     _, heard = run(tmp_path / "out", base, rated_data(tmp_path / "rows", unequal(16)), **given)
@@ -220,7 +221,7 @@ class StoppedError(Exception):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [3, 7])
+@pytest.mark.parametrize("step", first_in_ci(7, 3))
 def test_it_goes_on_exactly(tmp_path: Path, base: Model, step: int) -> None:
     data = rated_data(tmp_path / "rows", unequal(10))
     given = {

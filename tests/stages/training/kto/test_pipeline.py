@@ -6,6 +6,8 @@ import pytest
 from support.preference_project import preference_project
 from support.project import nodes_in_state
 
+pytestmark = pytest.mark.slow
+
 AFTER = {"trained", "merged"}
 REFERENCES = {"reference_logprobs", "held_out_logprobs"}
 

@@ -59,5 +59,3 @@ def test_supervised_keys_are_refused_and_others_methods_are_not_trained(tmp_path
     refusal = capsys.readouterr().err
     assert "sample_packing: is read by training_data, pretraining_data, sft" in refusal
     assert "this pipeline trains orpo" in refusal
-    assert main(["run", str(project.yaml), "--rl=grpo", "--state", str(project.state)]) == 1
-    assert "grpo is not supported yet" in capsys.readouterr().err

@@ -9,6 +9,8 @@ from transformers import AutoModelForTokenClassification
 
 from tunemill.pipelines.cli import main
 
+pytestmark = pytest.mark.slow
+
 AFTER = {
     "trained",
     "merged",

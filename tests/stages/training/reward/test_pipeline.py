@@ -12,6 +12,8 @@ from transformers import AutoModelForSequenceClassification
 
 from tunemill.pipelines.cli import main
 
+pytestmark = pytest.mark.slow
+
 MODELS = ("trained", "merged", "quantized")
 EVALUATIONS = {f"evaluation_of_{model}" for model in MODELS}
 AFTER = {*MODELS, *EVALUATIONS}

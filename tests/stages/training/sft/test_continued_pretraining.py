@@ -12,6 +12,7 @@ from support.project import make_project, nodes_in_state
 from support.rows import files_of, write_lines
 from support.texts import WAYS, Way, alphabets, prepared
 from support.tiny_model import Heard, folder_bytes, make_model, workspace
+from support.variants import kept_in_ci
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunemill.stages.artifacts import Model, TrainingData
@@ -64,7 +65,7 @@ def test_it_learns_texts_and_stock_transformers_goes_on_with_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", kept_in_ci(WAYS, "pretraining"))
 def test_one_by_eight_is_eight_by_one(tmp_path: Path, base: Model, way: Way) -> None:
     shapes = ({"micro_batch_size": 8}, {"gradient_accumulation_steps": 8})
     found = []
@@ -83,7 +84,7 @@ def test_one_by_eight_is_eight_by_one(tmp_path: Path, base: Model, way: Way) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", kept_in_ci(WAYS, "pretraining"))
 def test_the_same_run_twice_is_the_same_bytes(tmp_path: Path, base: Model, way: Way) -> None:
     settings = {"max_steps": 5, "micro_batch_size": 2}
     found = []

@@ -20,6 +20,7 @@ from support.tiny_model import (
     training_data,
     workspace,
 )
+from support.variants import first_in_ci, kept_in_ci
 from transformers import AutoModelForCausalLM, MambaConfig, MambaForCausalLM
 
 from tunemill.stages.artifacts import EvaluationData, Model, TrainingData
@@ -141,13 +142,13 @@ def base(tmp_path: Path) -> Model:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"batch_flattening": True, "attn_implementation": "eager"},
+    first_in_ci(
         {"batch_flattening": True, "attn_implementation": "sdpa", "pad_to_multiple_of": 32},
+        {"batch_flattening": True, "attn_implementation": "eager"},
         {"batch_flattening": "auto"},
         {"pad_to_multiple_of": 16},
         {"pad_to_sequence_len": True, "sequence_len": 40},
-    ],
+    ),
 )
 def test_how_batches_are_laid_out_does_not_change_training(
     tmp_path: Path, base: Model, settings: dict[str, Any]
@@ -159,7 +160,7 @@ def test_how_batches_are_laid_out_does_not_change_training(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("real", [True, False, None])
+@pytest.mark.parametrize("real", kept_in_ci([True, False, None], True, False))
 def test_packs_as_a_batch_or_in_one_line(tmp_path: Path, base: Model, real: bool | None) -> None:
     rows = random_rows(24, longest=30)
     packed = training_data(tmp_path / "rows", rows, packs_of(24, 3))

@@ -1,0 +1,35 @@
+"""The answers that completions are compared with: the `ground_truth` of the prompts' rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tunemill.stages.data.rows.answers import GROUND_TRUTH
+from tunemill.stages.data.rows.prompt_rows import PromptRows
+from tunemill.stages.errors import RowError
+from tunemill.stages.training.online.engine import Completion
+from tunemill.stages.training.online.rollouts import Rollout
+
+
+def ids_of(words: Any, text: str) -> tuple[int, ...]:
+    """The tokens of an answer behind its prompt, without one that ends it."""
+    return tuple(words(text, add_special_tokens=False)["input_ids"])
+
+
+def answers_of(prompts: PromptRows, words: Any) -> list[tuple[int, ...]]:
+    """The tokens of each row's answer. Raises RowError where a row has none."""
+    found = []
+    for row in range(len(prompts)):
+        text = prompts[row].columns.get(GROUND_TRUTH)
+        if not isinstance(text, str) or not (ids := ids_of(words, text)):
+            raise RowError(
+                f"prompt {row + 1}: rl: ebft compares completions with the row's {GROUND_TRUTH}, a text, and there is "
+                f"{'none' if text is None else repr(text)[:60]}. Add it to the rows, or make it with type: "
+                f"my_module.function"
+            )
+        found.append(ids)
+    return found
+
+
+def told(prompt_ids: Sequence[int], ids: Sequence[int]) -> Rollout:
+    """A prompt with any text behind it, as what makes sequences of completions takes it."""
+    return Rollout(0, 0, 0, tuple(prompt_ids), Completion(tuple(ids), (), "stop", 0, ""), "")

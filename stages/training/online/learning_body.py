@@ -1,0 +1,111 @@
+"""The body of a method that learns from what the model itself samples."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from tunemill.stages.artifacts import Adapter, Model, PromptData
+from tunemill.stages.data.rows.prompt_rows import PromptRows
+from tunemill.stages.errors import RowError
+from tunemill.stages.evaluation.loading_body import end_ids_of
+from tunemill.stages.models.positions_body import check_positions
+from tunemill.stages.models.words_body import load_words
+from tunemill.stages.models.wrapped_body import plain_model
+from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training.loop_body import train
+from tunemill.stages.training.method import Method, OwnLoss
+from tunemill.stages.training.online.batches_body import counts, loss_of
+from tunemill.stages.training.online.examples_body import places
+from tunemill.stages.training.online.plan import Plan
+from tunemill.stages.training.online.policy_keys import PolicyKeys
+from tunemill.stages.training.online.reward_asking import Rewards
+from tunemill.stages.training.online.rewards_body import open_rewards
+from tunemill.stages.training.online.rounds_body import Rounds
+
+
+def learn(
+    config: PolicyKeys,
+    base_model: Model,
+    training_data: PromptData,
+    out: Workspace,
+    report: Report,
+    stored_adapter: Adapter | None = None,
+    reward_models: list[Model] | None = None,
+) -> None:
+    """Train, going on from the journal and the last complete checkpoint, and write the model or the adapter.
+
+    Raises RowError where there are fewer prompts than a round takes, SettingError where the longest has no room in a
+    server that would be started, UserError where every reward fails or where what
+    samples is not what is trained, and what `train` raises.
+    """
+    prompts = PromptRows(training_data.rows)
+    check_enough(config, config.plan(len(prompts)))
+    if config.starts_vllm:
+        config.room_for(prompts.longest + config.max_completion_length)
+    with (
+        open_rewards(config, reward_models or []) as rewards,
+        opened_rounds(config, prompts, rewards, base_model, out, report) as rounds,
+    ):
+        method = method_of(config, rounds, prompts, report)
+        train(config.going_on_from(stored_adapter), base_model, method, out, report)
+
+
+@contextmanager
+def opened_rounds(
+    config: PolicyKeys,
+    prompts: PromptRows,
+    rewards: Rewards,
+    base_model: Model,
+    out: Workspace,
+    report: Report,
+    longest: Callable[[int], int] | None = None,
+) -> Iterator[Rounds]:
+    """The rounds of a training, whose engine is ended when the block ends.
+
+    `longest` says of a prompt's row how many tokens a completion may have; None: as many as the settings say.
+    """
+    if not prompts.shortest:
+        raise RowError("a prompt has no token, and nothing can be said behind it. Add a prompt to the rows")
+    words = load_words(base_model.path)
+    rounds = Rounds(
+        config, prompts, words, ends_of(base_model, words), rewards, base_model, out, report, longest
+    )
+    try:
+        yield rounds
+    finally:
+        rounds.close()
+
+
+def ends_of(base_model: Model, words: Any) -> frozenset[int]:
+    """The tokens that end a completion."""
+    return frozenset(end_ids_of(base_model.path) | ({words.eos_token_id} - {None}))
+
+
+def method_of(config: PolicyKeys, rounds: Rounds, prompts: PromptRows, report: Report) -> Method:
+    """What the loop asks: examples that are made round by round, and their loss."""
+    return Method(
+        examples=rounds.slots,
+        collator=lambda _model: places,
+        check=partial(check_model, config, prompts.longest, report),
+        own_loss=OwnLoss(
+            partial(loss_of, config), partial(counts, config), derived=rounds.derived, made=rounds.made
+        ),
+        prepare=rounds.meet,
+    )
+
+
+def check_enough(config: PolicyKeys, plan: Plan) -> None:
+    """Raise RowError where the prompts are not enough for one round."""
+    if not plan.rounds_of_epoch:
+        raise RowError(
+            f"a round samples completions of {plan.groups} prompts ({plan.per_round} completions, trl.num_generations: "
+            f"{config.num_generations}), and there are {plan.prompts}. Add prompts, raise trl.num_generations, or "
+            f"lower micro_batch_size or gradient_accumulation_steps"
+        )
+
+
+def check_model(config: PolicyKeys, longest: int, report: Report, model: Any, _collator: Any) -> None:
+    """Refuse a model with too few positions for the longest prompt and its completion."""
+    tokens = longest + config.max_completion_length
+    check_positions(plain_model(model), tokens, "the longest prompt with trl.max_completion_length", report)

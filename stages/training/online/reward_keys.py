@@ -1,0 +1,179 @@
+"""The keys of rewards: which functions and models say how good a completion is, and how they are asked."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from tunemill.stages.declaration import (
+    CodeMark,
+    ConflictError,
+    Fault,
+    RuntimeMark,
+    SourceMark,
+    StageConfig,
+    YamlMark,
+)
+from tunemill.stages.models.heads import Head, head_of_config
+from tunemill.stages.models.model_folder import fault_of_folder, fault_of_json, settings_of
+from tunemill.stages.own_classes import dotted, file_of, looked_for, may_bind, module_tree, not_installed
+from tunemill.stages.training.online.reward_calls import KEY
+
+# Of other tools, and what to do here.
+ELSEWHERE = {
+    "axolotl.integrations.nemo_gym.": "environments of NeMo Gym are not supported yet. Write a function beside the "
+    "YAML that asks its server",
+    "axolotl.": "Axolotl's own functions are not there. Write one beside the YAML",
+    "trl.rewards.": "TRL is not there when a pipeline runs. Write a function beside the YAML, or copy it there",
+}
+
+
+def is_model_folder(name: str) -> bool:
+    """Whether a name in `trl.reward_funcs` is that of a local folder, and so of a reward model."""
+    return "://" not in name and ".py:" not in name and ("/" in name or name.startswith((".", "~")))
+
+
+def is_asset(name: str) -> bool:
+    """Whether a name in `trl.reward_funcs` is that of another pipeline's reward model."""
+    return name.startswith("asset://")
+
+
+def asset_models(names: list[str]) -> list[str]:
+    """Those of the names in `trl.reward_funcs` that are models of other pipelines, in their order."""
+    return [name for name in names if is_asset(name)]
+
+
+class RewardKeys(StageConfig):
+    """What says how good a completion is."""
+
+    reward_funcs: Annotated[list[str], YamlMark(KEY), SourceMark(is_place=is_model_folder)] = Field(
+        [],
+        description="what says how good a completion is: functions of your own beside the YAML (my_module.my_reward), "
+        "folders of reward models, and asset://<pipeline>/<node> of a pipeline that trains one",
+    )
+    reward_code: Annotated[list[str] | None, CodeMark(of="reward_funcs")] = Field(
+        None, description="the files behind those functions"
+    )
+    reward_weights: Annotated[list[float] | None, YamlMark("trl.reward_weights")] = Field(
+        None, description="a weight for each of trl.reward_funcs, in their order; unset weighs each by 1"
+    )
+    reward_num_workers: Annotated[PositiveInt, YamlMark("trl.reward_num_workers")] = Field(
+        1,
+        description="processes that run reward functions; with several, each call is for a part of a round's prompts, "
+        "with all completions of each",
+    )
+    reward_timeout: Annotated[PositiveFloat, YamlMark("pipeline.reward_timeout"), RuntimeMark()] = Field(
+        300.0,
+        description="most seconds of a call of a reward function, which is then ended: its prompts are left out as "
+        "failed and counted, never given a reward",
+    )
+    failed_rewards: Annotated[float, YamlMark("pipeline.failed_rewards")] = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="share of a round's prompts whose rewards may fail; those are left out, and more end the run",
+    )
+
+    @field_validator("reward_funcs", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("reward_funcs", mode="after")
+    @classmethod
+    def _are_here(cls, value: list[str]) -> list[str]:
+        for name in value:
+            reason = next((why for start, why in ELSEWHERE.items() if name.startswith(start)), None)
+            if reason is not None:
+                raise ValueError(f"{name}: {reason}")
+        return value
+
+    @property
+    def own_rewards(self) -> list[str]:
+        """The functions, as they are named."""
+        return [name for name in self.reward_funcs if not is_model_folder(name) and not is_asset(name)]
+
+    @property
+    def reward_names(self) -> list[str]:
+        """What each of them is called in figures: a function's name, a model's folder or node; all differ."""
+        found: list[str] = []
+        for name in self.reward_funcs:
+            short = dotted(name).rpartition(".")[2] if name in self.own_rewards else Path(name).name
+            found.append(short if short not in found else f"{short}_{len(found) + 1}")
+        return found
+
+    @property
+    def weights(self) -> list[float]:
+        """A weight for each of `reward_funcs`."""
+        return [1.0] * len(self.reward_funcs) if self.reward_weights is None else self.reward_weights
+
+    @model_validator(mode="after")
+    def _rewards_fit(self) -> Self:
+        if self.reward_weights is not None and len(self.reward_weights) != len(self.reward_funcs):
+            raise ConflictError(
+                f"trl.reward_weights: {len(self.reward_weights)} weights for {len(self.reward_funcs)} of "
+                f"{KEY}. Give one for each",
+                "reward_weights",
+                "reward_funcs",
+            )
+        for name in self.own_rewards:
+            if file_of(name, self.reward_code or []) is None:
+                raise ConflictError(
+                    f"{KEY}: {name}: there is no {looked_for(name)} beside the YAML. Write my_module.my_reward "
+                    f"for a function of your own, or a folder of a reward model",
+                    "reward_funcs",
+                )
+        return self
+
+    def faults(self) -> Iterator[Fault]:
+        """Functions that are not there, and folders of no reward model; the source is read, and not run."""
+        yield from super().faults()
+        broken = next(filter(None, map(_fault_of_file, self.reward_code or [])), None)
+        if broken is not None:
+            yield Fault("reward_funcs", broken)
+        for name in self.reward_funcs:
+            reason = _fault_of_model(Path(name)) if is_model_folder(name) else None
+            if name in self.own_rewards and broken is None:
+                reason = _fault_of_function(name, self.reward_code or [])
+            if reason is not None:
+                yield Fault("reward_funcs", reason)
+        for file, package, line in not_installed(self.reward_code or []):
+            yield Fault("reward_funcs", f"{file}, line {line}: imports {package}, which is not installed")
+            break
+
+
+def _fault_of_function(name: str, files: list[str]) -> str | None:
+    file, function = file_of(name, files), dotted(name).rpartition(".")[2]
+    assert file is not None, "checked"
+    return None if may_bind(module_tree(file), function) else f"{file} has no function {function}"
+
+
+def _fault_of_file(file: str) -> str | None:
+    try:
+        module_tree(Path(file))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _fault_of_model(folder: Path) -> str | None:
+    if not folder.exists():
+        # Said as of every source that is not there.
+        return None
+    if reason := fault_of_folder(folder):
+        return reason
+    stored = settings_of(folder)
+    if stored is None:
+        return fault_of_json(folder / "config.json")
+    head = head_of_config(stored)
+    return (
+        None
+        if is_scorer(head)
+        else f"{folder}: it is {head or 'a language model'}, and a reward model scores texts"
+    )
+
+
+def is_scorer(head: Head | None) -> bool:
+    """Whether a model gives a whole text one number."""
+    return head is not None and head.kind == "sequence"

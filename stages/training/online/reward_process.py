@@ -1,0 +1,129 @@
+"""The process that runs reward functions: one call at a time, in its main thread, where alarms work.
+
+    python -m tunemill.stages.training.online.reward_process FD
+
+Over the connection FD come first the functions (`Loaded`), then one `Call` after another; each is answered by a
+`Reply`. It ends when the connection does, whatever it is doing then: a function that hangs must not outlive a run.
+"""
+
+import asyncio
+import importlib
+import inspect
+import math
+import os
+import queue
+import random
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from tunemill.stages.data.conversations.user_modules import UserFailures, local_modules, module_and_function
+from tunemill.stages.errors import UserError
+from tunemill.stages.own_classes import file_of
+from tunemill.stages.training.online.reward_calls import KEY, Call, Loaded, Reply, not_finite
+
+
+def loaded(functions: Loaded, local: ExitStack) -> list[Callable[..., Any]]:
+    """The functions; those of a file share what it holds, as it is imported once. Raises UserError.
+
+    Until `local` ends they find their local modules, also where they import them as they are called.
+    """
+    modules: dict[str, ModuleType] = {}
+    found = []
+    for name in functions.names:
+        own = str(file_of(name, functions.files))
+        ordered = [own, *(one for one in functions.files if one != own)]
+        module, function = module_and_function(name, ordered[0])
+        if own not in modules:
+            local.enter_context(local_modules(module, ordered))
+            with UserFailures(f"{KEY}: {name}", ordered, UserError):
+                modules[own] = importlib.import_module(module)
+        one = getattr(modules[own], function, None)
+        if not callable(one):
+            raise UserError(f"{KEY}: {name}: {own} has no function {function}")
+        found.append(one)
+    return found
+
+
+def answer(function: Callable[..., Any], name: str, files: Sequence[str], call: Call) -> Reply:
+    """What a function says, each value a number or None."""
+    metrics: dict[str, list[float]] = {}
+    extra: dict[str, list[Any]] = {}
+    _seed(call.seed)
+    given = {
+        **call.arguments,
+        "trainer_state": SimpleNamespace(global_step=call.step),
+        "log_metric": lambda name, value: metrics.setdefault(name, []).append(float(value)),
+        "log_extra": lambda column, values: extra.update({column: list(map(_plain, values))}),
+    }
+    taken = inspect.signature(function).parameters.values()
+    if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken):
+        given = {one.name: given[one.name] for one in taken if one.name in given}
+    try:
+        with UserFailures(f"{KEY}: {name}", files, UserError):
+            told = function(**given)
+            values = list(asyncio.run(told) if inspect.iscoroutine(told) else told)
+            values = [None if one is None else float(one) for one in values]
+    except UserError as error:
+        return Reply(failure=str(error))
+    wanted = len(call.rows)
+    if len(values) != wanted:
+        return Reply(
+            failure=f"{KEY}: {name} gave {len(values)} rewards for {wanted} completions. It must give one for each, "
+            f"None where it does not apply"
+        )
+    bad = next((one for one in values if one is not None and not math.isfinite(one)), None)
+    if bad is not None:
+        return Reply(failure=not_finite(name, bad))
+    return Reply(values, metrics=metrics, extra=extra)
+
+
+def _plain(value: Any) -> Any:
+    """What a function has logged of a completion, so that it can be sent and shown."""
+    return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def _seed(text: str) -> None:
+    """Random numbers are the same when a round is scored again."""
+    random.seed(text)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(random.getrandbits(32))
+
+
+def main(descriptor: int) -> None:
+    """Answer until the connection ends."""
+    connection = Connection(descriptor)
+    # What functions print is no part of any answer.
+    sys.stdout = sys.stderr
+    calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(connection, calls), daemon=True).start()
+    functions: Loaded = calls.get()
+    # Held as long as the process lives: what is not held ends.
+    local = ExitStack()
+    try:
+        found = loaded(functions, local)
+    except UserError as error:
+        connection.send(Reply(failure=str(error)))
+        return
+    connection.send(Reply())
+    while True:
+        call: Call = calls.get()
+        name = functions.names[call.function]
+        connection.send(answer(found[call.function], name, functions.files, call))
+
+
+def _read(connection: Connection, calls: "queue.SimpleQueue[Any]") -> None:
+    try:
+        while True:
+            calls.put(connection.recv())
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

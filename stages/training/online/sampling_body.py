@@ -1,0 +1,204 @@
+"""The rollouts of rounds: sampled of the model as it is, with what it says of them, and kept on the disk at once."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from tunemill.stages.artifacts import Model
+from tunemill.stages.data.rows.prompt_rows import PromptRows
+from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training.online.ahead_body import Ahead
+from tunemill.stages.training.online.batches_body import sequences
+from tunemill.stages.training.online.engine import Engine
+from tunemill.stages.training.online.journal import Journal
+from tunemill.stages.training.online.judged_body import answer_of
+from tunemill.stages.training.online.plan import Plan
+from tunemill.stages.training.online.policy_body import asked, completion_log_p
+from tunemill.stages.training.online.policy_keys import PolicyKeys
+from tunemill.stages.training.online.rerolls import Answered, Prompts
+from tunemill.stages.training.online.rollouts import Rollout
+from tunemill.stages.training.online.transformers_engine_body import TransformersEngine
+from tunemill.stages.training.reference_body import LiveReference
+
+# Prompts by which an engine is asked whether it has the weights.
+PROBED = 8
+
+
+class Sampling:
+    """Gives the rollouts of a round: those of the journal, and of the engine what is not there yet.
+
+    `heard` says of a round, whose prompts it is given, which were answered; `sampled` is told of groups that were
+    sampled and kept.
+    `longest` says of a prompt's row how many tokens a completion may have; None: as many as the settings say.
+    """
+
+    def __init__(
+        self,
+        config: PolicyKeys,
+        plan: Plan,
+        journal: Journal,
+        prompts: PromptRows,
+        words: Any,
+        end_ids: frozenset[int],
+        base_model: Model,
+        out: Workspace,
+        report: Report,
+        heard: Callable[[int, list[int]], Answered],
+        sampled: Callable[[Sequence[Rollout]], None],
+        longest: Callable[[int], int] | None = None,
+    ) -> None:
+        self.generated_tokens = 0
+        """Tokens that this process has sampled."""
+        self.reference = LiveReference(config, base_model) if config.beta else None
+        self._config, self._plan, self._journal = config, plan, journal
+        self._prompts, self._words, self._ends = prompts, words, end_ids
+        self._base_model, self._out, self._report = base_model, out, report
+        self._longest = longest or (lambda _row: config.max_completion_length)
+        self._engine: Engine
+        self._engines = ExitStack()
+        self._heard, self._tell = heard, sampled
+        self._rounds = 0
+        self._wanted: Prompts
+        self._ahead = Ahead(beside=False)
+        self._spent: dict[int, tuple[int, float]] = {}
+
+    def meet(self, model: Any) -> None:
+        """Called with the loaded model, of each attempt to train."""
+        self.close()
+        self._ahead = Ahead(beside=self._config.use_vllm)
+        self._engine = self._engines.enter_context(self._engine_of(model))
+
+    def begin(self, rounds: int) -> None:
+        """Called before the first step: how many rounds the training has."""
+        self._rounds, config = rounds, self._config
+        first = config.first_reroll(rounds)
+        self._wanted = Prompts(self._plan, first, config.reroll_max_groups, config.rounds_ahead, self._heard)
+
+    def settle(self) -> None:
+        """Until all that is sampled ahead is on the disk: weights that are gone cannot be sampled of again."""
+        self._ahead.settle()
+
+    def close(self) -> None:
+        """End what the engine has started."""
+        self._engines.close()
+        self._ahead.close()
+
+    def prompts_of(self, number: int) -> list[int]:
+        """The prompts of a round."""
+        return self._wanted.of(number) if self._config.rerolls else self._plan.prompts_of(number)
+
+    def asked_again(self, number: int) -> int:
+        """How many of them are there because they were not answered before."""
+        return self._wanted.asked_again(number)
+
+    def speed(self, number: int) -> float:
+        """Tokens a second that a round was sampled with; NaN where it was read."""
+        tokens, seconds = self._spent.get(number, (0, 0.0))
+        return tokens / seconds if seconds else float("nan")
+
+    def _engine_of(self, model: Any) -> AbstractContextManager[Engine]:
+        """What samples of the model: vLLM, where that is asked for, or the model itself."""
+        if not self._config.use_vllm:
+            return nullcontext(TransformersEngine(model, self._ends))
+        # Its client is an extra.
+        from tunemill.stages.training.online.vllm_engine_body import vllm_engine
+
+        probe = [self._prompts[row].ids for row in range(min(len(self._prompts), PROBED))]
+        longest = self._prompts.longest + self._config.max_completion_length
+        return vllm_engine(
+            self._config, model, self._base_model, probe, self._ends, longest, self._out, self._report
+        )
+
+    def rollouts(self, model: Any, step: int, policy: str, number: int) -> list[Rollout]:
+        """Those of a round, before which so many steps are taken, which have led to this policy."""
+        if self._config.rounds_ahead:
+            self._sample_ahead(step, policy, number)
+        rollouts: list[Rollout] = []
+        for first in self._parts():
+            found = self._journal.rollouts(number, first)
+            if found is None:
+                found = self.said(model, self._sampled(step, policy, number, first))
+                self._journal.keep_rollouts(found, self._config.sampling)
+                if not self._config.rounds_ahead:
+                    self._tell(found)
+            rollouts += found
+        return rollouts
+
+    def said(self, model: Any, rollouts: list[Rollout]) -> list[Rollout]:
+        """With what the model says of them when their round begins, and the reference, where that is read."""
+        if self._plan.steps_of_round > 1:
+            rollouts = self._said(model, rollouts, "policy_log_p")
+        if self.reference is not None:
+            with self.reference.of(model) as reference:
+                rollouts = self._said(reference, rollouts, "reference_log_p")
+        return rollouts
+
+    def _parts(self) -> range:
+        """The first groups of what is sampled together."""
+        return range(0, self._plan.groups, self._config.groups_at_once)
+
+    def _sampled(self, step: int, policy: str, number: int, first: int) -> list[Rollout]:
+        if self._config.rounds_ahead:
+            found = self._journal.sampled(number, first)
+            assert found is not None, "sampled ahead"
+            return found
+        self._engine.sync(policy, step)
+        return self._drawn(number, first, self.prompts_of(number))
+
+    def _sample_ahead(self, step: int, policy: str, number: int) -> None:
+        """Begin the rounds that are to be sampled of the weights as they are, and wait for this one."""
+        last = min(number + self._config.rounds_ahead, self._rounds - 1)
+        missing = [
+            (one, first)
+            for one in range(number, last + 1)
+            for first in self._parts()
+            if not self._ahead.has_begun(one) and not self._journal.has(one, first)
+        ]
+        if missing:
+            self._ahead.settle()
+            self._engine.sync(policy, step)
+        for one, first in missing:
+            self._ahead.begin(one, partial(self._keep_drawn, one, first, self.prompts_of(one)))
+        self._ahead.wait_for(number)
+
+    def _keep_drawn(self, number: int, first: int, wanted: list[int]) -> None:
+        found = self._drawn(number, first, wanted)
+        self._journal.keep_sampled(found, self._config.sampling)
+        self._tell(found)
+
+    def _drawn(self, number: int, first: int, wanted: Sequence[int]) -> list[Rollout]:
+        """Groups of a round that are sampled together, from the first one on, of what the engine was given."""
+        groups = range(first, min(first + self._config.groups_at_once, len(wanted)))
+        places = [
+            (group, wanted[group], seed) for group in groups for seed in self._plan.seeds(number, group)
+        ]
+        prompts = [self._prompts[row].ids for _, row, _ in places]
+        most = [self._longest(row) for _, row, _ in places]
+        sampling = replace(self._config.sampling, max_new_tokens=max(most))
+        started = time.monotonic()
+        completions = self._engine.generate(prompts, [seed for _, _, seed in places], sampling)
+        completions = [one.cut(tokens) for one, tokens in zip(completions, most, strict=True)]
+        tokens, seconds = self._spent.get(number, (0, 0.0))
+        new = sum(len(one.ids) for one in completions)
+        self._spent[number] = tokens + new, seconds + time.monotonic() - started
+        self.generated_tokens += new
+        return [
+            Rollout(number, group, row, prompt, completion, answer_of(self._words, completion.ids))
+            for (group, row, _), prompt, completion in zip(places, prompts, completions, strict=True)
+        ]
+
+    def _said(self, model: Any, rollouts: Sequence[Rollout], name: str) -> list[Rollout]:
+        """The rollouts with what a model says of their tokens."""
+        made: list[Rollout] = []
+        device = next(model.parameters()).device
+        with asked(model) as plain:
+            for first in range(0, len(rollouts), self._config.micro_batch_size):
+                part = rollouts[first : first + self._config.micro_batch_size]
+                log_p_bt, _ = completion_log_p(plain, sequences(part, device), self._config.temperature)
+                for one, log_p in zip(part, log_p_bt.tolist(), strict=True):
+                    said: Any = {name: tuple(log_p[: len(one.completion.ids)])}
+                    made.append(replace(one, **said))
+        return made

@@ -1,0 +1,123 @@
+"""Going on from a checkpoint that another number of processes wrote, or processes that shared the model otherwise.
+
+Processes that share a model by FSDP write it in parts (torch.distributed.checkpoint), one alone writes it whole. Both
+are read by either.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import FullyShardedDataParallelPlugin, load_fsdp_model, load_fsdp_optimizer
+from peft import PeftModel
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from tunemill.stages.errors import SettingError
+from tunemill.stages.models.adapter_folder import ADAPTER_WEIGHTS
+from tunemill.stages.models.files import weight_files
+from tunemill.stages.models.sharded_weights import METADATA, PARTS
+from tunemill.stages.training.gathered_body import named_tensors
+
+OPTIMIZER, WHOLE_OPTIMIZER = "optimizer_0", "optimizer.pt"
+# What DeepSpeed calls the folder of a checkpoint, inside of the Trainer's.
+ZERO_FOLDERS = "global_step*"
+
+
+def is_in_parts(checkpoint: Path) -> bool:
+    """Whether processes that shared the model by FSDP wrote it."""
+    return (checkpoint / PARTS / METADATA).is_file()
+
+
+def is_zeros(checkpoint: Path) -> bool:
+    """Whether DeepSpeed wrote it."""
+    return any(checkpoint.glob(ZERO_FOLDERS))
+
+
+def zero_processes(checkpoint: Path) -> int:
+    """How many processes wrote a checkpoint of DeepSpeed's."""
+    return len(list(checkpoint.glob("rng_state_*.pth"))) or 1
+
+
+def check_readable(start: str | None, *, deepspeed: bool, processes: int) -> None:
+    """Raise SettingError where only DeepSpeed, or as many processes as before, can go on from a checkpoint."""
+    if start is None:
+        return
+    checkpoint = Path(start)
+    wrote = zero_processes(checkpoint)
+    if is_zeros(checkpoint) and not (deepspeed and wrote == processes):
+        here = f"{'with' if deepspeed else 'without'} DeepSpeed on {processes}"
+        raise SettingError(
+            f"{checkpoint}: DeepSpeed wrote it on {wrote} processes, and only as many, with DeepSpeed, can go on from "
+            f"there; this training runs {here}. Start it as before, or delete {checkpoint.parent} to begin anew."
+        )
+    if deepspeed and not is_zeros(checkpoint):
+        raise SettingError(
+            f"{checkpoint}: it was written without DeepSpeed, which cannot go on from there. Take deepspeed out, or "
+            f"delete {checkpoint.parent} to begin anew."
+        )
+
+
+def plugin_of_parts() -> FullyShardedDataParallelPlugin:
+    """What accelerate has to be told to read parts into a model that is in one piece."""
+    return FullyShardedDataParallelPlugin(fsdp_version=2, state_dict_type="SHARDED_STATE_DICT")
+
+
+def load_parts(trainer: Any, checkpoint: Path) -> None:
+    """Weights in parts into a model in one piece."""
+    load_fsdp_model(plugin_of_parts(), trainer.accelerator, trainer.model, str(checkpoint), adapter_only=True)
+
+
+def load_optimizer_parts(trainer: Any, checkpoint: Path) -> None:
+    """The state of an optimizer in parts into one over a model in one piece."""
+    load_fsdp_optimizer(
+        plugin_of_parts(), trainer.accelerator, trainer.optimizer, trainer.model, str(checkpoint),
+        adapter_only=True,
+    )  # fmt: skip
+
+
+def load_whole(model: Any, checkpoint: Path) -> None:
+    """Weights in one piece into a model in parts: each process takes its own out of the files."""
+    if isinstance(model, PeftModel):
+        held = get_peft_model_state_dict(model, state_dict=named_tensors(model), save_embedding_layers=False)
+        stored = load_file(checkpoint / ADAPTER_WEIGHTS)
+    else:
+        held = named_tensors(model)
+        stored = {name: one for path in weight_files(checkpoint) for name, one in load_file(path).items()}
+    with torch.no_grad():
+        for name, tensor in stored.items():
+            held[name].copy_(part_of(tensor, held[name]))
+
+
+def load_schedule(scheduler: Any, checkpoint: Path) -> None:
+    """Where the schedule stood."""
+    scheduler.load_state_dict(torch.load(checkpoint / "scheduler.pt", weights_only=True))
+
+
+def load_whole_optimizer(trainer: Any, checkpoint: Path) -> None:
+    """The state of an optimizer in one piece into one over parameters in parts."""
+    optimizer = trainer.optimizer
+    stored = torch.load(checkpoint / WHOLE_OPTIMIZER, map_location="cpu", weights_only=True)
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    numbers = [number for group in stored["param_groups"] for number in group["params"]]
+    held = dict(zip(numbers, parameters, strict=True))
+    for number, state in stored["state"].items():
+        stored["state"][number] = {
+            name: part_of(value, held[number]) if _is_like(value, held[number]) else value
+            for name, value in state.items()
+        }
+    optimizer.load_state_dict(stored)
+
+
+def _is_like(value: Any, parameter: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == parameter.shape
+
+
+def part_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """What of a whole tensor this process holds where another one is in parts; it is asked of no other process."""
+    if not isinstance(like, DTensor):
+        return tensor.to(like.device)
+    local = tensor.to(like.device)
+    return distribute_tensor(local, like.device_mesh, like.placements, src_data_rank=None)

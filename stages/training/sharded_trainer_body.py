@@ -1,0 +1,41 @@
+"""The Trainer where processes share the model: its checkpoints are in parts, and read whatever wrote them."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+
+from tunemill.stages.training.parts_body import (
+    is_in_parts,
+    load_optimizer_parts,
+    load_parts,
+    load_schedule,
+    load_whole,
+    load_whole_optimizer,
+)
+
+
+class ShardedTrainer(Trainer):  # type: ignore[misc]
+    """The Trainer, whose checkpoints go on from one process to several, and back."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Into a checkpoint; nothing where the model is in parts, which are written with the optimizer's."""
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            super().save_model(output_dir, _internal_call)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        checkpoint = Path(resume_from_checkpoint)
+        if is_in_parts(checkpoint) and not self.is_fsdp_enabled:
+            load_parts(self, checkpoint)
+        elif self.is_fsdp_enabled and not is_in_parts(checkpoint):
+            load_whole(self.model, checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        parts = checkpoint is not None and is_in_parts(Path(checkpoint))
+        if checkpoint is None or self.is_deepspeed_enabled or parts == self.is_fsdp_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        (load_optimizer_parts if parts else load_whole_optimizer)(self, Path(checkpoint))
+        load_schedule(self.lr_scheduler, Path(checkpoint))

@@ -1,0 +1,74 @@
+"""docs/online-rl.md: its YAML is trained, its rewards are asked, and its commands say what they say they do."""
+
+import json
+import re
+import shlex
+
+import pytest
+from support.examples import ROOT
+from support.project import make_project
+
+from tunemill.pipelines.cli import main
+from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.stages.training.online.loss import COUNTED_IN
+
+PAGE = (ROOT / "docs" / "online-rl.md").read_text()
+SMALL = {
+    "base_model": "model",
+    "reinit_weights": True,
+    "max_steps": 2,
+    "bf16": False,
+    "output_dir": "outputs",
+}
+
+
+def blocks(kind):
+    return re.findall(rf"^```{kind}\n(.*?)^```", PAGE, re.M | re.S)
+
+
+def test_every_loss_is_on_it():
+    rows = re.findall(r"^\| (`.*?) \| .* \| .* \|$", PAGE, re.M)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} >= COUNTED_IN.keys()
+
+
+def test_the_yaml_of_ebft_is_accepted(tmp_path):
+    project = make_project(tmp_path / "project")
+    small = "".join(f"{key}: {json.dumps(value)}\n" for key, value in SMALL.items())
+    project.yaml.write_text(re.sub(r"^base_model: .*\n", small, blocks("yaml")[1]))
+    (project.folder / "data" / "solved.jsonl").write_text('{"input": "a", "output": "b"}\n')
+    assert {"ebft", "prompts"} <= {node.stage.name for node in load_pipeline(project.yaml, []).nodes}
+
+
+@pytest.mark.slow
+def test_its_yaml_trains_and_its_commands_run(tmp_path, capsys, monkeypatch):
+    project = make_project(tmp_path / "project")
+    monkeypatch.chdir(project.folder)
+    small = "".join(f"{key}: {json.dumps(value)}\n" for key, value in SMALL.items())
+    project.yaml.write_text(re.sub(r"^base_model: .*\n", small, blocks("yaml")[0]))
+    rows = [{"prompt": [{"role": "user", "content": f"{n} + 1"}], "answer": str(n + 1)} for n in range(8)]
+    (project.folder / "data" / "questions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    rewards = project.folder / "rewards.py"
+    rewards.write_text(blocks("python")[0])
+    assert {item.state for item in project.run("trl.max_completion_length=4").values()} == {"computed"}
+    commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("tunemill ")]
+    assert len(commands) == 5
+
+    def said(line):
+        capsys.readouterr()
+        words = shlex.split(line.partition("#")[0])[1:]
+        assert main([*words, "--state", str(project.state)]) == 0, line
+        return capsys.readouterr().out
+
+    assert all(said(line) for line in commands[:4])
+    before = said(commands[-1])
+    assert before.startswith("32 completions of 4 prompts scored again, 0 tokens generated")
+    table = [line.split() for line in before.splitlines()[2:5]]
+    assert [row[-1] for row in table] == ["0", "0", "0"], "the same rewards say the same"
+    rewards.write_text(rewards.read_text().replace("/ 100", "/ 10"))
+    after = said(commands[-1])
+    changed = {line.split()[0]: int(line.split()[-1]) for line in after.splitlines()[2:5]}
+    assert changed["correct"] == 0 and changed["brief"] > 0
+    stale = {
+        name for name, item in project.plan("trl.max_completion_length=4").items() if item.state != "cached"
+    }
+    assert stale == {"trained"}, "the training of these rewards is another one, and nothing was trained"

@@ -1,0 +1,5 @@
+"""Valid configs of the prompt_data stage, for the tests of keys."""
+
+from support.samples import Samples
+
+SAMPLES = Samples(values={"excess_length_strategy": ["raise"]}, refused=frozenset(["val_set_size"]))

@@ -1,0 +1,7 @@
+"""Valid settings of `gdpo`, for the tests of keys."""
+
+from support.samples import TESTS, Samples, load
+
+SAMPLES = load(TESTS / "stages" / "training" / "grpo" / "samples.py") | Samples(
+    refused=frozenset({"processes", "scale_rewards", "vllm_mode"})
+)
