@@ -41,6 +41,8 @@ from tunemill.stages.declaration import StageConfig
 # In bytes, for the names of a node and of a link that is not in its place yet.
 ROOM_FOR_LINKS = 80
 ACCUMULATION = BATCH_KEYS[1]
+# Micro batches of each device, too: those that are sampled together.
+ONLINE, PER_ROUND = "trl", "steps_per_generation"
 
 
 def load_pipeline(
@@ -210,8 +212,11 @@ def spread(document: Document, graph: RunKeys) -> tuple[Document, GlobalBatch | 
     if graph.global_batch_size is not None and given not in (None, batch.accumulation):
         reason = f"asks for nothing: pipeline.global_batch_size: {batch.size} makes it {batch.accumulation}"
         notes.append(problem_at((ACCUMULATION,), document, "idle", reason))
-    whole = batch.accumulation * batch.replicas
-    return replace(document, data={**document.data, ACCUMULATION: whole}), batch, notes
+    data = {**document.data, ACCUMULATION: batch.accumulation * batch.replicas}
+    online = data.get(ONLINE)
+    if isinstance(online, dict) and type(online.get(PER_ROUND)) is int:
+        data[ONLINE] = {**online, PER_ROUND: online[PER_ROUND] * batch.replicas}
+    return replace(document, data=data), batch, notes
 
 
 def nodes_of(

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from tunemill.stages.declaration import ConflictError, Idle, YamlMark
+from tunemill.stages.training.keys.several import ALONE
 from tunemill.stages.training.online.engine import SamplingSettings
 from tunemill.stages.training.online.plan import Plan
 from tunemill.stages.training.online.policy_keys import PolicyKeys
@@ -191,6 +192,12 @@ class EbftConfig(PolicyKeys):
 
     @model_validator(mode="after")
     def _check_blocks(self) -> Self:
+        if self.is_strided and self.processes > 1:
+            raise ConflictError(
+                f"ebft.mode: strided: documents of a round are not shared out among processes. {ALONE}, or use "
+                f"ebft.mode: structured",
+                "mode",
+            )
         if self.is_strided and self.torch_compile:
             raise ConflictError(
                 "torch_compile: with ebft.mode: strided every document has other shapes, for which the model would be "

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.method import Batch, Counts, LossParts
 from tunemill.stages.training.online.loss import LossSettings, Sampled, counts_of, high_entropy, policy_loss
 from tunemill.stages.training.online.policy_body import completion_log_p
@@ -66,6 +67,24 @@ def batch_of(
     batch["stale"] = batch.get(STALENESS, torch.zeros(len(rollouts))) > 0
     batch["skipped"] = config.skip_zero_advantage_batches and says_nothing(config, batch)
     return batch
+
+
+def for_step(batches: Sequence[Batch]) -> list[Batch]:
+    """The micro batches of this process as those of a step: the loss of one of which all is masked is 0, not 0 / 0.
+
+    Among several processes none skips its last one, by whose backward pass they exchange gradients.
+    """
+    learned_from = sum(int(batch["mask"].any()) for batch in batches)
+    is_empty = not ranks.summed({"learned_from": learned_from})["learned_from"]
+    last = len(batches) - 1
+    return [
+        {
+            **batch,
+            "alone": is_empty and place == 0 and ranks.is_first(),
+            "skipped": batch["skipped"] and (place < last or ranks.count() == 1),
+        }
+        for place, batch in enumerate(batches)
+    ]
 
 
 def says_nothing(config: PolicyKeys, batch: Batch) -> bool:

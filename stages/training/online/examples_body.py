@@ -29,6 +29,11 @@ class Slots(Examples):
             self.lengths[place] = len(one.prompt_ids) + len(one.completion.ids)
             self._prompt_rows[place] = one.prompt_row
 
+    def places_in_step(self, step: int, numbers: Sequence[int]) -> list[int]:
+        """Which of the completions of that step, from 0, these examples are."""
+        first = step * self._plan.per_step % len(self)
+        return [number - first for number in numbers]
+
     def rows(self, number: int) -> list[int]:
         """The prompt that an example answers."""
         row = int(self._prompt_rows[number])

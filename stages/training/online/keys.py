@@ -7,7 +7,6 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from tunemill.stages.declaration import ConflictError, Idle, Runtime, YamlMark
 from tunemill.stages.training.keys.following import SYNC, FollowedKeys
-from tunemill.stages.training.keys.several import ALONE
 from tunemill.stages.training.online.ahead_keys import AheadKeys
 from tunemill.stages.training.online.engine import SamplingSettings
 from tunemill.stages.training.online.plan import Plan
@@ -178,12 +177,13 @@ class OnlineKeys(SamplingKeys, AheadKeys, ReuseKeys, RewardKeys, VllmKeys):
     )
 
     @model_validator(mode="after")
-    def _check_one_process(self) -> Self:
-        if self.processes > 1:
+    def _check_whole_model(self) -> Self:
+        if self.processes > 1 and self.sharding.in_parts:
+            keys = self.asks_for_fsdp or ("deepspeed",)
             raise ConflictError(
-                f"pipeline.launcher: what is sampled in {self.processes} processes has not been proven to be one "
-                f"training. {ALONE}",
-                "processes",
+                f"{keys[0]}: each process samples of the whole model, and a part of it samples nothing. Take it out: "
+                f"then the {self.processes} processes are copies that exchange gradients",
+                *keys,
             )
         return self
 

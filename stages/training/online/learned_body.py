@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.online.advantages import Advantages
 from tunemill.stages.training.online.journal import Journal
 from tunemill.stages.training.online.kept import Judged
@@ -55,9 +56,13 @@ class Learning:
         self, number: int, held: list[Held], say: Callable[[list[Rollout]], list[Rollout]]
     ) -> list[Rollout]:
         """The rollouts of these groups, one group behind the other."""
-        kept = self._journal.replayed(number)
-        if kept is not None:
-            return kept
+        with ranks.first_before_others():
+            kept = self._journal.replayed(number)
+            return self._kept(number, held, say) if kept is None else kept
+
+    def _kept(
+        self, number: int, held: list[Held], say: Callable[[list[Rollout]], list[Rollout]]
+    ) -> list[Rollout]:
         found = [one for group in held for one in self._sampled(group)]
         if self._config.replay_recompute_logps:
             found = say(found)

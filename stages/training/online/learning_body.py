@@ -2,24 +2,27 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from tunemill.stages.artifacts import Adapter, Model, PromptData
 from tunemill.stages.data.rows.prompt_rows import PromptRows
-from tunemill.stages.errors import RowError
+from tunemill.stages.errors import RowError, UserError
 from tunemill.stages.evaluation.loading_body import end_ids_of
 from tunemill.stages.models.positions_body import check_positions
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.models.wrapped_body import plain_model
 from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.loop_body import train
 from tunemill.stages.training.method import Method, OwnLoss
 from tunemill.stages.training.online.batches_body import counts, loss_of
 from tunemill.stages.training.online.examples_body import places
 from tunemill.stages.training.online.plan import Plan
 from tunemill.stages.training.online.policy_keys import PolicyKeys
-from tunemill.stages.training.online.reward_asking import Rewards
+from tunemill.stages.training.online.reward_asking import Asked, Rewards
+from tunemill.stages.training.online.rewards import Scores
 from tunemill.stages.training.online.rewards_body import open_rewards
 from tunemill.stages.training.online.rounds_body import Rounds
 
@@ -35,20 +38,46 @@ def learn(
 ) -> None:
     """Train, going on from the journal and the last complete checkpoint, and write the model or the adapter.
 
-    Raises RowError where there are fewer prompts than a round takes, SettingError where the longest has no room in a
-    server that would be started, UserError where every reward fails or where what
-    samples is not what is trained, and what `train` raises.
+    Several processes share out what is sampled; the first of them alone asks the rewards. Raises RowError where there
+    are fewer prompts than a round takes, SettingError where the longest has no room in a server that would be started,
+    UserError where every reward fails or where what samples is not what is trained, and what `train` raises.
     """
+    out = with_journal_of_all(config, out)
     prompts = PromptRows(training_data.rows)
     check_enough(config, config.plan(len(prompts)))
     if config.starts_vllm:
         config.room_for(prompts.longest + config.max_completion_length)
     with (
-        open_rewards(config, reward_models or []) as rewards,
+        nobodys_rewards() if not ranks.is_first() else open_rewards(config, reward_models or []) as rewards,
         opened_rounds(config, prompts, rewards, base_model, out, report) as rounds,
     ):
         method = method_of(config, rounds, prompts, report)
         train(config.going_on_from(stored_adapter), base_model, method, out, report)
+
+
+def with_journal_of_all(config: PolicyKeys, out: Workspace) -> Workspace:
+    """The folders, with the checkpoints of the first process, among which the journal lies that all read and write.
+
+    Raises UserError where a process does not see that folder.
+    """
+    ranks.meet(config.ddp_timeout)
+    shared = ranks.shared_folder(out.checkpoints)
+    if shared is None:
+        raise UserError(
+            f"rl: what is sampled is told from one process to the others through the folder of checkpoints, and the "
+            f"machines that train together do not share {out.checkpoints}. Put the store on a disk that all see"
+        )
+    return replace(out, checkpoints=shared)
+
+
+@contextmanager
+def nobodys_rewards() -> Iterator[Rewards]:
+    """Of a process that is told by the first what completions are worth."""
+
+    def ask(_asked: Asked) -> Scores:
+        raise AssertionError("the first process asks the rewards")
+
+    yield ask
 
 
 @contextmanager

@@ -13,12 +13,14 @@ from transformers import TrainerCallback
 from tunemill.stages.artifacts import Model
 from tunemill.stages.data.rows.prompt_rows import PromptRows
 from tunemill.stages.errors import UserError
+from tunemill.stages.models.wrapped_body import single
 from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.dropout_body import leave_nothing_out
 from tunemill.stages.training.machine_body import Precision
 from tunemill.stages.training.method import Batch
 from tunemill.stages.training.online.advantages import Advantages, advantages
-from tunemill.stages.training.online.batches_body import batch_of
+from tunemill.stages.training.online.batches_body import batch_of, for_step
 from tunemill.stages.training.online.examples_body import Slots
 from tunemill.stages.training.online.health import OF_AGE, PERIODS, STOP_MISMATCH
 from tunemill.stages.training.online.journal import Journal
@@ -59,8 +61,10 @@ class Rounds(TrainerCallback):  # type: ignore[misc]
         self.config, self.plan = config, config.plan(len(prompts))
         self.slots = Slots(self.plan, prompts.file)
         self._prompts, self._out, self._report = prompts, out, report
-        self._journal = Journal.among(out.checkpoints)
-        self._journal.mend()
+        with ranks.first_before_others():
+            self._journal = Journal.among(out.checkpoints)
+            if ranks.is_first():
+                self._journal.mend()
         self._scoring = Scoring(config, self.plan, self._journal, prompts, rewards, report)
         self._sampling = Sampling(
             config,
@@ -98,8 +102,8 @@ class Rounds(TrainerCallback):  # type: ignore[misc]
         """What a training goes on with lies in the journal."""
 
     def made(self, model: Any, step: int, batches: list[Batch]) -> list[Batch]:
-        """The micro batches of the step behind so many others, as large as those that are given."""
-        number = self.plan.round_of(step)
+        """The micro batches of the step behind so many others, in the places of those that are given."""
+        model, number = single(model), self.plan.round_of(step)
         if self._round is None or self._round[0] != number:
             judged = self._make_round(model, step, number)
             learned = self._learning.of(number, judged, partial(self._sampling.said, model))
@@ -110,10 +114,9 @@ class Rounds(TrainerCallback):  # type: ignore[misc]
         self._tokens = sum(len(learned.rollouts[place].completion.ids) for place in chosen)
         figures = {**self._figures(number, judged), **self._figures_of_age(number, learned)}
         device = next(model.parameters()).device
-        made, first = [], 0
+        made = []
         for batch in batches:
-            part = chosen[first : first + len(batch["slots"])]
-            first += len(part)
+            part = [chosen[place] for place in self.slots.places_in_step(step, batch["slots"].tolist())]
             made.append(
                 batch_of(
                     self.config,
@@ -123,9 +126,7 @@ class Rounds(TrainerCallback):  # type: ignore[misc]
                     device,
                 )
             )
-        # A step of which all is masked would be divided by nothing.
-        is_empty = not any(bool(batch["mask"].any()) for batch in made)
-        made = [{**batch, "alone": is_empty and place == 0} for place, batch in enumerate(made)]
+        made = for_step(made)
         self._since = time.monotonic()
         return made
 
@@ -222,7 +223,8 @@ class Rounds(TrainerCallback):  # type: ignore[misc]
             torch.cuda.synchronize()
         self._trainers_speed = self._tokens / max(time.monotonic() - self._since, 1e-9)
         assert self._round is not None, "made for this step"
-        self._taken.keep(state.global_step, self._round[0], digest_of(model))
+        if ranks.is_first():
+            self._taken.keep(state.global_step, self._round[0], digest_of(model))
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any], **_kwargs: Any) -> None:
         """Stop a run whose completions come of another model than the one that is trained."""

@@ -10,6 +10,7 @@ from typing import Any
 from tunemill.stages.artifacts import Model
 from tunemill.stages.data.rows.prompt_rows import PromptRows
 from tunemill.stages.report import Report, Workspace
+from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.online.ahead_body import Ahead
 from tunemill.stages.training.online.batches_body import sequences
 from tunemill.stages.training.online.engine import Engine
@@ -51,7 +52,7 @@ class Sampling:
         longest: Callable[[int], int] | None = None,
     ) -> None:
         self.generated_tokens = 0
-        """Tokens that this process has sampled."""
+        """Tokens that were sampled since the training began, or went on."""
         self.reference = LiveReference(config, base_model) if config.beta else None
         self._config, self._plan, self._journal = config, plan, journal
         self._prompts, self._words, self._ends = prompts, words, end_ids
@@ -76,6 +77,12 @@ class Sampling:
         self._rounds, config = rounds, self._config
         first = config.first_reroll(rounds)
         self._wanted = Prompts(self._plan, first, config.reroll_max_groups, config.rounds_ahead, self._heard)
+        parts, count = len(self._parts()), ranks.count()
+        if parts < count and not config.use_vllm:
+            self._report.log(
+                f"a round is sampled in {parts} parts by {count} processes, so {count - parts} of them wait while it "
+                f"is: a smaller pipeline.completions_at_once has more parts"
+            )
 
     def settle(self) -> None:
         """Until all that is sampled ahead is on the disk: weights that are gone cannot be sampled of again."""
@@ -101,7 +108,7 @@ class Sampling:
 
     def _engine_of(self, model: Any) -> AbstractContextManager[Engine]:
         """What samples of the model: vLLM, where that is asked for, or the model itself."""
-        if not self._config.use_vllm:
+        if not self._config.use_vllm or not ranks.is_first():
             return nullcontext(TransformersEngine(model, self._ends))
         # Its client is an extra.
         from tunemill.stages.training.online.vllm_engine_body import vllm_engine
@@ -116,16 +123,26 @@ class Sampling:
         """Those of a round, before which so many steps are taken, which have led to this policy."""
         if self._config.rounds_ahead:
             self._sample_ahead(step, policy, number)
-        rollouts: list[Rollout] = []
-        for first in self._parts():
-            found = self._journal.rollouts(number, first)
-            if found is None:
+        for place, first in enumerate(self._parts()):
+            if self._is_mine(place) and self._journal.rollouts(number, first) is None:
                 found = self.said(model, self._sampled(step, policy, number, first))
                 self._journal.keep_rollouts(found, self._config.sampling)
                 if not self._config.rounds_ahead:
                     self._tell(found)
-            rollouts += found
-        return rollouts
+        ranks.wait_for_all()
+        self._sum_up(number)
+        return [one for first in self._parts() for one in self._journal.whole(number, first)]
+
+    def _is_mine(self, place: int) -> bool:
+        """Whether this process samples that part of a round. An engine beside them is spoken to by the first alone."""
+        return place % ranks.count() == ranks.number() if not self._config.use_vllm else ranks.is_first()
+
+    def _sum_up(self, number: int) -> None:
+        """What all processes have sampled of a round in the time of those that have."""
+        tokens, seconds = self._spent.get(number, (0, 0.0))
+        summed = ranks.summed({"tokens": tokens, "seconds": seconds, "samplers": float(seconds > 0)})
+        self._spent[number] = int(summed["tokens"]), summed["seconds"] / max(summed["samplers"], 1)
+        self.generated_tokens += int(summed["tokens"])
 
     def said(self, model: Any, rollouts: list[Rollout]) -> list[Rollout]:
         """With what the model says of them when their round begins, and the reference, where that is read."""
@@ -154,8 +171,8 @@ class Sampling:
         missing = [
             (one, first)
             for one in range(number, last + 1)
-            for first in self._parts()
-            if not self._ahead.has_begun(one) and not self._journal.has(one, first)
+            for place, first in enumerate(self._parts())
+            if self._is_mine(place) and not self._ahead.has_begun(one) and not self._journal.has(one, first)
         ]
         if missing:
             self._ahead.settle()
@@ -184,7 +201,6 @@ class Sampling:
         tokens, seconds = self._spent.get(number, (0, 0.0))
         new = sum(len(one.ids) for one in completions)
         self._spent[number] = tokens + new, seconds + time.monotonic() - started
-        self.generated_tokens += new
         return [
             Rollout(number, group, row, prompt, completion, answer_of(self._words, completion.ids))
             for (group, row, _), prompt, completion in zip(places, prompts, completions, strict=True)

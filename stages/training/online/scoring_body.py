@@ -6,6 +6,7 @@ from itertools import groupby
 
 from tunemill.stages.data.rows.prompt_rows import PromptRows
 from tunemill.stages.report import Report
+from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.online.ahead_body import Ahead
 from tunemill.stages.training.online.journal import Journal
 from tunemill.stages.training.online.judged_body import as_json, asked_about, scores_of
@@ -44,7 +45,7 @@ class Scoring:
 
     def begin(self, rollouts: Sequence[Rollout]) -> None:
         """Groups of a round were sampled: where rewards are streamed, they are asked beside what is done next."""
-        if self._config.streaming_partial_batch:
+        if self._config.streaming_partial_batch and ranks.is_first():
             for part in self._split(rollouts):
                 self._ahead.begin(part[0].round, partial(self._score_part, part))
 
@@ -62,9 +63,12 @@ class Scoring:
 
         Raises UserError where more rewards fail than `pipeline.failed_rewards` allows.
         """
-        stored = self._journal.scores(number)
-        if stored is not None:
-            return scores_of(stored)
+        with ranks.first_before_others():
+            stored = self._journal.scores(number)
+            return self._asked(number, rollouts) if stored is None else scores_of(stored)
+
+    def _asked(self, number: int, rollouts: Sequence[Rollout]) -> Scores:
+        assert ranks.is_first(), "the others read what the first has kept"
         size = self._config.num_generations
         if self._config.streaming_partial_batch:
             scores = self._gathered(number, rollouts)

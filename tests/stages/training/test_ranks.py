@@ -9,14 +9,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 from support.ranks_cases import STEPS, CasesConfig
-
-from tunemill.resources.calls import Call, name_of
-from tunemill.resources.errors import LaunchError
-from tunemill.resources.launcher import in_child, in_this_process
-from tunemill.stages.errors import UserError
-from tunemill.stages.report import Report, Workspace
+from support.ranks_group import Group
 
 pytestmark = pytest.mark.slow
 ALIKE = ("sft", "sft-lora", "dpo", "dpo-lora", "nf4", "orpo", "live-lora")
@@ -30,52 +24,11 @@ HERE = Path(__file__).resolve().parent.parent.parent
 BOUND = 1e-6
 
 
-class Group:
-    """What the processes of one launch said and wrote."""
-
-    def __init__(
-        self, folder: Path, processes: int, cases: list[str], killed: list[int] | None = None
-    ) -> None:
-        self.folder = folder
-        self.events: list[dict] = []
-        self.error: LaunchError | None = None
-        folders = {name: folder / name for name in ("data", "checkpoints", "logs")}
-        for one in folders.values():
-            one.mkdir(parents=True, exist_ok=True)
-        call = Call(
-            body="support.ranks_cases:train_cases",
-            config_class=name_of(CasesConfig),
-            config={"cases": cases, "processes": processes, "killed": killed or []},
-            inputs={},
-            workspace_class=name_of(Workspace),
-            workspace={name: str(one) for name, one in folders.items()},
-            report_class=name_of(Report),
-            user_error=name_of(UserError),
-            processes=processes,
-        )
-        try:
-            (in_child if processes > 1 else in_this_process)(call, self.events.append)
-        except LaunchError as error:
-            self.error = error
-
-    def losses(self, case: str) -> dict[int, float]:
-        (table,) = [event for event in self.events if event["type"] == "table" and event["title"] == case]
-        return dict(map(tuple, table["rows"]))
-
-    def said(self, name: str) -> object:
-        return next(
-            event["metrics"][name]
-            for event in self.events
-            if event["type"] == "summary" and name in event["metrics"]
-        )
-
-    def weights(self, case: str) -> dict:
-        (file,) = (self.folder / "checkpoints" / case / "rank_0" / "data").glob("*.safetensors")
-        return load_file(file)
-
-    def kept(self, case: str) -> Path:
-        """The folder of a case's checkpoints."""
-        return self.folder / "checkpoints" / case / "shared" / "checkpoints"
+def group(folder: Path, processes: int, cases: list[str], killed: list[int] | None = None) -> Group:
+    """Processes that train these cases."""
+    return Group(
+        folder, processes, "support.ranks_cases:train_cases", CasesConfig, cases=cases, killed=killed or []
+    )
 
 
 def differ(found: dict, expected: dict) -> float:
@@ -94,13 +47,13 @@ def places(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(places):
-    return Group(places / "alone", 1, list(ALIKE))
+    return group(places / "alone", 1, list(ALIKE))
 
 
 @pytest.fixture(scope="module")
 def two(places):
     """Two ranks, of which the second dies in the last case at step 6, behind its checkpoint at 4."""
-    return Group(places / "two", 2, [*ALIKE, "dropout", "killed"], killed=[1, 6])
+    return group(places / "two", 2, [*ALIKE, "dropout", "killed"], killed=[1, 6])
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +62,7 @@ def again(places, alone, two):
     shutil.copytree(two.folder / "checkpoints" / "killed", places / "again" / "checkpoints" / "killed")
     shutil.copytree(alone.kept("sft") / "checkpoint-4", places / "again" / "checkpoints" / "from_one"
                     / "shared" / "checkpoints" / "checkpoint-4")  # fmt: skip
-    return Group(places / "again", 2, ["killed", "from_one"])
+    return group(places / "again", 2, ["killed", "from_one"])
 
 
 @pytest.mark.parametrize("case", ALIKE)
@@ -119,7 +72,7 @@ def test_two_processes_train_what_one_trains(case, alone, two):
 
 @pytest.mark.exhaustive
 def test_so_do_other_methods_and_bases(places):
-    alone, two = Group(places / "more", 1, list(MORE)), Group(places / "more_two", 2, list(MORE))
+    alone, two = group(places / "more", 1, list(MORE)), group(places / "more_two", 2, list(MORE))
     for case in MORE:
         check_alike(case, alone, two)
 
@@ -175,7 +128,7 @@ def test_two_go_on_from_what_one_has_begun(alone, again):
 
 def test_one_goes_on_from_what_two_have_begun(places, alone, two):
     shutil.copytree(two.folder / "checkpoints" / "killed", places / "one" / "checkpoints" / "killed")
-    one = Group(places / "one", 1, ["killed"])
+    one = group(places / "one", 1, ["killed"])
     found, expected = one.losses("killed"), alone.losses("sft")
     assert set(found) == set(range(5, STEPS + 1))
     assert max(abs(found[step] - expected[step]) for step in found) < 1e-4

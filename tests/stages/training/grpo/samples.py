@@ -47,5 +47,5 @@ SAMPLES = load(TESTS / "stages" / "training" / "samples.py") | Samples(
         "vllm_max_model_len": [1024],
         "vllm_python": ["/there/bin/python"],
     },
-    refused=frozenset({"processes", "vllm_mode"}),
+    refused=frozenset({"vllm_mode"}),
 )  # fmt: skip

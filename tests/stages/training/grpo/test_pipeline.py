@@ -120,3 +120,29 @@ def test_from_a_yaml_to_a_merged_model_with_its_rollouts(tmp_path):
 )
 def test_what_check_refuses(tmp_path, keys, override, said):
     assert said in refused(project_of(tmp_path / "project", **keys), override)
+
+
+def test_rounds_are_the_same_however_many_processes_share_them(tmp_path):
+    project = project_of(tmp_path / "project")
+    ways = [
+        ["gradient_accumulation_steps=4", "trl.steps_per_generation=8"],
+        ["gradient_accumulation_steps=2", "trl.steps_per_generation=4", "pipeline.launcher.processes=2"],
+        ["gradient_accumulation_steps=1", "trl.steps_per_generation=2", "pipeline.launcher.processes=4"],
+    ]
+    configs = [load_pipeline(project.yaml, way).node("trained").config for way in ways]
+    assert [config.semantic() for config in configs] == [configs[0].semantic()] * 3
+    assert [(config.ranks, config.per_step, config.per_round) for config in configs] == [
+        (1, 8, 16), (2, 8, 16), (4, 8, 16),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("fsdp_version=2", "fsdp_version: each process samples of the whole model"),
+        ("deepspeed={zero_optimization: {stage: 3}}", "deepspeed: each process samples of the whole model"),
+    ],
+)
+def test_processes_are_copies(tmp_path, override, said):
+    project = project_of(tmp_path / "project")
+    assert said in refused(project, "pipeline.launcher.processes=2", override)
