@@ -27,6 +27,9 @@ NAME = "quickstart"
 COLOURS = 200
 LARGEST = 150_000
 HELD_OUT_ROWS = (100, 240)
+SECONDS = 600
+# Below `pipeline:`, which is the last key of the YAML.
+OPERATED = '  schedule: {cron: "0 3 * * *", timezone: Europe/Berlin}\n  watch: true\n'
 
 
 def make_pictures(folder: Path, computed: Path | None) -> None:
@@ -61,8 +64,40 @@ def make_pictures(folder: Path, computed: Path | None) -> None:
         ui.reload()
         show(page, ui, f"/assets/{NAME}/trained", 4)
         save(page, "trained")
+        yaml.write_text(yaml.read_text().replace("learning_rate: 0.001", "learning_rate: 0.0012"))
+        evaluate_alone(page, ui, yaml)
+        page.set_viewport_size({"width": 1200, "height": 450})
         show(page, ui, "/runs", 4)
         save(page, "runs")
+        yaml.write_text(yaml.read_text() + OPERATED)
+        ui.reload()
+        show(page, ui, "/automation", 4)
+        save(page, "automation")
+
+
+def evaluate_alone(page: Any, ui: Ui, yaml: Path) -> None:
+    """Edit the evaluation, press the button of its job as a user does, and show what ran: nothing but evaluations."""
+    yaml.write_text(f"{yaml.read_text()}  evaluation: {{max_rows: {HELD_OUT_ROWS[0]}}}\n")
+    ui.reload()
+    before = set(run_ids(ui))
+    page.set_viewport_size({"width": 1440, "height": 700})
+    show(page, ui, f"/locations/{LOCATION}/jobs/{NAME}_evaluate", 6)
+    save(page, "evaluate_job")
+    page.get_by_role("button", name="Materialize all").click()
+    while not (begun := set(run_ids(ui)) - before):
+        time.sleep(1)
+    (run,) = begun
+    status = ui.wait(run, SECONDS)
+    if status != "SUCCESS" or ui.steps(run) & {"trained", "merged", "quantized", "base_model"}:
+        sys.exit(f"the job did not evaluate alone: {status}, {ui.steps(run)}")
+    show(page, ui, f"/runs/{run}", 6)
+    save(page, "evaluate_run")
+
+
+def run_ids(ui: Ui) -> list[str]:
+    """The ids of all runs."""
+    found = ui.ask("{runsOrError{... on Runs{results{runId}}}}")["runsOrError"]["results"]
+    return [run["runId"] for run in found]
 
 
 def show(page: Any, ui: Ui, path: str, seconds: float) -> None:

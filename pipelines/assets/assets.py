@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -22,6 +22,7 @@ from tunemill.pipelines.assets.trackers import FROM_YAML, RESOURCE
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.code_version import code_versions
+from tunemill.pipelines.graph.evaluation_nodes import EVALUATES, evaluation_nodes
 from tunemill.pipelines.graph.keys import looked_at_by, upstream_of, with_upstream
 from tunemill.pipelines.graph.nodes import Node
 from tunemill.pipelines.graph.plan import make_plan, not_in_place
@@ -53,11 +54,14 @@ def build_assets(
     early = with_upstream(session.pipeline, [name for node in nodes for name in looked_at_by(node)])
     versions = code_versions(session.pipeline, session.store)
     events = LineageEvents(session.pipeline, session.store)
+    evaluating = set(evaluation_nodes(session.pipeline))
     return [
         _asset(
             session,
             node,
-            _spec(session, node, versions[node.name], look),
+            _spec(
+                session, node, versions[node.name], look, {EVALUATES: ""} if node.name in evaluating else {}
+            ),
             trackers,
             events,
             early=node.name in early,
@@ -73,7 +77,9 @@ def asset_key(pipeline: str, node: str) -> dg.AssetKey:
     return dg.AssetKey([pipeline, node])
 
 
-def _spec(session: Session, node: Node, version: str, look: Look | None) -> dg.AssetSpec:
+def _spec(
+    session: Session, node: Node, version: str, look: Look | None, tags: Mapping[str, str]
+) -> dg.AssetSpec:
     pipeline = session.pipeline
     name = pipeline.name
     return dg.AssetSpec(
@@ -87,7 +93,7 @@ def _spec(session: Session, node: Node, version: str, look: Look | None) -> dg.A
         code_version=version,
         kinds={node.stage.name, *node.stage.kinds},
         owners=pipeline.owners,
-        tags=pipeline.tags,
+        tags={**pipeline.tags, **tags},
     )
 
 

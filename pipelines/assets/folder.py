@@ -11,6 +11,7 @@ from tunemill.pipelines.assets.assets import asset_key, build_assets
 from tunemill.pipelines.assets.clear_error import ClearError
 from tunemill.pipelines.assets.collecting import not_collecting
 from tunemill.pipelines.assets.gate_checks import build_checks
+from tunemill.pipelines.assets.jobs import JOBS_UP_TO
 from tunemill.pipelines.assets.operations import Operations, build_operations
 from tunemill.pipelines.assets.sensors import build_observer
 from tunemill.pipelines.assets.sources import build_sources
@@ -32,8 +33,6 @@ from tunemill.resources.objects import NO_TEAM
 from tunemill.resources.store import Store
 
 CONFIG_ERROR = "config_error"
-# Each job takes Dagster 10 to 40 ms of every load, and a pipeline has four. What they do, selecting its group does too.
-JOBS_UP_TO = 20
 LINES_SHOWN = 20
 
 
@@ -62,6 +61,7 @@ def build_definitions(
         return store if url in (None, NO_TEAM) else store.before(str(url))
 
     pipelines, broken = load_folder(folder)
+    count = len(pipelines)
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = []
     operations = Operations()
     checks: list[dg.AssetChecksDefinition] = []
@@ -75,12 +75,12 @@ def build_definitions(
             own: list[dg.AssetsDefinition | dg.AssetSpec] = [
                 *computed,
                 *build_sources(session),
-                summary_asset(seen),
+                summary_asset(seen, count),
             ]
             gates = build_checks(session)
             # An asset runs with all of its own checks, or not at all.
             own_operations = build_operations(session, [*computed, *gates], gates)
-            if len(pipelines) > JOBS_UP_TO:
+            if count > JOBS_UP_TO:
                 own_operations = own_operations.needed_jobs()
         except (ConfigError, StoreError, OSError) as error:
             broken[path] = f"{path}: {error}"

@@ -1,19 +1,17 @@
 """Ready-made jobs of a pipeline, as the UI lists them: bring it up to date, evaluate alone, compute again."""
 
-from collections.abc import Callable, Iterable
-
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from tunemill.pipelines.assets.again import AGAIN, SELECTED
 from tunemill.pipelines.assets.assets import asset_key
-from tunemill.pipelines.config.slices import ASSET_SCHEME
-from tunemill.pipelines.graph.keys import upstream_of
-from tunemill.pipelines.graph.nodes import Node, Pipeline
-from tunemill.pipelines.graph.verb_places import VERBS
+from tunemill.pipelines.graph.evaluation_nodes import EVALUATES, evaluates, evaluation_nodes
+from tunemill.pipelines.graph.nodes import Pipeline
 
 PIPELINE = "tunemill/pipeline"
 ASKED_BY = "tunemill/asked_by"
+# Each job takes Dagster 10 to 40 ms of every load, and a pipeline has four. What they do, a selection does too.
+JOBS_UP_TO = 20
 
 
 def bring_up_to_date_name(pipeline: str) -> str:
@@ -58,41 +56,31 @@ def build_jobs(pipeline: Pipeline) -> list[UnresolvedAssetJobDefinition]:
                 f"{name}_evaluate_again",
                 evaluations,
                 f"Evaluate the models of `{name}` once more although nothing has changed.",
-                {AGAIN: ",".join(node.name for node in pipeline.nodes if _evaluates(node))},
+                {AGAIN: ",".join(node.name for node in pipeline.nodes if evaluates(node))},
             ),
         ]
     return jobs
 
 
-def evaluation_nodes(pipeline: Pipeline) -> list[str]:
-    """The evaluations, and the data that are prepared for them, in an order in which they can run.
-
-    Data that a model is made from too are taken as they are: to prepare them anew would say of the model's rows what
-    they were not when it was trained.
-    """
-    nodes = {node.name: node for node in pipeline.nodes}
-    evaluations = {node.name for node in pipeline.nodes if _evaluates(node)}
-    found = _upstream(nodes, evaluations, lambda node: _evaluates(node) or node.stage.prepares_data)
-    models = {node.name for node in pipeline.nodes if not (_evaluates(node) or node.stage.prepares_data)}
-    for_models = _upstream(nodes, {up for name in models for up in upstream_of(nodes[name])}, lambda _: True)
-    return [name for name in nodes if name in found and (name in evaluations or name not in for_models)]
-
-
-def _upstream(nodes: dict[str, Node], names: Iterable[str], takes: Callable[[Node], bool]) -> set[str]:
-    """These nodes and what is before them, as far as it is taken."""
-    found: set[str] = set()
-    pending = [name for name in names if not name.startswith(ASSET_SCHEME) and takes(nodes[name])]
-    while pending:
-        name = pending.pop()
-        if name not in found:
-            found.add(name)
-            ups = [up for up in upstream_of(nodes[name]) if not up.startswith(ASSET_SCHEME)]
-            pending += [up for up in ups if takes(nodes[up])]
-    return found
-
-
-def _evaluates(node: Node) -> bool:
-    return VERBS["evaluate"].means(node)
+def what_to_press(pipeline: Pipeline, count: int) -> str:
+    """What can be started of a pipeline that is one of so many, in Markdown: its jobs, or what to select instead."""
+    name, evaluations = pipeline.name, evaluation_nodes(pipeline)
+    if count <= JOBS_UP_TO:
+        lines = [f"`{bring_up_to_date_name(name)}` computes what is not in place"]
+        if evaluations:
+            lines.append(f"`{name}_evaluate` evaluates the models as they are, and trains nothing")
+            lines.append(f"`{name}_evaluate_again` does so although nothing has changed")
+        lines.append(f"`{name}_compute_again` computes all of it once more")
+        return "\n".join(f"- {line}" for line in lines)
+    selections = {"everything that is not in place": f'group:"{name}"'}
+    if evaluations:
+        selections["the evaluations alone"] = f'group:"{name}" and tag:"{EVALUATES}"'
+    why = (
+        f"There are {count} pipelines here. With more than {JOBS_UP_TO} there are no jobs but those that a schedule, a "
+        f"watcher or a sweep needs, because each makes every reload slower. Select in the asset graph, and press "
+        f"Materialize; with the tag `{AGAIN}: {SELECTED}` what is in place is computed again too."
+    )
+    return "\n".join([f"{why}\n", *(f"- {words}: `{selection}`" for words, selection in selections.items())])
 
 
 def _job(

@@ -4,7 +4,8 @@ import dagster as dg
 
 from tunemill.resources.lease import Holder, is_alive, this_process
 
-TAG = "tunemill/process"
+# Dagster shows no tags of this prefix: it is JSON, and nobody's to read.
+TAG = ".dagster/tunemill_process"
 GONE = (
     "the process of this run is gone (killed, out of memory, or the machine went down). What was finished is kept; "
     "materialize it again to go on from the last checkpoint"

@@ -8,6 +8,7 @@ import dagster as dg
 from tunemill.pipelines.assets.assets import asset_key
 from tunemill.pipelines.assets.descriptions import answers, reasons
 from tunemill.pipelines.assets.freshness import SUMMARY, freshness_policy
+from tunemill.pipelines.assets.jobs import what_to_press
 from tunemill.pipelines.assets.markdown import markdown_table, page_of, plain
 from tunemill.pipelines.graph.keys import upstream_of
 from tunemill.pipelines.report.scores import changed_settings, evaluations, moved_scores, score_table
@@ -27,8 +28,11 @@ SIGNS = {
 }
 
 
-def summary_asset(look: Look) -> dg.AssetSpec:
-    """The page as an asset that nobody materializes: its description is written when definitions load."""
+def summary_asset(look: Look, count: int) -> dg.AssetSpec:
+    """The page as an asset that nobody materializes: its description is written when definitions load.
+
+    The pipeline is one of `count` that are loaded together.
+    """
     pipeline = look.pipeline
     taken = {up for node in pipeline.nodes for up in upstream_of(node)}
     last = [node for node in pipeline.nodes if node.name not in taken]
@@ -37,7 +41,7 @@ def summary_asset(look: Look) -> dg.AssetSpec:
         key=asset_key(pipeline.name, SUMMARY),
         deps=[asset_key(pipeline.name, node.name) for node in last],
         group_name=pipeline.name,
-        description=summary(look),
+        description=summary(look, count),
         kinds={SUMMARY},
         owners=pipeline.owners,
         tags=pipeline.tags,
@@ -46,7 +50,7 @@ def summary_asset(look: Look) -> dg.AssetSpec:
     )
 
 
-def summary(look: Look) -> str:
+def summary(look: Look, count: int = 1) -> str:
     """The page in Markdown, what people look for first, hashes last."""
     sections = [
         ("", _state(look)),
@@ -57,6 +61,7 @@ def summary(look: Look) -> str:
         ("Loss", _curve(look)),
         ("Answers", _answers(look)),
         ("What it cost", _cost(look)),
+        ("What to press", what_to_press(look.pipeline, count)),
         ("Models and data", _digests(look)),
     ]
     return page_of(f"### {title}\n\n{text}" if title else text for title, text in sections if text)
@@ -119,7 +124,9 @@ def _changes(look: Look) -> str:
         f"{plain(name)} of {plain(of)}: {plain(old)} → **{plain(new)}**"
         for name, of, old, new in moved_scores(look)
     ]
-    return "\n".join(f"- {line}" for line in lines[:MOST_CHANGES])
+    more = len(lines) - MOST_CHANGES
+    shown = [*lines[:MOST_CHANGES], f"and {more} more, which the report lists"] if more > 0 else lines
+    return "\n".join(f"- {line}" for line in shown)
 
 
 def _cost(look: Look) -> str:

@@ -75,10 +75,10 @@ def changed_settings(look: Look) -> Iterator[tuple[str, list[str]]]:
 
 
 def moved_scores(look: Look) -> Iterator[tuple[str, str, str, str]]:
-    """Scores that are other ones than before: the score, of which model, what it was, what it is."""
+    """Scores that are shown otherwise than before: the score, of which model, what it was, what it is."""
     for node in evaluations(look):
         before, now = look.before(node.name), look.artifacts[node.name].manifest["metrics"]
         for name in score_names(node, now, look.excerpts.nodes[node.name]):
-            old = before.get(name)
-            if old is not None and old != now[name]:
-                yield name, evaluated_name(node), figure(old), figure(now[name])
+            old, new = figure(before.get(name)), figure(now[name])
+            if before.get(name) is not None and old != new:
+                yield name, evaluated_name(node), old, new

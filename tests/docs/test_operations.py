@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 from support.examples import ROOT, copy_examples
-from support.project import Project
+from support.project import Project, make_project
 from support.ui import serve
 
 from tunemill.pipelines.config.operation_keys import OperationKeys, Schedule, Watch
@@ -71,3 +71,34 @@ def test_its_tutorial_runs(tmp_path):
     assert re.search(r"^all \d+ nodes cached", first, re.M)
     assert (file.parent / "published" / "tunemill_lineage.json").is_file() and "published" in published
     assert "rows.jsonl" in again and "not published" in failed
+
+
+@pytest.mark.slow
+def test_its_workspace_of_two_code_locations_is_served(tmp_path):
+    """Both are loaded by Dagster itself, and one that is broken is told of and leaves the other as it is."""
+    section = PAGE[PAGE.index("## Hundreds of pipelines") :]
+    (workspace,) = re.findall(r"^```yaml\n(.*?)^```", section, re.M | re.S)
+    python = re.findall(r"^```python\n(.*?)^```", section, re.M | re.S)[0]
+    (tmp_path / "workspace.yaml").write_text(workspace)
+    for team in ("team_a", "team_b"):
+        make_project(tmp_path / team, pipeline={"name": f"of_{team}"})
+        (tmp_path / f"{team}.py").write_text(python.replace("team_a", team))
+    assert (tmp_path / "team_a.py").read_text() == python
+    command = next(line for line in section.splitlines() if line.startswith("dagster definitions validate"))
+    is_valid, said = validated(tmp_path, command)
+    assert is_valid, said
+    for team in ("team_a", "team_b"):
+        assert f"Validation successful for code location {team}." in said
+    (tmp_path / "team_b.py").write_text(python.replace('Path("team_a")', "Path(1)"))
+    is_valid, said = validated(tmp_path, command)
+    assert not is_valid and "Validation failed for code location team_b" in said
+    assert "Validation successful for code location team_a." in said
+
+
+def validated(folder, command):
+    """Whether Dagster takes a workspace, and what it says of it."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    return done.returncode == 0, done.stdout

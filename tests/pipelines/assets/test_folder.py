@@ -1,6 +1,7 @@
 """A folder of YAMLs: whatever lies in it, every pipeline is a group or an error of its own name."""
 
 import os
+import re
 import shutil
 import warnings
 from dataclasses import replace
@@ -10,7 +11,8 @@ import pytest
 from support.project import make_project
 
 from tunemill.pipelines.assets.component import PipelinesComponent
-from tunemill.pipelines.assets.folder import JOBS_UP_TO, build_definitions
+from tunemill.pipelines.assets.folder import build_definitions
+from tunemill.pipelines.assets.jobs import JOBS_UP_TO
 from tunemill.resources.errors import StoreError
 from tunemill.resources.launcher import in_this_process
 
@@ -198,6 +200,33 @@ def test_of_many_pipelines_only_the_jobs_that_something_starts_are_there(project
     assert jobs(project) == {f"{name}_{kind}" for name in names for kind in kinds}
     write(project, "watched.yml", text + "pipeline: {watch: true, automation: stopped}\n")
     assert jobs(project) == {"nightly_bring_up_to_date", "watched_bring_up_to_date"}
+
+
+def selected_by_the_page(project, words):
+    """The assets that the selection behind these words on the page of `pipeline` takes, and the jobs that it names."""
+    definitions = build_definitions(project.folder, project.state, in_this_process)
+    graph = definitions.resolve_asset_graph()
+    page = graph.get(dg.AssetKey(["pipeline", "summary"])).description
+    (selection,) = re.findall(f"^- {words}: `(.*)`$", page, re.M)
+    found = dg.AssetSelection.from_string(selection).resolve(graph)
+    return {key.path[-1] for key in found}, re.findall("^- `(.*?)`", page, re.M)
+
+
+def test_the_page_says_what_to_press_and_without_jobs_what_to_select(project):
+    repository = build_definitions(project.folder, project.state, in_this_process).get_repository_def()
+    evaluate = repository.get_job("pipeline_evaluate").asset_layer.executable_asset_keys
+    page = repository.asset_graph.get(dg.AssetKey(["pipeline", "summary"])).description
+    assert set(re.findall("^- `(.*?)`", page, re.M)) == jobs(project)
+    for number in range(2, JOBS_UP_TO + 2):
+        write(project, f"p{number}.yml", project.yaml.read_text())
+    assert jobs(project) == set()
+    names, pressed = selected_by_the_page(project, "the evaluations alone")
+    assert names == {key.path[-1] for key in evaluate} and pressed == []
+    assert selected_by_the_page(project, "everything that is not in place")[0] >= {
+        "trained",
+        "merged",
+        *names,
+    }
 
 
 def test_two_components_of_one_project_get_on_with_each_other(project):
