@@ -39,7 +39,8 @@ class Call:
 
     Folders are a string, a list of strings for `many`, or None for an absent optional input. A call that may take no
     more than `seconds` is stopped then; `limit` says who wants that. With several `processes` the body runs in each of
-    them (resources/ranks.py): of this machine, of several `nodes`, or of a `ray` cluster (resources/workers.py).
+    them (resources/ranks.py): of this machine, of several `nodes`, or of a `ray` cluster (resources/workers.py). One
+    that stands still for `hangs_after` seconds while others wait for it ends all; 0: none does.
     """
 
     body: str
@@ -53,6 +54,7 @@ class Call:
     seconds: float | None = None
     limit: str = ""
     processes: int = 1
+    hangs_after: float = 20.0
     nodes: Nodes | None = None
     ray: Ray | None = None
 

@@ -21,7 +21,7 @@ OF_ANOTHER = re.compile(
     re.IGNORECASE,
 )
 WAITED = re.compile(r"timed? ?out|timeout", re.IGNORECASE)
-STOPPED = "stopped"
+STOPPED, HUNG = "stopped", "hung"
 GO_ON = "run again to go on from its last checkpoint, if any"
 # So long a process that has closed its pipe may take to end.
 LAST_SECONDS = 1.0
@@ -43,8 +43,10 @@ class Standing:
     failed_at: float | None = None
     exit: int | None = None
     stopped_since: float | None = None
+    still_for: float = 0.0
     killed: bool = False
     frames: Frames = ()
+    threads_idle: bool = True
 
     def fail(self, message: str, of_user: bool, now: float) -> None:
         """It failed, so far as is known now; what was known before stays."""
@@ -116,6 +118,8 @@ def verdict(
         return {"type": "failed", "message": one.message}
     if one.message == STOPPED:
         return _crashed(f"{who} was stopped (SIGSTOP), so all were ended; {GO_ON}", again=True)
+    if one.message == HUNG:
+        return _crashed(_hung(who, one, log(rank)), again=True)
     words = one.message or _tail(log(rank))
     if (not first or not one.message) and WAITED.search(words):
         return _crashed(_waited(standings, rank, words, log), again=True)
@@ -137,6 +141,16 @@ def _waited(standings: Sequence[Standing], rank: int, words: str, log: Callable[
         f"rank {rank} of {len(standings)} waited for the others longer than ddp_timeout allows, and rank {silent} was "
         f"heard of least{f' (it was {last})' if last else ''}: it hangs, or is far slower than the others.{at} "
         f"Look at {log(silent)}; {GO_ON}. How it was said: {_line_of(WAITED, words)}"
+    )
+
+
+def _hung(who: str, one: Standing, log: Path) -> str:
+    """Of a rank that others waited for, and that did nothing."""
+    last = f" (it was {one.last})" if one.last else ""
+    return (
+        f"{who} hangs{last}: for {one.still_for:.0f} s it has computed, read and written nothing, while the others "
+        f"wait for it, so all were ended. It is at {place(one.frames)}. Look at {log}; {GO_ON}. "
+        f"pipeline.launcher.hangs_after is how long it may do so"
     )
 
 

@@ -16,7 +16,15 @@ BLOCK = re.compile(r"^.*\(most recent call first\):\n", re.MULTILINE)
 FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
 # Where a process is that waits for others, and one that computes gradients or waits for those of others.
 WAITS, BACKWARD = "/torch/distributed/", "/torch/autograd/"
-LIBRARIES = "/site-packages/"
+# Its innermost calls of others are in C++. What it is within says nothing: so is the whole model.
+WRAPPER = "/torch/nn/parallel/distributed.py"
+# All of a rank lies within this, which waits for nobody.
+STARTS = "/torch/distributed/elastic/"
+# Where threads are that have nothing to do; whatever else one does, somebody may wait for.
+IDLE = ("/threading.py", "/queue.py", "/concurrent/futures/thread.py")
+LIFELINE = "_die_with_agent"
+# Python's own, and those that were installed.
+LIBRARIES = (f"{Path(os.__file__).parent}/", "/site-packages/")
 
 Frames = tuple[tuple[str, int, str], ...]
 """File, line and function, the innermost call first."""
@@ -27,8 +35,8 @@ def answer(file: Path) -> None:
     faulthandler.register(SIGNAL, file=file.open("w"), all_threads=True)
 
 
-def ask(asked: Mapping[int, tuple[int, Path]]) -> dict[int, Frames]:
-    """What the main thread of each of some processes does: rank -> its process, and the file that it answers in.
+def ask(asked: Mapping[int, tuple[int, Path]]) -> dict[int, list[Frames]]:
+    """What the threads of each of some processes do, the main one last: rank -> its process, and its answers' file.
 
     Those that do not answer within a second, such as stopped ones, are left out.
     """
@@ -46,30 +54,46 @@ def ask(asked: Mapping[int, tuple[int, Path]]) -> dict[int, Frames]:
         sizes = now
     texts = {rank: file.read_text(errors="replace") for rank, (_, file) in asked.items() if file.is_file()}
     found = {
-        rank: frames_of(text.encode()[before[rank] :].decode(errors="replace"))
+        rank: threads_of(text.encode()[before[rank] :].decode(errors="replace"))
         for rank, text in texts.items()
     }
-    return {rank: frames for rank, frames in found.items() if frames}
+    return {rank: threads for rank, threads in found.items() if threads and threads[-1]}
 
 
 def _size(file: Path) -> int:
     return file.stat().st_size if file.is_file() else 0
 
 
-def frames_of(text: str) -> Frames:
-    """The calls of the main thread, which faulthandler writes last."""
-    last = BLOCK.split(text)[-1]
-    return tuple((file, int(line), name) for file, line, name in FRAME.findall(last))
+def threads_of(text: str) -> list[Frames]:
+    """The calls of each thread, those of the main one last, as faulthandler writes them."""
+    return [
+        tuple((file, int(line), name) for file, line, name in FRAME.findall(block))
+        for block in BLOCK.split(text)[1:]
+    ]
+
+
+def idle(thread: Frames) -> bool:
+    """Whether a thread has nothing to do."""
+    return any(name == LIFELINE for *_, name in thread) or thread[0][0].endswith(IDLE)
 
 
 def waits(frames: Frames) -> bool:
     """Whether a process is in a call that waits for other ranks, or, for all that is known, may be."""
-    return any(WAITS in file or BACKWARD in file for file, *_ in frames[:4])
+    return WRAPPER in frames[0][0] or _within(frames[:4])
+
+
+def may_wait(frames: Frames) -> bool:
+    """Whether a process may wait for other ranks, however far within."""
+    return waits(frames) or _within(frames)
+
+
+def _within(frames: Frames) -> bool:
+    return any(BACKWARD in file or (WAITS in file and STARTS not in file) for file, *_ in frames)
 
 
 def place(frames: Frames) -> str:
     """Where it is, in words: in the innermost call, and in that of no library which led there."""
-    own = next((frame for frame in frames if LIBRARIES not in frame[0]), frames[0])
+    own = next((frame for frame in frames if not any(one in frame[0] for one in LIBRARIES)), frames[0])
     return " in a call from ".join(
         f"{file}:{line} ({name})" for file, line, name in dict.fromkeys((frames[0], own))
     )
@@ -84,6 +108,6 @@ def told(places: Mapping[int, Frames], seconds: float) -> str:
         for rank in order
     )
     return (
-        f"no process has moved on for {seconds:.0f} s: {said}. If one hangs, all end when another has waited for it "
-        f"ddp_timeout seconds"
+        f"no process has moved on for {seconds:.0f} s: {said}. If one hangs that computes, or that waits for a "
+        f"disk, the network or another program, all end when another has waited for it ddp_timeout seconds"
     )

@@ -32,7 +32,8 @@ from tunemill.resources.lines import Lines
 from tunemill.resources.machine_failures import disk_full, is_full
 from tunemill.resources.machines import NotMetError, fault_of_others, meeting, not_met, of_machine
 from tunemill.resources.rank_failures import STOPPED, WAITED, Standing, verdict
-from tunemill.resources.rank_stacks import answer, ask, told
+from tunemill.resources.rank_hangs import HangWatch
+from tunemill.resources.rank_stacks import answer, ask, idle, told
 from tunemill.resources.redaction import redacted, secrets_in
 
 POLL_SECONDS = 0.5
@@ -40,7 +41,7 @@ POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 5.0
 # A process that was stopped (SIGSTOP) for so long while others go on is not waited for.
 STOPPED_SECONDS = 6.0
-# When no rank has moved on for so long, it is told where each is. A long evaluation is as silent, so nothing ends.
+# When no rank has moved on for so long, it is told where each is. A long evaluation is as silent, so that ends nothing.
 SILENT_SECONDS = 25.0
 # They tell of a failed rank by tracebacks of their own, and of each process that they end.
 NOISY = ("torch.distributed.elastic", "torch.multiprocessing")
@@ -237,6 +238,7 @@ class Listener:
         self._logs = logs
         self._spare = spare
         self._told_at = 0.0
+        self._hangs = HangWatch(self.standings, call.hangs_after, self._ask)
         self._events = {reader: rank for rank, reader in enumerate(readers[:count])}
         self._outputs = {
             reader: Lines(self._writer(rank), keep_ends=True)
@@ -316,8 +318,10 @@ class Listener:
             for rank, one in enumerate(self.standings)
             if one.pid and not one.is_over and one.failed_at is None and one.stopped_since is None
         }
-        for rank, frames in ask(asked).items():
+        for rank, (*others, frames) in ask(asked).items():
             self.standings[rank].frames = frames
+            self.standings[rank].threads_idle = all(map(idle, filter(None, others)))
+        self._hangs.pardon()
 
     def _tell_silent(self, now: float) -> None:
         """Say once where each rank is, when all of them have trained and none has moved on for long."""
@@ -333,6 +337,7 @@ class Listener:
         """End what stands still, and what has not ended by itself soon after another rank failed."""
         now = time.monotonic()
         self._tell_silent(now)
+        self._hangs.look(now)
         alive = [one for one in self.standings if one.pid and not one.is_over]
         for one in alive:
             one.look(now)

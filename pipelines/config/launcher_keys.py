@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from tunemill.pipelines.config.machine import gpu_count
 from tunemill.pipelines.config.robust_keys import RobustKeys
@@ -58,6 +58,11 @@ class LauncherSettings(Settings):
     )
     run_name: str | None = Field(
         None, min_length=1, description="with ray: the name of the training in Ray's dashboard"
+    )
+    hangs_after: NonNegativeFloat = Field(
+        20,
+        description="seconds for which a process may compute, read and write nothing while the others wait for it: "
+        "then all end, and its place is said; 0: until ddp_timeout",
     )
 
     @field_validator("address")
@@ -173,10 +178,18 @@ class RunKeys(RobustKeys):
         yield from super().idle()
         if self.launcher.kind == "python" and self.launcher.processes not in ("auto", 1):
             yield Idle("pipeline.launcher.processes", "kind: python trains in one process")
+        if "hangs_after" in self.launcher.model_fields_set and (why := self._asks_nobody()):
+            yield Idle("pipeline.launcher.hangs_after", why)
         if not self.use_ray:
             for key in AXOLOTL_RAY:
                 if getattr(self, key) is not None:
                     yield Idle(key, "only use_ray: true reads it")
+
+    def _asks_nobody(self) -> str:
+        """Why no process is looked at whether it hangs; nothing where some are."""
+        if self.launcher.kind == "ray":
+            return "Ray's workers run on other machines, and end after ddp_timeout"
+        return "one process trains, for which no other waits" if self.launcher.count == 1 else ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ def spread_call(call: Call, node: Node, pipeline: Pipeline, key: str, *, joins: 
     launcher = pipeline.launcher
     if not node.config.may_be_spread:
         return call
+    call = replace(call, hangs_after=launcher.hangs_after)
     if launcher.kind == "ray":
         name = launcher.run_name or f"{pipeline.name}-{node.name}-{key[:8]}"
         return replace(call, ray=Ray(launcher.address, launcher.resources_per_worker or {}, name))

@@ -108,11 +108,48 @@ def test_the_rank_that_failed_is_named_and_all_end(what, said, workspace):
 def test_one_that_hangs_is_told_with_its_place_before_all_end(workspace):
     events = []
     with pytest.raises(LaunchError, match="rank 0 of 2 waited"):
-        in_child(call(workspace, "1: hangs for long"), events.append)
+        in_child(call(workspace, "1: hangs in a loop for long"), events.append)
     (said,) = (event["message"] for event in events if "no process has moved on" in event.get("message", ""))
     assert re.search(
         r"for 2\d s: rank 1 is at \S+bodies.py:\d+ \(among_ranks\); rank 0 waits for others", said
     )
+
+
+@pytest.mark.parametrize(
+    "what", ["1: hangs for long", pytest.param("0: hangs in a lock for long", marks=pytest.mark.exhaustive)]
+)
+def test_one_that_stands_still_while_another_waits_for_it_ends_all(what, workspace):
+    hung, other = int(what[0]), 1 - int(what[0])
+    said_at: list[float] = []
+    said = rf"^rank {hung} of 2 hangs \(it was at 3 of 9 steps\): for \d+ s .* It is at \S+:\d+ .* Look at \S+log;"
+    with pytest.raises(LaunchError, match=said) as caught:
+        in_child(call(workspace, what, hangs_after=4), lambda _event: said_at.append(time.monotonic()))
+    assert time.monotonic() - said_at[-1] < 25 and caught.value.crashed
+    assert "bodies.py" in str(caught.value) and f"rank {other} of 2" not in str(caught.value)
+    assert all(gone(pid) for pid in pids_of(workspace, 0))
+
+
+@pytest.mark.exhaustive
+def test_one_that_hangs_ends_all_within_30_seconds_where_nothing_is_set(workspace):
+    said_at: list[float] = []
+    with pytest.raises(LaunchError, match=r"^rank 1 of 2 hangs"):
+        in_child(call(workspace, "1: hangs for long"), lambda _event: said_at.append(time.monotonic()))
+    assert time.monotonic() - said_at[-1] < 30
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "1: computes",
+        pytest.param("1: waits for a program that computes", marks=pytest.mark.exhaustive),
+        "1: waits for a thread that asks a server",
+        pytest.param("all: something slow", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_none_is_ended_that_does_something_slow(what, workspace):
+    events = []
+    in_child(call(workspace, what, hangs_after=4), events.append)
+    assert events[-1]["type"] == "summary" and events[-1]["metrics"] == {"ranks": 2}
 
 
 def test_a_port_that_is_taken_is_said_in_words(workspace):

@@ -3,8 +3,10 @@
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -96,13 +98,75 @@ def talk(text: str, report: Report) -> None:
     raise RowError(f"{text}: mend it")
 
 
+# For 12 s of the clock.
+COMPUTES = "import time; end = time.monotonic() + 12\nwhile time.monotonic() < end: pass"
+
+
+# A server that answers after as long.
+ANSWERS = """
+import socket, time
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+taken, _ = server.accept()
+time.sleep(12)
+taken.sendall(b"x")
+"""
+
+
+def _ask_slowly() -> None:
+    """Ask a server, with a limit of time."""
+    with subprocess.Popen([sys.executable, "-c", ANSWERS], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        with socket.create_connection(("127.0.0.1", int(server.stdout.readline())), timeout=60) as asked:
+            assert asked.recv(1) == b"x"
+
+
+def beside_the_others(what: str) -> None:
+    """What one rank does, or each of them, while the others go on."""
+    match what:
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "user error":
+            raise RowError("rows.jsonl:3: not valid JSON; mend the line")
+        case "mistake":
+            raise KeyError("a mistake of ours")
+        case "stopped":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "hangs" | "hangs for long":
+            time.sleep(300)
+        case "hangs in a lock for long":
+            threading.Event().wait(300)
+        case "hangs in a loop for long":
+            while True:
+                pass
+        case _:
+            take_long(what)
+
+
+def take_long(what: str) -> None:
+    """Do something that takes 12 s, and is sound."""
+    match what:
+        case "something slow":
+            time.sleep(12)
+        case "computes":
+            until = time.monotonic() + 12
+            while time.monotonic() < until:
+                pass
+        case "waits for a program that computes":
+            subprocess.run([sys.executable, "-c", COMPUTES], check=True)
+        case "waits for a thread that asks a server":
+            asks = threading.Thread(target=_ask_slowly)
+            asks.start()
+            asks.join()
+
+
 def among_ranks(config: EchoConfig, out: Workspace, report: Report) -> None:
     """What each of several ranks does: `N: what` is what rank N does beside the others, which wait for it."""
     import torch.distributed as group
 
     if not group.is_initialized():
         group.init_process_group("gloo", timeout=timedelta(seconds=120))
-    seconds = 40 if "for long" in config.what else 6 if "hangs" in config.what else 120
+    seconds = 60 if "for long" in config.what else 6 if "hangs" in config.what else 120
     # Beginning takes longer than that where much else is done.
     all_of_them = group.new_group(timeout=timedelta(seconds=seconds))
     number = group.get_rank()
@@ -112,17 +176,7 @@ def among_ranks(config: EchoConfig, out: Workspace, report: Report) -> None:
     report.progress(3, 9, "steps")
     (out.data / "out.txt").write_text(f"rank {number}")
     asked, _, what = config.what.partition(": ")
-    if str(number) == asked:
-        match what:
-            case "killed":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "user error":
-                raise RowError("rows.jsonl:3: not valid JSON; mend the line")
-            case "mistake":
-                raise KeyError("a mistake of ours")
-            case "stopped":
-                os.kill(os.getpid(), signal.SIGSTOP)
-            case "hangs" | "hangs for long":
-                time.sleep(300)
+    if asked in ("all", str(number)):
+        beside_the_others(what)
     group.barrier(all_of_them)
     report.summary(ranks=group.get_world_size())

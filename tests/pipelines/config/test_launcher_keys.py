@@ -5,12 +5,14 @@ import re
 import time
 
 import pytest
+from support import bodies
 from support.project import make_project
 
 from tunemill.pipelines.commands.launchers import launcher_overrides
 from tunemill.pipelines.config.machine import gpu_count
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.run.spread import spread_call
 from tunemill.stages.errors import SettingError
 
 TWO = "pipeline.launcher.processes=2"
@@ -167,3 +169,31 @@ def test_options_of_launchers_are_keys(project):
         asked("torchrun", behind=["--rdzv_id=1"])
     with pytest.raises(ConfigError, match=r"launcher\.processes"):
         asked("torchrun", "many")
+
+
+def test_how_long_a_process_may_hang_reaches_the_call(project):
+    def call(*overrides):
+        pipeline = load_pipeline(project.yaml, overrides)
+        folders = dict.fromkeys(("data", "checkpoints", "logs"), "")
+        bare = bodies.call_of(bodies.among_ranks, folders, "", processes=2)
+        return spread_call(bare, pipeline.node("trained"), pipeline, "key")
+
+    assert call(TWO).hangs_after == 20 and call(TWO, "pipeline.launcher.hangs_after=90").hangs_after == 90
+    assert (
+        trained(project, TWO, "pipeline.launcher.hangs_after=90").semantic()
+        == trained(project, TWO).semantic()
+    )
+    assert "hangs_after" in refused(project, TWO, "pipeline.launcher.hangs_after=-1")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "said"),
+    [
+        ("{kind: ray, processes: 2, hangs_after: 9}", "Ray's workers"),
+        ("{processes: 1, hangs_after: 9}", "one process"),
+    ],
+)
+def test_it_is_noted_where_nobody_is_looked_at(project, launcher, said):
+    notes = load_pipeline(project.yaml, [f"pipeline.launcher={launcher}"]).notes
+    (note,) = (note for note in notes if note.path == "pipeline.launcher.hangs_after")
+    assert said in note.message
