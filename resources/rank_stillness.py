@@ -1,14 +1,14 @@
 """Whether a process stands still: nothing of it computes, reads or writes, and its main thread sleeps or waits for a
-lock.
+lock, and does not wake up.
 
-What waits for a disk, the network, another process or a GPU is in another call of the kernel, so it does not stand
-still, however long it takes; nor does what cannot be looked at.
+What waits for a disk, the network or a GPU is in another call of the kernel, so it does not stand still, however long
+it takes; nor does what has started another process, for which it may wait; nor what cannot be looked at.
 """
 
 import os
 import platform
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -35,9 +35,10 @@ WATCHES = {
 
 @dataclass(frozen=True)
 class Look:
-    """What a process and those that it has started have done so far, and whether they only wait for each other."""
+    """What a process has done so far, and whether it only waits for itself."""
 
-    processes: frozenset[int]
+    wakes: int
+    """Of its main thread: one that asks again and again whether something has come wakes up for it."""
     seconds: float
     """Of cores."""
     bytes: int
@@ -64,12 +65,12 @@ class Stillness:
     def _has_moved(self, look: Look, now: float) -> bool:
         assert self.begun is not None and self.first is not None
         used, may = look.seconds - self.first.seconds, IDLE_SECONDS + IDLE_SHARE * (now - self.begun)
-        return look.processes != self.first.processes or look.bytes != self.first.bytes or used > may
+        return look.wakes != self.first.wakes or look.bytes != self.first.bytes or used > may
 
     def pardon(self, look: Look | None) -> None:
         """What it has done until this look was asked of it from outside."""
         if self.begun is not None and self.first is not None and look is not None:
-            self.first = replace(look, processes=self.first.processes)
+            self.first = look
 
     def seconds(self) -> float:
         """For how long it has stood still."""
@@ -77,7 +78,7 @@ class Stillness:
 
 
 def look_at(pid: int) -> Look | None:
-    """A look at a process and all that it has started; None where the kernel does not tell."""
+    """A look at a process; None where it has ended, or the kernel does not tell."""
     for _ in range(TRIES):
         found = _look(pid)
         if found is None or found.asleep:
@@ -90,43 +91,40 @@ def _look(pid: int) -> Look | None:
     machine = platform.machine()
     if machine not in ASLEEP:
         return None
-    found, left = [], [pid]
     try:
-        while left:
-            one = left.pop()
-            threads = [int(thread.name) for thread in (PROC / f"{one}/task").iterdir()]
-            left += [child for thread in threads for child in _children(one, thread)]
-            found.append((one, threads))
-        asleep = all(
-            _waits(one, thread, machine, main=thread == pid) for one, threads in found for thread in threads
-        )
+        threads = [int(thread.name) for thread in (PROC / f"{pid}/task").iterdir()]
         return Look(
-            processes=frozenset(one for one, _ in found),
-            seconds=sum(_seconds(one) for one, _ in found),
-            bytes=sum(_bytes(one) for one, _ in found),
-            asleep=asleep,
+            wakes=_wakes(pid),
+            seconds=_seconds(pid),
+            bytes=_bytes(pid),
+            asleep=all(_waits(pid, thread, machine) and _is_childless(pid, thread) for thread in threads),
         )
     except (OSError, ValueError):
-        # One of them has ended, or the kernel was told not to tell.
+        # It has ended, or the kernel was told not to tell.
         return None
 
 
-def _children(pid: int, thread: int) -> list[int]:
-    return [int(word) for word in (PROC / f"{pid}/task/{thread}/children").read_text().split()]
+def _is_childless(pid: int, thread: int) -> bool:
+    return not (PROC / f"{pid}/task/{thread}/children").read_text().split()
 
 
-def _waits(pid: int, thread: int, machine: str, *, main: bool) -> bool:
+def _wakes(pid: int) -> int:
+    words = (PROC / f"{pid}/task/{pid}/status").read_text().split()
+    return int(words[words.index("voluntary_ctxt_switches:") + 1])
+
+
+def _waits(pid: int, thread: int, machine: str) -> bool:
     folder = PROC / f"{pid}/task/{thread}"
     if (folder / "stat").read_text().rpartition(")")[2].split()[0] != "S":
         return False
     # Of one that runs it says so, and of one that waits for a page of memory -1.
     call = (folder / "syscall").read_text().split()[0]
-    allowed = ASLEEP[machine] if main else ASLEEP[machine] | WATCHES[machine]
+    allowed = ASLEEP[machine] if thread == pid else ASLEEP[machine] | WATCHES[machine]
     return call.lstrip("-").isdigit() and int(call) in allowed
 
 
 def _seconds(pid: int) -> float:
-    """Of cores, with those of its children that have ended."""
+    """Of cores, with those of children that have ended."""
     fields = (PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
