@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import TrainerCallback
 from tunemill.stages.errors import UserError
 from tunemill.stages.report import Report
 from tunemill.stages.training import ranks_body as ranks
+from tunemill.stages.training.background_body import Background
 from tunemill.stages.training.checkpoints import keep_last, seal
 from tunemill.stages.training.optimizers.averages_body import averages_used
 from tunemill.stages.training.order_body import Examples
@@ -107,25 +109,55 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
 
 class Checkpoints(TrainerCallback):  # type: ignore[misc]
-    """Asks for a checkpoint at the due steps, seals it, and removes older ones only then."""
+    """Asks for a checkpoint at the due steps, seals it, and removes older ones only then.
 
-    def __init__(self, report: Report, root: Path, due: frozenset[int], limit: int) -> None:
+    With a `background` the training goes on while one is written, which is told of when it is sealed.
+    """
+
+    def __init__(
+        self,
+        report: Report,
+        root: Path,
+        due: frozenset[int],
+        limit: int,
+        background: Background | None = None,
+    ) -> None:
         self._report = report
         self._root = root
         self._due = due
         self._limit = limit
+        self._background = background
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
         """No checkpoint after the last step: the artifact itself follows."""
         control.should_save = state.global_step in self._due and state.global_step < state.max_steps
+        if self._background is not None:
+            self._background.look(waits=control.should_save)
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
         """Called when the Trainer has written its files: among several processes each its own."""
         ranks.wait_for_all()
+        folder = self._root / f"checkpoint-{state.global_step}"
+        told = partial(self._report.checkpoint, f"step {state.global_step} of {state.max_steps}")
+        if self._background is not None:
+            self._background.seal(folder, partial(self._seal, folder), told if ranks.is_first() else nothing)
+        elif ranks.is_first():
+            self._seal(folder)
+            told()
+
+    def _seal(self, folder: Path) -> None:
         if ranks.is_first():
-            seal(self._root / f"checkpoint-{state.global_step}")
-            self._report.checkpoint(f"step {state.global_step} of {state.max_steps}")
+            seal(folder)
             keep_last(self._root, self._limit)
+
+    def on_train_end(self, _args: Any, _state: Any, _control: Any, **_kwargs: Any) -> None:
+        """Nothing is left to be written beside the training when it is over."""
+        if self._background is not None:
+            self._background.look(waits=True)
+
+
+def nothing() -> None:
+    """Only the first process tells."""
 
 
 class Monitor(TrainerCallback):  # type: ignore[misc]

@@ -38,6 +38,7 @@ from tunemill.stages.training.added_loss_body import (
     keep_mask_for_balance,
     probe_loss,
 )
+from tunemill.stages.training.background_body import background_of
 from tunemill.stages.training.best_body import Best, best_of, rates_of
 from tunemill.stages.training.callbacks_body import Checkpoints, Monitor, Reporter
 from tunemill.stages.training.checkpoints import checkpoint_folders
@@ -171,7 +172,8 @@ def train_once(
     waiting = layer_offloading_of(config, offloading, report)
     kept = kept_of(config, model, schedule, out, report)
     kept += method.prepare(model, precision, out.checkpoints)
-    checkpoints = Checkpoints(report, out.checkpoints, save_steps(config, schedule), config.save_total_limit)
+    saves, background = save_steps(config, schedule), background_of(config)
+    checkpoints = Checkpoints(report, out.checkpoints, saves, config.save_total_limit, background)
     collator = method.collator(model)
     warmup = warmup_steps(schedule.total, config.warmup_steps, config.warmup_ratio)
     UsedTrainer = plugins.over(LoopTrainer)  # noqa: N806 - a class
@@ -181,6 +183,7 @@ def train_once(
         make_optimizer=partial(build_optimizer, config, warmup=warmup),
         make_scheduler=partial(build_scheduler, config, warmup=warmup),
         plugins=plugins,
+        background=background,
         offloading=waiting[0] if waiting else offloading,
         model=model,
         args=arguments(config, precision, share, out),
@@ -192,7 +195,7 @@ def train_once(
     trainer.remove_callback(PrinterCallback)
     own += plugins.meet(trainer, before=[*monitors, *kept, checkpoints][0])
     if own:
-        kept.append(CallbackStates(out.checkpoints, own, save_steps(config, schedule), report))
+        kept.append(CallbackStates(out.checkpoints, own, saves, report))
         trainer.callback_handler.callbacks.insert(-1, kept[-1])
     set_compiler(config, trainer)
     check_loss(config, precision, trainer, method, report)

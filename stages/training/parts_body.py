@@ -21,7 +21,7 @@ from tunemill.stages.models.files import weight_files
 from tunemill.stages.models.sharded_weights import METADATA, PARTS
 from tunemill.stages.training.gathered_body import named_tensors
 
-OPTIMIZER, WHOLE_OPTIMIZER = "optimizer_0", "optimizer.pt"
+OPTIMIZER, WHOLE_OPTIMIZER, SCHEDULE = "optimizer_0", "optimizer.pt", "scheduler.pt"
 # What DeepSpeed calls the folder of a checkpoint, inside of the Trainer's.
 ZERO_FOLDERS = "global_step*"
 
@@ -93,7 +93,13 @@ def load_whole(model: Any, checkpoint: Path) -> None:
 
 def load_schedule(scheduler: Any, checkpoint: Path) -> None:
     """Where the schedule stood."""
-    scheduler.load_state_dict(torch.load(checkpoint / "scheduler.pt", weights_only=True))
+    scheduler.load_state_dict(torch.load(checkpoint / SCHEDULE, weights_only=True))
+
+
+def save_schedule(scheduler: Any, checkpoint: Path) -> None:
+    """Where the schedule stands."""
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    torch.save(scheduler.state_dict(), checkpoint / SCHEDULE)
 
 
 def load_whole_optimizer(trainer: Any, checkpoint: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import Trainer
 
+from tunemill.stages.training.background_body import Background
 from tunemill.stages.training.parts_body import (
     is_in_parts,
     load_optimizer_parts,
@@ -12,16 +13,28 @@ from tunemill.stages.training.parts_body import (
     load_schedule,
     load_whole,
     load_whole_optimizer,
+    save_schedule,
 )
 
 
 class ShardedTrainer(Trainer):  # type: ignore[misc]
     """The Trainer, whose checkpoints go on from one process to several, and back."""
 
+    background: Background | None = None
+    """What writes parts while the training goes on, if anything does."""
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Into a checkpoint; nothing where the model is in parts, which are written with the optimizer's."""
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             super().save_model(output_dir, _internal_call)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.background is None:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        self.background.write(Path(output_dir), self.model, self.optimizer)
+        if self.args.should_save:
+            save_schedule(self.lr_scheduler, Path(output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint = Path(resume_from_checkpoint)

@@ -11,6 +11,7 @@ from tunemill.stages.models.wrapped_body import plain_model
 from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.added_loss_body import AddedLoss, loss_of_no_token
 from tunemill.stages.training.ahead_body import means_ahead
+from tunemill.stages.training.background_body import Background
 from tunemill.stages.training.layer_offloading_body import LayerOffloading
 from tunemill.stages.training.memory_body import Offloading
 from tunemill.stages.training.method import OwnLoss
@@ -35,9 +36,11 @@ class LoopTrainer(ShardedTrainer):
         make_optimizer: Callable[..., Any],
         make_scheduler: Callable[[Any, int], Any],
         plugins: Plugins,
+        background: Background | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
+        self.background = background
         self.offloading = offloading
         assert share.together == 1 or own_loss is None, "an own loss counts and shifts whole sequences"
         self._share = share

@@ -50,6 +50,7 @@ UNPROVEN_SIZES = {
     "tensor_parallel_size": f"layers that are split {NO_WAY_ON}; fsdp_version: 2 shares them out",
     "expert_parallel_size": f"experts that are split {NO_WAY_ON}; fsdp_version: 2 shares them out as any weight",
 }
+WRITTEN_BY_FSDP = "PyTorch writes so what FSDP2 shares out; the training waits for other checkpoints"
 ONE_WAY = "PyTorch splits attention in one way, in which the keys of all heads are exchanged at once"
 # What a model in parts leaves nothing to ask for; ddp_timeout counts for every group of processes.
 OF_DDP = ("ddp", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_find_unused_parameters")
@@ -77,6 +78,11 @@ class DeviceKeys(StageConfig):
     )
     qlora_sharded_model_loading: Runtime[bool] = Field(
         False, description=f"load 4-bit weights on one process, and shard them: {SHARED}"
+    )
+    asynchronous_checkpoints: Runtime[bool | None] = Field(
+        None,
+        description="write checkpoints while training goes on, from a copy in main memory, unset where FSDP shares the "
+        "model: for resuming only",
     )
     dp_shard_size: Runtime[PositiveInt | None] = Field(
         None, description=f"devices that share one copy of the model: {SHARED}"
@@ -220,6 +226,8 @@ class DeviceKeys(StageConfig):
             "ddp_broadcast_buffers": (self.ddp_broadcast_buffers, SPEAKS),
             "ddp_find_unused_parameters": (self.ddp_find_unused_parameters, SPEAKS),
         }
+        if self.asynchronous_checkpoints and self.sharding.fsdp is None:
+            yield Idle("asynchronous_checkpoints", WRITTEN_BY_FSDP)
         others = {
             "accelerator_config": (self.accelerator_config, READS),
             "device_map": (self.device_map, PLACES),

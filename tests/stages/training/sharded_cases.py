@@ -2,6 +2,9 @@
 
 import os
 import signal
+import sys
+import threading
+import time
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -34,6 +37,12 @@ HSDP = {"fsdp_version": 2, "dp_replicate_size": 2, "dp_shard_size": 2}
 SHARDINGS: dict[str, dict[str, Any]] = {
     "alone": {},
     "fsdp": FSDP,
+    # The same, where the training waits for each checkpoint; where one is held up, or never gets there; and where the
+    # disk is full.
+    "waits": {**FSDP, "asynchronous_checkpoints": False},
+    "held": {**FSDP, "save_steps": 2, "save_total_limit": 9},
+    "stuck": FSDP,
+    "full": FSDP,
     "hsdp": HSDP,
     # Processes split each sequence; where nothing helps them to do so on a CPU; and where two such pairs share a model.
     "context": {"context_parallel_size": 2},
@@ -42,6 +51,10 @@ SHARDINGS: dict[str, dict[str, Any]] = {
     "zero2": {"deepspeed": "deepspeed_configs/zero2.json"},
     "zero3": {"deepspeed": "deepspeed_configs/zero3.json"},
 }
+
+
+# The checkpoint whose files wait, and the step that they wait for.
+HELD = {"held": (2, 3), "stuck": (8, 99)}
 
 
 class ShardedConfig(StageConfig):
@@ -83,7 +96,13 @@ def train_sharded(config: ShardedConfig, out: Workspace, report: Report) -> None
             "processes": config.processes,
         }
         body, kind = METHODS.get(case.partition("-")[0], (sft, SftConfig))
-        told = Report(partial(tell, heard, report, config.killed))
+        heeds = [partial(tell, heard, report, config.killed)]
+        held = Held(folder / "checkpoints", *HELD[sharding]) if sharding in HELD else None
+        if held is not None:
+            heeds.insert(0, held.hear)
+        if sharding == "full" and ranks.number() == 1:
+            heeds.insert(0, partial(fill, folder / "checkpoints"))
+        told = Report(partial(tell_all, heeds))
         with split_on_cpus() if sharding.startswith("context") else nullcontext():
             try:
                 body(kind(**settings), **{"evaluation_data": None, **given}, out=mine, report=told)
@@ -93,6 +112,36 @@ def train_sharded(config: ShardedConfig, out: Workspace, report: Report) -> None
         report.table(name, ["step", "loss"], [[step, loss] for step, loss in heard.steps("loss").items()])
         said = ("processes", "exchanged_by", "parameters_in_parts", "parameters_whole", "layout")
         report.summary(**{f"{name}/{one}": heard.summary[one] for one in said if one in heard.summary})
+        if held is not None:
+            report.table(name, ["path"], [[path] for path in held.opened])
+            report.table(name, ["at"], [[event["at"]] for event in heard.of("checkpoint")])
+
+
+class Held:
+    """The files of a checkpoint wait until a step is done; and in which order all files were opened."""
+
+    def __init__(self, checkpoints: Path, held: int, until: int) -> None:
+        self._root, self._held, self._until = f"{checkpoints}/", f"checkpoint-{held}/", until
+        self._done, self._went_on = threading.Event(), False
+        self.opened: list[str] = []
+        sys.addaudithook(self._on_open)
+
+    def _on_open(self, name: str, arguments: tuple[Any, ...]) -> None:
+        if name != "open" or not str(arguments[0]).startswith(self._root):
+            return
+        path = str(arguments[0]).removeprefix(self._root)
+        if path.startswith(self._held) and path.endswith(".distcp") and not self._went_on:
+            if not self._done.wait(60):
+                raise TimeoutError("the training waited for a checkpoint")
+            # Longer than the steps until the next one.
+            time.sleep(1)
+            self._went_on = True
+        self.opened.append(path)
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """What the training says."""
+        if event["type"] == "step" and event["step"] == self._until:
+            self._done.set()
 
 
 def parts_and_whole(folder: Path) -> None:
@@ -118,6 +167,20 @@ def tell(heard: Heard, report: Report, killed: list[int], event: dict[str, Any])
         report.log(event["at"])
     if event["type"] == "step" and killed and [ranks.number(), event["step"]] == killed:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def tell_all(heeds: list[Any], event: dict[str, Any]) -> None:
+    """One after the other."""
+    for heed in heeds:
+        heed(event)
+
+
+def fill(checkpoints: Path, event: dict[str, Any]) -> None:
+    """What this process is to write of its optimizer after step 8 finds no room."""
+    if event["type"] == "step" and event["step"] == 7:
+        folder = checkpoints / "checkpoint-8" / "optimizer_0"
+        folder.mkdir(parents=True)
+        (folder / "__1_0.distcp").symlink_to("/dev/full")
 
 
 def forget_accelerate() -> None:

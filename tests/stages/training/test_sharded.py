@@ -21,7 +21,7 @@ from tunemill.resources.launcher import in_child
 from tunemill.stages.errors import UserError
 from tunemill.stages.models.sharded_weights_body import join
 from tunemill.stages.report import Report, Workspace
-from tunemill.stages.training.checkpoints import last_complete
+from tunemill.stages.training.checkpoints import checkpoint_folders, last_complete
 
 # A step's loss, of about 6, and a weight after ten steps of 1e-3.
 FIRST, CURVE, WEIGHTS = 1e-6, 1e-4, 1e-4
@@ -37,9 +37,15 @@ class Trained:
     losses: dict[str, dict[int, float]] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     logs: list[str] = field(default_factory=list)
+    opened: dict[str, list[str]] = field(default_factory=dict)
+    told: dict[str, list[str]] = field(default_factory=dict)
 
     def hear(self, event: dict[str, Any]) -> None:
-        if event["type"] == "table":
+        if event["type"] == "table" and event["columns"] == ["path"]:
+            self.opened[event["title"]] = [path for (path,) in event["rows"]]
+        elif event["type"] == "table" and event["columns"] == ["at"]:
+            self.told[event["title"]] = [at for (at,) in event["rows"]]
+        elif event["type"] == "table":
             self.losses[event["title"]] = dict(event["rows"])
         elif event["type"] == "summary":
             self.figures |= event["metrics"]
@@ -98,6 +104,8 @@ def check_same(
 
 LONG = ("long", "long-lora")
 CASES = ("sft", "sft-lora", "dpo", "dpo-lora", "nf4")
+# How checkpoints are written: while training waits, and held up while it goes on.
+AT_WRITING = ("waits:sft", "waits:sft-lora", "held:sft")
 GOING_ON = ("sft", "sft-lora", "nf4")
 OTHER_METHODS = ("orpo", "simpo", "ipo", "kto", "reward", "process", "distillation", "live-lora")
 
@@ -107,7 +115,7 @@ def fsdp(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained, Train
     folder = tmp_path_factory.mktemp("fsdp")
     alone = run(folder, 1, [f"alone:{case}" for case in (*CASES, *LONG)])
     shared = [*(f"fsdp:{case}" for case in CASES), *(f"context:{case}" for case in LONG)]
-    return folder, alone, run(folder, 2, ["unhelped:long", "parts", *shared])
+    return folder, alone, run(folder, 2, ["unhelped:long", "parts", *shared, *AT_WRITING])
 
 
 @pytest.mark.slow
@@ -183,17 +191,57 @@ def test_it_goes_on_with_another_number_of_processes(
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_training_which_goes_on(
+@pytest.mark.parametrize("case", ["sft", "sft-lora"])
+def test_what_is_written_while_training_goes_on_is_the_same_to_the_bit(
+    fsdp: tuple[Path, Trained, Trained], case: str
+) -> None:
+    folder, *_ = fsdp
+    beside, waited = (folder / f"{one}-{case}" for one in ("fsdp", "waits"))
+    written = [*beside.glob("data/*.safetensors"), *beside.glob("checkpoints/checkpoint-8/*/*.distcp")]
+    assert len(written) == 5
+    for path in written:
+        assert path.read_bytes() == (waited / path.relative_to(beside)).read_bytes(), path
+
+
+@pytest.mark.slow
+def test_the_training_goes_on_while_a_checkpoint_is_written_and_the_next_one_waits(
+    fsdp: tuple[Path, Trained, Trained],
+) -> None:
+    folder, alone, two = fsdp
+    # Files of the checkpoint at step 2 were there only after step 3.
+    check_same(folder, two, alone, "held:sft")
+    assert [one.name for one in checkpoint_folders(folder / "held-sft" / "checkpoints")] == [
+        f"checkpoint-{step}" for step in (2, 4, 6, 8)
+    ]
+    opened = two.opened["held:sft"]
+    for step in (2, 4, 6):
+        sealed = opened.index(f"checkpoint-{step}/complete.json.part")
+        assert not [path for path in opened[:sealed] if path.startswith(f"checkpoint-{step + 2}/")]
+    assert two.told["held:sft"] == [f"step {step} of 10" for step in (2, 4, 6, 8)]
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_a_checkpoint_is_written_ends_the_training_which_goes_on_from_the_one_before(
     fsdp: tuple[Path, Trained, Trained], tmp_path: Path
 ) -> None:
     folder, alone, _ = fsdp
     shutil.copytree(folder / "given" / "sft", tmp_path / "given" / "sft")
     with pytest.raises(LaunchError, match="rank 1 of 2 was ended by SIGKILL"):
-        run(tmp_path, 2, ["fsdp:sft"], killed=[1, 6])
+        run(tmp_path, 2, ["stuck:sft"], killed=[1, 9])
+    (tmp_path / "stuck-sft").rename(tmp_path / "fsdp-sft")
+    assert (tmp_path / "fsdp-sft" / "checkpoints" / "checkpoint-8").is_dir()
     found = run(tmp_path, 2, ["fsdp:sft"])
     losses = found.losses["fsdp:sft"]
     assert min(losses) == 5
     assert max(abs(losses[step] - alone.losses["alone:sft"][step]) for step in losses) < CURVE
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_finds_no_room_ends_the_training_with_words(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match="the disk is full: no space left") as found:
+        run(tmp_path, 2, ["full:sft"])
+    assert found.value.user
+    assert last_complete(tmp_path / "full-sft" / "checkpoints").name == "checkpoint-4"
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ DEVICES: dict[str, list[Case]] = {
     "deepcompile": [Case((False, True), see.idle_keys)],
     "fp8_enable_fsdp_float8_all_gather": [Case((False, True), see.idle_keys)],
     "qlora_sharded_model_loading": [Case((False, True), see.idle_keys)],
+    "asynchronous_checkpoints": [Case((None, True), see.idle_keys)],
     "dp_shard_size": [Case((None, 2), see.idle_keys)],
     "dp_replicate_size": [Case((None, 2), see.idle_keys)],
     "context_parallel_size": [Case((None, 2), see.idle_keys)],
