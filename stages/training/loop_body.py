@@ -76,7 +76,7 @@ from tunemill.stages.training.optimizers.build_body import (
 )
 from tunemill.stages.training.optimizers.grokfast_body import Grokfast
 from tunemill.stages.training.parts_body import check_readable
-from tunemill.stages.training.plugin_states_body import CallbackStates
+from tunemill.stages.training.plugin_states_body import keep_states
 from tunemill.stages.training.plugins_body import Plugins, own_plugins
 from tunemill.stages.training.pruned_body import keep_zeros, settle
 from tunemill.stages.training.quantization_aware_body import prepare
@@ -194,9 +194,7 @@ def train_once(
     )
     trainer.remove_callback(PrinterCallback)
     own += plugins.meet(trainer, before=[*monitors, *kept, checkpoints][0])
-    if own:
-        kept.append(CallbackStates(out.checkpoints, own, saves, report))
-        trainer.callback_handler.callbacks.insert(-1, kept[-1])
+    kept += keep_states(trainer, own, out.checkpoints, saves, report)
     set_compiler(config, trainer)
     check_loss(config, precision, trainer, method, report)
     changes = change_forward(

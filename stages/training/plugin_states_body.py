@@ -82,6 +82,15 @@ class CallbackStates(TrainerCallback):  # type: ignore[misc]
                 setattr(one, name, value)
 
 
+def keep_states(
+    trainer: Any, own: Sequence[TrainerCallback], root: Path, due: frozenset[int], report: Report
+) -> list[CallbackStates]:
+    """Keep what callbacks of one's `own` remember, if any are there, before the last seals a checkpoint."""
+    found = [CallbackStates(root, own, due, report)] if own else []
+    trainer.callback_handler.callbacks[-1:-1] = found
+    return found
+
+
 def remembered(callback: TrainerCallback) -> str:
     """The plain attributes of a callback, to see whether they change."""
     return repr(sorted((name, value) for name, value in vars(callback).items() if isinstance(value, PLAIN)))
