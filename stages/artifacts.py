@@ -112,11 +112,18 @@ class Prompts(Artifact):
 
 
 class PromptData(Artifact):
-    """Prompts in the order that they are answered in: `rows.arrow`, with the columns of `OF_ALL` there."""
+    """Prompts in the order that they are answered in: `rows.arrow`, with the columns of `OF_ALL` there.
+
+    `held_out.arrow` has those that were set aside, if any were.
+    """
 
     @property
     def rows(self) -> Path:
         return self.path / "rows.arrow"
+
+    @property
+    def held_out(self) -> Path:
+        return self.path / "held_out.arrow"
 
 
 class ReferenceLogProbs(Artifact):

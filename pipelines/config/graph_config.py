@@ -255,6 +255,17 @@ class GraphConfig(
         return self
 
     @model_validator(mode="after")
+    def _leaks_are_looked_for(self) -> "GraphConfig":
+        if self.leakage == "fail" and self.learns_online and self.held_out:
+            raise ConflictError(
+                f"pipeline.leakage: fail: of {self.asked_method} nothing looks for held-out rows among prompts, so "
+                f"nothing would fail. Take it out",
+                "leakage",
+                "rl",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _tasks_are_of_language_models(self) -> "GraphConfig":
         if self.lm_eval_tasks and self.draws_head and self.lm_eval_model is None and self.evaluate != []:
             raise ConflictError(
@@ -376,7 +387,7 @@ class GraphConfig(
                 "there are no such figures of prompts, pairs and judged answers, nor of texts that are read as far as "
                 "needed",
             )
-        if self.learns_online and self.leakage and self.evaluations:
+        if self.learns_online and self.leakage and (self.evaluations or self.test_datasets):
             yield Idle("leakage", "nothing looks for held-out rows among prompts")
         if self.lm_eval_tasks and self.evaluate == []:
             yield Idle("lm_eval_tasks", "pipeline.evaluate is empty: no model is evaluated")
@@ -476,6 +487,11 @@ class GraphConfig(
     def learns_preferences(self) -> bool:
         """Whether the rows are pairs, or judged answers."""
         return (self.rl is not None and not self.learns_online) or self.reward_model
+
+    @property
+    def holds_texts_out(self) -> bool:
+        """Whether held-out rows are rows of tokens: neither pairs, nor prompts."""
+        return self.held_out and not self.learns_preferences and not self.learns_online
 
     @property
     def evaluates(self) -> bool:

@@ -56,18 +56,6 @@ class MethodGraphKeys(StageConfig):
             )
         return self
 
-    @model_validator(mode="after")
-    def _prompts_are_all_answered(self) -> "MethodGraphKeys":
-        key = "test_datasets" if self.test_datasets else "val_set_size"
-        if self.learns_online and self.held_out:
-            raise ConflictError(
-                f"{key}: rl: {self.rl} learns from prompts, and of those none is held out. Score the model on rows of "
-                f"a file of their own with an entry of pipeline.evaluations, and take it out",
-                key,
-                "rl",
-            )
-        return self
-
     @property
     def learns_online(self) -> bool:
         """Whether the rows are prompts, which the model answers as it is trained."""

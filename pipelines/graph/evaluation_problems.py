@@ -91,10 +91,11 @@ def _rows(
 ) -> Iterator[Problem]:
     if evaluation.data is not None or evaluation.task is not None:
         return
-    if graph.learns_preferences:
+    if graph.learns_preferences or (graph.learns_online and graph.held_out):
+        held_out = "prompts without answers" if graph.learns_online else "pairs or judged answers"
         message = (
-            f"{graph.asked_method}: the held-out rows are pairs or judged answers, and no questions. Give `data`, an "
-            f"entry as under test_datasets"
+            f"{graph.asked_method}: the held-out rows are {held_out}, and no questions. Give `data`, an entry as under "
+            f"test_datasets"
         )
     elif not graph.held_out:
         message = "there are no rows to evaluate on; give `data`, `test_datasets` or `val_set_size`"

@@ -207,16 +207,17 @@ def teacher_model(graph: GraphConfig) -> dict[str, tuple[str, ...]]:
 def held_out_places(graph: GraphConfig, tokenized: tuple[str, ...]) -> list[Place]:
     """The node of the rows that are never trained on, if there are any."""
     training_data = {"training_data": ("training_data",)}
-    if tokenized and graph.learns_preferences:
-        return [Place("evaluation_data", PREFERENCE_DATA, {"tokenized": tokenized})]
+    if tokenized and (graph.learns_preferences or graph.learns_online):
+        stage = PREFERENCE_DATA if graph.learns_preferences else PROMPT_DATA
+        return [Place("evaluation_data", stage, {"tokenized": tokenized})]
     if tokenized:
         compares = graph.dataset_exact_deduplication or graph.data_report == "full"
         inputs = {"tokenized": tokenized, **(training_data if compares else {})}
         return [Place("evaluation_data", EVALUATION_DATA, inputs)]
-    if graph.held_out and not graph.learns_preferences:
+    if graph.holds_texts_out:
         return [Place("evaluation_data", EVALUATION_DATA, training_data)]
-    # Training finds what `val_set_size` holds out of preferences beside the rows that it reads.
-    if graph.evaluates or (graph.held_out and graph.leakage == "fail"):
+    # Training finds what `val_set_size` holds out of preferences and prompts beside the rows that it reads.
+    if graph.learns_preferences and (graph.evaluates or (graph.held_out and graph.leakage == "fail")):
         return [Place("evaluation_data", HELD_OUT_PREFERENCES, training_data)]
     return []
 
@@ -237,7 +238,7 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
     """The nodes from the base model on."""
     found = [Place("base_model", BASE_MODEL, {"tokenizer": ("tokenizer",), **upstream})]
     trains = method(graph.method)
-    has_held_out_node = graph.held_out and not (graph.learns_preferences and not graph.test_datasets)
+    has_held_out_node = graph.holds_texts_out or bool(graph.test_datasets)
     held_out = {"evaluation_data": ("evaluation_data",)} if has_held_out_node else {}
     given: dict[str, Any] = {"has_held_out_rows": graph.held_out}
     frozen = "quantized_base" if graph.quantizes_base else "base_model"
@@ -287,7 +288,7 @@ def model_places(graph: GraphConfig, upstream: Mapping[str, tuple[str, ...]]) ->
             models["merged"] = Evaluated({"model": ("merged",), **reference})
     if graph.quantizes:
         full = "trained" if graph.adapter is None else "merged"
-        compared = {} if graph.learns_preferences else held_out
+        compared = held_out if graph.holds_texts_out else {}
         found.append(Place("quantized", QUANTIZED, {"model": (full,), **compared}))
         models["quantized"] = Evaluated({"model": ("quantized",), **reference}, (QUANTIZED,))
     exports = list(export_places(graph))
@@ -314,11 +315,7 @@ def export_places(graph: GraphConfig) -> Iterator[Place]:
     beside = {"model": ("base_model",), "adapter": ("trained",)}
     data = {
         "training_data": ("training_data",),
-        **(
-            {"evaluation_data": ("evaluation_data",)}
-            if graph.held_out and not graph.learns_preferences
-            else {}
-        ),
+        **({"evaluation_data": ("evaluation_data",)} if graph.holds_texts_out else {}),
     }
     for index, export in enumerate(graph.export):
         given = export.model_dump(exclude={"format"})

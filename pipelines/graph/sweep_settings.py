@@ -10,6 +10,7 @@ from tunemill.pipelines.config.problems import ConfigError, Problem
 from tunemill.pipelines.config.slices import cut, validate
 from tunemill.pipelines.config.sweep_keys import SETTINGS, SweepKeys, SweepSettings
 from tunemill.pipelines.graph.nodes import Node, Pipeline
+from tunemill.resources.protocols import HELD_OUT_LOSS
 from tunemill.stages.artifacts import EvaluationReport, PublishedModel
 from tunemill.stages.choices import nearest
 from tunemill.stages.evaluation.gate import NAMED, SPEAKING, evaluation_node
@@ -98,6 +99,11 @@ def _of_rungs(settings: SweepSettings, pipeline: Pipeline, document: Document) -
     if not getattr(node.config, "has_held_out_rows", False):
         message = "what goes on at a rung is said by the loss of held-out rows, and there are none. Give test_datasets "
         yield problem_at(place, document, "value", f"{message}or val_set_size, or take rungs out")
+    elif HELD_OUT_LOSS not in getattr(node.config, "figures", (HELD_OUT_LOSS,)):
+        message = (
+            f"what goes on at a rung is said by the loss of held-out rows, and {node.stage.name} has rewards"
+        )
+        yield problem_at(place, document, "value", f"{message} in its place. Take rungs out")
     last = getattr(node.config, "max_steps", None)
     if last is not None and settings.rungs[-1] >= last:
         message = (

@@ -55,13 +55,30 @@ def summarize(
         report.plot(
             name, [e["step"] for e in having], [e[name] for e in having], x_label="step", y_label=name
         )
-    scores = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
-    if monitor is not None and scores:
-        report.summary(**{f"last_{name}": value for name, value in scores[-1].items() if name != "step"})
-        held_out = [entry["eval_loss"] for entry in scores]
-        report.summary(first_eval_loss=held_out[0], lowest_eval_loss=min(held_out))
-        report.plot(HELD_OUT_PLOT, [entry["step"] for entry in scores], held_out, x_label="step",
-                    y_label="loss (nats per token)")  # fmt: skip
+    if monitor is not None:
+        tell_held_out(trainer.state.log_history, report)
+
+
+def tell_held_out(log: Sequence[Mapping[str, Any]], report: Report) -> None:
+    """Figures and curves of the evaluations: of the loss, or of rewards where there is none."""
+    scores = [entry for entry in log if any(name.startswith("eval_") for name in entry)]
+    if not scores:
+        return
+    report.summary(**{f"last_{name}": value for name, value in scores[-1].items() if name != "step"})
+    numbers = [entry["step"] for entry in scores]
+    if "eval_loss" in scores[-1]:
+        losses = [entry["eval_loss"] for entry in scores]
+        report.summary(first_eval_loss=losses[0], lowest_eval_loss=min(losses))
+        report.plot(HELD_OUT_PLOT, numbers, losses, x_label="step", y_label="loss (nats per token)")
+        return
+    rewards = [entry["eval_reward"] for entry in scores if "eval_reward" in entry]
+    if rewards:
+        report.summary(first_eval_reward=rewards[0], highest_eval_reward=max(rewards))
+    for name in (one for one in scores[-1] if one != "step"):
+        having = [entry for entry in scores if name in entry]
+        report.plot(
+            name, [e["step"] for e in having], [e[name] for e in having], x_label="step", y_label=name
+        )
 
 
 def _change(losses: Sequence[float]) -> dict[str, float]:

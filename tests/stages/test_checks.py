@@ -16,6 +16,13 @@ GRADIENT = {
     "largest_late_gradient_norm": 9.0,
 }
 HELD_OUT = {"first_eval_loss": 2.0, "lowest_eval_loss": 1.0, "last_eval_loss": 1.1}
+HELD_OUT_REWARD = {
+    "first_eval_reward": 0.2,
+    "highest_eval_reward": 0.6,
+    "last_eval_reward": 0.2,
+    "reward_at_start": 0.1,
+    "reward_at_end": 0.5,
+}
 LENGTHS = {"rows": 100, "mean_tokens_per_row": 10.0}
 MERGED = {"max_abs_logit_difference": 0.1, "max_abs_logit_change": 0.3, "logit_tolerance": 0.2}
 LONGER = {
@@ -49,6 +56,7 @@ CASES = [
     ("training_data", "tokens_are_trained_on", {"tokens": 100, "trained_tokens": 1}, {"trained_tokens": 0}),
     ("preference_data", "held_out_rows_are_unseen", {"held_out_rows": 9}, {"held_out_rows_learnt_from": 1}),
     ("preference_data", "few_rows_are_dropped", {"rows": 8, "dropped_equal_answers": 2}, {"dropped_empty_answers": 1}),
+    ("prompt_data", "held_out_prompts_are_unseen", {"held_out_rows": 9}, {"held_out_rows_learnt_from": 1}),
     ("pretraining_data", "source_is_large_enough", {"sequences": 10, "sequences_needed": 40}, {"sequences_needed": 41}),
     ("pretraining_data", "texts_are_not_empty", {"texts": 20, "empty_texts": 1}, {"empty_texts": 2}),
     ("evaluation_data", "held_out_rows_are_unseen", {"rows": 9}, {"rows_trained_on": 1}),
@@ -67,6 +75,7 @@ CASES = [
     ("gdpo", "reward_is_not_length", LONGER, {"truncated_at_end": 0.51}),
     ("grpo", "engine_is_the_trainer", {"largest_mismatch": 0.05}, {"largest_mismatch": 0.051}),
     ("grpo", "samples_are_recent", {"largest_staleness": 3.0, "largest_policy_moved": 0.25}, {"largest_policy_moved": 0.26}),
+    ("grpo", "held_out_reward_has_not_fallen", HELD_OUT_REWARD, {"last_eval_reward": 0.19}),
     ("grpo", "groups_differ", {"zero_advantage_at_start": 0.8, "zero_advantage_at_end": 1.0}, {"zero_advantage_at_start": 0.81}),
     ("merged", "merge_is_proven", MERGED, {"max_abs_logit_difference": float("nan")}),
     ("merged", "adapter_has_an_effect", MERGED, {"max_abs_logit_change": 0.1}),

@@ -131,23 +131,33 @@ def trained(
     words: Sequence[str],
     report: Report,
     kind: type[PolicyKeys] = GrpoConfig,
+    held_out: Sequence[str] = (),
     **keys: Any,
 ) -> Path:
     """Train on these words and give the data folder of the model."""
     out = workspace(folder)
     prompts = prompt_data(folder.parent / f"{folder.name}-prompts", base, words)
-    learn(kind(**settings_for(folder.parent, **keys)), Model(base), prompts, out, report)
+    others = held_out_data(folder, base, held_out)
+    learn(kind(**settings_for(folder.parent, **keys)), Model(base), prompts, out, report, others)
     return out.data
 
 
-def trained_on_answers(folder: Path, base: Path, words: Sequence[str], report: Report, **keys: Any) -> Path:
+def held_out_data(folder: Path, base: Path, words: Sequence[str]) -> PromptData | None:
+    """The prompts of words that nothing is learned from; None where there are none."""
+    return prompt_data(folder.parent / f"{folder.name}-held-out", base, words) if words else None
+
+
+def trained_on_answers(
+    folder: Path, base: Path, words: Sequence[str], report: Report, held_out: Sequence[str] = (), **keys: Any
+) -> Path:
     """The same by features of the answers, without rewards."""
     out = workspace(folder)
     prompts = prompt_data(folder.parent / f"{folder.name}-prompts", base, words)
+    others = held_out_data(folder, base, held_out)
     settings = settings_for(folder.parent, **keys)
     rewards = ("reward_funcs", "reward_code")
     config = EbftConfig(**{name: value for name, value in settings.items() if name not in rewards})
-    ebft(config, Model(base), prompts, out, report)
+    ebft(config, Model(base), prompts, out, report, others)
     return out.data
 
 

@@ -32,7 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
     # Rounds of two steps, each of which is learned from twice, beside the model that training starts from.
     "full": {"beta": 0.1, "num_iterations": 2, "steps_per_generation": 4, "sync_ref_model": True,
              "ref_model_sync_steps": 2},
-    "lora": {**LORA, "beta": 0.1, "gradient_checkpointing": True},
+    "lora": {**LORA, "beta": 0.1, "gradient_checkpointing": True, "eval_steps": 3},
     # Half of the groups have no advantage, so micro batches are skipped: those of a word with an a.
     "level": {"reward_funcs": ["letters.half"], "micro_batch_size": 2, "gradient_accumulation_steps": 4},
     # Rounds ahead, groups that are learned from again, prompts that are asked again, rewards as soon as possible.
@@ -97,4 +97,5 @@ def train_case(
         kept = {name: value for name, value in settings.items() if name not in rewards}
         ebft(EbftConfig(**kept), base, prompts, out, report)
     else:
-        learn(GrpoConfig(**settings), base, prompts, out, report)
+        # Scored, where a case asks for that, on what it learns from.
+        learn(GrpoConfig(**settings), base, prompts, out, report, prompts)

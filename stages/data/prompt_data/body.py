@@ -1,5 +1,7 @@
 """The body of the prompt_data stage: leave out prompts that are too long, merge, shuffle."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -8,6 +10,7 @@ from tunemill.stages.artifacts import Prompts
 from tunemill.stages.data.prompt_data.config import PromptDataConfig
 from tunemill.stages.data.rows.order import shuffled
 from tunemill.stages.data.rows.prompt_rows import OF_ALL
+from tunemill.stages.data.rows.quality import Figure, say_quality
 from tunemill.stages.data.rows.tally import dataset_names, plot_lengths
 from tunemill.stages.data.rows.token_rows import open_writer
 from tunemill.stages.errors import RowError
@@ -17,7 +20,7 @@ LISTED_ROWS = 10
 
 
 def prompt_data(config: PromptDataConfig, tokenized: list[Prompts], out: Workspace, report: Report) -> None:
-    """Write `rows.arrow`.
+    """Write `rows.arrow` and, with val_set_size, `held_out.arrow`.
 
     Raises RowError where nothing is left to learn from, and for long prompts where they must not be.
     """
@@ -36,17 +39,46 @@ def prompt_data(config: PromptDataConfig, tokenized: list[Prompts], out: Workspa
         )
     if config.shuffle_merged_datasets and not config.curriculum_sampling:
         kept = kept.take(pa.array(shuffled(len(kept), config.seed)))
-    with open_writer(out.data / "rows.arrow", OF_ALL) as writer:
-        writer.write_table(kept.combine_chunks())
-    report.summary(rows=len(kept), dropped_too_long=len(merged) - len(kept))
+    border = len(kept) - _held_out(config.val_set_size, len(kept))
+    learned, held_out = kept.slice(0, border), kept.slice(border)
+    _write(learned, out.data / "rows.arrow")
+    if len(held_out):
+        _write(held_out, out.data / "held_out.arrow")
+        report.summary(held_out_rows=len(held_out))
+        _say_both(learned, held_out, report)
+    report.summary(rows=len(learned), dropped_too_long=len(merged) - len(kept))
     plot_lengths(lengths, config.sequence_len, "sequence_len", report)
-    before, after = (
-        np.bincount(table["dataset"].to_numpy(), minlength=len(names) + 1) for table in (merged, kept)
-    )
+    steps = {"rows": merged, "kept": learned, **({"held out": held_out} if len(held_out) else {})}
+    counts = [np.bincount(one["dataset"].to_numpy(), minlength=len(names) + 1) for one in steps.values()]
     lines: list[list[Scalar]] = [
-        [name, int(before[number]), int(after[number])] for number, name in enumerate(names, 1)
+        [name, *(int(count[number]) for count in counts)] for number, name in enumerate(names, 1)
     ]
-    report.table("Prompts by dataset", ["dataset", "rows", "kept"], lines)
+    report.table("Prompts by dataset", ["dataset", *steps], lines)
+
+
+def _held_out(val_set_size: float, rows: int) -> int:
+    """How many of the prompts are held out: the last ones. Raises RowError where none is left to learn from."""
+    count = int(val_set_size) if val_set_size > 1 else int(np.ceil(val_set_size * rows))
+    if count >= rows:
+        raise RowError(
+            f"val_set_size: {val_set_size:g} would hold out {count} of {rows} prompts and leave none to learn from; "
+            f"make it smaller"
+        )
+    return count
+
+
+def _write(rows: pa.Table, path: Path) -> None:
+    with open_writer(path, OF_ALL) as writer:
+        writer.write_table(rows.combine_chunks())
+
+
+def _say_both(learned: pa.Table, held_out: pa.Table, report: Report) -> None:
+    """How many held-out prompts are learned from too."""
+    seen = set(learned["prompt"].to_pylist())
+    both = sum(one in seen for one in held_out["prompt"].to_pylist())
+    if both:
+        title = "held-out prompts that are learnt from too"
+        say_quality([Figure(title, both, len(held_out), "held_out_rows_learnt_from")], report)
 
 
 def _read(prompts: Prompts, number: int) -> pa.Table:

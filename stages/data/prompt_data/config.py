@@ -21,7 +21,7 @@ class PromptDataConfig(StageConfig):
     )
     shuffle_merged_datasets: bool = Field(True, description="shuffle the prompts of all datasets together")
     val_set_size: NonNegativeFloat = Field(
-        0.0, description="refused above 0: prompts that are held out are scored by pipeline.evaluations"
+        0.0, description="prompts held out for evaluation: a fraction below 1, or a number of prompts above 1"
     )
     seed: NonNegativeInt = Field(42, description="order of the prompts")
     curriculum_sampling: bool = Field(False, description="keep the prompts in the order of the data")
@@ -33,10 +33,10 @@ class PromptDataConfig(StageConfig):
                 "excess_length_strategy: truncate: a prompt that is cut off asks something else. Use drop or raise",
                 "excess_length_strategy",
             )
-        if self.val_set_size:
+        size = self.val_set_size
+        if size == 1 or (size > 1 and size != int(size)):
             raise ConflictError(
-                "val_set_size: of prompts nothing is held out. Put the held-out rows into a file of their own, and "
-                "score the model on them with an entry of pipeline.evaluations",
+                f"val_set_size: {size:g} is neither a fraction below 1 nor a whole number of prompts above 1",
                 "val_set_size",
             )
         shuffles = "shuffle_merged_datasets" in self.model_fields_set and self.shuffle_merged_datasets

@@ -2,6 +2,7 @@
 
 from tunemill.stages.artifacts import PromptData, Prompts
 from tunemill.stages.data.prompt_data.config import PromptDataConfig
+from tunemill.stages.data.rows.checks import OF_PROMPTS
 from tunemill.stages.declaration import Input, Stage
 
 PROMPT_DATA = Stage(
@@ -12,8 +13,9 @@ PROMPT_DATA = Stage(
     output=PromptData,
     body="tunemill.stages.data.prompt_data.body:prompt_data",
     kinds=("arrow",),
-    description="All prompts that fit, merged and shuffled.",
+    description="All prompts that fit, merged, shuffled and split.",
     libraries=("numpy",),
     prepares_data=True,
+    checks=OF_PROMPTS,
     traces="tunemill.stages.data.prompt_data.trace_body:trace",
 )

@@ -196,6 +196,15 @@ UNLEARNT = none_of(
     advice="set dataset_exact_deduplication: true",
 )
 
+UNASKED = none_of(
+    "held_out_prompts_are_unseen",
+    "held_out_rows_learnt_from",
+    "held_out_rows",
+    "held-out prompts that are learnt from too",
+    reason="How it answers them says nothing of prompts that it was never asked.",
+    advice="take rows out that ask the same, or give held-out rows of their own (test_datasets)",
+)
+
 EMPTY_ANSWERS = share_at_most(
     "answers_are_not_empty",
     0.05,
@@ -246,6 +255,7 @@ OF_TOKENS = (FIT_THE_FORMAT, TRAINED_ON, WRITTEN, LENGTHS)
 OF_PREFERENCES = (FIT_THE_FORMAT, EMPTY_ANSWERS, EQUAL_ANSWERS, LABELS)
 OF_TRAINING = (DISTINCT, DROPPED, TRUNCATED, WHOLE, TOKENS)
 OF_PREFERENCE_TRAINING = (DISTINCT, DROPPED, TRUNCATED, UNLEARNT)
+OF_PROMPTS = (UNASKED,)
 OF_TEXTS = (ENOUGH, NOT_EMPTY, TOKENS)
 OF_HELD_OUT = (UNSEEN, NEARLY_UNSEEN, DROPPED, TRUNCATED)
 OF_LEAKAGE = (LEAKED,)

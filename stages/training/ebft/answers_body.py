@@ -1,6 +1,7 @@
 """The answers that completions are compared with: the `ground_truth` of the prompts' rows."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tunemill.stages.data.rows.answers import GROUND_TRUTH
@@ -8,6 +9,8 @@ from tunemill.stages.data.rows.prompt_rows import PromptRows
 from tunemill.stages.errors import RowError
 from tunemill.stages.training.online.engine import Completion
 from tunemill.stages.training.online.rollouts import Rollout
+
+Answers = Sequence[Sequence[int]]
 
 
 def ids_of(words: Any, text: str) -> tuple[int, ...]:
@@ -28,6 +31,19 @@ def answers_of(prompts: PromptRows, words: Any) -> list[tuple[int, ...]]:
             )
         found.append(ids)
     return found
+
+
+@dataclass(frozen=True)
+class AnsweredPrompts:
+    """Prompts, and of each the tokens of its answer."""
+
+    prompts: PromptRows
+    answers: Answers
+
+
+def answered_prompts(prompts: PromptRows, words: Any) -> AnsweredPrompts:
+    """Raises RowError where a row has no answer."""
+    return AnsweredPrompts(prompts, answers_of(prompts, words))
 
 
 def told(prompt_ids: Sequence[int], ids: Sequence[int]) -> Rollout:

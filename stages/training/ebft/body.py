@@ -16,9 +16,10 @@ from tunemill.stages.models.positions_body import check_positions
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.models.wrapped_body import plain_model
 from tunemill.stages.report import Report, Workspace
-from tunemill.stages.training.ebft.answers_body import answers_of, told
+from tunemill.stages.training.ebft.answers_body import AnsweredPrompts, Answers, answered_prompts, told
 from tunemill.stages.training.ebft.config import EbftConfig
 from tunemill.stages.training.ebft.documents_body import documents_of
+from tunemill.stages.training.ebft.held_out_body import documents_scored
 from tunemill.stages.training.ebft.rewards_body import FeatureRewards, FrozenModel
 from tunemill.stages.training.ebft.strided_body import check_masked
 from tunemill.stages.training.ebft.strided_body import counts as counts_of_blocks
@@ -28,14 +29,20 @@ from tunemill.stages.training.loop_body import train
 from tunemill.stages.training.method import Batch, Counts, LossParts, Method, OwnLoss
 from tunemill.stages.training.online.batches_body import sequences
 from tunemill.stages.training.online.examples_body import places
-from tunemill.stages.training.online.learning_body import check_enough, ends_of, method_of, opened_rounds
+from tunemill.stages.training.online.held_out_body import held_out_of
+from tunemill.stages.training.online.learning_body import (
+    check_enough,
+    ends_of,
+    method_of,
+    opened_rounds,
+    scoring,
+)
 from tunemill.stages.training.online.policy_body import completion_log_p
 from tunemill.stages.training.online.rounds_body import Rounds
 
 # What is counted beside completions: tokens of the answers that the cross entropy is of, once for each completion.
 ANSWERS = "answer_tokens"
 ANSWER = "answer_"
-Answers = Sequence[Sequence[int]]
 
 
 def ebft(
@@ -44,6 +51,7 @@ def ebft(
     training_data: PromptData,
     out: Workspace,
     report: Report,
+    evaluation_data: PromptData | None = None,
     stored_adapter: Adapter | None = None,
     reward_models: list[Model] | None = None,  # noqa: ARG001 - of every online method; a check refuses them here
 ) -> None:
@@ -51,35 +59,40 @@ def ebft(
 
     Raises RowError where a row has no answer, UserError where features are no numbers, and what `learn` raises.
     """
-    prompts = PromptRows(training_data.rows)
     words = load_words(base_model.path)
-    answers = answers_of(prompts, words)
+    asked = answered_prompts(PromptRows(training_data.rows), words)
+    rows = held_out_of(training_data, evaluation_data)
+    held_out = None if rows is None else answered_prompts(rows, words)
     learn = strided if config.is_strided else structured
-    learn(config, base_model, prompts, words, answers, out, report, stored_adapter)
+    learn(config, base_model, asked, held_out, words, out, report, stored_adapter)
 
 
 def structured(
     config: EbftConfig,
     base_model: Model,
-    prompts: PromptRows,
+    asked: AnsweredPrompts,
+    held_out: AnsweredPrompts | None,
     words: Any,
-    answers: Answers,
     out: Workspace,
     report: Report,
     stored_adapter: Adapter | None,
 ) -> None:
     """Train on completions of prompts."""
+    prompts, answers = asked.prompts, asked.answers
     check_enough(config, config.plan(len(prompts)))
     if config.starts_vllm:
         config.room_for(prompts.longest + config.max_completion_length)
     frozen = FrozenModel(config, base_model)
-    features = FeatureRewards(config, frozen, words, ends_of(base_model, words))
+    features = FeatureRewards(config, frozen, words, ends_of(config, base_model, words))
 
-    def longest(row: int) -> int:
-        return config.longest_for(len(answers[row]))
+    def longest(some: AnsweredPrompts, row: int) -> int:
+        return config.longest_for(len(some.answers[row]))
 
-    with opened_rounds(config, prompts, features, base_model, out, report, longest) as rounds:
+    with opened_rounds(config, prompts, features, base_model, out, report, partial(longest, asked)) as rounds:
         method = on_features(method_of(config, rounds, prompts, report), rounds, frozen)
+        if held_out is not None:
+            others, most = held_out.prompts, partial(longest, held_out)
+            method = scoring(config, method, rounds, others, features, base_model, out, report, most)
         method = beside_answers(config, method, rounds, prompts, answers, report)
         train(config.going_on_from(stored_adapter), base_model, method, out, report)
 
@@ -87,23 +100,25 @@ def structured(
 def strided(
     config: EbftConfig,
     base_model: Model,
-    prompts: PromptRows,
+    asked: AnsweredPrompts,
+    held_out: AnsweredPrompts | None,
     words: Any,
-    answers: Answers,
     out: Workspace,
     report: Report,
     stored_adapter: Adapter | None,
 ) -> None:
     """Train on blocks of completions inside of documents."""
-    documents, without_room = documents_of(config, prompts, answers)
+    documents, without_room = documents_of(config, asked.prompts, asked.answers)
     report.summary(documents=len(documents), without_room=without_room)
-    rounds = StridedRounds(config, prompts, documents, words, FrozenModel(config, base_model), out, report)
+    frozen = FrozenModel(config, base_model)
+    rounds = StridedRounds(config, asked.prompts, documents, words, frozen, out, report)
     if not rounds.plan.rounds_of_epoch:
         raise RowError(
             f"a step learns from {config.per_step} documents (micro_batch_size times gradient_accumulation_steps), and "
             f"{len(documents)} have room for a block. Add rows, or lower one of these"
         )
-    longest = max(documents, key=lambda one: len(one.ids))
+    others = [] if held_out is None else documents_of(config, held_out.prompts, held_out.answers)[0]
+    longest = max([*documents, *others], key=lambda one: len(one.ids))
 
     def check(model: Any, _collator: Any) -> None:
         check_positions(plain_model(model), len(longest.ids), "the longest document", report)
@@ -114,6 +129,7 @@ def strided(
         collator=lambda _model: places,
         check=check,
         own_loss=OwnLoss(partial(blocks_loss, config), counts_of_blocks, made=rounds.made),
+        score=partial(documents_scored, config, frozen, others) if others else None,
         prepare=rounds.meet,
     )
     train(config.going_on_from(stored_adapter), base_model, method, out, report)

@@ -159,6 +159,13 @@ class EbftConfig(PolicyKeys):
         return [2 * self.alignment_coef, -2 * self.diversity_coef]
 
     @property
+    def figures(self) -> tuple[str, ...]:
+        """What held-out prompts, or documents, are scored by."""
+        lengths = () if self.is_strided else ("eval_completion_length", "eval_truncated")
+        rewards = (f"eval_rewards/{name}" for name in self.reward_names)
+        return ("eval_reward", *rewards, "eval_logged/cfm_loss", *lengths)
+
+    @property
     def holds_a_copy(self) -> bool:
         """Whether the frozen model is a second one beside the one that is trained; relora changes an adapter's base."""
         return self.adapter is None or self.relora
@@ -236,6 +243,8 @@ class EbftConfig(PolicyKeys):
             )
             if (below or key in OF_STRUCTURED) and self.is_set(key):
                 yield Idle(key, "ebft.mode: strided draws blocks by the keys below ebft alone")
+        if self.eval_batch_size is not None:
+            yield Idle("eval_batch_size", "ebft.mode: strided draws blocks in one document at a time")
         asked = super().attention
         if asked not in (None, "sdpa"):
             yield Idle(self.attention_key, "blocks are attended to by sdpa, under a mask of their own")

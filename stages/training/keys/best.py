@@ -29,9 +29,11 @@ DECIDING = frozenset(
 class BestKeys(RhythmKeys, ScheduleKeys):
     """With these the held-out rows, and when they are scored, are part of the key.
 
-    `own_figures`: the metrics of the method's `LossParts`. Held-out rows are scored by them too, as `eval_...`.
+    `usual_metric` is compared where nothing says which. `own_figures`: the metrics of the method's `LossParts`, by
+    which held-out rows are scored too, as `eval_...`.
     """
 
+    usual_metric: ClassVar[str] = METRIC
     own_figures: ClassVar[tuple[str, ...]] = ()
 
     early_stopping_patience: PositiveInt | None = Field(
@@ -41,7 +43,8 @@ class BestKeys(RhythmKeys, ScheduleKeys):
         False, description="the result is the model of the best evaluation, not of the last step"
     )
     metric_for_best_model: str | None = Field(
-        None, description="figure of the held-out rows that is compared; unset: eval_loss"
+        None,
+        description="figure of the held-out rows that is compared; unset: eval_loss, with rewards eval_reward",
     )
     greater_is_better: bool | None = Field(
         None, description="whether more of it is better; unset: unless its name ends with loss"
@@ -65,7 +68,7 @@ class BestKeys(RhythmKeys, ScheduleKeys):
     @property
     def best_metric(self) -> str:
         """The figure that is compared, by its whole name."""
-        given = self.metric_for_best_model or METRIC
+        given = self.metric_for_best_model or self.usual_metric
         return given if given.startswith("eval_") else f"eval_{given}"
 
     @property
@@ -119,7 +122,7 @@ class BestKeys(RhythmKeys, ScheduleKeys):
     @model_validator(mode="after")
     def _check_metric(self) -> Self:
         if self.held_out_rows_decide and self.best_metric not in self.figures:
-            near = nearest(self.best_metric, self.figures) if self.own_figures else [METRIC]
+            near = nearest(self.best_metric, self.figures) if len(self.figures) > 1 else [METRIC]
             raise ConflictError(
                 f"metric_for_best_model: {self.metric_for_best_model} is no figure of held-out rows here. There are: "
                 f"{', '.join(self.figures)}",

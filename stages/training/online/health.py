@@ -92,6 +92,24 @@ def _signal(figures: Figures) -> Seen | None:
     return Seen(text, advice if found[0] > MOST_LEVEL else None)
 
 
+def _held_out(figures: Figures) -> Seen | None:
+    first, highest, last = (
+        number(figures, name) for name in ("first_eval_reward", "highest_eval_reward", "last_eval_reward")
+    )
+    learned = _pair(figures, "reward")
+    if first is None or highest is None or last is None or learned is None:
+        return None
+    text = f"held-out reward {first:.4g} at first, {highest:.4g} at its highest, {last:.4g} at the end"
+    # With the best weights put back the end does not matter.
+    if figures.get("best_step") is not None:
+        return Seen(text)
+    advice = (
+        "the model learns its prompts by heart: give more prompts, train fewer steps, set trl.beta, or "
+        "load_best_model_at_end: true"
+    )
+    return Seen(text, advice if last < first and learned[1] > learned[0] else None)
+
+
 # A loss of completions that are compared with each other does not fall, and its gradient is 0 where all are as good.
 OF_ONLINE = (
     *(check for check in OF_TRAINED if check.name in ("loss_is_finite", "weights_have_changed")),
@@ -118,6 +136,11 @@ OF_ONLINE = (
         f"The policy that learns is within {MOST_MOVED:g} nats a token of the one that has sampled, where that is an "
         f"older one: what is sampled ahead, or learned from again.",
         _age,
+    ),
+    Check(
+        "held_out_reward_has_not_fallen",
+        "The reward of held-out prompts does not end below where it began while that of the others rises.",
+        _held_out,
     ),
     Check(
         "groups_differ",

@@ -7,6 +7,7 @@ Its files lie among the checkpoints, so they outlive a crash:
     replayed-000012.arrow       groups of earlier rounds that it learns from again, with what the model said of them
     scores-000012-003.json      what the rewards say of groups 3 and following, where they are asked of some at a time
     scores-000012.json          what they say of all rollouts of the round
+    evaluated-000012.json       figures of held-out prompts behind step 12
     steps.jsonl                 a line for each step that was taken: its round, and the weights' digest behind it
 
 Each is on the disk before anything that builds on it begins: groups before their rewards, rewards before the steps,
@@ -17,7 +18,7 @@ the same rollouts and rewards: none is lost, none counts twice.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,22 @@ class Journal:
         """What the rewards say of a round, or of its groups from this one on; None where they were not asked."""
         path = self._scores(number, first_group)
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def _evaluated(self, step: int) -> Path:
+        return self.folder / f"evaluated-{step:06d}.json"
+
+    def keep_evaluated(self, step: int, asked: str, found: Mapping[str, float]) -> None:
+        """Keep the figures of an evaluation behind a step; `asked` says what, and of which weights."""
+        with settled(self._evaluated(step)) as part:
+            part.write_text(json.dumps({"asked": asked, "figures": dict(found)}), encoding="utf-8")
+
+    def evaluated(self, step: int, asked: str) -> dict[str, float] | None:
+        """Those figures; None where there are none, or where something else was asked."""
+        path = self._evaluated(step)
+        if not path.is_file():
+            return None
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return dict(kept["figures"]) if kept["asked"] == asked else None
 
     @property
     def _steps(self) -> Path:

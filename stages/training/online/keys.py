@@ -9,6 +9,8 @@ from tunemill.stages.declaration import ConflictError, Idle, Runtime, YamlMark
 from tunemill.stages.training.keys.following import SYNC, FollowedKeys
 from tunemill.stages.training.online.ahead_keys import AheadKeys
 from tunemill.stages.training.online.engine import SamplingSettings
+from tunemill.stages.training.online.generation_keys import OWN, GenerationKeys, conflicts
+from tunemill.stages.training.online.held_out_keys import HeldOutKeys
 from tunemill.stages.training.online.plan import Plan
 from tunemill.stages.training.online.reuse_keys import ReuseKeys
 from tunemill.stages.training.online.reward_calls import KEY
@@ -21,7 +23,7 @@ def below_trl(name: str) -> YamlMark:
     return YamlMark(f"trl.{name}")
 
 
-class SamplingKeys(FollowedKeys):
+class SamplingKeys(GenerationKeys, FollowedKeys):
     """What is sampled, and how."""
 
     num_generations: Annotated[PositiveInt, below_trl("num_generations")] = Field(
@@ -109,6 +111,13 @@ class SamplingKeys(FollowedKeys):
             self.curriculum_sampling,
         )
 
+    @model_validator(mode="after")
+    def _check_generation(self) -> Self:
+        own = {key: getattr(self, key) for key in set(OWN.values())}
+        for _, reason in conflicts(self.generation_kwargs, own):
+            raise ConflictError(reason, "generation_kwargs")
+        return self
+
     @property
     def samples_groups(self) -> bool:
         """Whether a round is whole groups of `num_generations` completions."""
@@ -147,7 +156,7 @@ class SamplingKeys(FollowedKeys):
 WARPING = ("top_p", "top_k", "min_p", "repetition_penalty")
 
 
-class OnlineKeys(SamplingKeys, AheadKeys, ReuseKeys, RewardKeys, VllmKeys):
+class OnlineKeys(HeldOutKeys, SamplingKeys, AheadKeys, ReuseKeys, RewardKeys, VllmKeys):
     """What is sampled, what it is worth, and what it is compared with."""
 
     beta: Annotated[NonNegativeFloat, below_trl("beta")] = Field(
@@ -252,6 +261,22 @@ class OnlineKeys(SamplingKeys, AheadKeys, ReuseKeys, RewardKeys, VllmKeys):
                 "beta",
             )
         return self
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """What held-out prompts are scored by, by whole names."""
+        rewards = (f"rewards/{name}" for name in self.reward_names)
+        return tuple(f"eval_{name}" for name in ("reward", *rewards, "completion_length", "truncated"))
+
+    @property
+    def held_out_generations(self) -> int:
+        """Completions of each held-out prompt."""
+        return self.num_generations_eval or self.num_generations
+
+    @property
+    def held_out_at_once(self) -> int:
+        """Held-out prompts that are answered side by side."""
+        return self.eval_batch_size or max(1, self.completions_at_once // self.held_out_generations)
 
     @property
     def steps_of_round(self) -> int:

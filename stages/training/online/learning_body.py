@@ -8,7 +8,7 @@ from typing import Any
 
 from tunemill.stages.artifacts import Adapter, Model, PromptData
 from tunemill.stages.data.rows.prompt_rows import PromptRows
-from tunemill.stages.errors import RowError, UserError
+from tunemill.stages.errors import RowError, SettingError, UserError
 from tunemill.stages.evaluation.loading_body import end_ids_of
 from tunemill.stages.models.positions_body import check_positions
 from tunemill.stages.models.words_body import load_words
@@ -19,6 +19,7 @@ from tunemill.stages.training.loop_body import train
 from tunemill.stages.training.method import Method, OwnLoss
 from tunemill.stages.training.online.batches_body import counts, loss_of
 from tunemill.stages.training.online.examples_body import places
+from tunemill.stages.training.online.held_out_body import HeldOut, held_out_of
 from tunemill.stages.training.online.plan import Plan
 from tunemill.stages.training.online.policy_keys import PolicyKeys
 from tunemill.stages.training.online.reward_asking import Asked, Rewards
@@ -33,6 +34,7 @@ def learn(
     training_data: PromptData,
     out: Workspace,
     report: Report,
+    evaluation_data: PromptData | None = None,
     stored_adapter: Adapter | None = None,
     reward_models: list[Model] | None = None,
 ) -> None:
@@ -44,6 +46,7 @@ def learn(
     """
     out = with_journal_of_all(config, out)
     prompts = PromptRows(training_data.rows)
+    held_out = held_out_of(training_data, evaluation_data)
     check_enough(config, config.plan(len(prompts)))
     if config.starts_vllm:
         config.room_for(prompts.longest + config.max_completion_length)
@@ -52,6 +55,8 @@ def learn(
         opened_rounds(config, prompts, rewards, base_model, out, report) as rounds,
     ):
         method = method_of(config, rounds, prompts, report)
+        if held_out is not None:
+            method = scoring(config, method, rounds, held_out, rewards, base_model, out, report)
         train(config.going_on_from(stored_adapter), base_model, method, out, report)
 
 
@@ -94,11 +99,10 @@ def opened_rounds(
 
     `longest` says of a prompt's row how many tokens a completion may have; None: as many as the settings say.
     """
-    if not prompts.shortest:
-        raise RowError("a prompt has no token, and nothing can be said behind it. Add a prompt to the rows")
+    check_asks(prompts)
     words = load_words(base_model.path)
     rounds = Rounds(
-        config, prompts, words, ends_of(base_model, words), rewards, base_model, out, report, longest
+        config, prompts, words, ends_of(config, base_model, words), rewards, base_model, out, report, longest
     )
     try:
         yield rounds
@@ -106,9 +110,15 @@ def opened_rounds(
         rounds.close()
 
 
-def ends_of(base_model: Model, words: Any) -> frozenset[int]:
-    """The tokens that end a completion."""
-    return frozenset(end_ids_of(base_model.path) | ({words.eos_token_id} - {None}))
+def ends_of(config: PolicyKeys, base_model: Model, words: Any) -> frozenset[int]:
+    """The tokens that end a completion. Raises SettingError for one that is asked for and that there is not."""
+    beyond = [one for one in sorted(config.stop_token_ids) if one >= len(words)]
+    if beyond:
+        raise SettingError(
+            f"trl.generation_kwargs: stop_token_ids: {beyond[0]}: the tokenizer of {base_model.path.name} has "
+            f"{len(words)} tokens, from 0"
+        )
+    return config.stop_token_ids | frozenset(end_ids_of(base_model.path) | ({words.eos_token_id} - {None}))
 
 
 def method_of(config: PolicyKeys, rounds: Rounds, prompts: PromptRows, report: Report) -> Method:
@@ -122,6 +132,38 @@ def method_of(config: PolicyKeys, rounds: Rounds, prompts: PromptRows, report: R
         ),
         prepare=rounds.meet,
     )
+
+
+def scoring(
+    config: PolicyKeys,
+    method: Method,
+    rounds: Rounds,
+    held_out: PromptRows,
+    rewards: Rewards,
+    base_model: Model,
+    out: Workspace,
+    report: Report,
+    longest: Callable[[int], int] | None = None,
+) -> Method:
+    """The method, which scores the policy by its answers to held-out prompts. `longest` is of their rows."""
+    check_asks(held_out)
+    words = load_words(base_model.path)
+    ends = ends_of(config, base_model, words)
+    found = HeldOut(
+        config, held_out, words, ends, rewards, out.checkpoints, lambda: rounds.step, report, longest
+    )
+
+    def check(model: Any, collator: Any) -> None:
+        method.check(model, collator)
+        check_model(config, held_out.longest, report, model, collator)
+
+    return replace(method, check=check, score=found.score)
+
+
+def check_asks(prompts: PromptRows) -> None:
+    """Raise RowError where a prompt has no token."""
+    if not prompts.shortest:
+        raise RowError("a prompt has no token, and nothing can be said behind it. Add a prompt to the rows")
 
 
 def check_enough(config: PolicyKeys, plan: Plan) -> None:

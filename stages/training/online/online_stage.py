@@ -10,8 +10,7 @@ from tunemill.stages.training.training_stage import training_stage
 
 
 def online_stage(body: str, config: type[PolicyKeys], description: str) -> Stage:
-    """The stage that has the name of its body, which is `module:function`. No row is held out of prompts."""
+    """The stage that has the name of its body, which is `module:function`."""
     models = {"reward_models": Input(Model, many=True, optional=True)}
-    made = training_stage(body, config, description, data=PromptData, beside=models)
-    inputs = {name: one for name, one in made.inputs.items() if name != "evaluation_data"}
-    return replace(made, inputs=inputs, checks=OF_ONLINE)
+    made = training_stage(body, config, description, data=PromptData, held_out=PromptData, beside=models)
+    return replace(made, checks=OF_ONLINE)

@@ -71,6 +71,11 @@ class Plan:
         return [_seed(f"{self.seed} {number} {group} {place}") for place in range(self.num_generations)]
 
 
+def held_out_seeds(seed: int, row: int, count: int) -> list[int]:
+    """A seed for each completion of a held-out prompt, the same at every evaluation."""
+    return [_seed(f"{seed} held out {row} {place}") for place in range(count)]
+
+
 def _seed(text: str) -> int:
     """63 bits: close numbers give streams that have nothing to do with each other."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

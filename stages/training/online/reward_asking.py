@@ -34,6 +34,9 @@ class Asked:
     step: int
     round: int
     prompt_ids: Sequence[Sequence[int]] = ()
+    held_out: bool = False
+    """Whether they are of held-out prompts: those are scored in processes of their own, so that what a function
+    remembers of them reaches no reward that is learned from."""
     first_row: int | None = None
     """Where they begin in their round, if they are a part of it: how many may fail is a question of whole rounds."""
 
@@ -67,10 +70,11 @@ def rewards_by(
         folder = next(given).path if is_asset(name) else Path(name) if is_model_folder(name) else None
         scorers.append(None if folder is None else scorer_of(folder))
     names = [dotted(name) for name in config.own_rewards]
-    with workers(names, config.reward_code or [], config.reward_num_workers, config.reward_timeout) as pool:
+    given_to = (names, config.reward_code or [], config.reward_num_workers, config.reward_timeout)
+    with workers(*given_to) as pool, workers(*given_to) as apart:
 
         def ask(asked: Asked) -> Scores:
-            told = iter(_by_functions(pool, asked))
+            told = iter(_by_functions(apart if asked.held_out else pool, asked))
             columns = [
                 next(told) if scorer is None else _by_model(name, scorer, asked)
                 for name, scorer in zip(config.reward_funcs, scorers, strict=True)
@@ -141,7 +145,8 @@ def _one_by_one(pool: Workers, asked: Asked, failed: Call) -> list[tuple[Sequenc
 
 
 def _call(asked: Asked, function: int, rows: Sequence[int]) -> Call:
-    seed = f"{asked.round} {function} {(asked.first_row or 0) + rows[0]} {len(rows)}"
+    number = "held out" if asked.held_out else asked.round
+    seed = f"{number} {function} {(asked.first_row or 0) + rows[0]} {len(rows)}"
     return Call(function, tuple(rows), asked.arguments(rows), asked.step, seed)
 
 

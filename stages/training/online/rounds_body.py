@@ -87,6 +87,8 @@ class Rounds(TrainerCallback):  # type: ignore[misc]
         self._since = time.monotonic()
         self._tokens = 0
         self._trainers_speed = float("nan")
+        self.step = 0
+        """The step that is taken, or was taken last, from 1."""
 
     def meet(self, model: Any, precision: Precision, checkpoints: Path) -> list[Any]:
         """Called with the loaded model, of each attempt to train."""
@@ -104,6 +106,7 @@ class Rounds(TrainerCallback):  # type: ignore[misc]
     def made(self, model: Any, step: int, batches: list[Batch]) -> list[Batch]:
         """The micro batches of the step behind so many others, in the places of those that are given."""
         model, number = single(model), self.plan.round_of(step)
+        self.step = step + 1
         if self._round is None or self._round[0] != number:
             judged = self._make_round(model, step, number)
             learned = self._learning.of(number, judged, partial(self._sampling.said, model))
@@ -217,11 +220,14 @@ class Rounds(TrainerCallback):  # type: ignore[misc]
         """A checkpoint counts once what is sampled of older weights than its own is on the disk."""
         self._sampling.settle()
 
-    def on_step_end(self, _args: Any, state: Any, _control: Any, model: Any, **_kwargs: Any) -> None:
-        """The step was taken: that is kept before anything else is sampled."""
+    def on_optimizer_step(self, _args: Any, _state: Any, _control: Any, **_kwargs: Any) -> None:
+        """The weights have moved; held-out prompts, which may be answered next, are no part of the time it took."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self._trainers_speed = self._tokens / max(time.monotonic() - self._since, 1e-9)
+
+    def on_step_end(self, _args: Any, state: Any, _control: Any, model: Any, **_kwargs: Any) -> None:
+        """The step was taken: that is kept before anything else is learned from."""
         assert self._round is not None, "made for this step"
         if ranks.is_first():
             self._taken.keep(state.global_step, self._round[0], digest_of(model))

@@ -19,7 +19,6 @@ REFUSED = {
     "trains on images or sound": {"processor_type"},
     "online reinforcement learning": {"rl", "ebft"},
     "functions that no file beside them has": {"trl.reward_funcs"},
-    "what is asked of generation by another library's names": {"trl.generation_kwargs"},
     "vLLM, which is not installed here": {"trl.use_vllm"},
     "compiling what has other shapes in each document": {"torch_compile"},
     "an optimizer that is not proven with a model in parts": {"optimizer"},
@@ -63,4 +62,4 @@ def test_most_pass_and_the_others_fail_for_a_known_reason(examples: Path) -> Non
             }
     known = {key for keys in REFUSED.values() for key in keys}
     assert {name: keys for name, keys in refused.items() if not keys & known} == {}
-    assert len(files) - len(refused) >= 193, sorted(refused)
+    assert len(files) - len(refused) >= 196, sorted(refused)

@@ -2,4 +2,4 @@
 
 from support.samples import Samples
 
-SAMPLES = Samples(values={"excess_length_strategy": ["raise"]}, refused=frozenset(["val_set_size"]))
+SAMPLES = Samples(values={"excess_length_strategy": ["raise"]})

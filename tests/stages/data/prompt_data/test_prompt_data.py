@@ -56,6 +56,25 @@ def test_the_order_is_that_of_datasets_library_and_may_be_kept(tmp_path):
     assert len(rows) == 13 and rows.longest == 2 and rows[12].columns == {"n": 1} and rows[12].value == "b3"
 
 
+def test_the_last_prompts_are_held_out_and_those_that_are_learned_from_too_are_counted(tmp_path):
+    texts = [f"a{n}" for n in range(9)]
+    whole, _ = merged(tmp_path / "whole", texts, seed=7)
+    assert not whole.held_out.exists()
+    for name, size, count in (("share", 0.3, 3), ("number", 4, 4)):
+        data, events = merged(tmp_path / name, texts, seed=7, val_set_size=size)
+        held_out = [json.loads(row["prompt"]) for row in read_arrow(data.held_out)]
+        assert [*texts_of(data), *held_out] == texts_of(whole) and len(held_out) == count
+        assert events.summary == {"rows": 9 - count, "held_out_rows": count, "dropped_too_long": 0}
+        (table,) = (one for one in events.of_type("table") if one["title"] == "Prompts by dataset")
+        assert table["rows"] == [["dataset 1", 9, 9 - count, count]]
+    _, events = merged(tmp_path / "twice", ["b", "c", "b"], shuffle_merged_datasets=False, val_set_size=0.3)
+    assert events.summary["held_out_rows_learnt_from"] == 1
+    with pytest.raises(RowError, match="would hold out 9 of 9 prompts and leave none"):
+        merged(tmp_path / "all", texts, val_set_size=9)
+    with pytest.raises(ValueError, match="neither a fraction below 1 nor a whole number"):
+        PromptDataConfig(val_set_size=1)
+
+
 def test_long_prompts_are_left_out_before_anything_is_shuffled_or_refused(tmp_path):
     short, long = ["aaa", "bbb", "ccc"], "x" * 9
     without, _ = merged(tmp_path / "without", short, sequence_len=8)

@@ -19,6 +19,11 @@ def right(completions, messages, **kwargs):
 def short(completions, log_metric=None, **kwargs):
     return [-len(one[0]["content"]) / 10 for one in completions]
 """
+VARIED = """
+def right(completions, **given):
+    texts = [one if isinstance(one, str) else one[0]["content"] for one in completions]
+    return [(sum(map(ord, text)) % 7 + 1) / 9 for text in texts]
+"""
 TRL = {
     "reward_funcs": ["rewards.right", "rewards.short"],
     "reward_weights": [1.0, 0.5],
@@ -99,6 +104,42 @@ def test_from_a_yaml_to_a_merged_model_with_its_rollouts(tmp_path):
     assert {name for name, item in project.plan().items() if item.state != "cached"} == {"trained", "merged"}
 
 
+@pytest.mark.slow
+def test_held_out_prompts_are_scored_and_decide_where_that_is_asked_for(tmp_path):
+    project = project_of(tmp_path / "project", eval_steps=1, test_datasets=[{"path": "data/held_out.jsonl"}])
+    held_out = project.folder / "data" / "held_out.jsonl"
+    rows = [{"prompt": f"say {c}", "messages": [{"content": c}]} for c in "xyz"]
+    held_out.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (project.folder / "rewards.py").write_text(VARIED)
+    one = ("trl.reward_funcs=[rewards.right]", "trl.reward_weights=null")
+    nodes = project.run(*one)
+    assert nodes["evaluation_data"].stage == "prompt_data"
+    metrics = nodes["trained"].published.manifest["metrics"]
+    assert 0 < metrics["first_eval_reward"] <= metrics["highest_eval_reward"] < 1
+    plots = {plot["title"]: plot for plot in nodes["trained"].published.manifest["plots"]}
+    assert plots["eval_reward"]["x"] == [1, 2] and plots["eval_reward"]["y"][1] == metrics["last_eval_reward"]
+
+    def stale(*overrides):
+        return {name for name, item in project.plan(*one, *overrides).items() if item.state != "cached"}
+
+    assert stale("eval_steps=2") == stale("trl.num_generations_eval=4") == set()
+    decides = "load_best_model_at_end=true"
+    assert stale(decides) == {"trained", "merged"}
+    keys = {
+        project.plan(*one, decides, *more)["trained"].key for more in ((), ("trl.num_generations_eval=4",))
+    }
+    assert len(keys) == 2
+    held_out.write_text(held_out.read_text().replace("x", "w"))
+    assert "trained" not in stale() and {"trained", "evaluation_data"} <= stale(decides)
+    # Held out of what is learned from: another training, whose held-out rows lie beside it.
+    shares = project.run(*one, "test_datasets=null", "val_set_size=3")
+    assert (
+        "evaluation_data" not in shares
+        and shares["training_data"].published.manifest["metrics"]["held_out_rows"] == 3
+    )
+    assert 0 < shares["trained"].published.manifest["metrics"]["last_eval_reward"] < 1
+
+
 @pytest.mark.parametrize(
     ("keys", "override", "said"),
     [
@@ -107,13 +148,29 @@ def test_from_a_yaml_to_a_merged_model_with_its_rollouts(tmp_path):
         ({}, "trl.reward_weights=[1.0]", "1 weights for 2"),
         ({"trl": {"reward_weights": None}}, "trl.reward_funcs=[]", "nothing says how good"),
         ({}, "trl.loss_type=cispo", "epsilon_high"),
+        ({}, "trl.generation_kwargs={top_p: 0.9}", "Write trl.top_p: 0.9"),
+        ({}, "trl.generation_kwargs={stop: [x]}", "inside of a token"),
+        ({}, "trl.generation_kwargs={bad_words: [x]}", "learned from wrongly"),
+        ({}, "trl.generation_kwargs={stop_token_id: 5}", "Did you mean stop_token_ids?"),
+        ({}, "trl.generation_kwargs={stop_token_ids: [-1]}", "a whole number from 0"),
         ({}, "trl.use_adaptive_entropy=true", "does not support yet"),
         ({"trl": {"use_vllm": True}}, "trl.top_p=0.9", "Remove top_p, or use_vllm"),
         ({"trl": {"use_vllm": True}}, "trl.top_k=5", "Remove top_k, or use_vllm"),
         ({"trl": {"use_vllm": True}}, "trl.min_p=1", "Remove min_p, or use_vllm"),
         ({"trl": {"use_vllm": True}}, "trl.repetition_penalty=1.1", "Remove repetition_penalty, or use_vllm"),
         ({"trl": {"use_vllm": True}}, "trl.vllm_max_model_len=4", "leave no room for a prompt"),
-        ({}, "val_set_size=0.1", "none is held out"),
+        (
+            {"val_set_size": 3, "load_best_model_at_end": True},
+            "metric_for_best_model=loss",
+            "eval_rewards/right",
+        ),
+        ({"val_set_size": 3}, "pipeline.leakage=fail", "nothing would fail"),
+        (
+            {"val_set_size": 3},
+            "pipeline.evaluations=[{name: a, metrics: [{metric: exact_match}]}]",
+            "without answers",
+        ),
+        ({"val_set_size": 3}, "pipeline.evaluate=[base]", "nothing scores models of rl: grpo"),
         ({"rl": "gdpo"}, "trl.multi_objective_aggregation=sum_then_normalize", "Use rl: grpo"),
         ({"rl": "gdpo"}, "trl.scale_rewards=batch", "Remove scale_rewards"),
     ],

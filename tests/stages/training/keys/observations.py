@@ -70,7 +70,8 @@ def doubts(seen: Seen) -> list[str]:
 def sampled(seen: Seen) -> str:
     """How completions are drawn, how many side by side, and which of them a step learns from."""
     config: Any = seen.config
-    return repr((config.sampling, config.groups_at_once, config.plan(40)))
+    ends = sorted(config.stop_token_ids)
+    return repr((config.sampling, ends, config.groups_at_once, config.plan(40)))
 
 
 def learned(seen: Seen) -> str:
@@ -81,6 +82,12 @@ def learned(seen: Seen) -> str:
     shown = ("log_completions", "num_completions_to_print", "keep_rollouts")
     values = {name: getattr(config, name) for name in (*named, *shown)}
     return repr((settings_of(config), batch["mask"].tolist(), batch["skipped"], values))
+
+
+def held_out(seen: Seen) -> str:
+    """How often held-out prompts are answered, and how many side by side."""
+    config: Any = seen.config
+    return repr((config.held_out_generations, config.held_out_at_once))
 
 
 def judged(seen: Seen) -> str:
@@ -132,6 +139,7 @@ OF_CONFIGS = (
     doubts,
     sampled,
     learned,
+    held_out,
     judged,
     featured,
     engine,

@@ -60,16 +60,23 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+# Those that score held-out prompts beside their steps.
+EVALUATED = ("lora", "ebft")
+
+
 def run(case: str, folder: Path, report: Report) -> Path:
     """Train one case and return its data folder."""
     torch.set_num_threads(1)
     base = folder.parent / "base"
     if not base.exists():
         make_model(base)
+    words, settings = words_to_sort(), CASES[case]
+    held_out = words[12:16] if case in EVALUATED else []
+    evaluations = {"eval_steps": 2} if held_out else {}
     if case in ("ebft", "strided"):
-        return trained_on_answers(folder, base, words_to_sort()[:12], report, **CASES[case])
-    settings = {"reward_funcs": ["letters.varied"], **CASES[case]}
-    return trained(folder, base, words_to_sort()[:12], report, **settings)
+        return trained_on_answers(folder, base, words[:12], report, held_out, **settings, **evaluations)
+    settings = {"reward_funcs": ["letters.varied"], **evaluations, **settings}
+    return trained(folder, base, words[:12], report, held_out=held_out, **settings)
 
 
 class Watch:

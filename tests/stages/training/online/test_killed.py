@@ -85,7 +85,10 @@ def test_ended_before_each_event_of_the_journal(killed_online, watch, tmp_path, 
     counted = Counter(events)
     steps = killed_online.CASES[case]["max_steps"]
     assert counted.pop("step") == steps
-    # No group was sampled again that was whole, and no round judged again.
+    evaluated = [name for name in counted if name.startswith("evaluated")]
+    assert len(evaluated) == (4 if case in killed_online.EVALUATED else 0)
+    assert [told.steps("eval_reward").get(8)] == [whole.steps("eval_reward").get(8)]
+    # No group was sampled again that was whole, no round judged again, and no evaluation made again.
     assert set(counted.values()) == {1}
     rollouts = [name for name in counted if name.startswith("rollouts")]
     scores = [name for name in counted if name.startswith("scores") and name.count("-") == 1]

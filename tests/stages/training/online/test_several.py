@@ -81,6 +81,11 @@ def test_it_has_learnt_something(case, alone):
         assert differ(found, {name: base[name] for name in found}) > 1e-4
 
 
+def test_the_first_process_scores_held_out_prompts_for_all(alone, two):
+    for name in ("first_eval_reward", "last_eval_reward", "last_eval_completion_length"):
+        assert two.said(f"lora_{name}") == pytest.approx(alone.said(f"lora_{name}"), abs=1e-6)
+
+
 def test_each_process_samples_a_part(two):
     files = [two.folder / "checkpoints" / "lora" / f"rank_{rank}" / "data" for rank in (0, 1)]
     assert list(files[0].glob("*.safetensors")) and not list(files[1].iterdir())
