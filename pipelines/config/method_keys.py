@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tunemill.pipelines.config.asset_names import whole_asset
 from tunemill.stages.data.preferences.config import Method, OnlineMethod
+from tunemill.stages.data.rows.answers import COMPARING
 from tunemill.stages.declaration import ConflictError, StageConfig, YamlMark
 
 # The methods that learn from what the model itself samples.
@@ -60,6 +61,11 @@ class MethodGraphKeys(StageConfig):
     def learns_online(self) -> bool:
         """Whether the rows are prompts, which the model answers as it is trained."""
         return self.rl in ONLINE
+
+    @property
+    def compares_answers(self) -> bool:
+        """Whether what the model answers is compared with an answer in the same row."""
+        return self.rl in COMPARING
 
     @property
     def held_out(self) -> bool:

@@ -110,7 +110,13 @@ def data_places(graph: GraphConfig) -> list[Place]:
     prepared: dict[str, tuple[str, ...]] = {}
     for group, entries in lists.items():
         rows = [
-            row_places(next(names), (group, index), entries[index], rows_stage(graph))
+            row_places(
+                next(names),
+                (group, index),
+                entries[index],
+                rows_stage(graph),
+                answered=graph.compares_answers,
+            )
             for index in range(len(entries))
         ]
         found += [place for places in rows for place in places]
@@ -153,10 +159,16 @@ def rows_stage(graph: GraphConfig) -> Stage:
     return PREFERENCES if graph.learns_preferences else TOKENIZED
 
 
-def row_places(name: str, entry: KeyPath, settings: Mapping[str, Any], stage: Stage) -> list[Place]:
-    """The nodes of one dataset entry; the last one holds its prepared rows."""
+def row_places(
+    name: str, entry: KeyPath, settings: Mapping[str, Any], stage: Stage, *, answered: bool = False
+) -> list[Place]:
+    """The nodes of one dataset entry; the last one holds its prepared rows. `answered`: each row needs an answer."""
     tokenizer = {"tokenizer": ("tokenizer",)}
-    given = {"held_out": entry[0] != "datasets", "today": date.today().isoformat()}
+    given = {
+        "held_out": entry[0] != "datasets",
+        "today": date.today().isoformat(),
+        "needs_answer": answered,
+    }
     if settings.get("type") == SYNTHETIC_TYPE:
         return [Place(f"tokenized_{name}", SYNTHETIC, tokenizer, entry, given, name)]
     inputs = {"dataset": (f"dataset_{name}",), **tokenizer}

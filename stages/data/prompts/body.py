@@ -20,6 +20,7 @@ from tunemill.stages.data.conversations.user_modules import UserFailures, load_f
 from tunemill.stages.data.prompts.answered import READERS
 from tunemill.stages.data.prompts.config import PromptsConfig
 from tunemill.stages.data.prompts.reading import Read, Reader, as_it_is, questions_in
+from tunemill.stages.data.rows.answers import GROUND_TRUTH, fault_of_answer
 from tunemill.stages.data.rows.bad_rows import BadRows, none_left
 from tunemill.stages.data.rows.prompt_rows import OF_DATASET
 from tunemill.stages.data.rows.raw_rows import RawRow, raw_batches
@@ -40,7 +41,7 @@ def prompts(
     loaded, reference = load_to_encode(tokenizer)
     encoder = Encoder(reference, loaded.eos_token_id)
     render = _renderer(config, loaded, report)
-    read = _reader(config, loaded)
+    read = _answered(_reader(config, loaded)) if config.needs_answer else _reader(config, loaded)
     name = Path(config.path).name if config.path else "the dataset"
     bad, rows = BadRows(name, config.bad_rows, out.data), 0
     shown: list[dict[str, Any]] = []
@@ -91,6 +92,19 @@ def _reader(config: PromptsConfig, loaded: LoadedTokenizer) -> Reader:
     if config.type is None:
         return as_it_is
     return READERS.get(config.type) or questions_in(config.field_messages)
+
+
+def _answered(read: Reader) -> Reader:
+    """The reader, which refuses rows without an answer."""
+
+    def checked(row: RowValue) -> list[Read]:
+        found = read(row)
+        for one in found:
+            if (fault := fault_of_answer(one.columns.get(GROUND_TRUTH))) is not None:
+                raise BadRowError(fault)
+        return found
+
+    return checked
 
 
 def _own(config: PromptsConfig, loaded: LoadedTokenizer) -> Reader:

@@ -46,6 +46,9 @@ class PromptsConfig(StageConfig):
         description="the day that chat templates see, where chat_template_kwargs names none: recorded with the rows, "
         "and no part of the key, for then every new day would compute everything again",
     )
+    needs_answer: Annotated[bool, GraphMark()] = Field(
+        False, description="whether each row must have a ground_truth: completions are compared with it"
+    )
     bad_rows: Annotated[Literal["stop", "skip"], YamlMark("pipeline.bad_rows")] = Field(
         "stop", description="what happens after bad rows: stop listing them, or set them aside and go on"
     )

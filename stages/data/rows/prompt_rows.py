@@ -57,6 +57,11 @@ class PromptRows:
         """Tokens of the shortest prompt."""
         return min((len(ids) for ids in self._table["prompt_ids"]), default=0)
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns that any row has."""
+        return frozenset(name for text in self._table["columns"].to_pylist() for name in json.loads(text))
+
     def __getitem__(self, row: int) -> Prompt:
         ids, prompt, columns = (
             self._table[name][row].as_py() for name in ("prompt_ids", "prompt", "columns")

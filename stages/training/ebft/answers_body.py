@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunemill.stages.data.rows.answers import GROUND_TRUTH
+from tunemill.stages.data.rows.answers import GROUND_TRUTH, fault_of_answer
 from tunemill.stages.data.rows.prompt_rows import PromptRows
 from tunemill.stages.errors import RowError
 from tunemill.stages.training.online.engine import Completion
@@ -22,13 +22,11 @@ def answers_of(prompts: PromptRows, words: Any) -> list[tuple[int, ...]]:
     """The tokens of each row's answer. Raises RowError where a row has none."""
     found = []
     for row in range(len(prompts)):
-        text = prompts[row].columns.get(GROUND_TRUTH)
-        if not isinstance(text, str) or not (ids := ids_of(words, text)):
-            raise RowError(
-                f"prompt {row + 1}: rl: ebft compares completions with the row's {GROUND_TRUTH}, a text, and there is "
-                f"{'none' if text is None else repr(text)[:60]}. Add it to the rows, or make it with type: "
-                f"my_module.function"
-            )
+        text: Any = prompts[row].columns.get(GROUND_TRUTH)
+        if (fault := fault_of_answer(text)) is not None:
+            raise RowError(f"prompt {row + 1}: {fault}")
+        if not (ids := ids_of(words, text)):
+            raise RowError(f"prompt {row + 1}: its {GROUND_TRUTH} has no token: {text!r:.60}")
         found.append(ids)
     return found
 

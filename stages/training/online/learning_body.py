@@ -23,6 +23,7 @@ from tunemill.stages.training.online.held_out_body import HeldOut, held_out_of
 from tunemill.stages.training.online.plan import Plan
 from tunemill.stages.training.online.policy_keys import PolicyKeys
 from tunemill.stages.training.online.reward_asking import Asked, Rewards
+from tunemill.stages.training.online.reward_columns import check_columns
 from tunemill.stages.training.online.rewards import Scores
 from tunemill.stages.training.online.rewards_body import open_rewards
 from tunemill.stages.training.online.rounds_body import Rounds
@@ -47,6 +48,9 @@ def learn(
     out = with_journal_of_all(config, out)
     prompts = PromptRows(training_data.rows)
     held_out = held_out_of(training_data, evaluation_data)
+    for rows in (prompts, held_out):
+        if rows is not None:
+            check_columns(config.own_rewards, config.reward_code or [], rows.columns)
     check_enough(config, config.plan(len(prompts)))
     if config.starts_vllm:
         config.room_for(prompts.longest + config.max_completion_length)

@@ -57,6 +57,20 @@ def test_a_text_and_messages_are_prompts_with_the_other_columns_beside_them(tmp_
     assert text_of(rows[1]).endswith("<|im_start|>assistant\n") and "brief" in text_of(rows[1])
 
 
+def test_rows_without_an_answer_are_told_with_their_places_where_completions_are_compared_with_one(tmp_path):
+    rows = [{"prompt": "a", "ground_truth": "b"}, {"prompt": "c"}, {"prompt": "d", "ground_truth": " "}]
+    made, _ = run(tmp_path / "any", rows)
+    assert len(made) == 3
+    with pytest.raises(RowError) as caught:
+        run(tmp_path / "stop", rows, needs_answer=True)
+    assert ":2: completions are compared with its ground_truth, a text, and there is none" in str(
+        caught.value
+    )
+    assert ":3: completions are compared with its ground_truth, a text, and there is ' '" in str(caught.value)
+    made, events = run(tmp_path / "skip", rows, needs_answer=True, bad_rows="skip")
+    assert [row["source_row"] for row in made] == [1] and events.summary["rejected"] == 2
+
+
 def test_of_a_conversation_what_is_behind_the_last_question_is_no_prompt_and_rewards_get_it(tmp_path):
     rows, _ = run(tmp_path, [{"said": TALK, "prompt": "other"}], type="chat_template", field_messages="said")
     assert json.loads(rows[0]["prompt"]) == ASKED and json.loads(rows[0]["columns"]) == {"said": TALK}

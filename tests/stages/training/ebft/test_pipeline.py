@@ -97,6 +97,14 @@ def test_a_short_answer_ends_completions_sooner():
     assert [config.longest_for(tokens) for tokens in (3, 60, 1000)] == [64, 90, 400]
 
 
+def test_every_row_must_have_an_answer_and_of_other_methods_none(tmp_path):
+    project = project_of(tmp_path / "project")
+    override = ("rl=grpo", "ebft=null", "trl.reward_funcs=[./scorer]")
+    for more, needed in (((), True), (override, False)):
+        nodes = {node.name: node for node in load_pipeline(project.yaml, more).nodes}
+        assert nodes["tokenized_asked"].config.needs_answer is needed
+
+
 def test_a_row_without_an_answer_is_named(tmp_path):
     model = make_tokenizer(tmp_path / "model")
     data = prompt_data(tmp_path / "prompts", model, ["cab", "abc"])
@@ -108,7 +116,7 @@ def test_a_row_without_an_answer_is_named(tmp_path):
     file = tmp_path / "bare.arrow"
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, bare.schema) as writer:
         writer.write_table(bare)
-    with pytest.raises(RowError, match="prompt 2: rl: ebft compares completions with the row's ground_truth"):
+    with pytest.raises(RowError, match=r"prompt 2: .* its ground_truth, a text, and there is none"):
         answers_of(PromptRows(file), words)
 
 
