@@ -40,6 +40,22 @@ def test_the_yaml_of_ebft_is_accepted(tmp_path):
 
 
 @pytest.mark.slow
+def test_its_environment_trains(tmp_path):
+    project = make_project(tmp_path / "project")
+    small = "".join(f"{key}: {json.dumps(value)}\n" for key, value in SMALL.items())
+    (yaml,) = (one for one in blocks("yaml") if "environment_factory" in one)
+    project.yaml.write_text(re.sub(r"^base_model: .*\n", small, yaml))
+    (module,) = (one for one in blocks("python") if "class Ledger" in one)
+    (project.folder / "ledger.py").write_text(module)
+    rows = [{"prompt": [{"role": "user", "content": "Add up."}], "wanted": n} for n in range(8)]
+    (project.folder / "data" / "sums.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    model = project.folder / "model" / "config.json"
+    model.write_text(json.dumps({**json.loads(model.read_text()), "max_position_embeddings": 4096}))
+    changed = ("trl.max_completion_length=4", "sequence_len=2048")
+    assert {item.state for item in project.run(*changed).values()} == {"computed"}
+
+
+@pytest.mark.slow
 def test_its_yaml_trains_and_its_commands_run(tmp_path, capsys, monkeypatch):
     project = make_project(tmp_path / "project")
     monkeypatch.chdir(project.folder)

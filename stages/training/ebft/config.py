@@ -184,6 +184,13 @@ class EbftConfig(PolicyKeys):
                 f"use rl: grpo",
                 "reward_funcs",
             )
+        for name in ("environment_factory", "tools"):
+            if getattr(self, name):
+                raise ConflictError(
+                    f"trl.{name}: rl: ebft compares a completion with an answer, which calls nothing. Take it out, or "
+                    f"use rl: grpo",
+                    name,
+                )
         for name in ("streaming_partial_batch", "streaming_min_groups"):
             if getattr(self, name):
                 raise ConflictError(

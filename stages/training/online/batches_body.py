@@ -30,13 +30,13 @@ Figures = Mapping[str, npt.NDArray[np.float64]]
 
 
 def sequences(rollouts: Sequence[Rollout], device: Any) -> Batch:
-    """`input_ids` and `attention_mask` [B, L], `prompt_tokens` [B], and `mask` [B, T] of the completions' tokens."""
+    """`input_ids` and `attention_mask` [B, L], `prompt_tokens` [B], and `mask` [B, T] of what the model said."""
     rows = [(*one.prompt_ids, *one.completion.ids) for one in rollouts]
     return {
         "input_ids": _padded(rows, torch.long, device),
         "attention_mask": _padded([[1] * len(row) for row in rows], torch.long, device),
         "prompt_tokens": torch.tensor([len(one.prompt_ids) for one in rollouts], device=device),
-        "mask": _padded([[1.0] * len(one.completion.ids) for one in rollouts], torch.float32, device),
+        "mask": _padded([[float(own) for own in one.mask] for one in rollouts], torch.float32, device),
     }
 
 

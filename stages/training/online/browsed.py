@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from tunemill.stages.errors import UserError
+from tunemill.stages.training.online.episode import Episode, episode_of
 from tunemill.stages.training.online.reward_asking import Asked, Rewards
 
 FILE = "rollouts.arrow"
@@ -38,6 +39,8 @@ class Rollout:
     rewards: tuple[float | None, ...]
     reward: float | None
     advantage: float
+    episode: Episode | None = None
+    """What else is known of a completion of several turns."""
 
     @property
     def asked(self) -> str:
@@ -49,7 +52,8 @@ class Rollout:
     def as_json(self, names: Sequence[str]) -> dict[str, Any]:
         """For a program."""
         rewards = dict(zip(names, self.rewards, strict=True))
-        return {**vars(self), "ids": list(self.ids), "rewards": rewards}
+        said = {name: value for name, value in vars(self).items() if name != "episode"}
+        return {**said, "ids": list(self.ids), "rewards": rewards}
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,14 @@ def read_kept(folder: Path) -> Kept:
         tuple(about["names"]),
         tuple(about["weights"]),
         # The probabilities of each token are most of the file, and nobody looks at them here.
-        tuple(_rollout(row) for row in table.select(COLUMNS).to_pylist()),
+        tuple(_rollout(row) for row in table.select(_columns(table)).to_pylist()),
         about.get("steps", 1),
     )
+
+
+def _columns(table: Any) -> list[str]:
+    """Files of older versions say nothing of turns."""
+    return [*COLUMNS, *(["episode"] if "episode" in table.column_names else [])]
 
 
 def _rollout(row: dict[str, Any]) -> Rollout:
@@ -119,6 +128,7 @@ def _rollout(row: dict[str, Any]) -> Rollout:
         tuple(row["rewards"]),
         row["reward"],
         row["advantage"],
+        episode_of(row.get("episode"), None),
     )
 
 
@@ -231,18 +241,23 @@ def _asked(number: int, rollouts: Sequence[Rollout], steps: int) -> Asked:
     for one in rollouts:
         sizes[one.group] += 1
     columns = dict.fromkeys(name for one in rollouts for name in one.columns)
+    episodes = [one.episode for one in rollouts if one.episode is not None]
     return Asked(
-        [one.prompt for one in rollouts],
-        [
-            one.text if isinstance(one.prompt, str) else [{"role": "assistant", "content": one.text}]
-            for one in rollouts
-        ],
+        [one.prompt if one.episode is None else one.episode.prompt for one in rollouts],
+        [_completion(one) for one in rollouts],
         [list(one.ids) for one in rollouts],
         {name: [one.columns.get(name) for one in rollouts] for name in columns},
         group=next(iter(sizes.values())),
         step=(number - 1) * steps,
         round=number - 1,
+        episodes=episodes or None,
     )
+
+
+def _completion(one: Rollout) -> Any:
+    if one.episode is not None:
+        return one.episode.messages
+    return one.text if isinstance(one.prompt, str) else [{"role": "assistant", "content": one.text}]
 
 
 def _weighted(values: Sequence[float | None], weights: Sequence[float]) -> float | None:

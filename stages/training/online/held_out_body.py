@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tunemill.stages.models.wrapped_body import single
 from tunemill.stages.report import Report
 from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.online.advantages import mean
+from tunemill.stages.training.online.episodes_body import Player, Start, answers
 from tunemill.stages.training.online.journal import FOLDER, Journal
 from tunemill.stages.training.online.judged_body import answer_of, asked_about
 from tunemill.stages.training.online.plan import held_out_seeds
@@ -36,8 +38,8 @@ class HeldOut:
     """Scores a policy by its answers to prompts that it does not learn from.
 
     The model itself answers, whatever samples what is learned from, so that a server has the weights that training
-    gave it. Each prompt is answered by seeds of its own, the same at every evaluation. What was found is kept in the
-    journal: a step that is taken again asks nothing again.
+    gave it; `opened` gives what it may call. Each prompt is answered by seeds of its own, the same at every evaluation.
+    What was found is kept in the journal: a step that is taken again asks nothing again.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class HeldOut:
         steps: Callable[[], int],
         report: Report,
         longest: Callable[[int], int] | None = None,
+        opened: Callable[[], AbstractContextManager[Player | None]] = nullcontext,
     ) -> None:
         self._config, self._prompts, self._words, self._ends = config, prompts, words, end_ids
         self._rewards, self._steps, self._report = rewards, steps, report
         self._journal = Journal(checkpoints / FOLDER)
         self._longest = longest or (lambda _row: config.max_completion_length)
+        self._opened = opened
         self._contents = hashlib.sha256(prompts.file.read_bytes()).hexdigest()
 
     def score(self, model: Any) -> dict[str, float]:
@@ -76,7 +80,8 @@ class HeldOut:
         return found
 
     def _scored(self, model: Any, step: int) -> dict[str, float]:
-        rollouts = self._answered(model)
+        with self._opened() as may_call:
+            rollouts = self._answered(model, may_call)
         scores = self._judged(rollouts, step)
         if scores.failures:
             failed = len(scores.failed_groups(self._config.held_out_generations))
@@ -86,7 +91,7 @@ class HeldOut:
             )
         return figures_of(self._config, rollouts, scores)
 
-    def _answered(self, model: Any) -> list[Rollout]:
+    def _answered(self, model: Any, may_call: Player | None) -> list[Rollout]:
         """Completions of all prompts, as many prompts side by side as `eval_batch_size` says."""
         engine = TransformersEngine(model, self._ends)
         count, at_once = self._config.held_out_generations, self._config.held_out_at_once
@@ -94,13 +99,11 @@ class HeldOut:
         for first in range(0, len(self._prompts), at_once):
             rows = range(first, min(first + at_once, len(self._prompts)))
             places = [(row, seed) for row in rows for seed in held_out_seeds(self._config.seed, row, count)]
-            most = [self._longest(row) for row, _ in places]
-            prompts = [self._prompts[row].ids for row, _ in places]
-            sampling = replace(self._config.sampling, max_new_tokens=max(most))
-            made = engine.generate(prompts, [seed for _, seed in places], sampling)
-            for (row, _), prompt, tokens, whole in zip(places, prompts, most, made, strict=True):
-                one = whole.cut(tokens)
-                found.append(Rollout(0, row, row, prompt, one, answer_of(self._words, one.ids)))
+            starts = [Start(row, self._prompts[row], seed, self._longest(row)) for row, seed in places]
+            made = answers(may_call, engine.generate, starts, self._config.sampling)
+            for (row, _), one in zip(places, made, strict=True):
+                text = answer_of(self._words, one.completion.ids)
+                found.append(Rollout(0, row, row, one.prompt_ids, one.completion, text, episode=one.episode))
         return found
 
     def _judged(self, rollouts: Sequence[Rollout], step: int) -> Scores:
@@ -130,7 +133,7 @@ def figures_of(config: PolicyKeys, rollouts: Sequence[Rollout], scores: Scores) 
     found = {
         "reward": float(mean(reward_n)),
         **{f"rewards/{name}": float(value) for name, value in each},
-        "completion_length": float(np.mean([len(one.completion.ids) for one in rollouts])),
+        "completion_length": float(np.mean([one.said for one in rollouts])),
         "truncated": float(np.mean([one.truncated for one in rollouts])),
         "unjudged": float(1 - judged_n.mean()),
         **{f"logged/{name}": float(value) for name, value in scores.metrics.items()},

@@ -223,7 +223,7 @@ class OnlineKeys(HeldOutKeys, SamplingKeys, AheadKeys, ReuseKeys, RewardKeys, Vl
 
     @model_validator(mode="after")
     def _check_rewards(self) -> Self:
-        if not self.reward_funcs:
+        if not self.reward_funcs and not self.environment_rewards:
             raise ConflictError(
                 f"{KEY}: nothing says how good a completion is. Name a function in a Python file beside the YAML: "
                 f"my_rewards.my_function",
@@ -295,6 +295,10 @@ class OnlineKeys(HeldOutKeys, SamplingKeys, AheadKeys, ReuseKeys, RewardKeys, Vl
             return self.vllm_sync_interval
         left = self.max_staleness - self.rounds_ahead * self.steps_of_round
         return min(self.vllm_sync_interval, left + 1)
+
+    def longest_prompt(self, tokens: int) -> int:
+        """Most tokens of a prompt, where the longest has so many before tools are told in it."""
+        return self.sequence_len if self.calls_tools else tokens
 
     @property
     def is_off_policy(self) -> bool:

@@ -1,7 +1,7 @@
 """The body of a method that learns from what the model itself samples."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.loop_body import train
 from tunemill.stages.training.method import Method, OwnLoss
 from tunemill.stages.training.online.batches_body import counts, loss_of
+from tunemill.stages.training.online.episodes_body import player
 from tunemill.stages.training.online.examples_body import places
 from tunemill.stages.training.online.held_out_body import HeldOut, held_out_of
 from tunemill.stages.training.online.plan import Plan
@@ -52,8 +53,10 @@ def learn(
         if rows is not None:
             check_columns(config.own_rewards, config.reward_code or [], rows.columns)
     check_enough(config, config.plan(len(prompts)))
+    check_prompts(config, prompts)
+    longest = config.longest_prompt(prompts.longest)
     if config.starts_vllm:
-        config.room_for(prompts.longest + config.max_completion_length)
+        config.room_for(longest + config.max_completion_length)
     with (
         nobodys_rewards() if not ranks.is_first() else open_rewards(config, reward_models or []) as rewards,
         opened_rounds(config, prompts, rewards, base_model, out, report) as rounds,
@@ -130,7 +133,7 @@ def method_of(config: PolicyKeys, rounds: Rounds, prompts: PromptRows, report: R
     return Method(
         examples=rounds.slots,
         collator=lambda _model: places,
-        check=partial(check_model, config, prompts.longest, report),
+        check=partial(check_model, config, config.longest_prompt(prompts.longest), report),
         own_loss=OwnLoss(
             partial(loss_of, config), partial(counts, config), derived=rounds.derived, made=rounds.made
         ),
@@ -151,15 +154,17 @@ def scoring(
 ) -> Method:
     """The method, which scores the policy by its answers to held-out prompts. `longest` is of their rows."""
     check_asks(held_out)
+    check_prompts(config, held_out)
     words = load_words(base_model.path)
     ends = ends_of(config, base_model, words)
+    opened = partial(player, config, base_model, ends) if config.calls_tools else nullcontext
     found = HeldOut(
-        config, held_out, words, ends, rewards, out.checkpoints, lambda: rounds.step, report, longest
+        config, held_out, words, ends, rewards, out.checkpoints, lambda: rounds.step, report, longest, opened
     )
 
     def check(model: Any, collator: Any) -> None:
         method.check(model, collator)
-        check_model(config, held_out.longest, report, model, collator)
+        check_model(config, config.longest_prompt(held_out.longest), report, model, collator)
 
     return replace(method, check=check, score=found.score)
 
@@ -178,6 +183,19 @@ def check_enough(config: PolicyKeys, plan: Plan) -> None:
             f"{config.num_generations}), and there are {plan.prompts}. Add prompts, raise trl.num_generations, or "
             f"lower micro_batch_size or gradient_accumulation_steps"
         )
+
+
+def check_prompts(config: PolicyKeys, prompts: PromptRows) -> None:
+    """Raise RowError for a prompt that is a text, where tools are told to the model by messages."""
+    if not config.calls_tools:
+        return
+    for row in range(len(prompts)):
+        value = prompts[row].value
+        if not value or isinstance(value, str) or not isinstance(value[-1].get("content"), str | list):
+            raise RowError(
+                f"prompt {row + 1} is {value!r:.60}, and a model that calls tools is asked by messages. Make messages "
+                f'of it: [{{"role": "user", "content": ...}}]'
+            )
 
 
 def check_model(config: PolicyKeys, longest: int, report: Report, model: Any, _collator: Any) -> None:

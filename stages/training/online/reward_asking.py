@@ -9,6 +9,7 @@ from typing import Any
 
 from tunemill.stages.artifacts import Model
 from tunemill.stages.own_classes import dotted
+from tunemill.stages.training.online.episode import Episode
 from tunemill.stages.training.online.reward_calls import Call, Reply, not_finite
 from tunemill.stages.training.online.reward_keys import RewardKeys, is_asset, is_model_folder
 from tunemill.stages.training.online.reward_workers import Workers, workers
@@ -16,6 +17,7 @@ from tunemill.stages.training.online.rewards import Failure, Scores, too_many
 
 # How often one function may take too long for single prompts before the others are not asked any more.
 PATIENCE = 3
+ENVIRONMENT = "environment"
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,43 @@ class Asked:
     held_out: bool = False
     """Whether they are of held-out prompts: those are scored in processes of their own, so that what a function
     remembers of them reaches no reward that is learned from."""
+    episodes: Sequence[Episode] | None = None
+    """What is known of them, where completions have several turns."""
     first_row: int | None = None
     """Where they begin in their round, if they are a part of it: how many may fail is a question of whole rounds."""
 
     def arguments(self, rows: Sequence[int]) -> dict[str, Any]:
         """What a function is called with for some of them."""
+        fields = dict.fromkeys(name for one in self.episodes or () for name in one.fields)
+        told = {name: [one.fields.get(name) for one in self.episodes or ()] for name in fields}
         every = {
             **self.columns,
+            **told,
             "prompts": self.prompts,
             "completions": self.completions,
             "completion_ids": self.ids,
         }
         return {name: [values[row] for row in rows] for name, values in every.items()}
+
+    def environments(self, rows: Sequence[int]) -> list[bytes | None] | None:
+        """Those of some of them, as they were when the completions had ended; None where there are none."""
+        found = [one.state for one in self.episodes or ()]
+        return [found[row] for row in rows] if any(one is not None for one in found) else None
+
+    @property
+    def lost(self) -> list[Failure]:
+        """The completions whose environments failed, so that nothing can be said of them."""
+        return [
+            Failure((row,), ENVIRONMENT, one.failure)
+            for row, one in enumerate(self.episodes or ())
+            if one.failure is not None
+        ]
+
+    @property
+    def sound(self) -> list[int]:
+        """The completions of groups none of whose environments failed."""
+        lost = {row // self.group for one in self.lost for row in one.rows}
+        return [row for row in range(len(self.completions)) if row // self.group not in lost]
 
 
 Rewards = Callable[[Asked], Scores]
@@ -70,7 +97,9 @@ def rewards_by(
         folder = next(given).path if is_asset(name) else Path(name) if is_model_folder(name) else None
         scorers.append(None if folder is None else scorer_of(folder))
     names = [dotted(name) for name in config.own_rewards]
-    given_to = (names, config.reward_code or [], config.reward_num_workers, config.reward_timeout)
+    # Environments are told of by the classes of their files.
+    files = list(dict.fromkeys((*(config.reward_code or []), *config.called_code)))
+    given_to = (names, files, config.reward_num_workers, config.reward_timeout)
     with workers(*given_to) as pool, workers(*given_to) as apart:
 
         def ask(asked: Asked) -> Scores:
@@ -79,7 +108,8 @@ def rewards_by(
                 next(told) if scorer is None else _by_model(name, scorer, asked)
                 for name, scorer in zip(config.reward_funcs, scorers, strict=True)
             ]
-            scores = _together(config.reward_names, columns, len(asked.completions))
+            columns += [_by_environment(asked) for _ in config.environment_rewards]
+            scores = _together(config.reward_names, columns, len(asked.completions), asked.lost)
             if (
                 asked.first_row is None
                 and (error := too_many(scores, asked.group, config.failed_rewards)) is not None
@@ -113,9 +143,17 @@ def _by_model(name: str, scorer: Scorer, asked: Asked) -> _Column:
     return _Column(values, failures)
 
 
+def _by_environment(asked: Asked) -> _Column:
+    """A column of what environments have said of their completions."""
+    return _Column([one.reward for one in asked.episodes or ()])
+
+
 def _by_functions(pool: Workers, asked: Asked) -> list[_Column]:
     """A column of each function. What fails for many prompts at once is asked again prompt by prompt."""
-    parts = _parts(len(asked.completions), asked.group, pool.count)
+    rows_known = asked.sound
+    parts = [
+        [rows_known[place] for place in part] for part in _parts(len(rows_known), asked.group, pool.count)
+    ]
     functions = range(len(pool.functions.names))
     calls = [_call(asked, function, rows) for function in functions for rows in parts]
     found: list[list[tuple[Sequence[int], Reply]]] = [[] for _ in functions]
@@ -147,12 +185,16 @@ def _one_by_one(pool: Workers, asked: Asked, failed: Call) -> list[tuple[Sequenc
 def _call(asked: Asked, function: int, rows: Sequence[int]) -> Call:
     number = "held out" if asked.held_out else asked.round
     seed = f"{number} {function} {(asked.first_row or 0) + rows[0]} {len(rows)}"
-    return Call(function, tuple(rows), asked.arguments(rows), asked.step, seed)
+    return Call(
+        function, tuple(rows), asked.arguments(rows), asked.step, seed, environments=asked.environments(rows)
+    )
 
 
 def _parts(count: int, group: int, workers: int) -> list[range]:
     """Completions in about as many parts as there are workers, each of whole groups."""
     groups = count // group
+    if not groups:
+        return []
     each = -(-groups // min(workers, groups))
     return [range(first * group, min(first + each, groups) * group) for first in range(0, groups, each)]
 
@@ -169,11 +211,16 @@ def _column(told: Sequence[tuple[Sequence[int], Reply]], count: int) -> _Column:
     return _Column(values, failures, told)
 
 
-def _together(names: Sequence[str], columns: Sequence[_Column], count: int) -> Scores:
+def _together(
+    names: Sequence[str], columns: Sequence[_Column], count: int, lost: Sequence[Failure]
+) -> Scores:
     failures = [
-        Failure(rows, name, words)
-        for name, column in zip(names, columns, strict=True)
-        for rows, words in column.failures
+        *lost,
+        *(
+            Failure(rows, name, words)
+            for name, column in zip(names, columns, strict=True)
+            for rows, words in column.failures
+        ),
     ]
     logged: dict[str, list[float]] = {}
     extra: dict[str, list[Any]] = {}

@@ -29,6 +29,8 @@ class Call:
     arguments: Mapping[str, Any]
     step: int
     seed: str
+    environments: Sequence[bytes | None] | None = None
+    """Those of the completions as they were at their ends; None where completions have none."""
 
 
 @dataclass(frozen=True)

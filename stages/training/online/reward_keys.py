@@ -12,12 +12,12 @@ from tunemill.stages.declaration import (
     Fault,
     RuntimeMark,
     SourceMark,
-    StageConfig,
     YamlMark,
 )
 from tunemill.stages.models.heads import Head, head_of_config
 from tunemill.stages.models.model_folder import fault_of_folder, fault_of_json, settings_of
 from tunemill.stages.own_classes import dotted, file_of, looked_for, may_bind, module_tree, not_installed
+from tunemill.stages.training.online.environment_keys import EnvironmentKeys
 from tunemill.stages.training.online.reward_calls import KEY
 
 # Of other tools, and what to do here.
@@ -44,7 +44,7 @@ def asset_models(names: list[str]) -> list[str]:
     return [name for name in names if is_asset(name)]
 
 
-class RewardKeys(StageConfig):
+class RewardKeys(EnvironmentKeys):
     """What says how good a completion is."""
 
     reward_funcs: Annotated[list[str], YamlMark(KEY), SourceMark(is_place=is_model_folder)] = Field(
@@ -65,8 +65,8 @@ class RewardKeys(StageConfig):
     )
     reward_timeout: Annotated[PositiveFloat, YamlMark("pipeline.reward_timeout"), RuntimeMark()] = Field(
         300.0,
-        description="most seconds of a call of a reward function, which is then ended: its prompts are left out as "
-        "failed and counted, never given a reward",
+        description="most seconds of a call of a reward function, of an environment or of a tool, which is then ended: "
+        "its prompts are left out as failed and counted, never given a reward",
     )
     failed_rewards: Annotated[float, YamlMark("pipeline.failed_rewards")] = Field(
         0.25,
@@ -96,17 +96,20 @@ class RewardKeys(StageConfig):
 
     @property
     def reward_names(self) -> list[str]:
-        """What each of them is called in figures: a function's name, a model's folder or node; all differ."""
+        """What each is called in figures: a function's name, a model's folder or node, an environment's; all differ."""
         found: list[str] = []
         for name in self.reward_funcs:
             short = dotted(name).rpartition(".")[2] if name in self.own_rewards else Path(name).name
+            found.append(short if short not in found else f"{short}_{len(found) + 1}")
+        for short in self.environment_rewards:
             found.append(short if short not in found else f"{short}_{len(found) + 1}")
         return found
 
     @property
     def weights(self) -> list[float]:
-        """A weight for each of `reward_funcs`."""
-        return [1.0] * len(self.reward_funcs) if self.reward_weights is None else self.reward_weights
+        """A weight for each of `reward_names`: what an environment says by itself counts 1."""
+        given = [1.0] * len(self.reward_funcs) if self.reward_weights is None else self.reward_weights
+        return [*given, *(1.0 for _ in self.environment_rewards)]
 
     @model_validator(mode="after")
     def _rewards_fit(self) -> Self:

@@ -18,33 +18,45 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from tunemill.stages.data.conversations.user_modules import UserFailures, local_modules, module_and_function
+from tunemill.stages.data.conversations.user_modules import (
+    UserFailures,
+    local_modules,
+    module_and_function,
+    module_names,
+)
 from tunemill.stages.errors import UserError
 from tunemill.stages.own_classes import file_of
+from tunemill.stages.training.online.environment_state import all_restored
 from tunemill.stages.training.online.reward_calls import KEY, Call, Loaded, Reply, not_finite
 
 
-def loaded(functions: Loaded, local: ExitStack) -> list[Callable[..., Any]]:
+def loaded(functions: Loaded, local: ExitStack, key: str = KEY) -> list[Callable[..., Any]]:
     """The functions; those of a file share what it holds, as it is imported once. Raises UserError.
 
     Until `local` ends they find their local modules, also where they import them as they are called.
     """
     modules: dict[str, ModuleType] = {}
+    entered: list[dict[str, Path]] = []
     found = []
     for name in functions.names:
         own = str(file_of(name, functions.files))
         ordered = [own, *(one for one in functions.files if one != own)]
         module, function = module_and_function(name, ordered[0])
         if own not in modules:
-            local.enter_context(local_modules(module, ordered))
-            with UserFailures(f"{KEY}: {name}", ordered, UserError):
+            names = module_names(module, ordered)
+            # What one file has imported another one finds, and is not given a second time.
+            if names not in entered:
+                local.enter_context(local_modules(module, ordered))
+                entered.append(names)
+            with UserFailures(f"{key}: {name}", ordered, UserError):
                 modules[own] = importlib.import_module(module)
         one = getattr(modules[own], function, None)
         if not callable(one):
-            raise UserError(f"{KEY}: {name}: {own} has no function {function}")
+            raise UserError(f"{key}: {name}: {own} has no function {function}")
         found.append(one)
     return found
 
@@ -53,18 +65,22 @@ def answer(function: Callable[..., Any], name: str, files: Sequence[str], call: 
     """What a function says, each value a number or None."""
     metrics: dict[str, list[float]] = {}
     extra: dict[str, list[Any]] = {}
-    _seed(call.seed)
+    seed_random(call.seed)
     given = {
         **call.arguments,
         "trainer_state": SimpleNamespace(global_step=call.step),
         "log_metric": lambda name, value: metrics.setdefault(name, []).append(float(value)),
         "log_extra": lambda column, values: extra.update({column: list(map(_plain, values))}),
     }
+    if call.environments is not None:
+        given["environments"] = []
     taken = inspect.signature(function).parameters.values()
     if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken):
         given = {one.name: given[one.name] for one in taken if one.name in given}
     try:
         with UserFailures(f"{KEY}: {name}", files, UserError):
+            if "environments" in given:
+                given["environments"] = all_restored(call.environments or [])
             told = function(**given)
             values = list(asyncio.run(told) if inspect.iscoroutine(told) else told)
             values = [None if one is None else float(one) for one in values]
@@ -87,7 +103,7 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def _seed(text: str) -> None:
+def seed_random(text: str) -> None:
     """Random numbers are the same when a round is scored again."""
     random.seed(text)
     numpy = sys.modules.get("numpy")

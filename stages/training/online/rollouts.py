@@ -10,6 +10,9 @@ A file holds whole groups, a row for each completion:
                                 is one step, which computes it anyway
     reference_log_p             the same of the reference; null where nothing is compared with it
     finish_reason, seed, policy as `Completion` of stages/training/online/engine.py has them
+    mask                        of each token of a completion of several turns whether the model said it; null where it
+                                said all of them
+    episode                     what else is known of such a completion, as JSON (stages/training/online/episode.py)
 
 The schema's metadata has `sampling`: the settings, as JSON.
 """
@@ -23,6 +26,7 @@ from typing import Any
 import pyarrow as pa
 
 from tunemill.stages.training.online.engine import Completion, SamplingSettings
+from tunemill.stages.training.online.episode import Episode, episode_of
 from tunemill.stages.training.online.settled import settled
 
 FLOATS, INTS = pa.list_(pa.float32()), pa.list_(pa.int32())
@@ -40,6 +44,8 @@ SCHEMA = pa.schema(
         ("finish_reason", pa.string()),
         ("seed", pa.int64()),
         ("policy", pa.string()),
+        ("mask", pa.list_(pa.bool_())),
+        ("episode", pa.string()),
     ]
 )
 SAMPLING = b"sampling"
@@ -57,6 +63,17 @@ class Rollout:
     text: str
     policy_log_p: tuple[float, ...] | None = None
     reference_log_p: tuple[float, ...] | None = None
+    episode: Episode | None = None
+
+    @property
+    def mask(self) -> tuple[bool, ...]:
+        """Of each token of the completion whether the model said it."""
+        return (True,) * len(self.completion.ids) if self.episode is None else self.episode.mask
+
+    @property
+    def said(self) -> int:
+        """How many of its tokens the model said."""
+        return sum(self.mask)
 
     @property
     def truncated(self) -> bool:
@@ -79,6 +96,8 @@ class Rollout:
             "finish_reason": found.finish_reason,
             "seed": found.seed,
             "policy": found.policy,
+            "mask": None if self.episode is None else list(self.episode.mask),
+            "episode": None if self.episode is None else self.episode.as_json(),
         }
 
 
@@ -110,6 +129,8 @@ def _of_row(row: dict[str, Any]) -> Rollout:
         row["text"],
         _tupled(row["policy_log_p"]),
         _tupled(row["reference_log_p"]),
+        # Of a run that was begun by an older version there is none.
+        episode_of(row.get("episode"), row.get("mask")),
     )
 
 

@@ -21,6 +21,7 @@ from tunemill.stages.training.machine_body import Precision
 from tunemill.stages.training.method import Batch
 from tunemill.stages.training.online.advantages import Advantages, advantages
 from tunemill.stages.training.online.batches_body import batch_of, for_step
+from tunemill.stages.training.online.called import failed_calls, figures_of_calls
 from tunemill.stages.training.online.examples_body import Slots
 from tunemill.stages.training.online.health import OF_AGE, PERIODS, STOP_MISMATCH
 from tunemill.stages.training.online.journal import Journal
@@ -114,7 +115,7 @@ class Rounds(TrainerCallback):  # type: ignore[misc]
         _, judged, learned = self._round
         chosen = list(self.plan.slots(step))
         self.slots.fill(step, [learned.rollouts[place] for place in chosen])
-        self._tokens = sum(len(learned.rollouts[place].completion.ids) for place in chosen)
+        self._tokens = sum(learned.rollouts[place].said for place in chosen)
         figures = {**self._figures(number, judged), **self._figures_of_age(number, learned)}
         device = next(model.parameters()).device
         made = []
@@ -138,6 +139,9 @@ class Rounds(TrainerCallback):  # type: ignore[misc]
         policy = digest_of(model)
         self._steps_of[policy] = step
         rollouts = self._sampling.rollouts(model, step, policy, number)
+        is_new = ranks.is_first() and self._journal.scores(number) is None
+        if is_new and (words := failed_calls(rollouts)) is not None:
+            self._report.log(f"round {number + 1}: {words}")
         scores = self._scoring.scores(number, rollouts)
         judged = Judged(rollouts, scores, self._advantages(scores))
         if self.config.log_completions:
@@ -194,7 +198,8 @@ class Rounds(TrainerCallback):  # type: ignore[misc]
             "reward": found.rewards_n,
             "reward_std": found.spread_n,
             **{f"rewards/{name}": values_nf[:, place] for place, name in enumerate(self.config.reward_names)},
-            "completion_length": np.array([len(one.completion.ids) for one in rollouts], np.float64),
+            "completion_length": np.array([one.said for one in rollouts], np.float64),
+            **figures_of_calls(rollouts),
             "truncated": np.array([one.truncated for one in rollouts], np.float64),
             "zero_advantage": level_n.astype(np.float64),
             "unjudged": np.isnan(found.rewards_n).astype(np.float64),

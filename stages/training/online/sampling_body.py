@@ -14,6 +14,7 @@ from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.online.ahead_body import Ahead
 from tunemill.stages.training.online.batches_body import sequences
 from tunemill.stages.training.online.engine import Engine
+from tunemill.stages.training.online.episodes_body import Player, Start, answers, player
 from tunemill.stages.training.online.journal import Journal
 from tunemill.stages.training.online.judged_body import answer_of
 from tunemill.stages.training.online.plan import Plan
@@ -59,6 +60,7 @@ class Sampling:
         self._base_model, self._out, self._report = base_model, out, report
         self._longest = longest or (lambda _row: config.max_completion_length)
         self._engine: Engine
+        self._player: Player | None = None
         self._engines = ExitStack()
         self._heard, self._tell = heard, sampled
         self._rounds = 0
@@ -71,6 +73,8 @@ class Sampling:
         self.close()
         self._ahead = Ahead(beside=self._config.use_vllm)
         self._engine = self._engines.enter_context(self._engine_of(model))
+        if self._config.calls_tools:
+            self._player = self._engines.enter_context(player(self._config, self._base_model, self._ends))
 
     def begin(self, rounds: int) -> None:
         """Called before the first step: how many rounds the training has."""
@@ -114,7 +118,7 @@ class Sampling:
         from tunemill.stages.training.online.vllm_engine_body import vllm_engine
 
         probe = [self._prompts[row].ids for row in range(min(len(self._prompts), PROBED))]
-        longest = self._prompts.longest + self._config.max_completion_length
+        longest = self._config.longest_prompt(self._prompts.longest) + self._config.max_completion_length
         return vllm_engine(
             self._config, model, self._base_model, probe, self._ends, longest, self._out, self._report
         )
@@ -192,19 +196,25 @@ class Sampling:
         places = [
             (group, wanted[group], seed) for group in groups for seed in self._plan.seeds(number, group)
         ]
-        prompts = [self._prompts[row].ids for _, row, _ in places]
-        most = [self._longest(row) for _, row, _ in places]
-        sampling = replace(self._config.sampling, max_new_tokens=max(most))
+        starts = [Start(row, self._prompts[row], seed, self._longest(row)) for _, row, seed in places]
         started = time.monotonic()
-        completions = self._engine.generate(prompts, [seed for _, _, seed in places], sampling)
-        completions = [one.cut(tokens) for one, tokens in zip(completions, most, strict=True)]
-        tokens, seconds = self._spent.get(number, (0, 0.0))
-        new = sum(len(one.ids) for one in completions)
-        self._spent[number] = tokens + new, seconds + time.monotonic() - started
-        return [
-            Rollout(number, group, row, prompt, completion, answer_of(self._words, completion.ids))
-            for (group, row, _), prompt, completion in zip(places, prompts, completions, strict=True)
+        played = answers(self._player, self._engine.generate, starts, self._config.sampling)
+        rollouts = [
+            Rollout(
+                number,
+                group,
+                row,
+                one.prompt_ids,
+                one.completion,
+                answer_of(self._words, one.completion.ids),
+                episode=one.episode,
+            )
+            for (group, row, _), one in zip(places, played, strict=True)
         ]
+        tokens, seconds = self._spent.get(number, (0, 0.0))
+        new = sum(one.said for one in rollouts)
+        self._spent[number] = tokens + new, seconds + time.monotonic() - started
+        return rollouts
 
     def _said(self, model: Any, rollouts: Sequence[Rollout], name: str) -> list[Rollout]:
         """The rollouts with what a model says of their tokens."""

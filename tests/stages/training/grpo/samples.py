@@ -5,6 +5,7 @@ from support.samples import TESTS, Samples, load
 from tunemill.stages.training.online.vllm_keys import VllmKeys
 
 FULL = dict.fromkeys(("lora_r", "lora_alpha", "lora_target_linear", "adapter"))
+COUNTER = {"environment_factory": "counting.Counter", "environment_code": ["/counting.py"]}
 SAMPLES = load(TESTS / "stages" / "training" / "samples.py") | Samples(
     smallest={
         "reward_funcs": ["letters.right"],
@@ -22,6 +23,11 @@ SAMPLES = load(TESTS / "stages" / "training" / "samples.py") | Samples(
         "ref_model_sync_steps": {"beta": 0.1, "sync_ref_model": True, **FULL},
         "reward_funcs": {"reward_funcs": ["/models/one"], "reward_code": None},
         "num_generations_eval": {"eval_steps": 1},
+        "environment_factory": COUNTER,
+        "environment_code": COUNTER,
+        "tools": {"tools": ["counting.double"], "tools_code": ["/counting.py"]},
+        "tools_code": {"tools": ["counting.double"], "tools_code": ["/counting.py"]},
+        "max_tool_calling_iterations": COUNTER,
         "use_bias_correction_kl": {"beta": 0.1},
         "num_completions_to_print": {"log_completions": True},
         "prefetch_depth": {"async_prefetch": True},
@@ -33,6 +39,10 @@ SAMPLES = load(TESTS / "stages" / "training" / "samples.py") | Samples(
     values={
         "reward_funcs": [["/models/other"]],
         "reward_code": [["/letters.py", "/others.py"]],
+        "environment_factory": ["counting.Other"],
+        "environment_code": [["/counting.py", "/others.py"]],
+        "tools": [["counting.triple"]],
+        "tools_code": [["/counting.py", "/others.py"]],
         "reward_weights": [[0.5]],
         "metric_for_best_model": ["reward"],
         "generation_kwargs": [{"stop_token_ids": [5]}],

@@ -12,6 +12,9 @@ BESIDE: dict[str, Any] = {
     "micro_batch_size": 8,
 }
 
+COUNTER: dict[str, Any] = {"environment_factory": "counting.Counter"}
+COUNTER_CODE: dict[str, Any] = {"environment_code": ["/counting.py"]}
+
 
 def of(values: tuple[Any, ...], observe: see.Observe, method: str = "grpo", **beside: Any) -> list[Case]:
     """A case of these values."""
@@ -60,6 +63,13 @@ ONLINE: dict[str, list[Case]] = {
     "reward_num_workers": of((1, 2), see.judged),
     "reward_timeout": of((300.0, 1.0), see.judged),
     "failed_rewards": of((0.25, 0.5), see.judged),
+    "environment_factory": of((None, "counting.Counter"), see.called, environment_code=["/counting.py"]),
+    "environment_code": of((["/counting.py"], ["/counting.py", "/b.py"]), see.called, **COUNTER),
+    "tools": of(([], ["counting.double"]), see.called, tools_code=["/counting.py"]),
+    "tools_code": of((["/counting.py"], ["/counting.py", "/b.py"]), see.called, tools=["counting.double"]),
+    "max_tool_calling_iterations": of((None, 2), see.called, **COUNTER, **COUNTER_CODE),
+    "chat_template_kwargs": of(({}, {"a": 1}), see.called, **COUNTER, **COUNTER_CODE),
+    "rewards_chat_template_kwargs": of(({}, {"a": 1}), see.called, **COUNTER, **COUNTER_CODE),
     "use_vllm": of((False, True), see.engine),
     "vllm_mode": of(("server",), see.engine),
     "vllm_server_base_url": of((None, "http://there:1"), see.engine, use_vllm=True),

@@ -98,6 +98,14 @@ def judged(seen: Seen) -> str:
     return repr((config.reward_names, config.own_rewards, config.weights, config.reward_code, bounds, parts))
 
 
+def called(seen: Seen) -> str:
+    """What a completion may call, how often, and by which words it is told."""
+    config: Any = seen.config
+    named = (config.environment_factory, config.tools, config.called_code, config.calls_tools)
+    rendered = (config.template_variables, sorted(config.deciding()))
+    return repr((named, config.max_tool_calling_iterations, rendered, config.longest_prompt(3)))
+
+
 def featured(seen: Seen) -> str:
     """What a frozen model's states of completions and answers come to, what that counts, and how long they may be."""
     config: Any = seen.config
@@ -144,6 +152,7 @@ OF_CONFIGS = (
     featured,
     engine,
     older,
+    called,
 )
 
 

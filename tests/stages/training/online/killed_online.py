@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from support.environments import caller, played
 from support.online import trained, trained_on_answers, words_to_sort
 from support.tiny_model import Heard, make_model
 
@@ -51,6 +52,12 @@ CASES: dict[str, dict[str, Any]] = {
         "max_steps": 2, "save_steps": 1, "async_prefetch": True, "streaming_partial_batch": True,
         "streaming_min_groups": 2,
     },
+    # Completions that call tools, in environments of their own.
+    "environments": {
+        "num_generations": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 2, "steps_per_generation": 4,
+        "num_iterations": 2, "completions_at_once": 4, "max_steps": 8, "save_steps": 3, "beta": 0.1, "adapter": "lora",
+        "lora_r": 4, "lora_alpha": 8, "lora_target_linear": True,
+    },
     # Blocks inside of documents: two documents a step, each of which is a file of the journal.
     "strided": {
         "mode": "strided", "stride": 2, "context_length": 2, "generate_max_len": 2, "n_samples_per_prompt": 2,
@@ -68,6 +75,10 @@ def run(case: str, folder: Path, report: Report) -> Path:
     """Train one case and return its data folder."""
     torch.set_num_threads(1)
     base = folder.parent / "base"
+    if case == "environments":
+        if not base.exists():
+            caller(base)
+        return played(folder, base, report, **CASES[case])
     if not base.exists():
         make_model(base)
     words, settings = words_to_sort(), CASES[case]

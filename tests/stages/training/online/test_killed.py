@@ -72,7 +72,10 @@ def ended_everywhere(killed_online, watch, case, folder):
     [
         "lora",
         "ahead",
-        *(pytest.param(one, marks=pytest.mark.exhaustive) for one in ("full", "streamed", "ebft", "strided")),
+        *(
+            pytest.param(one, marks=pytest.mark.exhaustive)
+            for one in ("full", "streamed", "ebft", "strided", "environments")
+        ),
     ],
 )
 def test_ended_before_each_event_of_the_journal(killed_online, watch, tmp_path, case):
@@ -104,7 +107,9 @@ def test_ended_before_each_event_of_the_journal(killed_online, watch, tmp_path, 
 
 # In the middle of a round's groups, between groups and rewards, and in the second round's steps or groups.
 @pytest.mark.slow
-@pytest.mark.parametrize(("case", "kills"), [("lora", (2, 1, 9)), ("ebft", (9,)), ("strided", (18,))])
+@pytest.mark.parametrize(
+    ("case", "kills"), [("lora", (2, 1, 9)), ("ebft", (9,)), ("strided", (18,)), ("environments", (2, 9))]
+)
 def test_killed_and_killed_again(killed_online, tmp_path, case, kills):
     whole, resumed = Heard(), Heard()
     expected = killed_online.run(case, tmp_path / "whole", whole.report)

@@ -1,0 +1,203 @@
+"""The keys of environments: what a completion may call while it is sampled, and what samples by itself."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, PositiveInt, field_validator, model_validator
+
+from tunemill.stages.declaration import (
+    CodeMark,
+    ConflictError,
+    Fault,
+    Idle,
+    RuntimeMark,
+    StageConfig,
+    YamlMark,
+)
+from tunemill.stages.own_classes import (
+    class_in,
+    dotted,
+    file_of,
+    looked_for,
+    may_bind,
+    methods_of,
+    module_tree,
+    not_installed,
+    with_bases,
+)
+
+FACTORY, TOOLS = "trl.environment_factory", "trl.tools"
+# What an environment is asked by itself; other methods are tools.
+RESET, REWARD = "reset", "get_reward"
+RENDERED = ("chat_template_kwargs", "rewards_chat_template_kwargs")
+
+
+class EnvironmentKeys(StageConfig):
+    """What completions may call while they are sampled."""
+
+    environment_factory: Annotated[str | None, YamlMark(FACTORY)] = Field(
+        None,
+        description="a class beside the YAML (my_module.MyEnvironment), or a function that makes an environment: each "
+        "completion has one of its own, whose methods it may call; docs/online-rl.md has more",
+    )
+    environment_code: Annotated[list[str] | None, CodeMark(of="environment_factory")] = Field(
+        None, description="the files behind it"
+    )
+    tools: Annotated[list[str], YamlMark(TOOLS)] = Field(
+        [], description="functions beside the YAML (my_module.my_tool) that every completion may call"
+    )
+    tools_code: Annotated[list[str] | None, CodeMark(of="tools")] = Field(
+        None, description="the files behind them"
+    )
+    max_tool_calling_iterations: Annotated[
+        PositiveInt | None, YamlMark("trl.max_tool_calling_iterations")
+    ] = Field(
+        None, description="how often a completion may call and go on; unset: while there is room for tokens"
+    )
+    chat_template_kwargs: Annotated[dict[str, Any], RuntimeMark()] = Field(
+        {},
+        description="variables given to the chat template, which with environments and tools is rendered here: without "
+        "them it was before",
+    )
+    rewards_chat_template_kwargs: Annotated[
+        dict[str, Any], YamlMark("trl.chat_template_kwargs"), RuntimeMark()
+    ] = Field({}, description="the same, by the name of TRL: read here with environments and tools alone")
+
+    @field_validator("environment_factory", mode="before")
+    @classmethod
+    def _is_one(cls, value: object) -> object:
+        if isinstance(value, dict):
+            raise ValueError(
+                f"{value!r:.80}: several environments by name are not there. Name one class, and let its reset look at "
+                f"a column of the row"
+            )
+        return value
+
+    @field_validator("tools", mode="before")
+    @classmethod
+    def _tool_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether completions may call something."""
+        return self.environment_factory is not None or bool(self.tools)
+
+    @property
+    def called_code(self) -> list[str]:
+        """The files behind what they may call."""
+        return list(dict.fromkeys((*(self.environment_code or []), *(self.tools_code or []))))
+
+    @property
+    def environment_rewards(self) -> list[str]:
+        """The name of what an environment says of a completion by itself; none where no class of its files does."""
+        if self.environment_factory is None or not _says_rewards(self.environment_code or []):
+            return []
+        return [dotted(self.environment_factory).rpartition(".")[2]]
+
+    @property
+    def template_variables(self) -> dict[str, Any]:
+        """What the chat template is given."""
+        return {**self.chat_template_kwargs, **self.rewards_chat_template_kwargs}
+
+    def deciding(self) -> frozenset[str]:
+        """What prompts are rendered with, where that is done here."""
+        return super().deciding() | (frozenset(RENDERED) if self.calls_tools else frozenset())
+
+    @model_validator(mode="after")
+    def _called_is_here(self) -> Self:
+        for key, name, files in self._called():
+            if file_of(name, files) is None:
+                raise ConflictError(
+                    f"trl.{key}: {name}: there is no {looked_for(name)} beside the YAML. Write my_module.my_name for "
+                    f"something of your own",
+                    key,
+                )
+        return self
+
+    def _called(self) -> Iterator[tuple[str, str, list[str]]]:
+        """Key, name and files of what is called."""
+        if self.environment_factory is not None:
+            yield "environment_factory", self.environment_factory, self.environment_code or []
+        for name in self.tools:
+            yield "tools", name, self.tools_code or []
+
+    def faults(self) -> Iterator[Fault]:
+        """Classes and functions that are not there, and classes that are no environments; no line of them runs."""
+        yield from super().faults()
+        for key, name, files in self._called():
+            if (reason := fault_of_named(name, files) or _fault_of_class(key, name, files)) is not None:
+                yield Fault(key, reason)
+
+    def idle(self) -> Iterator[Idle]:
+        """How often to call where nothing is called."""
+        yield from super().idle()
+        if self.max_tool_calling_iterations is not None and not self.calls_tools:
+            yield Idle("max_tool_calling_iterations", f"there is no {FACTORY}, and no {TOOLS}")
+
+
+def fault_of_named(name: str, files: list[str]) -> str | None:
+    """Why a name in a file of one's own means nothing that can be called; None where it may."""
+    file, wanted = file_of(name, files), dotted(name).rpartition(".")[2]
+    assert file is not None, "checked"
+    try:
+        trees = {one: module_tree(Path(one)) for one in (str(file), *files)}
+    except ValueError as error:
+        return str(error)
+    if not may_bind(trees[str(file)], wanted):
+        return f"{file} has no {wanted}"
+    if _is_a_value(trees[str(file)], wanted):
+        return f"{file}: {wanted} is a value, and must be something that can be called"
+    missing = next(not_installed(files), None)
+    return (
+        None
+        if missing is None
+        else f"{missing[0]}, line {missing[2]}: imports {missing[1]}, which is not installed"
+    )
+
+
+def _is_a_value(tree: ast.Module, name: str) -> bool:
+    """Whether a name is bound once, to something that is written out."""
+    values = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and any(isinstance(one, ast.Name) and one.id == name for one in node.targets)
+    ]
+    written = (ast.Constant, ast.List, ast.Dict, ast.Tuple, ast.Set, ast.JoinedStr)
+    return len(values) == 1 and isinstance(values[0], written)
+
+
+def _fault_of_class(key: str, name: str, files: list[str]) -> str | None:
+    """Of a class whose bases are all in its file: whether it can be reset."""
+    file = file_of(name, files)
+    assert file is not None, "checked"
+    tree = module_tree(file)
+    found = class_in(tree, dotted(name).rpartition(".")[2])
+    if key != "environment_factory" or found is None:
+        return None
+    classes = with_bases(tree, found)
+    inherits = any(
+        not (isinstance(base, ast.Name) and class_in(tree, base.id)) for one in classes for base in one.bases
+    )
+    if inherits or RESET in methods_of(classes):
+        return None
+    return f"{file}: {found.name} has no method {RESET}, with which every completion begins"
+
+
+def _says_rewards(files: list[str]) -> bool:
+    """Whether a class of these files has a reward of its own."""
+    for file in files:
+        try:
+            tree = module_tree(Path(file))
+        except ValueError:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and any(
+                isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef) and one.name == REWARD
+                for one in node.body
+            ):
+                return True
+    return False

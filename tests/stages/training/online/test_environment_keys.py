@@ -1,0 +1,113 @@
+"""What `check` knows of environments: names, files, classes; no line of them runs."""
+
+import pytest
+from pydantic import ValidationError
+from support.environments import environment_file
+
+from tunemill.stages.training.ebft.config import EbftConfig
+from tunemill.stages.training.grpo.config import GrpoConfig
+
+SOURCE = """
+import not_there_at_all
+
+VALUE = 3
+
+
+class Base:
+    def reset(self, **row): ...
+
+
+class Good(Base): ...
+
+
+class Elsewhere(not_there_at_all.Environment): ...
+
+
+class Bad:
+    def step(self): ...
+
+
+def made():
+    return Good()
+
+
+raise RuntimeError("a line has run")
+"""
+
+
+def config(kind=GrpoConfig, **keys):
+    return kind(**{"micro_batch_size": 8, "learning_rate": 1e-3, **keys})
+
+
+def faults(tmp_path, name, source=SOURCE):
+    code = tmp_path / "own.py"
+    code.write_text(source)
+    given = {"reward_funcs": ["own.made"], "reward_code": [str(code)]}
+    found = config(environment_factory=f"own.{name}", environment_code=[str(code)], **given).faults()
+    return [fault.reason for fault in found if fault.key == "environment_factory"]
+
+
+def test_classes_are_looked_at_and_do_not_run(tmp_path):
+    file, installed = (
+        tmp_path / "own.py",
+        SOURCE.replace("import not_there_at_all", "import json as not_there_at_all"),
+    )
+    assert faults(tmp_path, "Good", installed) == faults(tmp_path, "made", installed) == []
+    assert faults(tmp_path, "Elsewhere", installed) == []
+    assert faults(tmp_path, "Bad", installed) == [
+        f"{file}: Bad has no method reset, with which every completion begins"
+    ]
+    assert faults(tmp_path, "Missing", installed) == [f"{file} has no Missing"]
+    assert faults(tmp_path, "VALUE", installed) == [
+        f"{file}: VALUE is a value, and must be something that can be called"
+    ]
+    assert faults(tmp_path, "Good") == [f"{file}, line 2: imports not_there_at_all, which is not installed"]
+    assert faults(tmp_path, "Good", "class Good(:") == [f"{file}, line 1: invalid syntax"]
+
+
+def test_rewards_may_be_the_environments_own(tmp_path):
+    code = [environment_file(tmp_path)]
+    own = config(environment_factory="counting.Counter", environment_code=code)
+    assert own.reward_names == ["Counter"] and own.weights == [1.0] and not list(own.faults())
+    both = config(
+        environment_factory="counting.Counter", environment_code=code, reward_funcs=["counting.total"],
+        reward_code=code, reward_weights=[0.5],
+    )  # fmt: skip
+    assert both.reward_names == ["total", "Counter"] and both.weights == [0.5, 1.0]
+    code = tmp_path / "own.py"
+    code.write_text(SOURCE)
+    with pytest.raises(ValidationError, match="nothing says how good a completion is"):
+        config(environment_factory="own.Good", environment_code=[str(code)])
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"environment_factory": "own.Good"}, r"there is no own.py beside the YAML"),
+        ({"environment_factory": {"a": "own.Good"}}, "several environments by name are not there"),
+        ({"tools": "own.made"}, r"trl.tools: own.made: there is no own.py beside the YAML"),
+    ],
+)
+def test_what_is_not_there_is_refused(keys, words):
+    with pytest.raises(ValidationError, match=words):
+        config(reward_funcs=["a.b"], reward_code=["/a.py"], **keys)
+
+
+def test_variables_of_the_template_decide_where_it_is_rendered_here(tmp_path):
+    given = {"environment_factory": "counting.Counter", "environment_code": [environment_file(tmp_path)]}
+    rendered = {"chat_template_kwargs", "rewards_chat_template_kwargs"}
+    with_tools = config(**given, chat_template_kwargs={"a": 1}, rewards_chat_template_kwargs={"b": 2})
+    assert with_tools.deciding() >= rendered and with_tools.template_variables == {"a": 1, "b": 2}
+    assert not config(reward_funcs=["a.b"], reward_code=["/a.py"]).deciding() & rendered
+
+
+def test_ebft_calls_nothing_and_turns_ask_for_tools(tmp_path):
+    code = [environment_file(tmp_path)]
+    for keys in (
+        {"environment_factory": "counting.Counter", "environment_code": code},
+        {"tools": ["counting.double"], "tools_code": code},
+    ):
+        with pytest.raises(ValidationError, match="rl: ebft compares a completion with an answer"):
+            config(EbftConfig, **keys)
+    idle = config(reward_funcs=["a.b"], reward_code=["/a.py"], max_tool_calling_iterations=2).idle()
+    assert "max_tool_calling_iterations" in {one.key for one in idle}
