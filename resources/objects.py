@@ -31,7 +31,8 @@ FOLDERS = ("file",)
 # Of an answer, of a connection, and how often it is tried again.
 SMALL, BULK, QUICK = ("30s", "10s", 4), ("900s", "10s", 4), ("8s", "4s", 1)
 RETRY_SECONDS = 40.0
-NO_BUCKET = "NoSuchBucket"
+# In S3's and Google's words, and in Azure's.
+NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 CODE = re.compile(r"<Code>(\w+)</Code>")
 NOBODY = "it lets nobody in with the credentials of this environment"
 # What is in an answer -> what is wrong. https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
@@ -56,7 +57,7 @@ REFUSALS = {
     (
         "501 Not Implemented",
     ): "it does not know how to write on a condition, without which two machines would compute the same",
-    (NO_BUCKET,): "there is no such bucket",
+    NO_BUCKET: "there is no such bucket",
 }
 # Here a version is told by a number of its own, and no condition is put on the mark.
 NUMBERED = ("gs",)
@@ -177,7 +178,7 @@ class BucketObjects:
                 return Stored(bytes(found.bytes()), str(found.meta["e_tag"]), found.meta["last_modified"])
             except FileNotFoundError as error:
                 self.answered.set()
-                if NO_BUCKET in str(error):
+                if any(word in str(error) for word in NO_BUCKET):
                     raise StoreError(f"{self.url}: there is no such bucket") from error
                 return None
 
@@ -256,7 +257,10 @@ class BucketObjects:
                 self.answered.set()
                 for item in page:
                     changed: datetime = item["last_modified"]
-                    yield Entry(str(item["path"]), int(item["size"]), str(item["e_tag"]), changed)
+                    # Azure leaves out the quotation marks here, and nowhere else.
+                    mark = str(item["e_tag"])
+                    mark = mark if mark.endswith('"') else f'"{mark}"'
+                    yield Entry(str(item["path"]), int(item["size"]), mark, changed)
 
 
 @contextmanager

@@ -4,17 +4,20 @@
 """
 
 import hashlib
+import hmac
 import importlib.util
 import json
+import os
 import re
 import shutil
 import socket
 import subprocess
 import threading
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -77,31 +80,53 @@ def google_store() -> Iterator[CloudStore]:
 
 
 @contextmanager
-def azure_store(folder: Path) -> Iterator[CloudStore]:
-    """Azure's blob service, as Azurite has it; `folder` is for its files."""
-    need("adlfs")
-    from azure.storage.blob import BlobServiceClient
-
-    program = shutil.which("azurite-blob")
+def azurite(folder: Path) -> Iterator[str]:
+    """The endpoint of a running Azurite, in the words of both clients; `folder` is for its files."""
+    program = os.environ.get("TUNEMILL_AZURITE") or shutil.which("azurite-blob")
     if program is None:
-        pytest.skip("azurite-blob is not installed (npm install -g azurite)")
+        pytest.skip("azurite-blob is not installed (npm install -g azurite), and TUNEMILL_AZURITE names none")
     arguments = ["--blobPort", "0", "--location", str(folder), "--skipApiVersionCheck", "--disableTelemetry"]
     with subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None, "it was asked for"
             found = next(filter(None, (re.search(r"on (http://\S+)", line) for line in process.stdout)))
-            connection = (
-                f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};"
-                f"BlobEndpoint={found[1]}/{ACCOUNT};"
-            )
-            client = BlobServiceClient.from_connection_string(connection).create_container("rows")
-
-            def put(name: str, content: bytes) -> None:
-                client.upload_blob(name, content, overwrite=True)
-
-            yield CloudStore("az", {"AZURE_STORAGE_CONNECTION_STRING": connection}, put)
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            yield found[1]
         finally:
             process.terminate()
+
+
+def make_container(endpoint: str, name: str) -> None:
+    """Make one in Azurite, as https://learn.microsoft.com/rest/api/storageservices says that a request is signed."""
+    kind, date = "application/octet-stream", formatdate(usegmt=True)
+    headers = {"x-ms-date": date, "x-ms-version": "2021-08-06"}
+    said = "".join(f"{key}:{value}\n" for key, value in headers.items())
+    place = f"/{ACCOUNT}/{name}"
+    signed = f"PUT\n\n\n\n\n{kind}\n\n\n\n\n\n\n{said}/{ACCOUNT}{place}\nrestype:container"
+    digest = hmac.digest(b64decode(ACCOUNT_KEY), signed.encode(), "sha256")
+    headers |= {"Content-Type": kind, "Authorization": f"SharedKey {ACCOUNT}:{b64encode(digest).decode()}"}
+    request = Request(f"{endpoint}{place}?restype=container", b"", headers, method="PUT")
+    with urlopen(request, timeout=10):
+        pass
+
+
+@contextmanager
+def azure_store(folder: Path) -> Iterator[CloudStore]:
+    """Azure's blob service, as Azurite has it; `folder` is for its files."""
+    need("adlfs")
+    from azure.storage.blob import BlobServiceClient
+
+    with azurite(folder) as endpoint:
+        connection = (
+            f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};"
+            f"BlobEndpoint={endpoint}/{ACCOUNT};"
+        )
+        client = BlobServiceClient.from_connection_string(connection).create_container("rows")
+
+        def put(name: str, content: bytes) -> None:
+            client.upload_blob(name, content, overwrite=True)
+
+        yield CloudStore("az", {"AZURE_STORAGE_CONNECTION_STRING": connection}, put)
 
 
 class _OracleHandler(BaseHTTPRequestHandler):
