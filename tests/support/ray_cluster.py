@@ -43,6 +43,8 @@ def ray_cluster(cpus: int = 4) -> Iterator[Cluster]:
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), packages]),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # On a machine that does much else its server is not there within 20 seconds.
+        "RAY_gcs_server_port_wait_time_s": str(STARTS_WITHIN),
         "OMP_NUM_THREADS": "1",
         # As a cluster has it by default, and not that of the home folder.
         "RAY_AUTH_MODE": "token",
