@@ -31,9 +31,10 @@ class Estimate:
     """Bytes on the device that trains. Each part is the most that it ever takes.
 
     `total` is the most that all take at one moment: less than the sum of the parts where gradients grow while
-    activations go. `logits` are the scores over the vocabulary and what the loss makes of them. `savings` begin with
-    the largest. `device` names what was planned for, and `capacity` is what it has (None: not a GPU). `notes` say
-    what was taken for what cannot be known yet.
+    activations go. `logits` are the scores over the vocabulary and what the loss makes of them. `generation` is what
+    the model takes between steps, beside its weights, where it answers prompts. `savings` begin with the largest.
+    `device` names what was planned for, and `capacity` is what it has (None: not a GPU). `notes` say what was taken
+    for what cannot be known yet.
     """
 
     weights: int
@@ -44,6 +45,7 @@ class Estimate:
     total: int
     device: str
     capacity: int | None = None
+    generation: int = 0
     savings: Sequence[Saving] = ()
     notes: Sequence[str] = ()
 

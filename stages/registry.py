@@ -64,11 +64,13 @@ METHODS: dict[str, Stage] = {
     "ebft": EBFT,
 }
 
+# The methods that learn from what the model itself samples.
+ONLINE = frozenset({GRPO.name, GDPO.name, EBFT.name})
+
 # What estimates the memory of a stage, by its name: of any training, and of a teacher's pass; called as a body is.
 MEMORY: dict[str, str] = {
-    **dict.fromkeys(
-        METHODS.keys() - {"grpo", "gdpo", "ebft"}, "tunemill.stages.training.estimate_body:estimate"
-    ),
+    **dict.fromkeys(METHODS.keys() - ONLINE, "tunemill.stages.training.estimate_body:estimate"),
+    **dict.fromkeys(ONLINE, "tunemill.stages.training.online.estimate_body:estimate"),
     TEACHER_LOGPROBS.name: "tunemill.stages.training.teacher_estimate_body:estimate",
 }
 

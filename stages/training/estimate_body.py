@@ -1,6 +1,6 @@
 """How much memory a training will take: its first steps over tensors that have shapes and no numbers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,6 +51,10 @@ class Plan:
     shape: BatchShape
     bits: int
     double_quant: bool
+    losses: Callable[[TrainingKeys, Any, BatchShape], tuple[Any, Any]] = losses_of
+    """The loss of a micro batch, and its logits where there are all of them."""
+    answering: Callable[["Plan", Any], int] | None = None
+    """Bytes that the model takes between steps, beside its weights, to answer; None: it answers nothing."""
 
 
 def estimate(config: TrainingKeys, out: Workspace, report: Report) -> None:
@@ -58,8 +62,13 @@ def estimate(config: TrainingKeys, out: Workspace, report: Report) -> None:
 
     Raises UserError where the model's config is not there, SettingError for what this machine cannot honour.
     """
-    be_quiet()
     plan, notes = plan_of(config, read_above(out.data))
+    tell(plan, notes, out, report)
+
+
+def tell(plan: Plan, notes: Sequence[str], out: Workspace, report: Report) -> None:
+    """Leave the estimate of a plan, and of the settings that would save."""
+    be_quiet()
     with from_shapes_alone(plan.model_config):
         found = measured(plan)
         savings = []
@@ -70,12 +79,14 @@ def estimate(config: TrainingKeys, out: Workspace, report: Report) -> None:
     write_estimate(out.data, replace(found, savings=worth, notes=notes))
 
 
-def plan_of(config: TrainingKeys, above: Mapping[str, Above]) -> tuple[Plan, list[str]]:
-    """What is to be estimated, and what was taken for what cannot be known yet."""
+def plan_of(
+    config: TrainingKeys, above: Mapping[str, Above], given: tuple[BatchShape, list[str]] | None = None
+) -> tuple[Plan, list[str]]:
+    """What is to be estimated, and what was taken for what cannot be known yet. `given`: the shape of a micro batch."""
     model_config = read_config(above)
     bits, double_quant = quantization(above, model_config)
     config = with_stored_adapter(config, above)
-    shape, notes = batch_shape(config, above)
+    shape, notes = given or batch_shape(config, above)
     return Plan(config, model_config, shape, bits, double_quant), [*notes, *uncounted(config)]
 
 
@@ -176,8 +187,11 @@ def variants(plan: Plan) -> Iterator[tuple[str, Plan]]:
             "optimizer: adamw_8bit",
             turned(optimizer="adamw_8bit", optim_args=None, optim_target_modules=None),
         )
+    answers = getattr(config, "num_generations", 0)
+    if plan.answering is not None and getattr(config, "completions_at_once", 0) > answers:
+        yield f"pipeline.completions_at_once: {answers}", turned(completions_at_once=answers)
     follows = isinstance(config, ReferenceKeys) and config.sync_ref_model
-    if holds_a_copy(config) and not follows:
+    if isinstance(config, ReferenceKeys) and config.holds_a_copy and not follows:
         yield "without precompute_ref_log_probs: false", turned(precompute_ref_log_probs=None)
     # A reference that follows has to be a copy.
     adapts = config.adapter is None and not follows
@@ -212,8 +226,9 @@ def measured(plan: Plan, *, has_gpu: bool | None = None) -> Estimate:
         for tensor in held:
             accounts.enter(tensor, WEIGHTS)
         collect(config, trained, accounts)
-        run_step(config, precision, plan.shape, model, accounts)
+        run_step(config, precision, plan, model, accounts)
         kept, working = optimizer_bytes(config, model, on_gpu=device.type == "cuda")
+        answering = 0 if plan.answering is None else plan.answering(plan, model)
         away = waiting_bytes(model) if config.layer_offloading and has_gpu else 0
     most = accounts.most
     stepping = most[WEIGHTS] + most[GRADIENTS] + working
@@ -224,8 +239,9 @@ def measured(plan: Plan, *, has_gpu: bool | None = None) -> Estimate:
         optimizer=kept,
         activations=most[ACTIVATIONS],
         logits=most[LOGITS],
+        generation=answering,
         # Layers that will wait are on the device once, until the model is whole.
-        total=max(most[WEIGHTS], kept + max(accounts.peak, stepping) - away),
+        total=max(most[WEIGHTS], kept + max(accounts.peak, stepping, most[WEIGHTS] + answering) - away),
         device=name,
         capacity=capacity,
     )
@@ -233,7 +249,7 @@ def measured(plan: Plan, *, has_gpu: bool | None = None) -> Estimate:
 
 def holds_a_copy(config: TrainingKeys) -> bool:
     """Whether the reference is a second model, in full and never with activations at the peak."""
-    return isinstance(config, ReferenceKeys) and config.holds_a_copy
+    return bool(getattr(config, "holds_a_copy", False))
 
 
 def collect(config: TrainingKeys, trained: list[nn.Parameter], accounts: Accounts) -> None:
@@ -249,9 +265,7 @@ def collect(config: TrainingKeys, trained: list[nn.Parameter], accounts: Account
         parameter.register_post_accumulate_grad_hook(whole)
 
 
-def run_step(
-    config: TrainingKeys, precision: Precision, shape: BatchShape, model: Any, accounts: Accounts
-) -> None:
+def run_step(config: TrainingKeys, precision: Precision, plan: Plan, model: Any, accounts: Accounts) -> None:
     """The passes of one step. Two micro batches are as many as any number: the second finds gradients."""
     device = next(model.parameters()).device.type
     with accounts:
@@ -260,7 +274,7 @@ def run_step(
                 nullcontext() if precision.autocast is None else torch.autocast(device, precision.autocast)
             )
             with autocast, kept_elsewhere(config, model):
-                loss, logits = losses_of(config, model, shape)
+                loss, logits = plan.losses(config, model, plan.shape)
             if logits is not None and precision.autocast is not None:
                 # accelerate hands out what a model returns in float32.
                 logits = logits.float()

@@ -269,6 +269,11 @@ class OnlineKeys(HeldOutKeys, SamplingKeys, AheadKeys, ReuseKeys, RewardKeys, Vl
         return tuple(f"eval_{name}" for name in ("reward", *rewards, "completion_length", "truncated"))
 
     @property
+    def evaluates(self) -> bool:
+        """Whether held-out prompts are answered while the model is trained."""
+        return self.has_held_out_rows and "evaluation_data" not in self.unused_inputs()
+
+    @property
     def held_out_generations(self) -> int:
         """Completions of each held-out prompt."""
         return self.num_generations_eval or self.num_generations
