@@ -45,9 +45,9 @@ class Estimate:
     total: int
     device: str
     capacity: int | None = None
-    generation: int = 0
     savings: Sequence[Saving] = ()
     notes: Sequence[str] = ()
+    generation: int = 0
 
 
 def write_above(folder: Path, above: Mapping[str, Above]) -> None:

@@ -1,6 +1,7 @@
 """`plan --memory`: what it says of a project, from a child process, and what people read."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,4 +90,6 @@ def test_people_read_the_parts_and_the_largest_saving_first(capsys: pytest.Captu
     text = capsys.readouterr().out
     assert "does not fit into the 8.0 MB" in text and "A Card" in text and "note: of 512 tokens" in text
     assert text.index("gradient_checkpointing") < text.index("adapter: lora")
-    assert "\x1b" not in text
+    assert "\x1b" not in text and "generation" not in text
+    show_estimate("trained", replace(shown, generation=7000))
+    assert "generation   7.0 kB" in capsys.readouterr().out

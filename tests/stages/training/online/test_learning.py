@@ -64,6 +64,40 @@ def test_letters_are_sorted_on_words_that_were_never_asked(tmp_path, base, keys)
     assert summary["reward_at_end"] > summary["reward_at_start"] + 0.2
 
 
+# A rate that falls to nothing, so that how it ends is no matter of the last steps.
+SETTLED = {"max_steps": 200, "num_iterations": 1, "learning_rate": 8e-4, "lr_scheduler": "cosine"}
+# A round is a step, and three rounds are sampled before it is its turn.
+OLDER = {"async_prefetch": True, "prefetch_depth": 3, "max_staleness": 3}
+
+
+def ends(folder, base, seed):
+    """Shares of sorted words: of a training by completions of its own policy, and by those of one three steps older."""
+    found = []
+    for keys in ({}, OLDER):
+        place = folder / f"{seed}-{len(found)}"
+        data, summary = learned(place, base, GrpoConfig, **{**SETTLED, "seed": seed, **keys})
+        assert summary.get("largest_staleness", 0) == (3 if keys else 0)
+        assert bool(summary.get("largest_policy_moved")) == bool(keys), (
+            "else they would be of the same policy"
+        )
+        found.append(shares(data)[0])
+    return found
+
+
+@pytest.mark.slow
+def test_completions_of_an_older_policy_teach_it_too(tmp_path, base):
+    fresh, older = ends(tmp_path, base, 1)
+    # Of 80 words a share of .95 is known to .025.
+    assert min(fresh, older) > 0.85 and abs(fresh - older) < 0.07
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_over_three_seeds_they_teach_as_much(tmp_path, base):
+    fresh, older = zip(*(ends(tmp_path, base, seed) for seed in (1, 2, 3)), strict=True)
+    assert abs(sum(fresh) - sum(older)) / 3 <= 0.02
+
+
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_two_rewards_are_both_learned(tmp_path, base):
