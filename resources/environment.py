@@ -61,3 +61,8 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def recorded_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """What reaches a stage and can change the last bits of its result."""
     return {name: environment[name] for name in sorted(RECORDED & environment.keys())}
+
+
+def seeing(gpu: str | None, environment: Mapping[str, str]) -> Mapping[str, str]:
+    """An environment in which this GPU alone is seen; the same one where none is named."""
+    return environment if gpu is None else {**environment, "CUDA_VISIBLE_DEVICES": gpu}

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from tunemill.resources.building import OUTPUT_FILE
 from tunemill.resources.calls import Call, Sink, call_of, execute, named
-from tunemill.resources.environment import child_environment
+from tunemill.resources.environment import child_environment, seeing
 from tunemill.resources.errors import LaunchError
 from tunemill.resources.imports import import_to_stay
 from tunemill.resources.lines import Lines
@@ -51,10 +51,10 @@ def in_this_process(call: Call, sink: Sink) -> None:
         raise LaunchError(redacted(str(error), secrets), user=True) from None
 
 
-def in_child(call: Call, sink: Sink, stop: threading.Event | None = None) -> None:
+def in_child(call: Call, sink: Sink, stop: threading.Event | None = None, gpu: str | None = None) -> None:
     """Run the body in a child process with its own process group; stop the whole group on any exception.
 
-    `stop`, set by another thread, is as good as an interrupt.
+    `stop`, set by another thread, is as good as an interrupt. Of several GPUs it sees `gpu` alone.
     """
     logs = Path(call.workspace["logs"])
     secrets = secrets_in(call.config, os.environ)
@@ -79,7 +79,7 @@ def in_child(call: Call, sink: Sink, stop: threading.Event | None = None) -> Non
             sink({"type": "output", "text": text})
 
         try:
-            child = _start(request, events_write, lifeline_read)
+            child = _start(request, events_write, lifeline_read, gpu)
         finally:
             os.close(events_write)
             os.close(lifeline_read)
@@ -95,14 +95,14 @@ def in_child(call: Call, sink: Sink, stop: threading.Event | None = None) -> Non
         raise _explain(child.returncode, failure, logs / OUTPUT_FILE)
 
 
-def _start(request: Path, events: int, lifeline: int) -> subprocess.Popen[bytes]:
+def _start(request: Path, events: int, lifeline: int, gpu: str | None) -> subprocess.Popen[bytes]:
     # A file in the folder where a person works, such as random.py, is not the module of that name.
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "tunemill.resources.launcher", str(request), str(events), str(lifeline)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=child_environment(os.environ),
+        env=child_environment(seeing(gpu, os.environ)),
         pass_fds=(events, lifeline),
         start_new_session=True,
     )

@@ -23,11 +23,12 @@ def run_sweep(
     watch: Watch,
     parallel: int = 1,
     launch: Launcher = in_child,
+    gpus: Sequence[str] = (),
 ) -> Iterator[PointRun]:
     """Run the points that are not there yet; each as soon as nothing more becomes of it. Raises ConfigError before."""
     for planned in points:
         refuse_untracked(planned.pipeline, planned.plan)
-    for point in SweepRun(points, sweep.settings, store, watch, parallel, launch).run():
+    for point in SweepRun(points, sweep.settings, store, watch, parallel, launch, gpus).run():
         if point.state != "left out":
             record(point)
         yield point

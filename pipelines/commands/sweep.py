@@ -1,7 +1,9 @@
 """`tunemill sweep`: every point of a sweep brought up to date, and the best of them."""
 
 import argparse
+import os
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +39,17 @@ def add_to(commands: Any, text: str) -> None:
         help="the figure by which a point is the best (pipeline.sweep_settings.metric)",
     )
     parser.add_argument(
-        "--parallel", type=_count, default=1, metavar="N", help="compute so many points at once (default: 1)"
+        "--parallel",
+        type=_count,
+        metavar="N",
+        help="compute so many points at once (default: 1, or as many as there are --gpus)",
+    )
+    parser.add_argument(
+        "--gpus",
+        type=_gpus,
+        default=(),
+        metavar="0,1",
+        help="train and evaluate on each of these GPUs at once, a point on each (default: points take turns)",
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that compares the points")
 
@@ -55,15 +67,16 @@ def sweep(options: argparse.Namespace) -> int:
     loaded = _load(options)
     if options.html is not None:
         refuse_unwritable(options.html)
-    for line in lines_of_notes(loaded.notes, loaded.document.path):
+    for line in [*lines_of_notes(loaded.notes, loaded.document.path), *_notes_on_gpus(options.gpus, loaded)]:
         print(line, file=sys.stderr)
     store = store_of(options, make=True, named=loaded.store)
     planned = plan_sweep(loaded, store)
     end_on_interrupt_and_term()
     points: list[PointRun] = []
+    parallel = options.parallel or max(1, len(options.gpus))
     try:
         with show_sweep([one.point.name for one in loaded.pipelines if one.point]) as display:
-            for point in run_sweep(loaded, planned, store, display, options.parallel):
+            for point in run_sweep(loaded, planned, store, display, parallel, gpus=options.gpus):
                 display.ended(point)
                 points.append(point)
     except KeyboardInterrupt:
@@ -141,3 +154,32 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no number of points; give 1 or more")
     return int(text)
+
+
+def _gpus(text: str) -> list[str]:
+    names = [one.strip() for one in text.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} are no GPUs; give each once, as in 0,1")
+    return names
+
+
+def _notes_on_gpus(names: Sequence[str], sweep: "Sweep") -> Iterator[str]:
+    """What `--gpus` asks for that is not there. Raises SettingError where it cannot be had."""
+    from tunemill.pipelines.config.machine import has_gpu, visible_gpus
+    from tunemill.stages.errors import SettingError
+
+    if not names:
+        return
+    there = visible_gpus(os.environ)
+    if has_gpu() and (missing := [name for name in names if name not in there]):
+        raise SettingError(
+            f"--gpus {','.join(names)}: {', '.join(missing)} cannot be seen. These can: {', '.join(there)}"
+        )
+    for pipeline in sweep.pipelines:
+        if pipeline.launcher.count > 1:
+            raise SettingError(
+                f"--gpus gives each training one GPU, and {pipeline.name} trains in {pipeline.launcher.count} "
+                f"processes. Write pipeline.launcher: {{kind: python}}, or leave --gpus out"
+            )
+    if not has_gpu():
+        yield f"note: --gpus: this machine has none; {len(names)} trainings at once share its processor"

@@ -1,7 +1,7 @@
 """Whether this machine has a GPU, told without the libraries that drive one: `check` must be fast."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tunemill.pipelines.config.document import Document, problem_at
@@ -25,6 +25,14 @@ def gpu_count(devices: Path = Path("/dev")) -> int:
     there = len(list(devices.glob(DEVICES[0]))) or 1
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return there if named is None else min(there, len([one for one in named.split(",") if one.strip()]))
+
+
+def visible_gpus(environment: Mapping[str, str], devices: Path = Path("/dev")) -> list[str]:
+    """The GPUs that are visible, as `CUDA_VISIBLE_DEVICES` names them, or else by number; none where there is none."""
+    named = environment.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [one.strip() for one in named.split(",") if one.strip()]
+    return [str(number) for number in range(len(list(devices.glob(DEVICES[0]))))]
 
 
 def meant_without_gpu(

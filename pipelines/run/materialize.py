@@ -6,11 +6,12 @@ import shlex
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from tunemill.pipelines.config.machine import visible_gpus
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.keys import (
@@ -44,7 +45,7 @@ from tunemill.pipelines.run.spread import spread_call
 from tunemill.pipelines.run.suspects import with_origins
 from tunemill.pipelines.run.team import as_input, brought, is_light
 from tunemill.resources.building import Building
-from tunemill.resources.environment import recorded_environment
+from tunemill.resources.environment import recorded_environment, seeing
 from tunemill.resources.errors import LaunchError, StoreError
 from tunemill.resources.launcher import Launcher, in_child
 from tunemill.resources.lease import lease
@@ -102,6 +103,7 @@ class Session:
     nodes to bring up to date although only pinned nodes would need them. `ahead` gives what became of a node that was
     started before its turn, None where it was not. `begun` says when each run computed first. `needed` are the nodes
     whose files are brought here from a team's store although nothing is computed from them: all, where it is None.
+    `gpu` is the one that stages see which use one; all that this process sees, where it is None.
     """
 
     pipeline: Pipeline
@@ -114,6 +116,7 @@ class Session:
     begun: dict[str, float] = field(default_factory=dict)
     needed: Collection[str] | None = None
     ahead: Callable[[str, Hear], Result | None] = not_ahead
+    gpu: str | None = None
 
 
 def materialize(
@@ -383,7 +386,7 @@ def _compute(
         "inputs": {name: [edges[up] for up in ups] for name, ups in node.inputs.items()},
         "sources": redacted_document(node.sources, secrets),
         "host": socket.gethostname(),
-        "environment": recorded_environment(os.environ),
+        "environment": recorded_environment(seeing(session.gpu, os.environ)),
         "started": at.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - started, 3),
         **display,
@@ -432,11 +435,17 @@ def device(session: Session, node: Node, observe: Callable[[dict[str, Any]], Non
     if node.stage.device != "gpu":
         yield
         return
-    visible = re.sub(r"[^0-9A-Za-z]+", "-", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
-    # Several machines may share the store, and each has its own.
-    name = short_name(f"gpu-{socket.gethostname()}-{visible}", LONGEST_NAME)
-    path = session.store.root / "devices" / f"{name}.lease"
-    with lease(path, lambda message: observe({"type": "log", "message": f"for the GPU: {message}"})):
+    folder, names = session.store.root / "devices", visible_gpus(seeing(session.gpu, os.environ))
+    with ExitStack() as held:
+        # All in one order, so that no two wait for each other.
+        for gpu in sorted({re.sub(r"[^0-9A-Za-z]+", "-", name) for name in names or ["all"]}):
+            # Several machines may share the store, and each has its own.
+            name = short_name(f"gpu-{socket.gethostname()}-{gpu}", LONGEST_NAME)
+
+            def say(message: str) -> None:
+                observe({"type": "log", "message": f"for the GPU: {message}"})
+
+            held.enter_context(lease(folder / f"{name}.lease", say))
         yield
 
 

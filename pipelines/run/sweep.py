@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -88,7 +88,7 @@ class PointRun:
 
 
 class SweepRun:
-    """The threads that compute points, `parallel` at once."""
+    """The threads that compute points, `parallel` at once; each on one of `gpus`, where they are named."""
 
     def __init__(
         self,
@@ -98,13 +98,16 @@ class SweepRun:
         watch: Watch,
         parallel: int = 1,
         launch: Launcher = in_child,
+        gpus: Sequence[str] = (),
     ) -> None:
         self._settings, self._store, self._watch, self._parallel = settings, store, watch, parallel
         self._stopped = threading.Event()
         self._turn = threading.Lock()
-        # What points share is computed by the first of them, and one training or evaluation has the device at a time.
+        # What points share is computed by the first of them, and one training or evaluation has a device at a time.
         self._shared: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._device = threading.Lock()
+        self._devices: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        for gpu in gpus or (None,):
+            self._devices.put(gpu)
         self._deadline = math.inf
         if settings.max_seconds is not None:
             self._deadline = time.monotonic() + settings.max_seconds
@@ -204,7 +207,7 @@ class SweepRun:
                 break
             with self._turn:
                 shared = self._shared[point.planned.identities[node.name]]
-            with shared, self._device if node.stage.device != "cpu" else nullcontext():
+            with shared, self._device(point, node):
                 self._compute(point, item, rung if node is training else None)
         point.seconds += time.monotonic() - started
         if point.failures:
@@ -213,6 +216,24 @@ class SweepRun:
         elif point.state == "running":
             # Where all is there at a rung already, the others are still compared with it.
             point.state = "finished" if rung is None else "waiting"
+
+    @contextmanager
+    def _device(self, point: PointRun, node: Node) -> Iterator[None]:
+        """Hold a device while a node needs one, and let the point's processes see that one alone."""
+        if node.stage.device == "cpu":
+            yield
+            return
+        gpu, session = self._devices.get(), point.session
+        try:
+            if gpu is not None:
+                launch = session.launch
+                # Others than `in_child` start no process that could see anything.
+                launch = partial(launch, gpu=gpu) if isinstance(launch, partial) else launch
+                point.session = replace(session, gpu=gpu, launch=launch)
+            yield
+        finally:
+            point.session = session
+            self._devices.put(gpu)
 
     def _compute(self, point: PointRun, item: Planned, rung: int | None) -> None:
         """One node; a training that is to stop at a rung only as far as that."""
