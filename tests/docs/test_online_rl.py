@@ -40,6 +40,20 @@ def test_the_yaml_of_ebft_is_accepted(tmp_path):
 
 
 @pytest.mark.slow
+def test_its_function_samples(tmp_path):
+    project = make_project(tmp_path / "project")
+    small = "".join(f"{key}: {json.dumps(value)}\n" for key, value in SMALL.items())
+    project.yaml.write_text(re.sub(r"^base_model: .*\n", small, blocks("yaml")[0]))
+    rows = [{"prompt": [{"role": "user", "content": f"{n} + 1"}], "answer": str(n + 1)} for n in range(8)]
+    (project.folder / "data" / "questions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (project.folder / "rewards.py").write_text(blocks("python")[0])
+    (module,) = (one for one in blocks("python") if "def play" in one)
+    (project.folder / "playing.py").write_text(module)
+    changed = ("trl.max_completion_length=4", "trl.rollout_func=playing.play")
+    assert {item.state for item in project.run(*changed).values()} == {"computed"}
+
+
+@pytest.mark.slow
 def test_its_environment_trains(tmp_path):
     project = make_project(tmp_path / "project")
     small = "".join(f"{key}: {json.dumps(value)}\n" for key, value in SMALL.items())

@@ -118,7 +118,90 @@ def calls(completions, **kwargs):
     """How many turns there were."""
     return [float(len(one)) for one in completions]
 '''
+# Functions that sample by themselves.
+PLAYING = '''
+import torch
+
+
+def asked(prompts, trainer):
+    return [trainer.processing_class(one, add_special_tokens=False)["input_ids"] for one in prompts]
+
+
+def same(prompts, trainer):
+    """By what samples otherwise."""
+    ids = asked(prompts, trainer)
+    said = trainer.generate(ids)
+    return {
+        "prompt_ids": ids,
+        "completion_ids": [one["completion_ids"] for one in said],
+        "logprobs": [one["logprobs"] for one in said],
+        "place": list(range(len(ids))),
+        "step": trainer.state.global_step,
+    }
+
+
+def drawn(prompts, trainer):
+    """By the model's own generate, and torch's own numbers."""
+    assert not trainer.model.training and not torch.is_grad_enabled()
+    ids, said, log_p = asked(prompts, trainer), [], []
+    end = trainer.processing_class.eos_token_id
+    for row in ids:
+        made = trainer.model.generate(
+            input_ids=torch.tensor([row]), attention_mask=torch.ones(1, len(row), dtype=torch.long),
+            max_new_tokens=trainer.args.max_completion_length, do_sample=True, temperature=1.0, top_k=0,
+            output_logits=True, return_dict_in_generate=True, eos_token_id=end, pad_token_id=end,
+        )
+        tokens = made.sequences[0, len(row):]
+        logits = torch.stack(made.logits, 1)[0].float().log_softmax(-1)
+        said.append(tokens.tolist())
+        log_p.append(logits.gather(-1, tokens[:, None])[:, 0].tolist())
+    return {"prompt_ids": ids, "completion_ids": said, "logprobs": log_p}
+
+
+def garbage(prompts, trainer):
+    """As if they were of another model."""
+    told = same(prompts, trainer)
+    return {**told, "logprobs": [[one - 5 for one in row] for row in told["logprobs"]]}
+
+
+def silent(prompts, trainer):
+    return {**same(prompts, trainer), "logprobs": None}
+
+
+def masked(prompts, trainer):
+    """The first token of each was said by somebody else."""
+    told = same(prompts, trainer)
+    return {**told, "env_mask": [[0] + [1] * (len(row) - 1) for row in told["completion_ids"]]}
+
+
+def changed(**other):
+    return lambda prompts, trainer: {**same(prompts, trainer), **other}
+
+
+nothing = lambda prompts, trainer: None
+without = lambda prompts, trainer: {"prompt_ids": asked(prompts, trainer)}
+few = changed(completion_ids=[[1]])
+texts = changed(completion_ids=["a"] * 8)
+empty = changed(completion_ids=[[]] * 8)
+long = changed(completion_ids=[[5] * 9] * 8, logprobs=None)
+unequal = changed(logprobs=[[0.0] * 99] * 8)
+unmasked = changed(completion_ids=[[5]] * 8, logprobs=None, env_mask=[[2]] * 8)
+tensors = changed(completion_ids=[torch.tensor([5])] * 8)
+objects = changed(extra=[object()] * 8)
+
+
+def raises(prompts, trainer):
+    raise KeyError("who")
+'''
 ASKED = "go"
+
+
+def playing_file(folder: Path) -> str:
+    """The file of those functions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "playing.py"
+    path.write_text(PLAYING)
+    return str(path)
 
 
 def environment_file(folder: Path) -> str:

@@ -184,10 +184,10 @@ class EbftConfig(PolicyKeys):
                 f"use rl: grpo",
                 "reward_funcs",
             )
-        for name in ("environment_factory", "tools"):
+        for name in ("environment_factory", "tools", "rollout_func"):
             if getattr(self, name):
                 raise ConflictError(
-                    f"trl.{name}: rl: ebft compares a completion with an answer, which calls nothing. Take it out, or "
+                    f"trl.{name}: rl: ebft compares an answer with completions that are sampled here. Take it out, or "
                     f"use rl: grpo",
                     name,
                 )

@@ -28,9 +28,11 @@ from tunemill.stages.own_classes import (
     with_bases,
 )
 
-FACTORY, TOOLS = "trl.environment_factory", "trl.tools"
+FACTORY, TOOLS, ROLLOUT = "trl.environment_factory", "trl.tools", "trl.rollout_func"
 # What an environment is asked by itself; other methods are tools.
 RESET, REWARD = "reset", "get_reward"
+# What rewards are given beside the columns of the rows.
+ENVIRONMENTS = "environments"
 RENDERED = ("chat_template_kwargs", "rewards_chat_template_kwargs")
 
 
@@ -56,14 +58,22 @@ class EnvironmentKeys(StageConfig):
     ] = Field(
         None, description="how often a completion may call and go on; unset: while there is room for tokens"
     )
+    rollout_func: Annotated[str | None, YamlMark(ROLLOUT)] = Field(
+        None,
+        description="a function beside the YAML (my_module.my_function) that samples completions by itself, called "
+        "with prompts and what stands for TRL's trainer; docs/online-rl.md has more",
+    )
+    rollout_code: Annotated[list[str] | None, CodeMark(of="rollout_func")] = Field(
+        None, description="the files behind it"
+    )
     chat_template_kwargs: Annotated[dict[str, Any], RuntimeMark()] = Field(
         {},
-        description="variables given to the chat template, which with environments and tools is rendered here: without "
-        "them it was before",
+        description="variables given to the chat template, which with environments, tools and rollout_func is "
+        "rendered here: without them it was before",
     )
     rewards_chat_template_kwargs: Annotated[
         dict[str, Any], YamlMark("trl.chat_template_kwargs"), RuntimeMark()
-    ] = Field({}, description="the same, by the name of TRL: read here with environments and tools alone")
+    ] = Field({}, description="the same, by the name of TRL: read here with those alone")
 
     @field_validator("environment_factory", mode="before")
     @classmethod
@@ -86,6 +96,11 @@ class EnvironmentKeys(StageConfig):
         return self.environment_factory is not None or bool(self.tools)
 
     @property
+    def samples_otherwise(self) -> bool:
+        """Whether a completion is not one turn behind a prompt that was rendered before."""
+        return self.calls_tools or self.rollout_func is not None
+
+    @property
     def called_code(self) -> list[str]:
         """The files behind what they may call."""
         return list(dict.fromkeys((*(self.environment_code or []), *(self.tools_code or []))))
@@ -104,7 +119,18 @@ class EnvironmentKeys(StageConfig):
 
     def deciding(self) -> frozenset[str]:
         """What prompts are rendered with, where that is done here."""
-        return super().deciding() | (frozenset(RENDERED) if self.calls_tools else frozenset())
+        return super().deciding() | (frozenset(RENDERED) if self.samples_otherwise else frozenset())
+
+    @model_validator(mode="after")
+    def _one_samples(self) -> Self:
+        if self.rollout_func is not None and self.calls_tools:
+            other = "environment_factory" if self.environment_factory is not None else "tools"
+            raise ConflictError(
+                f"{ROLLOUT} samples by itself, and trl.{other} is called by what is sampled here. Keep one",
+                "rollout_func",
+                other,
+            )
+        return self
 
     @model_validator(mode="after")
     def _called_is_here(self) -> Self:
@@ -123,6 +149,8 @@ class EnvironmentKeys(StageConfig):
             yield "environment_factory", self.environment_factory, self.environment_code or []
         for name in self.tools:
             yield "tools", name, self.tools_code or []
+        if self.rollout_func is not None:
+            yield "rollout_func", self.rollout_func, self.rollout_code or []
 
     def faults(self) -> Iterator[Fault]:
         """Classes and functions that are not there, and classes that are no environments; no line of them runs."""

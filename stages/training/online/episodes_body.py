@@ -90,7 +90,7 @@ def answers(
 
 
 @contextmanager
-def player(config: OnlineKeys, base_model: Model, ends: frozenset[int]) -> Iterator[Player]:
+def calling_player(config: OnlineKeys, base_model: Model, ends: frozenset[int]) -> Iterator[Player]:
     """What samples completions that may call tools, until the block ends.
 
     Raises SettingError where the code does not load or its tools do not describe themselves, where the chat template
@@ -171,7 +171,7 @@ def _say(
 ) -> None:
     """A turn of the model in each of them."""
     before = [[*one.prompt_ids, *one.ids] for one in active]
-    seeds = [_seed_of(one.seed, turn) for one in active]
+    seeds = [seed_of(one.seed, turn) for one in active]
     most = replace(sampling, max_new_tokens=max(one.room for one in active))
     for one, given, said in zip(active, before, generate(before, seeds, most), strict=True):
         one.last = said.cut(one.room)
@@ -181,7 +181,7 @@ def _say(
         one.messages.append(talk.message_of(one.last.ids, given))
 
 
-def _seed_of(seed: int, turn: int) -> int:
+def seed_of(seed: int, turn: int | str) -> int:
     """Each turn has a seed of its own; the first that of the completion."""
     if turn == 0:
         return seed

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,8 @@ class HeldOut:
         checkpoints: Path,
         steps: Callable[[], int],
         report: Report,
+        opened: Callable[[Any], AbstractContextManager[Player | None]],
         longest: Callable[[int], int] | None = None,
-        opened: Callable[[], AbstractContextManager[Player | None]] = nullcontext,
     ) -> None:
         self._config, self._prompts, self._words, self._ends = config, prompts, words, end_ids
         self._rewards, self._steps, self._report = rewards, steps, report
@@ -80,7 +80,7 @@ class HeldOut:
         return found
 
     def _scored(self, model: Any, step: int) -> dict[str, float]:
-        with self._opened() as may_call:
+        with self._opened(model) as may_call:
             rollouts = self._answered(model, may_call)
         scores = self._judged(rollouts, step)
         if scores.failures:

@@ -210,6 +210,17 @@ class OnlineKeys(HeldOutKeys, SamplingKeys, AheadKeys, ReuseKeys, RewardKeys, Vl
         return self
 
     @model_validator(mode="after")
+    def _check_who_samples(self) -> Self:
+        if self.rollout_func is not None and self.use_vllm and self.async_prefetch:
+            raise ConflictError(
+                "trl.async_prefetch: with trl.use_vllm rounds are sampled while steps are taken, and trl.rollout_func "
+                "is given the model that they change. Remove one",
+                "async_prefetch",
+                "rollout_func",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_room(self) -> Self:
         room = self.vllm_max_model_len
         if self.starts_vllm and room is not None and room <= self.max_completion_length:
@@ -302,13 +313,13 @@ class OnlineKeys(HeldOutKeys, SamplingKeys, AheadKeys, ReuseKeys, RewardKeys, Vl
         return min(self.vllm_sync_interval, left + 1)
 
     def longest_prompt(self, tokens: int) -> int:
-        """Most tokens of a prompt, where the longest has so many before tools are told in it."""
-        return self.sequence_len if self.calls_tools else tokens
+        """Most tokens of a prompt, where the longest has so many as it was rendered before."""
+        return self.sequence_len if self.samples_otherwise else tokens
 
     @property
     def is_off_policy(self) -> bool:
         """Whether what is learned from may be of another policy than the one that learns."""
-        return self.use_vllm or self.rounds_ahead > 0 or self.replays
+        return self.use_vllm or self.rounds_ahead > 0 or self.replays or self.rollout_func is not None
 
     @property
     def replays(self) -> bool:

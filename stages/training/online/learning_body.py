@@ -1,7 +1,7 @@
 """The body of a method that learns from what the model itself samples."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,10 +18,11 @@ from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.loop_body import train
 from tunemill.stages.training.method import Method, OwnLoss
 from tunemill.stages.training.online.batches_body import counts, loss_of
-from tunemill.stages.training.online.episodes_body import player
+from tunemill.stages.training.online.environment_keys import ENVIRONMENTS
 from tunemill.stages.training.online.examples_body import places
 from tunemill.stages.training.online.held_out_body import HeldOut, held_out_of
 from tunemill.stages.training.online.plan import Plan
+from tunemill.stages.training.online.player_body import player
 from tunemill.stages.training.online.policy_keys import PolicyKeys
 from tunemill.stages.training.online.reward_asking import Asked, Rewards
 from tunemill.stages.training.online.reward_columns import check_columns
@@ -51,7 +52,7 @@ def learn(
     held_out = held_out_of(training_data, evaluation_data)
     for rows in (prompts, held_out):
         if rows is not None:
-            check_columns(config.own_rewards, config.reward_code or [], rows.columns)
+            check_rewards(config, rows)
     check_enough(config, config.plan(len(prompts)))
     check_prompts(config, prompts)
     longest = config.longest_prompt(prompts.longest)
@@ -157,9 +158,9 @@ def scoring(
     check_prompts(config, held_out)
     words = load_words(base_model.path)
     ends = ends_of(config, base_model, words)
-    opened = partial(player, config, base_model, ends) if config.calls_tools else nullcontext
+    opened = partial(player, config, base_model, words, ends, lambda: rounds.step)
     found = HeldOut(
-        config, held_out, words, ends, rewards, out.checkpoints, lambda: rounds.step, report, longest, opened
+        config, held_out, words, ends, rewards, out.checkpoints, lambda: rounds.step, report, opened, longest
     )
 
     def check(model: Any, collator: Any) -> None:
@@ -173,6 +174,15 @@ def check_asks(prompts: PromptRows) -> None:
     """Raise RowError where a prompt has no token."""
     if not prompts.shortest:
         raise RowError("a prompt has no token, and nothing can be said behind it. Add a prompt to the rows")
+
+
+def check_rewards(config: PolicyKeys, rows: PromptRows) -> None:
+    """Raise SettingError where a function must be given a column that no row has, nor what samples adds."""
+    if config.rollout_func is not None:
+        # What else it gives is known when it has run.
+        return
+    beside = {ENVIRONMENTS} if config.environment_factory is not None else set()
+    check_columns(config.own_rewards, config.reward_code or [], rows.columns | beside)
 
 
 def check_enough(config: PolicyKeys, plan: Plan) -> None:

@@ -79,6 +79,7 @@ class Rounds(TrainerCallback):  # type: ignore[misc]
             report,
             self._answered,
             self._scoring.begin,
+            lambda: self.step,
             longest,
         )
         self._learning = Learning(config, self._journal, self._judged)
@@ -199,7 +200,7 @@ class Rounds(TrainerCallback):  # type: ignore[misc]
             "reward_std": found.spread_n,
             **{f"rewards/{name}": values_nf[:, place] for place, name in enumerate(self.config.reward_names)},
             "completion_length": np.array([one.said for one in rollouts], np.float64),
-            **figures_of_calls(rollouts),
+            **(figures_of_calls(rollouts) if self.config.calls_tools else {}),
             "truncated": np.array([one.truncated for one in rollouts], np.float64),
             "zero_advantage": level_n.astype(np.float64),
             "unjudged": np.isnan(found.rewards_n).astype(np.float64),

@@ -14,10 +14,11 @@ from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.online.ahead_body import Ahead
 from tunemill.stages.training.online.batches_body import sequences
 from tunemill.stages.training.online.engine import Engine
-from tunemill.stages.training.online.episodes_body import Player, Start, answers, player
+from tunemill.stages.training.online.episodes_body import Player, Start, answers
 from tunemill.stages.training.online.journal import Journal
 from tunemill.stages.training.online.judged_body import answer_of
 from tunemill.stages.training.online.plan import Plan
+from tunemill.stages.training.online.player_body import player
 from tunemill.stages.training.online.policy_body import asked, completion_log_p
 from tunemill.stages.training.online.policy_keys import PolicyKeys
 from tunemill.stages.training.online.rerolls import Answered, Prompts
@@ -34,6 +35,7 @@ class Sampling:
 
     `heard` says of a round, whose prompts it is given, which were answered; `sampled` is told of groups that were
     sampled and kept.
+    `step` is the one that is taken, from 1.
     `longest` says of a prompt's row how many tokens a completion may have; None: as many as the settings say.
     """
 
@@ -50,6 +52,7 @@ class Sampling:
         report: Report,
         heard: Callable[[int, list[int]], Answered],
         sampled: Callable[[Sequence[Rollout]], None],
+        step: Callable[[], int],
         longest: Callable[[int], int] | None = None,
     ) -> None:
         self.generated_tokens = 0
@@ -59,6 +62,7 @@ class Sampling:
         self._prompts, self._words, self._ends = prompts, words, end_ids
         self._base_model, self._out, self._report = base_model, out, report
         self._longest = longest or (lambda _row: config.max_completion_length)
+        self._step = step
         self._engine: Engine
         self._player: Player | None = None
         self._engines = ExitStack()
@@ -73,8 +77,8 @@ class Sampling:
         self.close()
         self._ahead = Ahead(beside=self._config.use_vllm)
         self._engine = self._engines.enter_context(self._engine_of(model))
-        if self._config.calls_tools:
-            self._player = self._engines.enter_context(player(self._config, self._base_model, self._ends))
+        opened = player(self._config, self._base_model, self._words, self._ends, self._step, model)
+        self._player = self._engines.enter_context(opened)
 
     def begin(self, rounds: int) -> None:
         """Called before the first step: how many rounds the training has."""

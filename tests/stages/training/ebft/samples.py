@@ -14,6 +14,8 @@ CALLED = (
     "environment_code",
     "tools",
     "tools_code",
+    "rollout_func",
+    "rollout_code",
     *RENDERED,
     "max_tool_calling_iterations",
 )
@@ -22,7 +24,8 @@ SAMPLES = Samples(
     {name: value for name, value in GRPO.smallest.items() if name not in OF_REWARDS},
     {name: value for name, value in GRPO.beside.items() if name not in OF_REWARDS + OF_PARTS + CALLED},
     {name: value for name, value in GRPO.values.items() if name not in OF_REWARDS + CALLED},
-    GRPO.refused | {"reward_funcs", "reward_weights", *OF_PARTS, "environment_factory", "tools"},
+    GRPO.refused
+    | {"reward_funcs", "reward_weights", *OF_PARTS, "environment_factory", "tools", "rollout_func"},
     frozenset((*OF_CALLS, "max_tool_calling_iterations")),
 ) | Samples(
     beside={name: {"mode": "strided"} for name in OF_STRIDED},
@@ -31,5 +34,6 @@ SAMPLES = Samples(
         "reward_code": [["/letters.py"]],
         "environment_code": [["/a.py"]],
         "tools_code": [["/a.py"]],
+        "rollout_code": [["/a.py"]],
     },
 )

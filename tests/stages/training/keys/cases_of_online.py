@@ -67,6 +67,8 @@ ONLINE: dict[str, list[Case]] = {
     "environment_code": of((["/counting.py"], ["/counting.py", "/b.py"]), see.called, **COUNTER),
     "tools": of(([], ["counting.double"]), see.called, tools_code=["/counting.py"]),
     "tools_code": of((["/counting.py"], ["/counting.py", "/b.py"]), see.called, tools=["counting.double"]),
+    "rollout_func": of((None, "letters.play"), see.called, rollout_code=["/letters.py"]),
+    "rollout_code": of((["/letters.py"], ["/letters.py", "/b.py"]), see.called, rollout_func="letters.play"),
     "max_tool_calling_iterations": of((None, 2), see.called, **COUNTER, **COUNTER_CODE),
     "chat_template_kwargs": of(({}, {"a": 1}), see.called, **COUNTER, **COUNTER_CODE),
     "rewards_chat_template_kwargs": of(({}, {"a": 1}), see.called, **COUNTER, **COUNTER_CODE),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.environments import caller, played
+from support.environments import caller, played, playing_file
 from support.online import trained, trained_on_answers, words_to_sort
 from support.tiny_model import Heard, make_model
 
@@ -52,6 +52,11 @@ CASES: dict[str, dict[str, Any]] = {
         "max_steps": 2, "save_steps": 1, "async_prefetch": True, "streaming_partial_batch": True,
         "streaming_min_groups": 2,
     },
+    # Completions that a function draws by torch's own numbers.
+    "rollout_func": {
+        "num_generations": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 2, "steps_per_generation": 4,
+        "num_iterations": 2, "completions_at_once": 4, "max_steps": 8, "save_steps": 3, "rollout_func": "playing.drawn",
+    },
     # Completions that call tools, in environments of their own.
     "environments": {
         "num_generations": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 2, "steps_per_generation": 4,
@@ -87,6 +92,8 @@ def run(case: str, folder: Path, report: Report) -> Path:
     if case in ("ebft", "strided"):
         return trained_on_answers(folder, base, words[:12], report, held_out, **settings, **evaluations)
     settings = {"reward_funcs": ["letters.varied"], **evaluations, **settings}
+    if case == "rollout_func":
+        settings["rollout_code"] = [playing_file(folder.parent)]
     return trained(folder, base, words[:12], report, held_out=held_out, **settings)
 
 

@@ -106,8 +106,9 @@ def test_ebft_calls_nothing_and_turns_ask_for_tools(tmp_path):
     for keys in (
         {"environment_factory": "counting.Counter", "environment_code": code},
         {"tools": ["counting.double"], "tools_code": code},
+        {"rollout_func": "counting.total", "rollout_code": code},
     ):
-        with pytest.raises(ValidationError, match="rl: ebft compares a completion with an answer"):
+        with pytest.raises(ValidationError, match="rl: ebft compares an answer with completions"):
             config(EbftConfig, **keys)
     idle = config(reward_funcs=["a.b"], reward_code=["/a.py"], max_tool_calling_iterations=2).idle()
     assert "max_tool_calling_iterations" in {one.key for one in idle}

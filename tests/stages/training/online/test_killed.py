@@ -74,7 +74,7 @@ def ended_everywhere(killed_online, watch, case, folder):
         "ahead",
         *(
             pytest.param(one, marks=pytest.mark.exhaustive)
-            for one in ("full", "streamed", "ebft", "strided", "environments")
+            for one in ("full", "streamed", "ebft", "strided", "environments", "rollout_func")
         ),
     ],
 )
@@ -108,7 +108,14 @@ def test_ended_before_each_event_of_the_journal(killed_online, watch, tmp_path, 
 # In the middle of a round's groups, between groups and rewards, and in the second round's steps or groups.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("case", "kills"), [("lora", (2, 1, 9)), ("ebft", (9,)), ("strided", (18,)), ("environments", (2, 9))]
+    ("case", "kills"),
+    [
+        ("lora", (2, 1, 9)),
+        ("ebft", (9,)),
+        ("strided", (18,)),
+        ("environments", (2, 9)),
+        ("rollout_func", (2, 9)),
+    ],
 )
 def test_killed_and_killed_again(killed_online, tmp_path, case, kills):
     whole, resumed = Heard(), Heard()
