@@ -184,6 +184,7 @@ def train_once(
         make_scheduler=partial(build_scheduler, config, warmup=warmup),
         plugins=plugins,
         background=background,
+        sharding=config.sharding,
         offloading=waiting[0] if waiting else offloading,
         model=model,
         args=arguments(config, precision, share, out),
@@ -234,7 +235,7 @@ def shared_model(
 ) -> tuple[Any, dict[str, Any]]:
     """As `build_model`, where processes may share it. Raises SettingError for a checkpoint that they cannot read."""
     sharding = config.sharding
-    check_readable(start, deepspeed=sharding.zero is not None, processes=sharding.processes)
+    check_readable(start, sharding, config.optimizer)
     with loading(sharding):
         found = build_model(config, base_model, precision, plugins)
     check_parts(sharding, found[0])

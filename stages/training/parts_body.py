@@ -4,6 +4,7 @@ Processes that share a model by FSDP write it in parts (torch.distributed.checkp
 are read by either.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,14 @@ from tunemill.stages.models.adapter_folder import ADAPTER_WEIGHTS
 from tunemill.stages.models.files import weight_files
 from tunemill.stages.models.sharded_weights import METADATA, PARTS
 from tunemill.stages.training.gathered_body import named_tensors
+from tunemill.stages.training.keys.in_parts import DEEPSPEED_EXTRA
+from tunemill.stages.training.sharding import Sharding, Zero
 
 OPTIMIZER, WHOLE_OPTIMIZER, SCHEDULE = "optimizer_0", "optimizer.pt", "scheduler.pt"
 # What DeepSpeed calls the folder of a checkpoint, inside of the Trainer's.
 ZERO_FOLDERS = "global_step*"
+# What DeepSpeed's tool reads the state of.
+ADAMW = ("adamw_torch", "adamw_torch_fused")
 
 
 def is_in_parts(checkpoint: Path) -> bool:
@@ -41,23 +46,60 @@ def zero_processes(checkpoint: Path) -> int:
     return len(list(checkpoint.glob("rng_state_*.pth"))) or 1
 
 
-def check_readable(start: str | None, *, deepspeed: bool, processes: int) -> None:
-    """Raise SettingError where only DeepSpeed, or as many processes as before, can go on from a checkpoint."""
-    if start is None:
+def is_of_stage_3(checkpoint: Path) -> bool:
+    """Whether DeepSpeed wrote it with weights in parts."""
+    return any(checkpoint.glob(f"{ZERO_FOLDERS}/zero_pp_rank_*_model_states.pt"))
+
+
+def is_zeros_own(sharding: Sharding, checkpoint: Path) -> bool:
+    """Whether DeepSpeed itself can go on from there: it wrote it on as many processes, and shares out as much."""
+    return (
+        sharding.zero is not None
+        and is_zeros(checkpoint)
+        and zero_processes(checkpoint) == sharding.processes
+        and is_of_stage_3(checkpoint) == (sharding.zero.stage == 3)
+    )
+
+
+def check_readable(start: str | None, sharding: Sharding, optimizer: str) -> None:
+    """Raise SettingError where these processes cannot go on from a checkpoint."""
+    if start is None or is_zeros_own(sharding, Path(start)):
         return
     checkpoint = Path(start)
-    wrote = zero_processes(checkpoint)
-    if is_zeros(checkpoint) and not (deepspeed and wrote == processes):
-        here = f"{'with' if deepspeed else 'without'} DeepSpeed on {processes}"
+    reason = _unreadable(checkpoint, sharding, optimizer)
+    if reason is not None:
         raise SettingError(
-            f"{checkpoint}: DeepSpeed wrote it on {wrote} processes, and only as many, with DeepSpeed, can go on from "
-            f"there; this training runs {here}. Start it as before, or delete {checkpoint.parent} to begin anew."
+            f"{checkpoint}: {reason}. Start the training as before, or delete {checkpoint.parent} to begin anew."
         )
-    if deepspeed and not is_zeros(checkpoint):
-        raise SettingError(
-            f"{checkpoint}: it was written without DeepSpeed, which cannot go on from there. Take deepspeed out, or "
-            f"delete {checkpoint.parent} to begin anew."
-        )
+
+
+def _unreadable(checkpoint: Path, sharding: Sharding, optimizer: str) -> str | None:
+    zero = sharding.zero
+    if not is_zeros(checkpoint):
+        if zero is None:
+            return None
+        if is_in_parts(checkpoint):
+            return "processes that shared the model by FSDP wrote it, and DeepSpeed cannot go on from there"
+        return _other_numbers(zero)
+    here = f"this training runs {'without' if zero is None else 'with'} DeepSpeed on {sharding.processes}"
+    wrote = f"DeepSpeed wrote it on {zero_processes(checkpoint)} processes, and {here}"
+    if find_spec("deepspeed") is None:
+        return f"{wrote}. To read it {DEEPSPEED_EXTRA.removeprefix('deepspeed: ')}"
+    if not any(checkpoint.glob(f"{ZERO_FOLDERS}/*_optim_states.pt")):
+        return f"{wrote}. With ZeRO stage 0 it goes on with as many only"
+    if optimizer not in ADAMW:
+        return f"{wrote}. Of {optimizer} its state goes on with as many only; of others with {' and '.join(ADAMW)}"
+    return None if zero is None else _other_numbers(zero)
+
+
+def _other_numbers(zero: Zero) -> str | None:
+    """Why DeepSpeed can go on only from what it wrote with as many processes."""
+    if zero.stage == 0:
+        return "with ZeRO stage 0 DeepSpeed goes on from what it wrote on as many processes only"
+    offload = zero.settings.get("zero_optimization", {}).get("offload_optimizer") or {}
+    if offload.get("device") == "nvme":
+        return "with offload_optimizer to nvme DeepSpeed goes on from what it wrote on as many processes only"
+    return None
 
 
 def plugin_of_parts() -> FullyShardedDataParallelPlugin:

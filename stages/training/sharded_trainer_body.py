@@ -1,5 +1,6 @@
 """The Trainer where processes share the model: its checkpoints are in parts, and read whatever wrote them."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from transformers import Trainer
 from tunemill.stages.training.background_body import Background
 from tunemill.stages.training.parts_body import (
     is_in_parts,
+    is_zeros,
+    is_zeros_own,
     load_optimizer_parts,
     load_parts,
     load_schedule,
@@ -15,6 +18,8 @@ from tunemill.stages.training.parts_body import (
     load_whole_optimizer,
     save_schedule,
 )
+from tunemill.stages.training.sharding import Sharding
+from tunemill.stages.training.zero_body import go_on_with_zero, load_zero_optimizer, load_zero_weights
 
 
 class ShardedTrainer(Trainer):  # type: ignore[misc]
@@ -22,6 +27,14 @@ class ShardedTrainer(Trainer):  # type: ignore[misc]
 
     background: Background | None = None
     """What writes parts while the training goes on, if anything does."""
+    sharding = Sharding()
+    """How processes share the model."""
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, start: str | None) -> Any:
+        prepare = partial(super()._prepare_for_training, max_steps, train_dataloader)
+        if self.sharding.zero is None or start is None or is_zeros_own(self.sharding, Path(start)):
+            return prepare(start)
+        return go_on_with_zero(self, Path(start), partial(prepare, None), self.state.global_step)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Into a checkpoint; nothing where the model is in parts, which are written with the optimizer's."""
@@ -38,7 +51,9 @@ class ShardedTrainer(Trainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint = Path(resume_from_checkpoint)
-        if is_in_parts(checkpoint) and not self.is_fsdp_enabled:
+        if is_zeros(checkpoint):
+            load_zero_weights(self.model, checkpoint)
+        elif is_in_parts(checkpoint) and not self.is_fsdp_enabled:
             load_parts(self, checkpoint)
         elif self.is_fsdp_enabled and not is_in_parts(checkpoint):
             load_whole(self.model, checkpoint)
@@ -46,6 +61,9 @@ class ShardedTrainer(Trainer):  # type: ignore[misc]
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and not self.is_deepspeed_enabled and is_zeros(Path(checkpoint)):
+            load_zero_optimizer(self, Path(checkpoint), self.state.global_step)
+            return
         parts = checkpoint is not None and is_in_parts(Path(checkpoint))
         if checkpoint is None or self.is_deepspeed_enabled or parts == self.is_fsdp_enabled:
             super()._load_optimizer_and_scheduler(checkpoint)

@@ -17,6 +17,7 @@ from tunemill.stages.training.memory_body import Offloading
 from tunemill.stages.training.method import OwnLoss
 from tunemill.stages.training.plugins_body import Plugins
 from tunemill.stages.training.sharded_trainer_body import ShardedTrainer
+from tunemill.stages.training.sharding import Sharding
 from tunemill.stages.training.shares import Share
 from tunemill.stages.training.texts_body import trained_tokens
 
@@ -37,10 +38,11 @@ class LoopTrainer(ShardedTrainer):
         make_scheduler: Callable[[Any, int], Any],
         plugins: Plugins,
         background: Background | None = None,
+        sharding: Sharding | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        self.background = background
+        self.background, self.sharding = background, sharding or Sharding()
         self.offloading = offloading
         assert share.together == 1 or own_loss is None, "an own loss counts and shifts whole sequences"
         self._share = share

@@ -339,7 +339,41 @@ def test_zero_trains_as_one_process_and_goes_on(
     for case in ("sft", "sft-lora"):
         losses, same = again.losses[f"{sharding}:{case}"], alone.losses[f"alone:{case}"]
         assert min(losses) == 5 and max(abs(losses[step] - same[step]) for step in losses) < CURVE
-    keep_until(tmp_path / f"{sharding}-sft", 4)
-    (tmp_path / f"{sharding}-sft").rename(tmp_path / "fsdp-sft")
-    with pytest.raises(LaunchError, match="DeepSpeed wrote it on 2 processes"):
-        run(tmp_path, 2, ["fsdp:sft"])
+
+
+# Which training goes on with what ZeRO, or one process, has begun of the same case.
+BY_ONE = {"alone:sft": "zero2", "alone:sft-lora": "zero3"}
+BY_TWO = {
+    "zero2:sft": "alone",
+    "zero3:sft-lora": "alone",
+    "zero3:sft": "zero2",
+    "zero2:sft-lora": "zero3",
+    "fsdp:sft": "zero3",
+}
+
+
+@pytest.mark.exhaustive
+def test_zero_goes_on_with_another_number_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}{os.pathsep}{packages_with_deepspeed()}")
+    monkeypatch.syspath_prepend(packages_with_deepspeed())
+    cases, begun = ("sft", "sft-lora"), tmp_path / "begun"
+    alone = run(begun, 1, [f"alone:{case}" for case in cases])
+    run(begun, 2, [f"{sharding}:{case}" for sharding in ("zero2", "zero3") for case in cases])
+    for processes, going_on in ((1, BY_ONE), (2, BY_TWO)):
+        folder = tmp_path / f"by_{processes}"
+        shutil.copytree(begun / "given", folder / "given")
+        for name, sharding in going_on.items():
+            _, _, case = name.partition(":")
+            shutil.copytree(begun / f"{sharding}-{case}", folder / name.replace(":", "-"))
+            keep_until(folder / name.replace(":", "-"), 4)
+        found = run(folder, processes, list(going_on))
+        for name in going_on:
+            _, _, case = name.partition(":")
+            losses, same = found.losses[name], alone.losses[f"alone:{case}"]
+            assert min(losses) == 5 and max(abs(losses[step] - same[step]) for step in losses) < CURVE, name
+            (file,) = (folder / name.replace(":", "-") / "data").glob("*model.safetensors")
+            trained, wanted = load_file(file), load_file(begun / f"alone-{case}" / "data" / file.name)
+            assert max(float((trained[key] - wanted[key]).abs().max()) for key in wanted) < WEIGHTS, name
+            assert not (folder / name.replace(":", "-") / "checkpoints" / "universal").exists()
