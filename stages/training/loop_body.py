@@ -170,8 +170,7 @@ def train_once(
     monitors = [one for one in (monitor, best, rates_of(config, monitor, report)) if one is not None]
     offloading = offloading_of(config, out)
     waiting = layer_offloading_of(config, offloading, report)
-    kept = kept_of(config, model, schedule, out, report)
-    kept += method.prepare(model, precision, out.checkpoints)
+    kept = kept_of(config, model, schedule, out, report) + method.prepare(model, precision, out.checkpoints)
     saves, background = save_steps(config, schedule), background_of(config)
     checkpoints = Checkpoints(report, out.checkpoints, saves, config.save_total_limit, background)
     collator = method.collator(model)
