@@ -45,7 +45,7 @@ def unproven_in_parts(config: Any) -> Iterator[tuple[str, str]]:
         if value not in off:
             yield key, f"{value if isinstance(value, str | int | float) else 'this'} {UNPROVEN}"
     if config.optimizer not in ELEMENTWISE:
-        yield "optimizer", f"{config.optimizer} {UNPROVEN}; these are: {', '.join(ELEMENTWISE)}"
+        yield "optimizer", f"{config.optimizer} {_why_not(config)}; these are: {', '.join(ELEMENTWISE)}"
     if config.has_adapter and config.peft_init_lora_weights not in STARTS:
         yield "peft_init_lora_weights", f"{config.peft_init_lora_weights} {UNPROVEN}"
     if getattr(config, "holds_a_copy", False):
@@ -57,6 +57,18 @@ def unproven_in_parts(config: Any) -> Iterator[tuple[str, str]]:
         yield "kernels", f"this {UNPROVEN}; write auto or off"
     if sharding.zero is not None and config.is_pure_bfloat16:
         yield "bfloat16", "DeepSpeed would keep a second copy of the weights in float32; use bf16: true"
+
+
+def _why_not(config: Any) -> str:
+    """What is known of an optimizer beside a model in parts."""
+    chosen = config.chosen_optimizer
+    if chosen.library != "bitsandbytes":
+        return UNPROVEN
+    if config.sharding.fsdp is not None:
+        return f"{UNPROVEN}: bitsandbytes steps no tensors that FSDP2 has in parts"
+    if chosen.fixed.get("optim_bits") == 8:
+        return f"{UNPROVEN}: it rounds its state block by block, and DeepSpeed's parts have other blocks"
+    return UNPROVEN
 
 
 def lacks_deepspeed(config: Any) -> bool:

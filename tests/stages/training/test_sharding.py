@@ -126,6 +126,8 @@ def test_older_names_mean_the_newer_ones() -> None:
         ({"deepspeed": {"zero_optimization": None}}, "deepspeed", "such as stage: 2"),
         ({"deepcompile": True}, "deepcompile", "name its settings"),
         ({"fsdp_version": 2, "optimizer": "muon"}, "optimizer", "adamw_torch_fused"),
+        ({"fsdp_version": 2, "optimizer": "adamw_8bit"}, "optimizer", "steps no tensors that FSDP2 has in parts"),
+        ({**ZERO2, "optimizer": "adamw_8bit"}, "optimizer", "rounds its state block by block"),
         ({"fsdp_version": 2, "unfrozen_parameters": ["lm_head"]}, "unfrozen_parameters", "in parts"),
         ({"tensor_parallel_size": 2}, "tensor_parallel_size", "no checkpoint to go on from"),
         ({"expert_parallel_size": 2}, "expert_parallel_size", "no checkpoint to go on from"),
