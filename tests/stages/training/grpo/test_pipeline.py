@@ -7,7 +7,9 @@ import pytest
 from support.preference_project import UNREAD
 from support.project import make_project
 
+from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.load import load_pipeline
+from tunemill.pipelines.graph.sweep import load_sweep
 from tunemill.pipelines.report.write import write_report
 
 REWARDS = """
@@ -138,6 +140,16 @@ def test_held_out_prompts_are_scored_and_decide_where_that_is_asked_for(tmp_path
         and shares["training_data"].published.manifest["metrics"]["held_out_rows"] == 3
     )
     assert 0 < shares["trained"].published.manifest["metrics"]["last_eval_reward"] < 1
+
+
+def test_points_of_a_sweep_are_not_halved_by_a_loss_that_there_is_not(tmp_path):
+    block = {"sweep": {"learning_rate": [0.1, 0.2]}, "sweep_settings": {"rungs": [2]}}
+    project = project_of(tmp_path / "project", pipeline=block, max_steps=8, val_set_size=3)
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(project.yaml)
+    assert "grpo has rewards in its place. Take rungs out" in " ".join(
+        problem.message for problem in caught.value.problems
+    )
 
 
 @pytest.mark.parametrize(
