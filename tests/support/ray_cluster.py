@@ -18,7 +18,7 @@ from pathlib import Path
 
 from support.own_environment import ROOT, packages_with_ray
 
-STARTS_WITHIN, TRIES = 180, 3
+STARTS_WITHIN, TRIES = 240, 2
 STARTED = "Ray runtime started"
 
 
@@ -43,8 +43,9 @@ def ray_cluster(cpus: int = 4) -> Iterator[Cluster]:
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), packages]),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # On a machine that does much else its server is not there within 20 seconds.
+        # On a machine that does much else its server is not there within 20 seconds, nor its dashboard within 60.
         "RAY_gcs_server_port_wait_time_s": str(STARTS_WITHIN),
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(STARTS_WITHIN),
         "OMP_NUM_THREADS": "1",
         # As a cluster has it by default, and not that of the home folder.
         "RAY_AUTH_MODE": "token",
