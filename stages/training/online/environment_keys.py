@@ -33,6 +33,14 @@ FACTORY, TOOLS, ROLLOUT = "trl.environment_factory", "trl.tools", "trl.rollout_f
 RESET, REWARD = "reset", "get_reward"
 # What rewards are given beside the columns of the rows.
 ENVIRONMENTS = "environments"
+# Of other tools, and what to do here.
+ASKS = "Write a class beside the YAML whose methods ask it, with its package imported there"
+ELSEWHERE = {
+    "openenv.": f"there is no adapter of OpenEnv. {ASKS}",
+    "verifiers.": f"there is no adapter of verifiers. {ASKS}",
+    "axolotl.": "Axolotl's own functions are not there. Write one beside the YAML",
+    "trl.": "TRL is not there when a pipeline runs. Write it beside the YAML, or copy it there",
+}
 RENDERED = ("chat_template_kwargs", "rewards_chat_template_kwargs")
 
 
@@ -133,6 +141,14 @@ class EnvironmentKeys(StageConfig):
         return self
 
     @model_validator(mode="after")
+    def _called_is_ours(self) -> Self:
+        for key, name in self._named():
+            reason = next((why for start, why in ELSEWHERE.items() if name.startswith(start)), None)
+            if reason is not None:
+                raise ConflictError(f"trl.{key}: {name}: {reason}", key)
+        return self
+
+    @model_validator(mode="after")
     def _called_is_here(self) -> Self:
         for key, name, files in self._called():
             if file_of(name, files) is None:
@@ -142,6 +158,10 @@ class EnvironmentKeys(StageConfig):
                     key,
                 )
         return self
+
+    def _named(self) -> Iterator[tuple[str, str]]:
+        """Key and name of what is called."""
+        yield from ((key, name) for key, name, _ in self._called())
 
     def _called(self) -> Iterator[tuple[str, str, list[str]]]:
         """Key, name and files of what is called."""

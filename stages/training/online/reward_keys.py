@@ -22,8 +22,8 @@ from tunemill.stages.training.online.reward_calls import KEY
 
 # Of other tools, and what to do here.
 ELSEWHERE = {
-    "axolotl.integrations.nemo_gym.": "environments of NeMo Gym are not supported yet. Write a function beside the "
-    "YAML that asks its server",
+    "axolotl.integrations.nemo_gym.": "servers of NeMo Gym are not asked here. Write a function beside the YAML that "
+    "asks one",
     "axolotl.": "Axolotl's own functions are not there. Write one beside the YAML",
     "trl.rewards.": "TRL is not there when a pipeline runs. Write a function beside the YAML, or copy it there",
 }

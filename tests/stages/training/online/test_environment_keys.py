@@ -85,6 +85,12 @@ def test_rewards_may_be_the_environments_own(tmp_path):
     [
         ({"environment_factory": "own.Good"}, r"there is no own.py beside the YAML"),
         ({"environment_factory": {"a": "own.Good"}}, "several environments by name are not there"),
+        (
+            {"environment_factory": "openenv.envs.Echo"},
+            "there is no adapter of OpenEnv. Write a class beside the YAML",
+        ),
+        ({"rollout_func": "verifiers.play"}, "there is no adapter of verifiers"),
+        ({"tools": "trl.experimental.tool"}, "TRL is not there when a pipeline runs"),
         ({"tools": "own.made"}, r"trl.tools: own.made: there is no own.py beside the YAML"),
     ],
 )
