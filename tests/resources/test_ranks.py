@@ -111,7 +111,7 @@ def test_one_that_hangs_is_told_with_its_place_before_all_end(workspace):
         in_child(call(workspace, "1: hangs in a loop for long"), events.append)
     (said,) = (event["message"] for event in events if "no process has moved on" in event.get("message", ""))
     assert re.search(
-        r"for 2\d s: rank 1 is at \S+bodies.py:\d+ \(among_ranks\); rank 0 waits for others", said
+        r"for 2\d s: rank 1 is at \S+bodies.py:\d+ \(beside_the_others\); rank 0 waits for others", said
     )
 
 
