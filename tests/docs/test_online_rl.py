@@ -34,7 +34,8 @@ def test_every_loss_is_on_it():
 def test_the_yaml_of_ebft_is_accepted(tmp_path):
     project = make_project(tmp_path / "project")
     small = "".join(f"{key}: {json.dumps(value)}\n" for key, value in SMALL.items())
-    project.yaml.write_text(re.sub(r"^base_model: .*\n", small, blocks("yaml")[1]))
+    (block,) = (one for one in blocks("yaml") if re.match(r"base_model: .*\nrl: ebft\n", one))
+    project.yaml.write_text(re.sub(r"^base_model: .*\n", small, block))
     (project.folder / "data" / "solved.jsonl").write_text('{"input": "a", "output": "b"}\n')
     assert {"ebft", "prompts"} <= {node.stage.name for node in load_pipeline(project.yaml, []).nodes}
 
