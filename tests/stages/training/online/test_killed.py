@@ -111,7 +111,7 @@ def test_ended_before_each_event_of_the_journal(killed_online, watch, tmp_path, 
     ("case", "kills"),
     [
         ("lora", (2, 1, 9)),
-        ("ebft", (9,)),
+        ("ebft", (10,)),
         ("strided", (18,)),
         ("environments", (2, 9)),
         ("rollout_func", (2, 9)),
