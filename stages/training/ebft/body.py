@@ -36,6 +36,7 @@ from tunemill.stages.training.online.learning_body import (
     method_of,
     opened_rounds,
     scoring,
+    with_journal_of_all,
 )
 from tunemill.stages.training.online.policy_body import completion_log_p
 from tunemill.stages.training.online.rounds_body import Rounds
@@ -59,6 +60,7 @@ def ebft(
 
     Raises RowError where a row has no answer, UserError where features are no numbers, and what `learn` raises.
     """
+    out = with_journal_of_all(config, out)
     words = load_words(base_model.path)
     asked = answered_prompts(PromptRows(training_data.rows), words)
     rows = held_out_of(training_data, evaluation_data)
