@@ -157,6 +157,11 @@ class EnvironmentKeys(StageConfig):
                     f"something of your own",
                     key,
                 )
+        called_by = [dotted(name).rpartition(".")[2] for name in self.tools]
+        if twice := next((name for name in called_by if called_by.count(name) > 1), None):
+            raise ConflictError(
+                f"{TOOLS}: two are named {twice}, and a model calls a tool by its name. Rename one", "tools"
+            )
         return self
 
     def _named(self) -> Iterator[tuple[str, str]]:

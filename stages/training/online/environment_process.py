@@ -51,7 +51,7 @@ class Home:
     runner: asyncio.Runner = field(default_factory=asyncio.Runner)
     environment: Any = None
 
-    def run(self, what: str, function: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    def run(self, what: str, function: Callable[..., Any], /, *given: Any, **named: Any) -> Any:
         """What a function gives; one that is `async` is waited for. Raises UserError, with the line that raised."""
         with UserFailures(f"{self.called.key}: {what}", self.called.files, UserError):
             value = function(*given, **named)
@@ -74,6 +74,11 @@ class Home:
         # Of the class, as looking at an object would ask for its properties.
         for name, _ in inspect.getmembers(type(self.environment), inspect.isfunction):
             if self.environment is not None and name not in (RESET, REWARD) and not name.startswith("_"):
+                if name in found:
+                    raise UserError(
+                        f"{self.called.key}: {name} is a method of {self.called.factory} and one of trl.tools, and a "
+                        f"model calls a tool by its name. Rename one"
+                    )
                 found[name] = getattr(self.environment, name)
         return found
 
@@ -179,7 +184,8 @@ def _error(name: str, words: str, failure: str) -> Used:
 def _text_of(said: Any) -> str | None:
     """A text, or parts that are all texts, as one; None of something else."""
     if isinstance(said, str):
-        return said
+        # Not a class of one's own, such as an Enum, which whoever asked could not read.
+        return str.__str__(said)
     is_parts = isinstance(said, list) and said and all(isinstance(one, dict) for one in said)
     if not is_parts or any(one.get("type") != "text" for one in said):
         return None

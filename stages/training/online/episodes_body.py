@@ -108,6 +108,11 @@ def calling_player(config: OnlineKeys, base_model: Model, ends: frozenset[int]) 
                 f"{FACTORY}: {config.environment_factory} has a {REWARD} that none of its files beside the YAML "
                 f"defines. Define it there, be it by super().{REWARD}()"
             )
+        if not described.has_reward and not config.reward_funcs:
+            raise SettingError(
+                f"{FACTORY}: {config.environment_factory} has no {REWARD}, and there are no trl.reward_funcs: nothing "
+                f"says how good a completion is"
+            )
         talk = Talk(Tokenizer(base_model.path), config.template_variables, ends, described.tools)
         yield lambda generate, starts, sampling: play(
             generate, talk, homes, starts, sampling, config.max_tool_calling_iterations, config.sequence_len

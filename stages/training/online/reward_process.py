@@ -100,7 +100,13 @@ def answer(function: Callable[..., Any], name: str, files: Sequence[str], call: 
 
 def _plain(value: Any) -> Any:
     """What a function has logged of a completion, so that it can be sent and shown."""
-    return value if value is None or isinstance(value, str | int | float) else str(value)
+    if value is None or isinstance(value, bool):
+        return value
+    # A class of one's own, such as an Enum, could not be read by whoever asked.
+    for kind, plain in ((str, str.__str__), (int, int.__int__), (float, float.__float__)):
+        if isinstance(value, kind):
+            return plain(value)
+    return str(value)
 
 
 def seed_random(text: str) -> None:

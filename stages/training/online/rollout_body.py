@@ -88,7 +88,8 @@ def rollout_player(
                 given = _trainer(config, plain, words, step(), generate, seeds, sampling)
                 told = function(prompts, given)
             policy = given._policies[-1] if given._policies else digest_of(model)
-            return _played(config, name, told, starts, words, ends, policy)
+            vocabulary = plain.get_input_embeddings().num_embeddings
+            return _played(config, name, told, starts, words, ends, policy, vocabulary)
 
         yield play
 
@@ -151,12 +152,13 @@ def _played(
     words: Any,
     ends: frozenset[int],
     policy: str,
+    vocabulary: int,
 ) -> list[Played]:
     """What the function gave, looked at. Raises UserError, saying what it gave."""
     rows = _rows(name, told, len(starts))
     found = []
     for place, (start, row) in enumerate(zip(starts, rows, strict=True)):
-        fault = _fault_of(row, config)
+        fault = _fault_of(row, config, vocabulary)
         if fault is not None:
             raise UserError(f"{ROLLOUT}: {name}: completion {place + 1} of {len(starts)}: {fault}")
         ids, mask = tuple(map(int, row["completion_ids"])), tuple(map(bool, row[MASK]))
@@ -214,7 +216,7 @@ def _filled(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "logprobs": [None] * count if row["logprobs"] is None else row["logprobs"]}
 
 
-def _fault_of(row: dict[str, Any], config: OnlineKeys) -> str | None:
+def _fault_of(row: dict[str, Any], config: OnlineKeys, vocabulary: int) -> str | None:
     """What is wrong with a completion, in words."""
     for key in ("prompt_ids", "completion_ids"):
         ids = row[key]
@@ -222,6 +224,8 @@ def _fault_of(row: dict[str, Any], config: OnlineKeys) -> str | None:
             return f"{key} is {ids!r:.60}, and must be a list of tokens' numbers. Turn a tensor into one by tolist()"
         if not ids:
             return f"{key} has no token"
+        if max(ids) >= vocabulary:
+            return f"{key} has token {max(ids)}, and the model has {vocabulary}. Use trainer.processing_class"
     for key in ("logprobs", MASK):
         values = row[key]
         if not isinstance(values, list | tuple) or len(values) != len(row["completion_ids"]):
