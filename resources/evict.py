@@ -10,7 +10,7 @@ from contextlib import suppress
 from tunemill.resources.building import uses_of
 from tunemill.resources.errors import StoreError
 from tunemill.resources.folders import listed, move, remove_tree
-from tunemill.resources.prune import Garbage, Place
+from tunemill.resources.prune import Garbage, Place, named
 from tunemill.resources.store import Published, Store
 
 
@@ -35,8 +35,8 @@ def evictable(store: Store, keep_bytes: int) -> list[Garbage]:
     too_much = sum(size for _, size, _ in found) - keep_bytes
     if too_much <= 0:
         return []
-    named = _named(store)
-    free = [one for one in sorted(found, key=lambda one: one[0]) if (one[2].stage, one[2].key) not in named]
+    needed = _needed(store)
+    free = [one for one in sorted(found, key=lambda one: one[0]) if (one[2].stage, one[2].key) not in needed]
     store.team.look_ahead([(item.stage, item.key) for _, _, item in free])
     garbage = []
     for _, size, item in free:
@@ -56,10 +56,10 @@ def evict(store: Store, keep_bytes: int) -> list[Garbage]:
     found = evictable(store, keep_bytes)
     gone: list[Garbage] = []
     with store.pruning():
-        named = _named(store)
+        needed = _needed(store)
         trash.mkdir(parents=True)
         for item in found:
-            if (item.folder.parent.name, item.folder.name) not in named:
+            if (item.folder.parent.name, item.folder.name) not in needed:
                 with suppress(FileNotFoundError):
                     move(item.folder, trash / str(len(gone)))
                     gone.append(item)
@@ -67,10 +67,9 @@ def evict(store: Store, keep_bytes: int) -> list[Garbage]:
     return gone
 
 
-def _named(store: Store) -> set[Place]:
-    named = {(ref.stage, ref.key) for _, _, ref in store.refs.all()}
-    named |= {(pin.stage, pin.key) for pin in store.pins.all().values()}
+def _needed(store: Store) -> set[Place]:
+    found = named(store)
     for stage in listed(store.root / "building"):
         for place in (folder for folder in listed(stage) if folder.is_dir()):
-            named |= {use for folder in listed(place) for use in uses_of(folder)}
-    return named
+            found |= {use for folder in listed(place) for use in uses_of(folder)}
+    return found

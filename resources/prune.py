@@ -134,21 +134,26 @@ def _resumable(place: Path) -> bool:
     return any(has_checkpoints(folder) for folder in listed(place) if folder.is_dir())
 
 
-def _roots(store: Store, artifacts: list[Path], attempts: list[Path]) -> Iterator[Place]:
-    """What refs and pins name and attempts read. No answer is not the answer that nothing is named."""
+def named(store: Store) -> set[Place]:
+    """What refs and pins name. Raises StoreError where that is not known, which is not that nothing is."""
     if damaged := store.refs.damaged():
         raise StoreError(
             f"{damaged[0]} is damaged, so what it points to is not known and nothing is deleted; run its pipeline, "
             f"which writes it again, or delete the file"
         )
-    refs = store.refs.all()
-    if artifacts and not refs:
+    found = {(ref.stage, ref.key) for _, _, ref in store.refs.all()}
+    return found | {(pin.stage, pin.key) for pin in store.pins.all().values()}
+
+
+def _roots(store: Store, artifacts: list[Path], attempts: list[Path]) -> Iterator[Place]:
+    """What refs and pins name and attempts read."""
+    found = named(store)
+    if artifacts and not store.refs.all():
         raise StoreError(
             f"{store.refs.root}: there is no ref, so every artifact would be deleted and none is. If that is what you "
             f"want, delete {store.root / 'artifacts'} yourself; otherwise run the pipelines, which set their refs again"
         )
-    yield from ((ref.stage, ref.key) for _, _, ref in refs)
-    yield from ((pin.stage, pin.key) for pin in store.pins.all().values())
+    yield from found
     for place in attempts:
         yield from (use for folder in listed(place) for use in uses_of(folder))
 

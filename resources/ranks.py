@@ -97,7 +97,7 @@ def in_ranks(call: Call, sink: Sink, request: Path) -> int:
         try:
             elastic_launch(config, as_rank)(call, str(spare), str(request), writers)
         except ChildFailedError as error:
-            exits = {rank: failure.exitcode for rank, failure in error.failures.items()}
+            exits = {failure.local_rank: failure.exitcode for failure in error.failures.values()}
         except (DistNetworkError, DistStoreError) as error:
             if call.nodes is None:
                 raise

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from decimal import Decimal
 from typing import Any
 
 from tunemill.pipelines.commands.cache_team import DAYS, is_of_team, team_ls, team_prune, team_verify
@@ -173,7 +174,7 @@ def _size(text: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text.strip())
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write bytes, or such as 500MB or 200GB")
-    return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
+    return int(Decimal(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
 
 
 def _days(text: str) -> float:

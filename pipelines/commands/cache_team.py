@@ -9,6 +9,7 @@ from tunemill.pipelines.run.figures import count_of
 from tunemill.resources.canonical import SHORT
 from tunemill.resources.errors import StoreError
 from tunemill.resources.objects import NO_TEAM, Objects, objects_at
+from tunemill.resources.prune import named
 from tunemill.resources.store import Store
 from tunemill.resources.team_care import (
     TeamArtifact,
@@ -75,8 +76,7 @@ def team_prune(options: argparse.Namespace) -> int:
     if options.keep_bytes is not None:
         raise StoreError("--keep-bytes: is of this machine, whose room is short; leave --store out")
     objects, store = _objects(options), Store(state_folder(options))
-    needed = {(ref.stage, ref.key) for _, _, ref in store.refs.all()}
-    needed |= {(pin.stage, pin.key) for pin in store.pins.all().values()}
+    needed = named(store)
     days = DAYS if options.days is None else options.days
     found = (team_garbage if options.dry_run else prune_team)(objects, needed, days)
     if options.json:

@@ -4,7 +4,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tunemill.pipelines.config.machine import gpu_count
 from tunemill.pipelines.config.robust_keys import RobustKeys
@@ -22,6 +31,7 @@ AXOLOTL_RAY = {
 }
 # Of divisors that are proposed: so many numbers are tried, and so many are shown.
 MOST_TRIED, SHOWN = 1024, 8
+COUNT: TypeAdapter[int] = TypeAdapter(PositiveInt)
 BATCH_KEYS = ("micro_batch_size", "gradient_accumulation_steps")
 
 
@@ -224,17 +234,27 @@ class BatchError(ValueError):
         self.key = key
 
 
+def number_in(value: Any) -> int | None:
+    """A number of sequences or processes as stages read it, for which "2" and 2.0 are 2 too; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return COUNT.validate_python(value)
+    except ValidationError:
+        return None
+
+
 def global_batch(keys: RunKeys, data: Mapping[str, Any]) -> GlobalBatch | None:
     """What goes into a step, by the keys of a document; None where they are no numbers, which is said elsewhere.
 
     Raises BatchError where the global batch that is asked for cannot be shared.
     """
-    micro, accumulation = (1 if data.get(key) is None else data[key] for key in BATCH_KEYS)
+    micro, accumulation = (1 if data.get(key) is None else number_in(data[key]) for key in BATCH_KEYS)
     # So many processes have a part of every sequence each, and the same rows.
-    asked = data.get("context_parallel_size")
-    together = asked if type(asked) is int and asked > 0 and not keys.launcher.count % asked else 1
+    asked = number_in(data.get("context_parallel_size"))
+    together = asked if asked is not None and not keys.launcher.count % asked else 1
     replicas = keys.launcher.count // together
-    if not all(type(number) is int and number > 0 for number in (micro, accumulation)):
+    if micro is None or accumulation is None:
         return None
     size = keys.global_batch_size
     if size is None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 
 from tunemill.pipelines.config.document import Document, problem_at
@@ -24,14 +25,15 @@ def gpu_count(devices: Path = Path("/dev")) -> int:
         return 0
     there = len(list(devices.glob(DEVICES[0]))) or 1
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return there if named is None else min(there, len([one for one in named.split(",") if one.strip()]))
+    return there if named is None else min(there, len(visible_gpus(os.environ, devices)))
 
 
 def visible_gpus(environment: Mapping[str, str], devices: Path = Path("/dev")) -> list[str]:
     """The GPUs that are visible, as `CUDA_VISIBLE_DEVICES` names them, or else by number; none where there is none."""
     named = environment.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return [one.strip() for one in named.split(",") if one.strip()]
+        # As CUDA reads it: what stands behind a number that no GPU has is hidden.
+        return list(takewhile("-1".__ne__, (one.strip() for one in named.split(",") if one.strip())))
     return [str(number) for number in range(len(list(devices.glob(DEVICES[0]))))]
 
 

@@ -37,7 +37,13 @@ SHORT_KEYS = {"learning_rate": "lr"}
 # Where links to results are put: each point has a folder of its own there.
 PLACES = ("output_dir", "dataset_prepared_path")
 # What a sweep says of itself is no key of a point.
-OF_THE_SWEEP = ("pipeline.sweep", "pipeline.sweep_settings", "pipeline.name", "pipeline.point")
+OF_THE_SWEEP = (
+    "pipeline.sweep",
+    "pipeline.sweep_settings",
+    "pipeline.name",
+    "pipeline.point",
+    "pipeline.store",
+)
 LETTERS_OF_HASH = 6
 SHOWN = 8
 

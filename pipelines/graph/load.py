@@ -17,6 +17,7 @@ from tunemill.pipelines.config.launcher_keys import (
     LauncherSettings,
     RunKeys,
     global_batch,
+    number_in,
 )
 from tunemill.pipelines.config.machine import has_gpu, meant_without_gpu
 from tunemill.pipelines.config.overrides import Override
@@ -209,13 +210,13 @@ def spread(document: Document, graph: RunKeys) -> tuple[Document, GlobalBatch | 
         return document, None, []
     notes = []
     given = document.data.get(ACCUMULATION)
-    if graph.global_batch_size is not None and given not in (None, batch.accumulation):
+    if graph.global_batch_size is not None and given is not None and number_in(given) != batch.accumulation:
         reason = f"asks for nothing: pipeline.global_batch_size: {batch.size} makes it {batch.accumulation}"
         notes.append(problem_at((ACCUMULATION,), document, "idle", reason))
     data = {**document.data, ACCUMULATION: batch.accumulation * batch.replicas}
     online = data.get(ONLINE)
-    if isinstance(online, dict) and type(online.get(PER_ROUND)) is int:
-        data[ONLINE] = {**online, PER_ROUND: online[PER_ROUND] * batch.replicas}
+    if isinstance(online, dict) and (together := number_in(online.get(PER_ROUND))) is not None:
+        data[ONLINE] = {**online, PER_ROUND: together * batch.replicas}
     return replace(document, data=data), batch, notes
 
 

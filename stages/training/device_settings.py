@@ -18,7 +18,7 @@ OLDER = "fsdp_"
 class FsdpSettings(Settings):
     """`fsdp_config`: each setting under its name, and under the older one that begins with fsdp_."""
 
-    version: int | None = Field(None, description="1 or 2")
+    version: Literal[1, 2] | None = Field(None, description="1 or 2")
     activation_checkpointing: bool | None = Field(None, description="as gradient_checkpointing")
     offload_params: bool | None = Field(None, description="keep shards in main memory")
     sync_module_states: bool | None = Field(None, description="load on one process, send to the others")
@@ -33,10 +33,10 @@ class FsdpSettings(Settings):
     min_num_params: PositiveInt | None = Field(None, description="smallest module that is sharded")
     reshard_after_forward: bool | None = Field(None, description="free gathered weights at once")
     mixed_precision_policy: str | None = Field(None, description="precision of what is exchanged")
-    sharding_strategy: Sharding | int | None = Field(None, description="what is sharded")
+    sharding_strategy: Sharding | Literal[1, 2, 3, 4, 5] | None = Field(None, description="what is sharded")
     backward_prefetch: Prefetch | None = Field(None, description="when the next weights are gathered")
     forward_prefetch: bool | None = Field(None, description="gather the next weights early")
-    fsdp_version: int | None = Field(None, description="version")
+    fsdp_version: Literal[1, 2] | None = Field(None, description="version")
     fsdp_activation_checkpointing: bool | None = Field(None, description="activation_checkpointing")
     fsdp_offload_params: bool | None = Field(None, description="offload_params")
     fsdp_sync_module_states: bool | None = Field(None, description="sync_module_states")
@@ -53,7 +53,9 @@ class FsdpSettings(Settings):
     fsdp_min_num_params: PositiveInt | None = Field(None, description="min_num_params")
     fsdp_reshard_after_forward: bool | None = Field(None, description="reshard_after_forward")
     fsdp_mixed_precision_policy: str | None = Field(None, description="mixed_precision_policy")
-    fsdp_sharding_strategy: Sharding | int | None = Field(None, description="sharding_strategy")
+    fsdp_sharding_strategy: Sharding | Literal[1, 2, 3, 4, 5] | None = Field(
+        None, description="sharding_strategy"
+    )
     fsdp_backward_prefetch: Prefetch | None = Field(None, description="backward_prefetch")
     fsdp_forward_prefetch: bool | None = Field(None, description="forward_prefetch")
 

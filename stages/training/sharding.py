@@ -128,7 +128,7 @@ def sharding_of(config: Any, processes: int) -> Sharding:
     rest, left = divmod(processes, context * copies)
     if fsdp is None:
         copies, shards, left = (
-            (rest * copies, 1, left) if config.dp_replicate_size is None else (copies, 1, rest - 1)
+            (rest * copies, 1, left) if config.dp_replicate_size is None else (copies, 1, left or rest - 1)
         )
     else:
         shards = config.dp_shard_size or rest

@@ -219,7 +219,9 @@ class EbftConfig(PolicyKeys):
                 "torch_compile",
                 "mode",
             )
-        if self.min_completion_prefix + self.generate_max_len >= self.sequence_len and self.is_strided:
+        # No block begins before the second token, or with less context than is asked for.
+        first = max(self.min_completion_prefix + 1, self.context_length)
+        if self.is_strided and first + self.generate_max_len > self.sequence_len:
             raise ConflictError(
                 f"sequence_len: {self.sequence_len} tokens of a document have no room for a block of "
                 f"ebft.generate_max_len: {self.generate_max_len}. Raise it",

@@ -133,14 +133,20 @@ def likeness(
 
     Raises UserError where features of this round are no finite numbers.
     """
+    check_finite(number, made_gnd, answers_gd)
     if config.use_whitening:
         both = [whitened(made_nd, answer_d) for made_nd, answer_d in zip(made_gnd, answers_gd, strict=True)]
         made_gnd, answers_gd = (torch.stack(one) for one in zip(*both, strict=True))
     unit = not config.use_whitening
     _, alike_gn, among_gn = feature_rewards(made_gnd, answers_gd, 1.0, 1.0, unit=unit)
-    if not bool(torch.isfinite(alike_gn).all() & torch.isfinite(among_gn).all()):
+    check_finite(number, alike_gn, among_gn)
+    return alike_gn, among_gn, distance_to_answer(made_gnd, answers_gd, unit=unit)
+
+
+def check_finite(number: int, *found: Tensor) -> None:
+    """Raise UserError where features of that round, or what is made of them, are no finite numbers."""
+    if not all(bool(torch.isfinite(one).all()) for one in found):
         raise UserError(
             f"round {number + 1}: the frozen model's features of some completions are no finite numbers. "
             f"Look at the model, or at its precision (bf16, fp16)"
         )
-    return alike_gn, among_gn, distance_to_answer(made_gnd, answers_gd, unit=unit)

@@ -92,10 +92,10 @@ def _fault(name: str, asked: Any) -> str | None:
     if name in OWN:
         return None
     if name in ENDS:
-        wrong = next((one for one in _listed(asked) if not _is_id(one)), None)
-        if wrong is None or asked is None:
+        wrong = [] if asked is None else [one for one in _listed(asked) if not _is_id(one)]
+        if not wrong:
             return None
-        return f"{name}: {wrong!r}: a token is a whole number from 0, or a list of such"
+        return f"{name}: {wrong[0]!r}: a token is a whole number from 0, or a list of such"
     if name in REFUSED:
         reason, nothing = REFUSED[name]
         return None if asked == nothing or asked in ([], {}) else f"{name}: {reason}. Take it out"

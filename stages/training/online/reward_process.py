@@ -103,10 +103,11 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     # A class of one's own, such as an Enum, could not be read by whoever asked.
-    for kind, plain in ((str, str.__str__), (int, int.__int__), (float, float.__float__)):
-        if isinstance(value, kind):
-            return plain(value)
-    return str(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    return float.__float__(value) if isinstance(value, float) else str(value)
 
 
 def seed_random(text: str) -> None:

@@ -56,6 +56,13 @@ def test_the_same_global_batch_has_the_same_key(project):
     assert trained(project, TWO).semantic() != trained(project).semantic()
 
 
+@pytest.mark.parametrize("two", ['"2"', "2.0"])
+def test_numbers_count_however_they_are_written(project, two):
+    size = "pipeline.global_batch_size=16"
+    assert trained(project, size, f"micro_batch_size={two}").gradient_accumulation_steps == 8
+    assert trained(project, TWO, f"gradient_accumulation_steps={two}").gradient_accumulation_steps == 4
+
+
 def test_what_goes_into_a_step_is_said(project):
     said = str(load_pipeline(project.yaml, [TWO, "pipeline.global_batch_size=16"]).batch)
     assert said == "global batch 16 = 2 micro x 4 accumulation x 2 replicas"
