@@ -127,6 +127,18 @@ def test_room_is_made_by_what_the_team_has_and_nobody_points_to(store, log, tmp_
     assert isinstance(store.lookup_here("stage", mine.key), Published)
 
 
+def test_nothing_goes_where_nobody_knows_what_is_named(store, log, capsys):
+    point(store, "p", obtain(store, "rows", log, lambda _: None))
+    (ref,) = (path for path in store.refs.root.rglob("*") if path.is_file())
+    ref.write_text('{"stage"')
+    with pytest.raises(StoreError, match="is damaged, so what it points to is not known"):
+        evict(store, 0)
+    options = ["--state", str(store.root), "--store", store.team.objects.url, "--days", "0"]
+    assert main(["cache", "prune", *options]) == 1
+    assert "is damaged, so what it points to is not known" in capsys.readouterr().err
+    assert len(keys(store)) == 1
+
+
 def test_an_input_that_was_evicted_before_its_use_was_noted_is_brought_back(store, log):
     mine = obtain(store, "rows", log, size=100_000)
     node = SimpleNamespace(name="trained")

@@ -75,6 +75,7 @@ def test_each_point_has_a_folder_of_links_of_its_own(tmp_path):
         ("lora_r: [4]\n_: [{lora_r: 8}]", 6, "is set by lora_r of the same sweep too"),
         ("trl: [{beta: 1}]\ntrl.beta: [1]", 6, "is set by trl of the same sweep too"),
         ("pipeline.name: [a, b]", 5, "is of the whole sweep"),
+        ("pipeline.store: ['file:///a', 'file:///b']", 5, "is of the whole sweep"),
         ("lora_r: [1]\n'[0]': [1]", 6, "is of the whole sweep|is no key"),
         (f"lora_r: {[*range(40)]}\nlora_alpha: {[*range(40)]}", 4, "makes 1600 points"),
     ],

@@ -44,6 +44,23 @@ def test_the_sizes_fill_up_what_is_left(keys: dict[str, Any], sizes: tuple[int, 
 
 
 @pytest.mark.parametrize(
+    ("processes", "keys", "said"),
+    [
+        (3, {"dp_replicate_size": 2}, "dp_replicate_size"),
+        (5, {"dp_replicate_size": 2}, "dp_replicate_size"),
+        (2, {"fsdp_config": {"sharding_strategy": 6}}, "sharding_strategy"),
+        (2, {"fsdp_config": {"fsdp_sharding_strategy": 0}}, "fsdp_sharding_strategy"),
+        (2, {"fsdp_config": {"version": 7}}, "version"),
+    ],
+)
+def test_sizes_and_numbers_that_mean_nothing_are_refused(
+    processes: int, keys: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        plan(processes, **keys)
+
+
+@pytest.mark.parametrize(
     ("keys", "sizes"),
     [
         ({"context_parallel_size": 2}, (1, 2, 2)),

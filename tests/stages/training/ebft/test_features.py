@@ -1,8 +1,11 @@
 """Rewards and loss terms of EBFT by hand."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from tunemill.stages.errors import UserError
 from tunemill.stages.training.ebft.features_body import (
     anchors,
     block_mask,
@@ -14,6 +17,7 @@ from tunemill.stages.training.ebft.features_body import (
     pooled,
     whitened,
 )
+from tunemill.stages.training.ebft.rewards_body import likeness
 
 # Two completions of one prompt: along the answer, and at right angles to it. Lengths say nothing.
 MADE = torch.tensor([[[3.0, 0.0], [0.0, 2.0]]])
@@ -31,6 +35,14 @@ def test_likeness_to_the_answer_is_rewarded_and_likeness_to_the_others_is_not():
     assert rewards.tolist() == [[2 - 0.5, 2 - 0.5, 0.0]]
     alone, _, among = feature_rewards(MADE[:, :1], ANSWER, 1.0, 1.0)
     assert alone.tolist() == [[2.0]] and among.tolist() == [[0.0]]
+
+
+@pytest.mark.parametrize("use_whitening", [False, True])
+def test_features_that_are_no_numbers_are_told(use_whitening):
+    made = torch.tensor([[[float("inf"), 0.0], [0.0, 2.0]]])
+    config = SimpleNamespace(use_whitening=use_whitening)
+    with pytest.raises(UserError, match=r"round 4: .* are no finite numbers"):
+        likeness(config, made, ANSWER, 3)
 
 
 def test_what_the_rewards_make_small_is_the_distance_of_the_mean():

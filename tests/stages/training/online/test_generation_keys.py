@@ -67,6 +67,7 @@ def test_what_is_as_it_is_anyway_is_idle_and_another_value_is_refused():
         ({"seed": 1}, "a seed of its own"),
         ({"presence_penalty": 0.5}, "learned from wrongly"),
         ({"eos_token_id": True}, "a whole number from 0"),
+        ({"stop_token_ids": [None, 2]}, "stop_token_ids: None: a token is a whole number from 0"),
     ):
         with pytest.raises(ValueError, match=said):
             config(**asked)
