@@ -86,7 +86,7 @@ def run_in_terminal(
         if not pressed and interrupt_when(terminal):
             os.write(parent, b"\x03")
             pressed = True
-        if to_type and (place := terminal.text.find(to_type[0][0], seen)) >= 0:
+        while to_type and (place := terminal.text.find(to_type[0][0], seen)) >= 0:
             seen = place + len(to_type[0][0])
             os.write(parent, to_type.pop(0)[1].encode())
     else:

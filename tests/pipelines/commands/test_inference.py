@@ -162,7 +162,9 @@ def test_a_chat_in_a_terminal(finished_project):
             ("[stopped]", ""),
             ("base: ", "\x03"),
             ("[stopped]", "/reset\r"),
-            ("forgotten", "\x04"),
+            # Only behind the prompt: a terminal that edits no line yet would swallow the key.
+            ("forgotten", ""),
+            ("> ", "\x04"),
         ],
     )
     assert terminal.returncode == 0, terminal.text
