@@ -30,11 +30,11 @@ def joined_run(options: argparse.Namespace, pipeline: Pipeline, store: Store, ch
     """Prepare what the trainings of a pipeline read, and do this machine's part of each; 1 if anything failed."""
     trained = trained_together(pipeline, store, chosen)
     read = frozenset(name for node in trained for name in upstream_of(node))
-    finished = watched_run(pipeline, store, chosen.refresh, read)
+    finished = watched_run(pipeline, store, chosen.refresh & read, read)
     failed = [item.node for item in finished if item.state in ("failed", "skipped")]
     ended: dict[str, str] = {}
     if not failed:
-        session = Session(pipeline, store)
+        session = Session(pipeline, store, refresh=chosen.refresh)
         for node in trained:
             ended[node.name] = joined(session, node)
             if ended[node.name] == "failed":

@@ -28,7 +28,7 @@ from tunemill.resources.store import Published
 def join(session: Session, node: Node, run_id: str, observe: Callable[[dict[str, Any]], None]) -> bool:
     """Compute this machine's part of a node whose inputs are in its store. False where the result is there already.
 
-    Raises what `materialize` raises.
+    What is asked for again is computed again, as the first machine does it. Raises what `materialize` raises.
     """
     started = time.monotonic()
     session.begun.setdefault(run_id, started)
@@ -39,7 +39,7 @@ def join(session: Session, node: Node, run_id: str, observe: Callable[[dict[str,
     def say(message: str) -> None:
         observe(log_event(message))
 
-    if isinstance(take(session, node, resolved, say), Published):
+    if node.name not in session.refresh and isinstance(take(session, node, resolved, say), Published):
         return False
     inputs |= looked_at(session, node, run_id)
     inputs = {name: as_input(session.store, node, name, given, say) for name, given in inputs.items()}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,28 +29,14 @@ def start(
     project: Project, state: Path, machine: Machine, rank: int, first: Machine, *more: str
 ) -> subprocess.Popen[str]:
     """`tunemill train` on one of two machines, as a user gives it."""
-    command = [
-        *machine.prefix,
-        sys.executable,
-        "-m",
-        "tunemill.pipelines.cli",
-        "train",
-        str(project.yaml),
-        "--json",
-    ]
-    command += [
-        "--state",
-        str(state),
-        *more,
-        "--launcher",
-        "torchrun",
-        "--",
-        "--nproc-per-node",
-        "1",
-        "--nnodes",
-        "2",
-    ]
-    command += ["--node-rank", str(rank), "--rdzv-endpoint", f"{first.address}:{PORT}"]
+    launched = ["--launcher", "torchrun", "--", "--nproc-per-node", "1", "--nnodes", "2"]
+    launched += ["--node-rank", str(rank), "--rdzv-endpoint", f"{first.address}:{PORT}"]
+    return command_on(machine, "train", str(project.yaml), "--state", str(state), *more, *launched)
+
+
+def command_on(machine: Machine, verb: str, *words: str) -> subprocess.Popen[str]:
+    """A command of ours on one of two machines."""
+    command = [*machine.prefix, sys.executable, "-m", "tunemill.pipelines.cli", verb, "--json", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": machine.interface}
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -82,6 +69,30 @@ def test_two_machines_make_what_one_makes(project, tmp_path):
     assert joined["joined"] == {"trained": "took part as machine 1; the first one has the result"}
     assert {node["node"] for node in joined["nodes"] if node["state"] == "computed"} >= {"training_data"}
     assert not (states[1] / "artifacts" / "sft").exists() and not list(states[1].glob("joined_*"))
+
+
+@pytest.mark.slow
+def test_what_is_asked_for_again_is_computed_by_both(project, tmp_path):
+    """The second machine has the result of before, as where both see one disk, and helps all the same."""
+    state = tmp_path / "state"
+    project.run("gradient_accumulation_steps=2", only=["trained"])
+    shutil.copytree(project.state, state)
+    places = (project.state, state)
+    again = ("--only", "trained", "--refresh", "trained,training_data")
+    with two_machines() as machines:
+        launcher = f"processes: 1, nodes: 2, rendezvous: '{machines[0].address}:{PORT}'"
+        started = [
+            command_on(
+                machines[rank], "run", str(project.yaml), "--state", str(places[rank]), *again,
+                f"pipeline.launcher={{{launcher}, node_rank: {rank}}}",
+            )
+            for rank in (1, 0)
+        ]  # fmt: skip
+        (joined, said), (first, _) = outcome(started)
+    assert [process.returncode for process in started] == [0, 0], said
+    assert trained(first)["state"] == "computed" and trained(first)["metrics"]["processes"] == 2
+    assert joined["joined"] == {"trained": "took part as machine 1; the first one has the result"}
+    assert [node["node"] for node in joined["nodes"] if node["state"] == "computed"] == ["training_data"]
 
 
 @pytest.mark.exhaustive
