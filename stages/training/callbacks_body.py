@@ -111,7 +111,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 class Checkpoints(TrainerCallback):  # type: ignore[misc]
     """Asks for a checkpoint at the due steps, seals it, and removes older ones only then.
 
-    With a `background` the training goes on while one is written, which is told of when it is sealed.
+    With a `background` the training goes on while one is written, which is told of when it is sealed. `limit`: how many
+    are kept; None where another process removes the older ones.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         report: Report,
         root: Path,
         due: frozenset[int],
-        limit: int,
+        limit: int | None,
         background: Background | None = None,
     ) -> None:
         self._report = report
@@ -141,13 +142,15 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         told = partial(self._report.checkpoint, f"step {state.global_step} of {state.max_steps}")
         if self._background is not None:
             self._background.seal(folder, partial(self._seal, folder), told if ranks.is_first() else nothing)
-        elif ranks.is_first():
-            self._seal(folder)
+            return
+        self._seal(folder)
+        if ranks.is_first():
             told()
 
     def _seal(self, folder: Path) -> None:
         if ranks.is_first():
             seal(folder)
+        if self._limit is not None:
             keep_last(self._root, self._limit)
 
     def on_train_end(self, _args: Any, _state: Any, _control: Any, **_kwargs: Any) -> None:

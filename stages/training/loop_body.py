@@ -130,8 +130,10 @@ def with_checkpoints_of_all(out: Workspace, report: Report) -> Workspace:
     report.log(
         "the machines share no folder for checkpoints, so this training begins at its first step, and would again"
     )
-    for folder in checkpoint_folders(out.checkpoints):
-        shutil.rmtree(folder)
+    if ranks.is_first_here():
+        for folder in checkpoint_folders(out.checkpoints):
+            shutil.rmtree(folder)
+    ranks.wait_for_all()
     return out
 
 
@@ -172,7 +174,8 @@ def train_once(
     waiting = layer_offloading_of(config, offloading, report)
     kept = kept_of(config, model, schedule, out, report) + method.prepare(model, precision, out.checkpoints)
     saves, background = save_steps(config, schedule), background_of(config)
-    checkpoints = Checkpoints(report, out.checkpoints, saves, config.save_total_limit, background)
+    kept_at_most = config.save_total_limit if ranks.tidies(out.checkpoints) else None
+    checkpoints = Checkpoints(report, out.checkpoints, saves, kept_at_most, background)
     collator = method.collator(model)
     warmup = warmup_steps(schedule.total, config.warmup_steps, config.warmup_ratio)
     UsedTrainer = plugins.over(LoopTrainer)  # noqa: N806 - a class
@@ -234,7 +237,7 @@ def shared_model(
 ) -> tuple[Any, dict[str, Any]]:
     """As `build_model`, where processes may share it. Raises SettingError for a checkpoint that they cannot read."""
     sharding = config.sharding
-    check_readable(start, sharding, config.optimizer)
+    check_readable(start, sharding, config.optimizer, config.resume_from_checkpoint)
     with loading(sharding):
         found = build_model(config, base_model, precision, plugins)
     check_parts(sharding, found[0])

@@ -61,16 +61,25 @@ def is_zeros_own(sharding: Sharding, checkpoint: Path) -> bool:
     )
 
 
-def check_readable(start: str | None, sharding: Sharding, optimizer: str) -> None:
-    """Raise SettingError where these processes cannot go on from a checkpoint."""
+def check_readable(start: str | None, sharding: Sharding, optimizer: str, asked: str | None = None) -> None:
+    """Raise SettingError where these processes cannot go on from a checkpoint.
+
+    `asked`: the checkpoint of another run that the YAML asks to go on from.
+    """
     if start is None or is_zeros_own(sharding, Path(start)):
         return
     checkpoint = Path(start)
     reason = _unreadable(checkpoint, sharding, optimizer)
-    if reason is not None:
+    if reason is None:
+        return
+    if asked is not None and checkpoint == Path(asked):
         raise SettingError(
-            f"{checkpoint}: {reason}. Start the training as before, or delete {checkpoint.parent} to begin anew."
+            f"resume_from_checkpoint: {checkpoint}: {reason}. Train as the run that wrote it did, give another "
+            f"checkpoint, or take the key out to begin with the base model."
         )
+    raise SettingError(
+        f"{checkpoint}: {reason}. Start the training as before, or delete {checkpoint.parent} to begin anew."
+    )
 
 
 def _unreadable(checkpoint: Path, sharding: Sharding, optimizer: str) -> str | None:

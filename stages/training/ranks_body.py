@@ -57,6 +57,11 @@ def is_first() -> bool:
     return number() == 0
 
 
+def is_first_here() -> bool:
+    """Whether this process is the first of its machine."""
+    return not _is_group() or distributed.get_node_local_rank(fallback_rank=number()) == 0
+
+
 def wait_for_all() -> None:
     """Go on when all have come this far."""
     if count() > 1:
@@ -96,16 +101,26 @@ def agreed(value: T) -> T:
 def shared_folder(folder: Path) -> Path | None:
     """The first process's folder, where all of them see it; None where they do not, because they share no disk."""
     first = Path(agreed(str(folder)))
-    if _all(first == folder):
+    if summed({"machines": float(is_first_here())})["machines"] == 1 and _all(first == folder):
         return folder
-    mark, nonce = first / SEEN, agreed(secrets.token_hex())
+    # Disks of two machines may have the same folders; of a new name no file system remembers that there is none.
+    mark = first / f"{SEEN}_{agreed(secrets.token_hex())}"
     if is_first():
-        mark.write_text(nonce)
+        mark.touch()
     wait_for_all()
-    is_shared = _all(mark.is_file() and mark.read_text() == nonce)
+    is_shared = _all(mark.is_file())
     if is_first():
         mark.unlink()
     return first if is_shared else None
+
+
+def tidies(folder: Path) -> bool:
+    """Whether this process removes what nobody needs any more: the first, and that of a machine with a disk of its own.
+
+    `folder`: as `shared_folder` knows it.
+    """
+    is_shared = shared_folder(folder) is not None
+    return is_first() or (is_first_here() and not is_shared)
 
 
 def _all(is_so: bool) -> bool:

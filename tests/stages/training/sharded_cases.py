@@ -65,6 +65,7 @@ class ShardedConfig(StageConfig):
     folder: str = Field("", description="where all that outlives this is")
     killed: list[int] = Field([], description="a rank, and the step at which it kills itself")
     changes: dict[str, Any] = Field({}, description="settings")
+    checkpoints: str = Field("", description="where checkpoints are, in place of that")
 
 
 def train_sharded(config: ShardedConfig, out: Workspace, report: Report) -> None:  # noqa: ARG001 - a body's
@@ -83,10 +84,10 @@ def train_sharded(config: ShardedConfig, out: Workspace, report: Report) -> None
         ranks.wait_for_all()
         folder = Path(config.folder) / name.replace(":", "-")
         mine = workspace(folder / f"rank_{ranks.number()}")
-        mine = Workspace(
-            folder / "data" if ranks.is_first() else mine.data, folder / "checkpoints", mine.logs
-        )
-        mine.data.mkdir(exist_ok=True)
+        checkpoints = Path(config.checkpoints or config.folder) / folder.name / "checkpoints"
+        mine = Workspace(folder / "data" if ranks.is_first() else mine.data, checkpoints, mine.logs)
+        for one in (mine.data, mine.checkpoints):
+            one.mkdir(parents=True, exist_ok=True)
         heard = Heard()
         settings = {
             **EACH,

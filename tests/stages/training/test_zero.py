@@ -102,6 +102,16 @@ def test_and_from_these_it_does_not(
     assert said in str(found.value) and str(checkpoint) in str(found.value)
 
 
+@pytest.mark.usefixtures("deepspeed")
+def test_nobody_is_told_to_delete_the_checkpoint_of_another_run(tmp_path: Path) -> None:
+    other, own = str(written(tmp_path / "other", "zero2")), str(written(tmp_path / "own", "zero2"))
+    with pytest.raises(SettingError, match=r"^resume_from_checkpoint: .* take the key out") as found:
+        check_readable(other, ALONE, "sgd", other)
+    assert other in str(found.value) and "or delete" not in str(found.value)
+    with pytest.raises(SettingError, match=r"delete .*own to begin anew"):
+        check_readable(own, ALONE, "sgd", other)
+
+
 @pytest.mark.skipif(find_spec("deepspeed") is not None, reason="DeepSpeed is installed")
 def test_one_that_zero_wrote_needs_deepspeed(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="needs the package deepspeed, which is not installed"):
