@@ -1,8 +1,6 @@
 """The training loop, whatever the method: model, examples and settings go into the Trainer, weights come out."""
 
-import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +39,6 @@ from tunemill.stages.training.added_loss_body import (
 from tunemill.stages.training.background_body import background_of
 from tunemill.stages.training.best_body import Best, best_of, rates_of
 from tunemill.stages.training.callbacks_body import Checkpoints, Monitor, Reporter
-from tunemill.stages.training.checkpoints import checkpoint_folders
 from tunemill.stages.training.context_body import (
     check_splits,
     check_splits_loss,
@@ -98,7 +95,7 @@ from tunemill.stages.training.sharding_body import (
     loading,
 )
 from tunemill.stages.training.shares import Share
-from tunemill.stages.training.start_body import start_of
+from tunemill.stages.training.start_body import start_of, with_checkpoints_of_all
 from tunemill.stages.training.summary_body import summarize
 from tunemill.stages.training.tiled_body import tile_mlps
 from tunemill.stages.training.trace_body import write_metrics
@@ -120,21 +117,6 @@ def train(config: TrainingKeys, base_model: Model, method: Method, out: Workspac
     ranks.meet(config.ddp_timeout)
     out = with_checkpoints_of_all(out, report)
     fitting_memory(attempt, config, report)
-
-
-def with_checkpoints_of_all(out: Workspace, report: Report) -> Workspace:
-    """The folders, with the checkpoints of the first process. Machines that share no disk have none to go on from."""
-    shared = ranks.shared_folder(out.checkpoints)
-    if shared is not None:
-        return replace(out, checkpoints=shared)
-    report.log(
-        "the machines share no folder for checkpoints, so this training begins at its first step, and would again"
-    )
-    if ranks.is_first_here():
-        for folder in checkpoint_folders(out.checkpoints):
-            shutil.rmtree(folder)
-    ranks.wait_for_all()
-    return out
 
 
 def train_once(
@@ -174,8 +156,7 @@ def train_once(
     waiting = layer_offloading_of(config, offloading, report)
     kept = kept_of(config, model, schedule, out, report) + method.prepare(model, precision, out.checkpoints)
     saves, background = save_steps(config, schedule), background_of(config)
-    kept_at_most = config.save_total_limit if ranks.tidies(out.checkpoints) else None
-    checkpoints = Checkpoints(report, out.checkpoints, saves, kept_at_most, background)
+    checkpoints = Checkpoints(report, out.checkpoints, saves, limit_of(config, out), background)
     collator = method.collator(model)
     warmup = warmup_steps(schedule.total, config.warmup_steps, config.warmup_ratio)
     UsedTrainer = plugins.over(LoopTrainer)  # noqa: N806 - a class
@@ -447,6 +428,11 @@ def save_steps(config: TrainingKeys, schedule: Schedule) -> frozenset[int]:
         strategy=None if config.save_strategy == "best" else config.save_strategy,
         default="epoch",
     )
+
+
+def limit_of(config: TrainingKeys, out: Workspace) -> int | None:
+    """How many checkpoints are kept; None where another process removes the older ones."""
+    return config.save_total_limit if ranks.tidies(out.checkpoints) else None
 
 
 def monitor_of(
