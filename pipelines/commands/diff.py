@@ -5,7 +5,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunemill.pipelines.commands.options import add_command, add_json, add_state, print_json, store_of
+from tunemill.pipelines.commands.options import (
+    add_command,
+    add_json,
+    add_state,
+    count_of,
+    print_json,
+    store_of,
+)
 from tunemill.resources.errors import StoreError
 
 if TYPE_CHECKING:
@@ -28,7 +35,10 @@ def add_to(commands: Any, text: str) -> None:
     )
     parser.add_argument("--metric", metavar="NAME", help="only this metric, and the rows that moved by it")
     parser.add_argument(
-        "--limit", type=_count, metavar="N", help=f"show so many rows of each kind (default: {SHOWN})"
+        "--limit",
+        type=count_of("rows"),
+        metavar="N",
+        help=f"show so many rows of each kind (default: {SHOWN})",
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page for a browser")
     add_state(parser)
@@ -89,9 +99,3 @@ def as_json(difference: "Difference", limit: int | None) -> dict[str, Any]:
         "better": [{"one": dict(one), "other": dict(other)} for one, other in difference.better[:limit]],
         "worse": [{"one": dict(one), "other": dict(other)} for one, other in difference.worse[:limit]],
     }
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows; give 0 or more")
-    return int(text)

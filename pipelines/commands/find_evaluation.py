@@ -8,11 +8,11 @@ from tunemill.pipelines.config.pipeline_files import ENDINGS
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.lineage import read_lineage
 from tunemill.pipelines.report.one_evaluation import Evaluated
-from tunemill.pipelines.run.team import with_files
+from tunemill.pipelines.run.team import artifact_behind
 from tunemill.resources.canonical import SHORT
 from tunemill.resources.errors import StoreError
 from tunemill.resources.protocols import LINEAGE_FILE
-from tunemill.resources.store import Absent, Published, Store
+from tunemill.resources.store import Published, Store
 from tunemill.stages.evaluation.gate import evaluation_node
 from tunemill.stages.evaluation.scored import is_scored
 
@@ -48,11 +48,7 @@ def _find(what: str, pipeline: str, store: Store) -> Evaluated:
         raise StoreError(not_found(name, list(places), store))
     if prefix:
         return _by_prefix(prefix, place, store)
-    ref = places[place]
-    published = store.lookup(ref.stage, ref.key)
-    if isinstance(published, Absent):
-        raise StoreError(f"{place}: it is not in the store ({published.reason}); run its pipeline again")
-    return _of(place, with_files(store, published))
+    return _of(place, artifact_behind(store, place, places[place]))
 
 
 def _evaluation(name: str, places: Sequence[str]) -> str | None:

@@ -18,10 +18,11 @@ from tunemill.pipelines.commands.find_artifact import (
 )
 from tunemill.pipelines.commands.listing import readable_bytes, show
 from tunemill.pipelines.commands.log_text import POLL_SECONDS, copy, follow, start_of_end, writer
-from tunemill.pipelines.commands.options import add_command, add_state, store_of
+from tunemill.pipelines.commands.options import add_command, add_state, count_of, store_of
 from tunemill.pipelines.commands.signals import end_on_interrupt_and_term
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.config.spans import escaped
+from tunemill.pipelines.run.team import with_files
 from tunemill.resources.errors import StoreError
 from tunemill.resources.logs import (
     StageLog,
@@ -32,7 +33,7 @@ from tunemill.resources.logs import (
     size_of,
     still_runs,
 )
-from tunemill.resources.store import Store
+from tunemill.resources.store import Published, Store
 
 INTERRUPTED = 130
 SAID = {
@@ -55,7 +56,7 @@ def add_to(commands: Any, text: str) -> None:
         help="NODE, PIPELINE/NODE, PIPELINE.YML NODE, or the path or digest of a result",
     )
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the attempt that runs ends")
-    parser.add_argument("-n", "--lines", type=_count, metavar="N", help="only the last N lines")
+    parser.add_argument("-n", "--lines", type=count_of("lines"), metavar="N", help="only the last N lines")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--list", action="store_true", help="list all logs there are of the node")
     instead.add_argument("--path", action="store_true", help="print only the path of the log")
@@ -70,7 +71,7 @@ def logs(options: argparse.Namespace) -> int:
     log = newest_log(store, node, place)
     if log is None:
         raise StoreError(f"{node}: the attempt has just ended and left nothing; ask again")
-    log = replace(log, node=log.node or node)
+    log = _within_reach(store, replace(log, node=log.node or node))
     if options.path:
         if size_of(log) is None:
             raise StoreError(f"{_named(log)} has no log: there is no {log.file}")
@@ -87,6 +88,18 @@ def logs(options: argparse.Namespace) -> int:
         return _follow(store, log, options.lines)
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _within_reach(store: Store, log: StageLog) -> StageLog:
+    """The log with its artifact here, where only the team has that; or that of what was set aside in its place."""
+    if log.state != "computed" or log.folder.is_dir():
+        return log
+    found = store.lookup(*log.place)
+    if isinstance(found, Published):
+        with_files(store, found)
+        return log
+    aside = [one for one in every_log(store, "", log.place) if one.state == "set aside"]
+    return replace(aside[0], node=log.node) if aside else log
 
 
 def find_node(given: list[str], store: Store) -> tuple[Store, str, tuple[str, str] | None]:
@@ -197,9 +210,3 @@ def _time(log: StageLog) -> str:
     if log.at is None:
         return "an unknown time"
     return datetime.fromtimestamp(log.at, UTC).isoformat(timespec="seconds")
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of lines; give 0 or more")
-    return int(text)

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from tunemill.resources.objects import NO_TEAM, fault_of_team_url
 from tunemill.resources.store import Store, last_team, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from tunemill.pipelines.config.problems import Problem
     from tunemill.pipelines.graph.nodes import Pipeline
@@ -84,6 +85,17 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
+def count_of(things: str, least: int = 0) -> Callable[[str], int]:
+    """What reads a number of things that an option is given."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number of {things}; give {least} or more")
+        return int(text)
+
+    return read
+
+
 def state_folder(options: argparse.Namespace) -> Path:
     """The folder that --state or TUNEMILL_HOME names; by default `.tunemill` where the command runs.
 
@@ -113,7 +125,7 @@ def store_of(
     return store.forgiving(_once()) if looks else store
 
 
-def _once() -> "Callable[[str], None]":
+def _once() -> Callable[[str], None]:
     """Say on stderr why the team's store is not asked, the first time."""
     said: list[str] = []
 

@@ -16,6 +16,7 @@ from tunemill.pipelines.commands.options import (
     add_json,
     add_pipeline,
     add_state,
+    count_of,
     print_json,
     store_of,
 )
@@ -58,7 +59,7 @@ def add_debug(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--debug-num-examples",
-        type=_count,
+        type=count_of("rows"),
         metavar="N",
         help=f"show N rows of each dataset (default: {DEBUG_EXAMPLES}); implies --debug",
     )
@@ -86,12 +87,6 @@ def preprocess(options: argparse.Namespace) -> int:
     else:
         _print(options, pipeline, finished, examples, exported, leaks)
     return 1 if failed else 0
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows; give 0 or more")
-    return int(text)
 
 
 def _export(pipeline: Pipeline, finished: Sequence[Finished], target: Path) -> int:

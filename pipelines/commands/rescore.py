@@ -4,7 +4,7 @@ import argparse
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from tunemill.pipelines.commands.options import add_command, add_json, add_pipeline, add_state
+from tunemill.pipelines.commands.options import add_command, add_json, add_pipeline, add_state, count_of
 
 if TYPE_CHECKING:
     from tunemill.stages.training.online.browsed import Rescored
@@ -17,7 +17,9 @@ def add_to(commands: Any, text: str) -> None:
     parser = add_command(commands, "rescore", rescore, text)
     add_pipeline(parser)
     parser.add_argument("--node", default="trained", metavar="NODE", help="default: trained")
-    parser.add_argument("-n", "--rows", type=int, default=ROWS, metavar="N", help=f"default: {ROWS}")
+    parser.add_argument(
+        "-n", "--rows", type=count_of("rows"), default=ROWS, metavar="N", help=f"default: {ROWS}"
+    )
     add_state(parser)
     add_json(parser)
 
@@ -25,11 +27,11 @@ def add_to(commands: Any, text: str) -> None:
 def rescore(options: argparse.Namespace) -> int:
     """Print what would have changed. Raises UserError where rewards fail."""
     from tunemill.pipelines.commands.kept_rollouts import kept_of
-    from tunemill.pipelines.commands.options import print_json, store_of
+    from tunemill.pipelines.commands.options import print_json
     from tunemill.pipelines.run.rescore import rescore_kept
 
-    pipeline, kept = kept_of(options)
-    found = rescore_kept(pipeline, options.node, kept, store_of(options))
+    pipeline, store, kept = kept_of(options)
+    found = rescore_kept(pipeline, options.node, kept, store)
     if options.json:
         print_json(_as_json(found, options.rows))
     else:

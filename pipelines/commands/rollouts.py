@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunemill.pipelines.commands.options import add_command, add_json, add_pipeline, add_state
+from tunemill.pipelines.commands.options import add_command, add_json, add_pipeline, add_state, count_of
 
 if TYPE_CHECKING:
     from tunemill.stages.training.online.browsed import Kept, Rollout
@@ -27,8 +27,12 @@ def add_to(commands: Any, text: str) -> None:
     parser.add_argument("--reward", metavar="NAME", help="one of the rewards; default: their weighted sum")
     parser.add_argument("--above", type=float, metavar="X", help="only rewards above it")
     parser.add_argument("--below", type=float, metavar="X", help="only rewards below it")
-    parser.add_argument("--round", type=int, metavar="N", help="only of one round, from 1")
-    parser.add_argument("-n", "--rows", type=int, default=ROWS, metavar="N", help=f"default: {ROWS}")
+    parser.add_argument(
+        "--round", type=count_of("a round", least=1), metavar="N", help="only of one round, from 1"
+    )
+    parser.add_argument(
+        "-n", "--rows", type=count_of("rows"), default=ROWS, metavar="N", help=f"default: {ROWS}"
+    )
     add_state(parser)
     add_json(parser)
 
@@ -40,7 +44,7 @@ def rollouts(options: argparse.Namespace) -> int:
     from tunemill.pipelines.commands.options import print_json
     from tunemill.stages.training.online.browsed import changes
 
-    _, kept = kept_of(options)
+    *_, kept = kept_of(options)
     if options.show == "changed":
         found = changes(kept, options.reward)[: options.rows]
         if options.json:

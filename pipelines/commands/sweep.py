@@ -13,6 +13,7 @@ from tunemill.pipelines.commands.options import (
     add_json,
     add_pipeline,
     add_state,
+    count_of,
     lines_of_notes,
     print_json,
     refuse_unwritable,
@@ -40,7 +41,7 @@ def add_to(commands: Any, text: str) -> None:
     )
     parser.add_argument(
         "--parallel",
-        type=_count,
+        type=count_of("points", least=1),
         metavar="N",
         help="compute so many points at once (default: 1, or as many as there are --gpus)",
     )
@@ -148,12 +149,6 @@ def _node_json(point: "PointRun", name: str) -> dict[str, Any]:
         "metrics": {} if result is None else dict(result.published.manifest["metrics"]),
         "message": point.failure(name) if name in point.failures else None,
     }
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of points; give 1 or more")
-    return int(text)
 
 
 def _gpus(text: str) -> list[str]:

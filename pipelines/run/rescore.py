@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from tunemill.pipelines.config.slices import ASSET_SCHEME
 from tunemill.pipelines.graph.nodes import Pipeline
+from tunemill.pipelines.run.team import artifact_behind
 from tunemill.resources.errors import StoreError
 from tunemill.resources.store import Store
 from tunemill.stages.artifacts import Model
@@ -44,4 +45,4 @@ def _model(name: str, store: Store) -> Model:
     ref = store.ref(pipeline, node)
     if ref is None:
         raise StoreError(f"{name}: nothing has been computed yet; run its pipeline")
-    return Model(store.folder(ref.stage, ref.key) / "data")
+    return Model(artifact_behind(store, name, ref).data)

@@ -7,7 +7,8 @@ from tunemill.pipelines.graph.nodes import Node, Pipeline
 from tunemill.pipelines.graph.plan import Planned
 from tunemill.pipelines.run.links import link_of
 from tunemill.resources.errors import StoreError
-from tunemill.resources.store import Published, Store
+from tunemill.resources.refs import Ref
+from tunemill.resources.store import Absent, Published, Store
 from tunemill.resources.team_transfer import DamagedError
 
 # Reports, tokenizers and few rows: what is shown of a node is read out of such.
@@ -73,3 +74,14 @@ def with_files(store: Store, found: Published) -> Published:
     Raises StoreError where it cannot be had.
     """
     return store.bring(found, lambda _: None)
+
+
+def artifact_behind(store: Store, name: str, ref: Ref) -> Published:
+    """What a node of that name points to, with its files here. Raises StoreError where it cannot be had."""
+    found = store.lookup(ref.stage, ref.key)
+    if isinstance(found, Absent):
+        reason = "it is gone from the store" if found.reason == "never computed" else found.reason
+        raise StoreError(
+            f"{name}: {reason} ({store.folder(ref.stage, ref.key)}); run its pipeline again, which computes it anew"
+        )
+    return with_files(store, found)

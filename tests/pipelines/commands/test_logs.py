@@ -316,6 +316,21 @@ def test_damage_is_told(store, ask):
     assert "gone" in ask("trained", code=1)[1]
 
 
+def test_the_log_of_what_only_the_team_has_is_brought(store, ask, tmp_path):
+    """And where it was set aside, that one is shown, and named so."""
+    folder = computed(store, b"here\n")
+    (tmp_path / "team").mkdir()
+    team = (tmp_path / "team").as_uri()
+    published = store.lookup("sft", folder.name)
+    store.before(team).share(published, print)
+    remove_tree(folder)
+    assert ask("trained", "--store", team)[0] == b"here\n"
+    store.set_aside("sft", folder.name)
+    out, said = ask("trained", "--store", "off")
+    assert out == b"here\n" and "an artifact that was set aside, computed at 2026" in said
+    assert "set_aside" in ask("trained", "--store", "off", "--path")[0].decode()
+
+
 def test_damaged_notes_of_an_attempt_hide_no_log(store, ask):
     computed(store, b"old\n", name="2")
     folder = tried(store, b"new\n")

@@ -8,6 +8,7 @@ from support.project import make_project
 
 from tunemill.pipelines.cli import main
 from tunemill.resources.canonical import hash_document
+from tunemill.resources.folders import remove_tree
 from tunemill.resources.refs import Ref
 from tunemill.resources.store import KEY_PARTS
 
@@ -28,6 +29,7 @@ def trained(project, *, kept=True):
         )
         published = project.store.publish(building, ready)
         project.store.refs.write("pipeline", "trained", Ref("sft", key, published.digest))
+        return published
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,11 @@ def ask(project, capsys, monkeypatch):
 
     def call(*arguments, code=0, command="rollouts"):
         capsys.readouterr()
-        assert main([command, "pipeline.yml", *arguments, "--state", str(project.state)]) == code
+        try:
+            done = main([command, "pipeline.yml", "--state", str(project.state), *arguments])
+        except SystemExit as left:
+            done = left.code
+        assert done == code
         said = capsys.readouterr()
         assert "Traceback" not in said.err
         return said.out or said.err
@@ -77,5 +83,24 @@ def test_what_is_not_there_is_said(ask, project):
     assert "there are correct, short" in ask("--reward", "other", code=1)
     assert "pipeline/merged: nothing has been computed yet" in ask("--node", "merged", code=1)
     assert "pipeline/trained: has no rewards of its own" in ask(command="rescore", code=1)
+    for count in ("-1", "x"):
+        assert "no number of rows; give 0 or more" in ask("-n", count, code=2)
+    assert "no number of a round; give 1 or more" in ask("--round", "0", code=2)
     trained(project, kept=False)
     assert "has no rollouts" in ask(code=1)
+
+
+def test_what_only_the_team_has_is_brought(tmp_path, ask):
+    """And what `verify` has set aside is not read, but said to be gone."""
+    other = make_project(tmp_path / "other")
+    published = trained(other)
+    (tmp_path / "team").mkdir()
+    team = (tmp_path / "team").as_uri()
+    other.store.before(team).share(published, print)
+    options = ("--state", str(other.state), "--store", team, "--json")
+    before = ask(*options)
+    remove_tree(published.folder)
+    assert json.loads(ask(*options)) == json.loads(before) and published.folder.is_dir()
+    other.store.set_aside("sft", published.key)
+    said = ask("--state", str(other.state), "--store", "off", code=1)
+    assert "pipeline/trained: it is gone from the store" in said and "run its pipeline again" in said
