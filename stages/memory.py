@@ -1,8 +1,9 @@
 """What a stage that trains says of the memory that it will need: plain data between its estimate and the plan."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ class Estimate:
 
     `total` is the most that all take at one moment: less than the sum of the parts where gradients grow while
     activations go. `logits` are the scores over the vocabulary and what the loss makes of them. `generation` is what
-    the model takes between steps, beside its weights, where it answers prompts. `savings` begin with the largest.
+    the model takes between steps, beside its weights, where it answers prompts; `server` what a server that answers
+    takes of the same device all the while. `savings` begin with the largest.
     `device` names what was planned for, and `capacity` is what it has (None: not a GPU). `notes` say what was taken
     for what cannot be known yet.
     """
@@ -48,6 +50,13 @@ class Estimate:
     savings: Sequence[Saving] = ()
     notes: Sequence[str] = ()
     generation: int = 0
+    server: int = 0
+
+
+def beside_server(estimate: Estimate, share: float) -> Estimate:
+    """The estimate where a server has that share of the GPU all the while; of main memory nothing can be told."""
+    taken = 0 if estimate.capacity is None else math.ceil(share * estimate.capacity)
+    return replace(estimate, server=taken, total=estimate.total + taken)
 
 
 def write_above(folder: Path, above: Mapping[str, Above]) -> None:

@@ -10,7 +10,9 @@ from tunemill.pipelines.run.memory import estimates
 from tunemill.resources.store import Store
 from tunemill.stages.memory import Estimate
 
-PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "generation", "total")
+PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "generation", "server", "total")
+# Shown where there is something of them.
+SOMETIMES = ("generation", "server")
 
 
 def memory_json(planned: Sequence[Planned], store: Store) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def show_memory(planned: Sequence[Planned], store: Store) -> None:
 def show_estimate(name: str, estimate: Estimate) -> None:
     """The parts of one training, whether they fit, and what would save."""
     show(f"\nmemory of {name}, in {estimate.device}")
-    parts = [part for part in PARTS if part != "generation" or estimate.generation]
+    parts = [part for part in PARTS if part not in SOMETIMES or getattr(estimate, part)]
     show(listing(("part", "at most"), [(part, readable_bytes(getattr(estimate, part))) for part in parts]))
     for note in estimate.notes:
         show(f"note: {note}")

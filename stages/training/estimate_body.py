@@ -13,7 +13,7 @@ from transformers import AutoConfig
 
 from tunemill.stages.artifacts import Adapter
 from tunemill.stages.errors import UserError
-from tunemill.stages.memory import Above, Estimate, Saving, read_above, write_estimate
+from tunemill.stages.memory import Above, Estimate, Saving, beside_server, read_above, write_estimate
 from tunemill.stages.models.quiet_body import be_quiet
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.accounts_body import ACTIVATIONS, GRADIENTS, LOGITS, WEIGHTS, Accounts
@@ -55,6 +55,8 @@ class Plan:
     """The loss of a micro batch, and its logits where there are all of them."""
     answering: Callable[["Plan", Any], int] | None = None
     """Bytes that the model takes between steps, beside its weights, to answer; None: it answers nothing."""
+    share_of_server: float = 0.0
+    """Of a GPU's memory, what a server takes that answers beside the training."""
 
 
 def estimate(config: TrainingKeys, out: Workspace, report: Report) -> None:
@@ -233,7 +235,7 @@ def measured(plan: Plan, *, has_gpu: bool | None = None) -> Estimate:
     most = accounts.most
     stepping = most[WEIGHTS] + most[GRADIENTS] + working
     name, capacity = capacity_of(device)
-    return Estimate(
+    found = Estimate(
         weights=most[WEIGHTS] - away,
         gradients=most[GRADIENTS],
         optimizer=kept,
@@ -245,6 +247,7 @@ def measured(plan: Plan, *, has_gpu: bool | None = None) -> Estimate:
         device=name,
         capacity=capacity,
     )
+    return beside_server(found, plan.share_of_server)
 
 
 def holds_a_copy(config: TrainingKeys) -> bool:

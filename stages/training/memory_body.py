@@ -150,6 +150,9 @@ def advice(config: TrainingKeys) -> str:
         and torch.cuda.is_available()
         and "layer_offloading: true",
         not (config.is_pure_bfloat16 or config.bf16 is True or config.fp8 or config.fp16) and "bf16: true",
+        settings.get("use_vllm")
+        and torch.cuda.is_available()
+        and "a smaller trl.vllm_gpu_memory_utilization, where vLLM is on the same GPU",
         "8bit" not in config.optimizer and config.optimizer != "adafactor" and "optimizer: adafactor",
         "sequence_len" in settings and f"a smaller sequence_len than {settings['sequence_len']}",
         config.adapter is None and "adapter: lora",

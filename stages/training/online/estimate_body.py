@@ -37,7 +37,9 @@ def estimate(config: PolicyKeys, out: Workspace, report: Report) -> None:
     shape, notes = completed_shape(config, above)
     plan, others = plan_of(config, above, (shape, notes))
     answers = None if config.use_vllm and not config.evaluates else generation_bytes
-    tell(replace(plan, losses=losses_of, answering=answers), [*others, *uncounted(config)], out, report)
+    share = (config.vllm_share or 0.0) if config.starts_vllm else 0.0
+    whole = replace(plan, losses=losses_of, answering=answers, share_of_server=share)
+    tell(whole, [*others, *uncounted(config)], out, report)
 
 
 def completed_shape(config: PolicyKeys, above: Mapping[str, Above]) -> tuple[BatchShape, list[str]]:
@@ -55,14 +57,15 @@ def completed_shape(config: PolicyKeys, above: Mapping[str, Above]) -> tuple[Bat
 
 def uncounted(config: PolicyKeys) -> Iterator[str]:
     """What is beside the training on its device, or in it for a moment."""
-    if config.starts_vllm:
-        share = config.vllm_gpu_memory_utilization
-        takes = (
-            "most of it, unless trl.vllm_gpu_memory_utilization says how much"
-            if share is None
-            else f"{share:.0%}"
+    if config.starts_vllm and config.vllm_share is None:
+        yield (
+            "the server of vLLM is not counted: of the GPU that it runs on it takes most, unless "
+            "trl.vllm_gpu_memory_utilization says how much"
         )
-        yield f"the server of vLLM is not counted: of the GPU that it runs on it takes {takes}"
+    elif config.starts_vllm and torch.cuda.is_available():
+        yield f"the server of vLLM is counted with the {config.vllm_share:.0%} of the GPU that it takes"
+    elif config.starts_vllm:
+        yield f"the server of vLLM is not counted: of a GPU it would take {config.vllm_share:.0%}"
     if getattr(config, "ce_coef", 0):
         yield "ebft.ce_coef: the pass over the answers, beside that over completions, is not counted"
 

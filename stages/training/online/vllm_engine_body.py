@@ -209,12 +209,12 @@ def vllm_engine(
         return
     name = f"tunemill-{secrets.token_hex(8)}"
     dtype = config.vllm_dtype or _type_of(base)
-    words = _arguments(config, name, base, dtype, longest)
+    words = arguments_of(config, name, base, dtype, longest)
     adapters = hasattr(model, "peft_config")
     if adapters:
         rank = _room(model, folder)
         words += ["--enable-lora", "--max-lora-rank", str(rank)]
-    report.log("vLLM is started")
+    report.log(f"vLLM is started{beside(config)}")
     with started(
         words,
         name,
@@ -237,6 +237,16 @@ def vllm_engine(
         yield engine
 
 
+def beside(config: VllmKeys) -> str:
+    """Where a server is that shares the device that trains, in words; nothing of another one."""
+    if not config.is_colocated:
+        return ""
+    share = f"{config.vllm_share:.0%}"
+    if not torch.cuda.is_available():
+        return f" beside the training: there is no GPU of which it would take {share}"
+    return f" beside the training, on the same GPU, of whose memory it takes {share}"
+
+
 def _given(url: str) -> Client:
     """A server that runs already, and its one base. Raises SettingError where none answers."""
     client = client_of(url, "")
@@ -248,15 +258,17 @@ def _given(url: str) -> Client:
     return replace(client, model=bases[0])
 
 
-def _arguments(config: VllmKeys, name: str, base: Model, dtype: str, longest: int) -> list[str]:
+def arguments_of(config: VllmKeys, name: str, base: Model, dtype: str, longest: int) -> list[str]:
     """What follows `vllm serve`, but where it listens."""
     room = config.room_for(longest)
     words = [str(base.path), "--served-model-name", name, "--dtype", dtype, "--max-model-len", str(room)]
     # Neither the model's own settings count, nor what other weights have left; what is told is what was drawn from.
     words += ["--seed", "0", "--generation-config", "vllm", "--no-enable-prefix-caching"]
     words += ["--logprobs-mode", "processed_logprobs"]
-    if config.vllm_gpu_memory_utilization is not None:
-        words += ["--gpu-memory-utilization", str(config.vllm_gpu_memory_utilization)]
+    if config.vllm_share is not None:
+        words += ["--gpu-memory-utilization", str(config.vllm_share)]
+    if config.vllm_gpus > 1:
+        words += ["--tensor-parallel-size", str(config.vllm_gpus)]
     return words if torch.cuda.is_available() else [*words, "--enforce-eager"]
 
 

@@ -8,18 +8,21 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from tunemill.resources.protocols import THIS_MACHINE
-from tunemill.stages.declaration import ConflictError, Fault, Idle, Runtime, StageConfig, YamlMark
+from tunemill.stages.declaration import ConflictError, Fault, Idle, Runtime, YamlMark
 from tunemill.stages.errors import SettingError
 from tunemill.stages.evaluation.judge_keys import CLIENT
 from tunemill.stages.models.vllm.installed import PACKAGE, fault_of, version_in
 from tunemill.stages.models.vllm.python_key import PYTHON_OF_VLLM, VllmPython
+from tunemill.stages.training.online.colocated_keys import COLOCATE, MODE, SHARE, SLEEP, ColocatedKeys
 
 Mode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what Axolotl's documents write; nothing listens there by us
 PORT = 8000
 # Keys of a server that is started, and of where one is that runs already.
-OF_START = ("vllm_gpu_memory_utilization", "vllm_max_model_len", "vllm_dtype")
+OF_START = ("vllm_gpu_memory_utilization", "vllm_tensor_parallel_size", "vllm_max_model_len", "vllm_dtype")
 OF_PLACE = ("vllm_server_host", "vllm_server_port")
+# Of the YAML's `vllm` block, which is read by `vllm-serve` too.
+OF_BLOCK = ("vllm_share_of_block", "vllm_gpus_of_block")
 CORRECTION = "vllm_importance_sampling_correction"
 # Keys of how what was sampled elsewhere is weighted.
 OF_CORRECTION = tuple(f"vllm_importance_sampling_{name}" for name in ("mode", "clip_max", "clip_min", "cap"))
@@ -29,16 +32,12 @@ def _below_trl(name: str) -> YamlMark:
     return YamlMark(f"trl.{name}")
 
 
-class VllmKeys(StageConfig):
+class VllmKeys(ColocatedKeys):
     """Whether vLLM samples, where it is, and how what it sampled is weighted."""
 
     use_vllm: Annotated[bool, _below_trl("use_vllm")] = Field(
         False,
         description="let vLLM sample completions: a server that is started for the training, or one that runs",
-    )
-    vllm_mode: Annotated[Runtime[Literal["server", "colocate"]], _below_trl("vllm_mode")] = Field(
-        "server",
-        description="server: a process of its own, which is the only way: how it is reached changes no result",
     )
     vllm_server_base_url: Annotated[Runtime[str | None], _below_trl("vllm_server_base_url")] = Field(
         None, description="a server that runs already; unset: one is started: where it is changes no result"
@@ -51,11 +50,6 @@ class VllmKeys(StageConfig):
     )
     vllm_server_timeout: Annotated[Runtime[PositiveFloat], _below_trl("vllm_server_timeout")] = Field(
         900.0, description="seconds to wait for a server: how long it takes changes no result"
-    )
-    vllm_gpu_memory_utilization: Annotated[
-        Runtime[PositiveFloat | None], _below_trl("vllm_gpu_memory_utilization")
-    ] = Field(
-        None, le=1, description="share of the GPU that a server that is started takes: changes its speed"
     )
     vllm_max_model_len: Annotated[Runtime[PositiveInt | None], _below_trl("vllm_max_model_len")] = Field(
         None,
@@ -92,16 +86,6 @@ class VllmKeys(StageConfig):
     ] = Field(None, description="TRL's older name of vllm_importance_sampling_clip_max")
     vllm_python: VllmPython = Field(None, description=PYTHON_OF_VLLM)
 
-    @field_validator("vllm_mode")
-    @classmethod
-    def _not_beside_the_model(cls, value: str) -> str:
-        if value == "colocate":
-            raise ValueError(
-                "colocate: vLLM inside of the process that trains needs a GPU that both fit on, and is not supported "
-                "yet. Use server, which may share the GPU too (trl.vllm_gpu_memory_utilization)"
-            )
-        return value
-
     @field_validator("vllm_server_base_url")
     @classmethod
     def _is_a_url(cls, value: str | None) -> str | None:
@@ -112,6 +96,8 @@ class VllmKeys(StageConfig):
     @property
     def vllm_url(self) -> str | None:
         """The server that runs already; None where one is started."""
+        if self.is_colocated:
+            return None
         if self.vllm_server_base_url is not None:
             return self.vllm_server_base_url
         if self.vllm_server_host is None and self.vllm_server_port is None:
@@ -161,6 +147,19 @@ class VllmKeys(StageConfig):
         )
 
     @model_validator(mode="after")
+    def _stays_awake(self) -> Self:
+        if self.use_vllm and self.is_colocated and self.vllm_enable_sleep_mode:
+            raise ConflictError(
+                f"{SLEEP}: vLLM lets itself be put to sleep over HTTP in its development mode alone "
+                f"(VLLM_SERVER_DEV_MODE), so with {MODE}: {COLOCATE} it keeps its share of the device while steps are "
+                f"taken. Take it out, and give vLLM a share that leaves the training enough: "
+                f"trl.vllm_gpu_memory_utilization, unset {SHARE}. `plan --memory` says whether both fit",
+                "vllm_enable_sleep_mode",
+                "vllm_mode",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _bounds_are_said_once(self) -> Self:
         names = ("vllm_importance_sampling_cap", "vllm_importance_sampling_clip_max")
         if all(self.is_set(name) for name in names):
@@ -199,9 +198,10 @@ class VllmKeys(StageConfig):
         """Everything of vLLM where it does not sample, and what the other settings leave nothing to."""
         yield from super().idle()
         of_correction = (CORRECTION, *OF_CORRECTION)
-        every = sorted(VllmKeys.model_fields.keys() - {"use_vllm", "vllm_python", *of_correction})
+        every = sorted(VllmKeys.model_fields.keys() - {"use_vllm", "vllm_python", *of_correction, *OF_BLOCK})
         runs = self.use_vllm and self.vllm_url is not None
-        is_named = self.use_vllm and self.vllm_server_base_url is not None
+        is_named = self.use_vllm and not self.is_colocated and self.vllm_server_base_url is not None
+        shares = self.use_vllm and self.is_colocated
         corrects = not self.is_off_policy or self.vllm_importance_sampling_correction
         for names, is_idle, reason in (
             (every, not self.use_vllm, "trl.use_vllm is off"),
@@ -209,6 +209,12 @@ class VllmKeys(StageConfig):
             (OF_START, runs, "a server that runs already was started with settings of its own"),
             (("vllm_server_timeout",), runs, "a server that runs already is not waited for"),
             (OF_PLACE, is_named, "trl.vllm_server_base_url says where the server is"),
+            (("vllm_server_base_url", *OF_PLACE), shares, f"{MODE}: {COLOCATE} starts a server of its own"),
+            (
+                ("vllm_enable_sleep_mode",),
+                self.use_vllm and not shares,
+                f"it is of {MODE}: {COLOCATE} alone",
+            ),
             (OF_CORRECTION, not corrects, "trl.vllm_importance_sampling_correction is off"),
             (
                 ("vllm_lora_sync",),

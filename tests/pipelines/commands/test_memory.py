@@ -8,13 +8,13 @@ import pytest
 from support.project import Project, make_project
 
 from tunemill.pipelines.cli import main
-from tunemill.pipelines.commands.memory import PARTS, show_estimate
+from tunemill.pipelines.commands.memory import PARTS, SOMETIMES, show_estimate
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.plan import make_plan
 from tunemill.pipelines.run.memory import above, estimates
 from tunemill.resources.errors import LaunchError
 from tunemill.resources.launcher import in_this_process
-from tunemill.stages.memory import Estimate, Saving
+from tunemill.stages.memory import Estimate, Saving, beside_server
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,8 @@ def test_each_training_has_its_parts(fresh: Project, capsys: pytest.CaptureFixtu
     document = json.loads(capsys.readouterr().out)
     (found,) = document["memory"].values()
     assert list(document["memory"]) == ["trained"]
-    assert all(found[part] > 0 for part in PARTS if part != "generation") and not found["generation"]
+    assert all(found[part] > 0 for part in PARTS if part not in SOMETIMES)
+    assert not any(found[part] for part in SOMETIMES)
     assert found["total"] < sum(found[part] for part in PARTS if part != "total")
     assert [one["setting"] for one in found["savings"]]
     assert not (fresh.state / "artifacts").exists(), "a plan computes nothing"
@@ -93,3 +94,10 @@ def test_people_read_the_parts_and_the_largest_saving_first(capsys: pytest.Captu
     assert "\x1b" not in text and "generation" not in text
     show_estimate("trained", replace(shown, generation=7000))
     assert "generation   7.0 kB" in capsys.readouterr().out
+    fits = replace(shown, total=6_000_000)
+    show_estimate("trained", fits)
+    assert "It fits into" in capsys.readouterr().out
+    show_estimate("trained", beside_server(fits, 0.3))
+    text = capsys.readouterr().out
+    assert "server       2.4 MB" in text and "total        8.4 MB" in text and "does not fit into" in text
+    assert beside_server(replace(fits, capacity=None), 0.3) == replace(fits, capacity=None)

@@ -64,5 +64,4 @@ SAMPLES = load(TESTS / "stages" / "training" / "samples.py") | Samples(
         "vllm_max_model_len": [1024],
         "vllm_python": ["/there/bin/python"],
     },
-    refused=frozenset({"vllm_mode"}),
 )  # fmt: skip

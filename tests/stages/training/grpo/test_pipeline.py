@@ -6,11 +6,13 @@ import pyarrow as pa
 import pytest
 from support.preference_project import UNREAD
 from support.project import make_project
+from support.vllm_stand_in import stand_in_environment
 
 from tunemill.pipelines.config.problems import ConfigError
 from tunemill.pipelines.graph.load import load_pipeline
 from tunemill.pipelines.graph.sweep import load_sweep
 from tunemill.pipelines.report.write import write_report
+from tunemill.stages.training.online.vllm_keys import EVERYWHERE
 
 REWARDS = """
 def right(completions, messages, **kwargs):
@@ -189,6 +191,31 @@ def test_points_of_a_sweep_are_not_halved_by_a_loss_that_there_is_not(tmp_path):
 )
 def test_what_check_refuses(tmp_path, keys, override, said):
     assert said in refused(project_of(tmp_path / "project", **keys), override)
+
+
+def test_a_yaml_of_axolotl_with_vllm_beside_the_training_runs_unedited(tmp_path):
+    vllm = {"gpu_memory_utilization": 0.4, "tensor_parallel_size": 1, "host": EVERYWHERE, "dtype": "auto"}
+    trl = {
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_server_host": EVERYWHERE,
+        "vllm_server_port": 8000,
+    }
+    python = str(stand_in_environment(tmp_path / "environment"))
+    project = project_of(tmp_path / "project", trl=trl, vllm=vllm, pipeline={"vllm_python": python})
+    pipeline = load_pipeline(project.yaml)
+    config = pipeline.node("trained").config
+    assert (config.vllm_share, config.vllm_gpus, config.starts_vllm) == (0.4, 1, True)
+    assert {note.path for note in pipeline.notes if "vllm" in note.path} == {
+        "trl.vllm_server_host", "trl.vllm_server_port",
+    }  # fmt: skip
+    # Where vLLM runs, and with how much memory, changes no result.
+    ways = ([], ["trl.vllm_gpu_memory_utilization=0.2"], ["vllm.gpu_memory_utilization=0.9"],
+            ["trl.vllm_mode=server", "trl.vllm_server_host=null", "trl.vllm_server_port=null"])  # fmt: skip
+    found = [load_pipeline(project.yaml, list(way)).node("trained").config for way in ways]
+    assert [one.semantic() for one in found] == [config.semantic()] * 4
+    assert [one.used_tools() for one in found] == [config.used_tools()] * 4
+    assert "Take it out" in refused(project, "trl.vllm_enable_sleep_mode=true")
 
 
 def test_rounds_are_the_same_however_many_processes_share_them(tmp_path):

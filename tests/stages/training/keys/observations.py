@@ -127,8 +127,10 @@ def featured(seen: Seen) -> str:
 def engine(seen: Seen) -> str:
     """What is asked of the engine, and how what it samples is weighted."""
     config: Any = seen.config
-    asked = {name: getattr(config, name) for name in VllmKeys.model_fields if not name.endswith("_cap")}
-    return repr((asked, config.vllm_url, config.correction_bounds))
+    left_out = ("_cap", "_of_block", "_mode")
+    asked = {name: getattr(config, name) for name in VllmKeys.model_fields if not name.endswith(left_out)}
+    started = config.starts_vllm, config.vllm_share, config.vllm_gpus
+    return repr((asked, config.vllm_url, config.correction_bounds, started))
 
 
 def older(seen: Seen) -> str:

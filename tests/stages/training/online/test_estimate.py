@@ -74,7 +74,10 @@ def test_parts_are_what_arithmetic_says(tmp_path, base):
     assert held.weights == pytest.approx(2 * one.weights)
     assert found("lora", beta=0.1, **LORA).weights < 1.2 * one.weights
     served = found("served", use_vllm=True, vllm_gpu_memory_utilization=0.4)
-    assert served.generation == 0 and any("it takes 40%" in note for note in served.notes)
+    assert served.generation == 0 and any("it would take 40%" in note for note in served.notes)
+    assert served.server == 0, "a share of main memory is none of a GPU's"
+    beside = found("beside", use_vllm=True, vllm_mode="colocate")
+    assert any("it would take 30%" in note for note in beside.notes)
     assert found("asked", use_vllm=True, eval_steps=1).generation == one.generation / 8
 
 

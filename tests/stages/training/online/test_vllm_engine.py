@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from tunemill.stages.artifacts import Model
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.training.online.engine import SamplingSettings
-from tunemill.stages.training.online.vllm_engine_body import vllm_engine
+from tunemill.stages.training.online.vllm_engine_body import arguments_of, vllm_engine
 from tunemill.stages.training.online.vllm_keys import EVERYWHERE, VllmKeys
 
 pytest.importorskip("openai")
@@ -156,8 +156,6 @@ def test_settings_of_servers():
     assert VllmKeys(vllm_server_base_url="http://gpu:1/v1").vllm_url == "http://gpu:1"
     assert VllmKeys().correction is None and VllmKeys(use_vllm=True).correction == "sequence_mask"
     assert VllmKeys(vllm_importance_sampling_cap=2).correction_bounds == (None, 2)
-    with pytest.raises(ValueError, match="not supported yet"):
-        VllmKeys(vllm_mode="colocate")
     (fault,) = VllmKeys(use_vllm=True, vllm_python="/nowhere/python").faults()
     assert "/nowhere/python" in fault.reason
     named = {one.key for one in VllmKeys(vllm_sync_interval=2).idle()}
@@ -169,3 +167,45 @@ def test_settings_of_servers():
     assert not list(VllmKeys(use_vllm=True, **correction).idle())
     off = VllmKeys(use_vllm=True, vllm_importance_sampling_correction=False, **correction)
     assert {one.key for one in off.idle()} == correction.keys()
+
+
+def words_of(base: Path, **settings: Any) -> list[str]:
+    config = VllmKeys(use_vllm=True, **settings)
+    return arguments_of(config, "served", Model(base), "float32", 64)
+
+
+def option(words: list[str], name: str) -> str | None:
+    return words[words.index(name) + 1] if name in words else None
+
+
+def test_a_server_beside_the_training_takes_a_share_of_the_device(base):
+    share, gpus = "--gpu-memory-utilization", "--tensor-parallel-size"
+    block = {"vllm_share_of_block": 0.5, "vllm_gpus_of_block": 2}
+    assert option(words_of(base), share) is None and option(words_of(base), gpus) is None
+    assert option(words_of(base, vllm_mode="colocate"), share) == "0.3"
+    assert option(words_of(base, vllm_mode="colocate"), gpus) is None
+    of_block = words_of(base, vllm_mode="colocate", **block)
+    assert (option(of_block, share), option(of_block, gpus)) == ("0.5", "2")
+    # As Axolotl reads it, the block is that of a server which somebody else starts.
+    assert words_of(base, **block) == words_of(base)
+    own = {"vllm_gpu_memory_utilization": 0.2, "vllm_tensor_parallel_size": 4}
+    for mode in ("colocate", "server"):
+        words = words_of(base, vllm_mode=mode, **block, **own)
+        assert (option(words, share), option(words, gpus)) == ("0.2", "4")
+
+
+def test_beside_the_training_no_other_server_is_asked():
+    place = {"vllm_server_base_url": "http://gpu:1", "vllm_server_host": "gpu", "vllm_server_port": 1}
+    config = VllmKeys(use_vllm=True, vllm_mode="colocate", **place)
+    assert config.starts_vllm and config.vllm_url is None
+    assert {one.key: one.reason for one in config.idle()} == dict.fromkeys(
+        place, "trl.vllm_mode: colocate starts a server of its own"
+    )
+
+
+def test_a_server_beside_the_training_stays_awake():
+    with pytest.raises(ValueError, match=r"development mode alone .* it keeps its share .* Take it out"):
+        VllmKeys(use_vllm=True, vllm_mode="colocate", vllm_enable_sleep_mode=True)
+    (idle,) = VllmKeys(use_vllm=True, vllm_enable_sleep_mode=True).idle()
+    assert idle.key == "vllm_enable_sleep_mode" and "vllm_mode: colocate alone" in idle.reason
+    assert not list(VllmKeys(use_vllm=True, vllm_mode="colocate", vllm_enable_sleep_mode=False).idle())
