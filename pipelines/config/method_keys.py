@@ -29,6 +29,9 @@ class MethodGraphKeys(StageConfig):
     sync_ref_model: Annotated[bool, YamlMark("trl.sync_ref_model")] = Field(
         False, description="a reference that follows the trained model is no node either"
     )
+    ebft_mode: Annotated[Any, YamlMark("ebft.mode")] = Field(
+        None, description="strided: whole documents are learned from, whose prompts may be empty"
+    )
     reward_funcs: Annotated[list[str], YamlMark("trl.reward_funcs")] = Field(
         [], description="which of the rewards are models that other pipelines trained"
     )
@@ -66,6 +69,11 @@ class MethodGraphKeys(StageConfig):
     def compares_answers(self) -> bool:
         """Whether what the model answers is compared with an answer in the same row."""
         return self.rl in COMPARING
+
+    @property
+    def asks_prompts(self) -> bool:
+        """Whether the model is asked each row's prompt, so that none may be empty."""
+        return self.learns_online and not (self.compares_answers and self.ebft_mode == "strided")
 
     @property
     def held_out(self) -> bool:

@@ -116,6 +116,7 @@ def data_places(graph: GraphConfig) -> list[Place]:
                 entries[index],
                 rows_stage(graph),
                 answered=graph.compares_answers,
+                asked=graph.asks_prompts,
             )
             for index in range(len(entries))
         ]
@@ -160,14 +161,24 @@ def rows_stage(graph: GraphConfig) -> Stage:
 
 
 def row_places(
-    name: str, entry: KeyPath, settings: Mapping[str, Any], stage: Stage, *, answered: bool = False
+    name: str,
+    entry: KeyPath,
+    settings: Mapping[str, Any],
+    stage: Stage,
+    *,
+    answered: bool = False,
+    asked: bool = False,
 ) -> list[Place]:
-    """The nodes of one dataset entry; the last one holds its prepared rows. `answered`: each row needs an answer."""
+    """The nodes of one dataset entry; the last one holds its prepared rows.
+
+    `answered`: each row needs an answer; `asked`: each needs a prompt.
+    """
     tokenizer = {"tokenizer": ("tokenizer",)}
     given = {
         "held_out": entry[0] != "datasets",
         "today": date.today().isoformat(),
         "needs_answer": answered,
+        "needs_prompt": asked,
     }
     if settings.get("type") == SYNTHETIC_TYPE:
         return [Place(f"tokenized_{name}", SYNTHETIC, tokenizer, entry, given, name)]

@@ -60,9 +60,10 @@ def _first_text(row: RowValue, fields: Sequence[str]) -> str:
     return value
 
 
+WHOLE_TEXTS = "ebft_pretrain.transform"
 READERS: Mapping[str, Reader] = {
     "ebft_opencode.transform": _asked_and_told,
-    "ebft_pretrain.transform": _text,
+    WHOLE_TEXTS: _text,
     "ebft_strided_structured.transform": _asked_text,
     "ebft_chat_multiturn.transform_last_turn": _last_turn,
     "ebft_chat_multiturn.transform_all_turns": _turns,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from tunemill.stages.data.conversations.keys import MISTRAL_KEY
-from tunemill.stages.data.prompts.answered import NOT_YET, READERS
+from tunemill.stages.data.prompts.answered import NOT_YET, READERS, WHOLE_TEXTS
 from tunemill.stages.declaration import (
     CodeMark,
     ConflictError,
@@ -49,6 +49,9 @@ class PromptsConfig(StageConfig):
     needs_answer: Annotated[bool, GraphMark()] = Field(
         False, description="whether each row must have a ground_truth: completions are compared with it"
     )
+    needs_prompt: Annotated[Runtime[bool], GraphMark()] = Field(
+        False, description="whether each row must have a prompt: the model is asked it"
+    )
     bad_rows: Annotated[Literal["stop", "skip"], YamlMark("pipeline.bad_rows")] = Field(
         "stop", description="what happens after bad rows: stop listing them, or set them aside and go on"
     )
@@ -76,6 +79,12 @@ class PromptsConfig(StageConfig):
                 f"for rows of messages, or name the function of a Python file beside the YAML (my_module.my_function)",
                 "type",
                 suggestion=TYPES[0] if self.type.startswith("chat") else None,
+            )
+        if self.needs_prompt and self.type == WHOLE_TEXTS and not self.is_own:
+            raise ConflictError(
+                f"type: {WHOLE_TEXTS} makes documents without a prompt, of which a model can be asked nothing. Use "
+                f"ebft_strided_structured.transform, whose rows have an input, or rl: ebft with ebft.mode: strided",
+                "type",
             )
         if "field_messages" in self.model_fields_set and self.type not in TYPES:
             raise ConflictError(

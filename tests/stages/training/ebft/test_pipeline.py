@@ -81,6 +81,7 @@ def test_from_a_yaml_to_a_merged_model_with_its_rollouts(tmp_path):
         ("ebft.embed_method=first_token", "last_token"),
         ("datasets.0.type=ebft_strided_chat.transform", "transform_all_turns"),
         ("datasets.0.type=ebft_chat_multiturn.transform", "transform_all_turns"),
+        ("datasets.0.type=ebft_pretrain.transform", "or rl: ebft with ebft.mode: strided"),
         ("trl.num_generations=3", "do not divide the 4"),
     ],
 )
@@ -103,6 +104,9 @@ def test_every_row_must_have_an_answer_and_of_other_methods_none(tmp_path):
     for more, needed in (((), True), (override, False)):
         nodes = {node.name: node for node in load_pipeline(project.yaml, more).nodes}
         assert nodes["tokenized_asked"].config.needs_answer is needed
+        assert nodes["tokenized_asked"].config.needs_prompt
+    strided = load_pipeline(project.yaml, ["ebft.mode=strided", "datasets.0.type=ebft_pretrain.transform"])
+    assert not strided.node("tokenized_asked").config.needs_prompt
 
 
 def test_a_row_without_an_answer_is_named(tmp_path):
