@@ -14,6 +14,7 @@ completion that no function judged has the advantage 0 and is no part of any mea
 Shapes: N completions of whole groups, one behind the other; F functions.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,19 @@ class Advantages:
     values_n: Floats
     rewards_n: Floats
     spread_n: Floats
+
+
+def as_numbers(values_nf: Sequence[Sequence[float | None]]) -> Floats:
+    """[n, f] of rewards, not a number where one does not apply."""
+    return np.array([[np.nan if value is None else value for value in row] for row in values_nf], np.float64)
+
+
+def comparable(values_nf: Sequence[Sequence[float | None]], size: int, failed: Iterable[int]) -> Floats:
+    """The same, and not a number in whole groups of `size` in which a reward has failed: they count nothing."""
+    found_nf = as_numbers(values_nf)
+    for group in failed:
+        found_nf[group * size : (group + 1) * size] = np.nan
+    return found_nf
 
 
 def advantages(

@@ -14,7 +14,7 @@ from tunemill.stages.data.rows.prompt_rows import PromptRows
 from tunemill.stages.models.wrapped_body import single
 from tunemill.stages.report import Report
 from tunemill.stages.training import ranks_body as ranks
-from tunemill.stages.training.online.advantages import mean
+from tunemill.stages.training.online.advantages import comparable, mean
 from tunemill.stages.training.online.episodes_body import Player, Start, answers
 from tunemill.stages.training.online.journal import FOLDER, Journal
 from tunemill.stages.training.online.judged_body import answer_of, asked_about
@@ -124,9 +124,7 @@ class HeldOut:
 def figures_of(config: PolicyKeys, rollouts: Sequence[Rollout], scores: Scores) -> dict[str, float]:
     """Means over the completions, as those that are learned from have them; a mean of nothing is left out."""
     size = config.held_out_generations
-    values_nf = np.array([[np.nan if v is None else v for v in row] for row in scores.values_nf], np.float64)
-    for group in scores.failed_groups(size):
-        values_nf[group * size : (group + 1) * size] = np.nan
+    values_nf = comparable(scores.values_nf, size, scores.failed_groups(size))
     judged_n = ~np.isnan(values_nf).all(axis=1)
     reward_n = np.where(judged_n, np.nansum(values_nf * np.array(config.weights, np.float64), axis=1), np.nan)
     each = zip(config.reward_names, mean(values_nf, axis=0), strict=True)

@@ -19,7 +19,7 @@ from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.dropout_body import leave_nothing_out
 from tunemill.stages.training.machine_body import Precision
 from tunemill.stages.training.method import Batch
-from tunemill.stages.training.online.advantages import Advantages, advantages
+from tunemill.stages.training.online.advantages import Advantages, advantages, as_numbers, comparable
 from tunemill.stages.training.online.batches_body import batch_of, for_step
 from tunemill.stages.training.online.called import failed_calls, figures_of_calls
 from tunemill.stages.training.online.examples_body import Slots
@@ -151,14 +151,9 @@ class Rounds(TrainerCallback):  # type: ignore[misc]
 
     def _advantages(self, scores: Scores) -> Advantages:
         """Of whole groups; those in which a reward failed count nothing."""
-        values_nf = np.array(
-            [[np.nan if value is None else value for value in row] for row in scores.values_nf], np.float64
-        )
         size = self.config.num_generations
-        for group in scores.failed_groups(size):
-            values_nf[group * size : (group + 1) * size] = np.nan
         return advantages(
-            values_nf,
+            comparable(scores.values_nf, size, scores.failed_groups(size)),
             np.array(self.config.weights, np.float64),
             size,
             scale=self.config.scale_rewards,
@@ -188,9 +183,7 @@ class Rounds(TrainerCallback):  # type: ignore[misc]
     def _figures(self, number: int, judged: Judged) -> dict[str, Any]:
         """What is shown of each completion, under the names of TRL."""
         rollouts, found = judged.rollouts, judged.advantages
-        values_nf = np.array(
-            [[np.nan if v is None else v for v in row] for row in judged.scores.values_nf], np.float64
-        )
+        values_nf = as_numbers(judged.scores.values_nf)
         level_n = np.repeat(
             (found.values_n.reshape(-1, self.config.num_generations) == 0).all(axis=1),
             self.config.num_generations,
