@@ -1,11 +1,14 @@
 """docs/online-rl.md: its YAML is trained, its rewards are asked, and its commands say what they say they do."""
 
 import json
+import os
 import re
 import shlex
 
 import pytest
 from support.examples import ROOT
+from support.openenv_servers import COUNTING, server_of
+from support.own_environment import packages_with_openenv
 from support.project import make_project
 
 from tunemill.pipelines.cli import main
@@ -58,7 +61,7 @@ def test_its_function_samples(tmp_path):
 def test_its_environment_trains(tmp_path):
     project = make_project(tmp_path / "project")
     small = "".join(f"{key}: {json.dumps(value)}\n" for key, value in SMALL.items())
-    (yaml,) = (one for one in blocks("yaml") if "environment_factory" in one)
+    (yaml,) = (one for one in blocks("yaml") if "environment_factory: ledger" in one)
     project.yaml.write_text(re.sub(r"^base_model: .*\n", small, yaml))
     (module,) = (one for one in blocks("python") if "class Ledger" in one)
     (project.folder / "ledger.py").write_text(module)
@@ -68,6 +71,29 @@ def test_its_environment_trains(tmp_path):
     model.write_text(json.dumps({**json.loads(model.read_text()), "max_position_embeddings": 4096}))
     changed = ("trl.max_completion_length=4", "sequence_len=2048")
     assert {item.state for item in project.run(*changed).values()} == {"computed"}
+
+
+@pytest.mark.slow
+def test_its_environment_behind_a_server_trains(tmp_path, monkeypatch):
+    packages = packages_with_openenv()
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), packages]))
+    project = make_project(tmp_path / "project")
+    small = "".join(f"{key}: {json.dumps(value)}\n" for key, value in SMALL.items())
+    (yaml,) = (one for one in blocks("yaml") if "environment_factory: http" in one)
+    rows = [{"prompt": [{"role": "user", "content": "Add up."}], "start": n} for n in range(8)]
+    (project.folder / "data" / "openings.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    model = project.folder / "model" / "config.json"
+    model.write_text(json.dumps({**json.loads(model.read_text()), "max_position_embeddings": 4096}))
+    with server_of(COUNTING, tmp_path / "server", packages) as url:
+        yaml = yaml.replace("http://localhost:8000", url)
+        project.yaml.write_text(re.sub(r"^base_model: .*\n", small, yaml))
+        assert {item.state for item in project.run("trl.max_completion_length=4").values()} == {"computed"}
+    # All of it is there: the server is not asked again, and another reward is another training.
+    assert {item.state for item in project.run("trl.max_completion_length=4").values()} == {"cached"}
+    other = project.plan("trl.max_completion_length=4", "pipeline.environment_reward=last")
+    assert {name for name, item in other.items() if item.state != "cached"} == {"trained"}
+    assert len((tmp_path / "server" / "resets").read_text().splitlines()) == 32
 
 
 @pytest.mark.slow

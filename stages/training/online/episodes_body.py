@@ -99,8 +99,13 @@ def calling_player(config: OnlineKeys, base_model: Model, ends: frozenset[int]) 
     key = " and ".join(
         key for key, is_set in ((FACTORY, config.environment_factory), (TOOLS, config.tools)) if is_set
     )
-    named = None if config.environment_factory is None else dotted(config.environment_factory)
-    called = Called(named, [dotted(name) for name in config.tools], config.called_code, key)
+    called = Called(
+        config.called_factory,
+        [dotted(name) for name in config.tools],
+        config.called_code,
+        key,
+        config.environment_reward,
+    )
     with environments(called, config.reward_timeout) as homes:
         described = homes.describe()
         if described.has_reward and not config.environment_rewards:
@@ -145,8 +150,13 @@ def play(
 
 
 def _begun(talk: Talk, homes: Environments, starts: Sequence[Start], longest: int) -> list[_Going]:
+    episodes: dict[int, int] = {}
     begin = {
-        place: Begin(f"{one.seed}", {"prompt": one.prompt.value, **one.prompt.columns})
+        place: Begin(
+            f"{one.seed}",
+            {"prompt": one.prompt.value, **one.prompt.columns},
+            episodes.setdefault(one.row, one.seed),
+        )
         for place, one in enumerate(starts)
     }
     told = homes.ask(begin)

@@ -18,6 +18,7 @@ CALLED = (
     "rollout_code",
     *RENDERED,
     "max_tool_calling_iterations",
+    "environment_reward",
 )
 OF_PARTS = ("streaming_partial_batch", "streaming_min_groups")
 SAMPLES = Samples(
@@ -26,7 +27,7 @@ SAMPLES = Samples(
     {name: value for name, value in GRPO.values.items() if name not in OF_REWARDS + CALLED},
     GRPO.refused
     | {"reward_funcs", "reward_weights", *OF_PARTS, "environment_factory", "tools", "rollout_func"},
-    frozenset((*OF_CALLS, "max_tool_calling_iterations")),
+    frozenset((*OF_CALLS, "max_tool_calling_iterations", "environment_reward")),
 ) | Samples(
     beside={name: {"mode": "strided"} for name in OF_STRIDED},
     values={

@@ -28,6 +28,7 @@ SAMPLES = load(TESTS / "stages" / "training" / "samples.py") | Samples(
         "tools": {"tools": ["counting.double"], "tools_code": ["/counting.py"]},
         "tools_code": {"tools": ["counting.double"], "tools_code": ["/counting.py"]},
         "max_tool_calling_iterations": COUNTER,
+        "environment_reward": {"environment_factory": "http://there:8000"},
         "rollout_func": {"rollout_func": "letters.play", "rollout_code": ["/letters.py"]},
         "rollout_code": {"rollout_func": "letters.play", "rollout_code": ["/letters.py"]},
         "use_bias_correction_kl": {"beta": 0.1},

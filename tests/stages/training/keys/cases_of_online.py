@@ -65,6 +65,7 @@ ONLINE: dict[str, list[Case]] = {
     "failed_rewards": of((0.25, 0.5), see.judged),
     "environment_factory": of((None, "counting.Counter"), see.called, environment_code=["/counting.py"]),
     "environment_code": of((["/counting.py"], ["/counting.py", "/b.py"]), see.called, **COUNTER),
+    "environment_reward": of(("sum", "last"), see.called, environment_factory="http://there:8000"),
     "tools": of(([], ["counting.double"]), see.called, tools_code=["/counting.py"]),
     "tools_code": of((["/counting.py"], ["/counting.py", "/b.py"]), see.called, tools=["counting.double"]),
     "rollout_func": of((None, "letters.play"), see.called, rollout_code=["/letters.py"]),

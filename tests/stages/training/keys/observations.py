@@ -102,6 +102,7 @@ def called(seen: Seen) -> str:
     """What a completion may call, how often, and by which words it is told."""
     config: Any = seen.config
     named = (config.environment_factory, config.tools, config.called_code, config.calls_tools)
+    named = (*named, config.environment_reward, config.environment_rewards)
     named = (*named, config.rollout_func, config.rollout_code, config.samples_otherwise, config.is_off_policy)
     rendered = (config.template_variables, sorted(config.deciding()))
     return repr((named, config.max_tool_calling_iterations, rendered, config.longest_prompt(3)))

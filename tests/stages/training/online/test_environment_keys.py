@@ -87,7 +87,7 @@ def test_rewards_may_be_the_environments_own(tmp_path):
         ({"environment_factory": {"a": "own.Good"}}, "several environments by name are not there"),
         (
             {"environment_factory": "openenv.envs.Echo"},
-            "there is no adapter of OpenEnv. Write a class beside the YAML",
+            "name an environment of OpenEnv by the address of its server",
         ),
         ({"rollout_func": "verifiers.play"}, "there is no adapter of verifiers"),
         ({"tools": "trl.experimental.tool"}, "TRL is not there when a pipeline runs"),
