@@ -12,6 +12,8 @@ from tunemill.pipelines.config.overrides import Override, override_of
 from tunemill.stages.choices import nearest
 
 WITHOUT_DASHES = re.compile(r"[A-Za-z_][\w.\[\]-]*=", re.ASCII)
+# Options that are asked of other commands too, where they would be taken for keys of the YAML.
+OF_RUN = ("--only", "--refresh", "--on", "--on-gpus")
 NUMBER = re.compile(r"-\.?[0-9]")
 EPILOG = (
     "Any key of the YAML can be overridden: --learning_rate=1e-4, --learning_rate 1e-4 or learning_rate=1e-4. "
@@ -100,6 +102,8 @@ def split(command: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[l
             own.append(word)
             if options[name].nargs != 0 and not equals and rest:
                 own.append(rest.popleft())
+        elif name in OF_RUN:
+            command.error(f"{name} is an option of `tunemill run`, and not of this command")
         elif word.startswith("--") and equals:
             overrides.append(override_of(word, known))
         elif word.startswith("--") and rest and _is_value(rest[0]):

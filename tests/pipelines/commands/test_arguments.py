@@ -6,7 +6,7 @@ import pytest
 from support.project import make_project
 
 from tunemill.pipelines.cli import main, make_parser
-from tunemill.pipelines.commands.arguments import parse
+from tunemill.pipelines.commands.arguments import OF_RUN, _chosen, parse
 from tunemill.pipelines.graph.load import load_pipeline
 
 
@@ -109,6 +109,8 @@ def test_a_mistake_is_blamed_on_the_override(project, capsys, arguments, said):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["train", "FILE", "--refresh", "trained"], "--refresh is an option of `tunemill run`"),
+        (["evaluate", "FILE", "--only=trained"], "--only is an option of `tunemill run`"),
         (["check", "FILE", "--jsn"], "unrecognized arguments: --jsn; did you mean --json?"),
         (["check", "FILE", "--sample_packing"], "--sample_packing has no value: write --sample_packing=VALUE"),
         (["check", "--sample_packing", "FILE"], "--sample_packing has no value before the file"),
@@ -141,3 +143,8 @@ def test_the_help_of_each_command_shows_overrides(command, capsys):
 def test_every_command_takes_them(project, command, capsys):
     assert main([command, str(project.yaml), "--state", str(project.state), "--seed", "x"]) == 1
     assert "in the override `--seed x`: seed: must be a whole number" in capsys.readouterr().err
+
+
+def test_options_of_run_are_some():
+    parser = _chosen(make_parser(["run"]), "run")
+    assert set(OF_RUN) <= set(parser._option_string_actions)
