@@ -16,8 +16,8 @@ from transformers.utils import (
 
 from tunemill.stages.errors import SettingError
 from tunemill.stages.training.keys.attention import AttentionKeys
-from tunemill.stages.training.keys.machine import MachineKeys
 from tunemill.stages.training.keys.precision import PrecisionKeys
+from tunemill.stages.training.keys.training import TrainingKeys
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,15 @@ def to_float8(model: Any, emulates: bool = False) -> None:
         )
 
 
-def set_compiler(config: MachineKeys, trainer: Any) -> None:
-    """Hand the compiler its options, which the Trainer has no argument for. Raises SettingError for unknown ones."""
-    if not config.torch_compile or not config.torch_compile_options:
+def set_compiler(config: TrainingKeys, trainer: Any) -> None:
+    """Hand the compiler what the Trainer has no argument for. Raises SettingError for unknown options."""
+    if not config.torch_compile:
+        return
+    plugin = trainer.accelerator.state.dynamo_plugin
+    # FSDP gathers the weights of a layer as it is called, so layers are compiled, each by itself and in its place:
+    # around a whole model that is compiled accelerate would put the hooks where none is called, and change names.
+    plugin.use_regional_compilation = config.sharding.fsdp is not None
+    if not config.torch_compile_options:
         return
     known = torch._inductor.list_options()
     unknown = sorted(name for name in config.torch_compile_options if name not in known)
@@ -121,4 +127,4 @@ def set_compiler(config: MachineKeys, trainer: Any) -> None:
             f"torch_compile_options: {', '.join(unknown)}: no option of inductor. torch._inductor.list_options() names "
             f"them."
         )
-    trainer.accelerator.state.dynamo_plugin.options = dict(config.torch_compile_options)
+    plugin.options = dict(config.torch_compile_options)

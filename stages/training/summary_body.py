@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from tunemill.resources.protocols import HELD_OUT_PLOT, LOSS_PLOT
+from tunemill.stages.models.wrapped_body import uncompiled
 from tunemill.stages.report import Report
 from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.callbacks_body import Monitor, Reporter
@@ -42,7 +43,7 @@ def summarize(
     )
     if ranks.count() > 1:
         # Some settings would train one process alone, and say nothing.
-        report.summary(processes=ranks.count(), exchanged_by=type(trainer.model_wrapped).__name__)
+        report.summary(processes=ranks.count(), exchanged_by=type(uncompiled(trainer.model_wrapped)).__name__)
         report.summary(**parts_of(trainer.model))
     report.summary(**_change(losses), **_gradients(steps), **change_since(before, trainer.model))
     report.plot(LOSS_PLOT, numbers, losses, x_label="step", y_label="loss (nats per token)")

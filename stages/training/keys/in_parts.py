@@ -55,6 +55,9 @@ def unproven_in_parts(config: Any) -> Iterator[tuple[str, str]]:
         yield "plugins", f"Grokfast {UNPROVEN}"
     if config.named_kernels:
         yield "kernels", f"this {UNPROVEN}; write auto or off"
+    if sharding.zero is not None and config.torch_compile:
+        reason = "has not been proven with DeepSpeed, which compiles by itself and did not end on a CPU"
+        yield "torch_compile", f"{reason}; take it out, or use fsdp_version: 2"
     if sharding.zero is not None and config.is_pure_bfloat16:
         yield "bfloat16", "DeepSpeed would keep a second copy of the weights in float32; use bf16: true"
 

@@ -13,7 +13,6 @@ UNPROVEN: dict[str, tuple[tuple[Any, ...], str]] = {
     "auto_find_batch_size": ((False,), "one process may run out of memory while the others go on"),
     "lisa_n_layers": ((None,), "changes what is trained, which processes agree on once"),
     "tiled_mlp": ((False, None), "computes gradients in pieces, which would be exchanged piece by piece"),
-    "torch_compile": ((False,), "compiles around the exchange of gradients in ways that nothing here proves"),
     "qat": ((None,), "has not been proven with several processes"),
     "llmcompressor": ((None,), "has not been proven with several processes"),
     "trainer_cls": ((None,), "a loss of one's own says nothing of what the other processes hold of a step"),

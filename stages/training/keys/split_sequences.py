@@ -14,6 +14,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "eval_sample_packing": ((False, None), PACKED),
     "use_eaft": ((False, None), "its weights are those of whole sequences. Remove one"),
     "use_pose": ((False, None), "positions that jump have not been proven beside. Remove one"),
+    "torch_compile": ((False,), "layers that are compiled have not been proven beside. Remove one"),
     "load_in_4bit": ((False,), "a base in 4 bits has not been proven beside. Remove one"),
     "generate_samples": ((False, None), "a model whose sequences are split writes no text. Remove one"),
     "do_bench_eval": ((False, None), "a model whose sequences are split answers nothing. Remove one"),

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from tunemill.stages.declaration import ConflictError, Idle, Runtime, YamlMark
 from tunemill.stages.training.keys.following import SYNC, FollowedKeys
+from tunemill.stages.training.keys.several import ALONE
 from tunemill.stages.training.online.ahead_keys import AheadKeys
 from tunemill.stages.training.online.engine import SamplingSettings
 from tunemill.stages.training.online.generation_keys import OWN, GenerationKeys, conflicts
@@ -193,6 +194,12 @@ class OnlineKeys(HeldOutKeys, SamplingKeys, AheadKeys, ReuseKeys, RewardKeys, Vl
                 f"{keys[0]}: each process samples of the whole model, and a part of it samples nothing. Take it out: "
                 f"then the {self.processes} processes are copies that exchange gradients",
                 *keys,
+            )
+        if self.processes > 1 and self.torch_compile:
+            raise ConflictError(
+                f"torch_compile: a compiled model that samples has not been proven with {self.processes} processes. "
+                f"Take it out. {ALONE}",
+                "torch_compile",
             )
         return self
 

@@ -100,7 +100,6 @@ def test_accumulation_beside_a_global_batch_asks_for_nothing(project):
     [
         ("tensor_parallel_size=2", "tensor_parallel_size"),
         ("dp_replicate_size=4", "The sizes must multiply to their number"),
-        ("torch_compile=true", "torch_compile: compiles around"),
         ("profiler_steps=2", "profiler_steps: a trace of one process"),
         ("auto_find_batch_size=true", "auto_find_batch_size: one process may run out"),
     ],

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo
 import torch.distributed.checkpoint as dist_cp
 from accelerate.state import AcceleratorState
 from pydantic import Field
@@ -36,6 +37,7 @@ FSDP = {"fsdp_version": 2}
 HSDP = {"fsdp_version": 2, "dp_replicate_size": 2, "dp_shard_size": 2}
 SHARDINGS: dict[str, dict[str, Any]] = {
     "alone": {},
+    "copies": {},
     "fsdp": FSDP,
     # The same, where the training waits for each checkpoint; where one is held up, or never gets there; and where the
     # disk is full.
@@ -78,6 +80,8 @@ def train_sharded(config: ShardedConfig, out: Workspace, report: Report) -> None
             continue
         sharding, _, case = name.partition(":")
         forget_accelerate()
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
         with ranks.first_before_others():
             given = prepared(case, Path(config.folder) / "given" / case)
         # Each writes the same rows anew.
@@ -113,6 +117,8 @@ def train_sharded(config: ShardedConfig, out: Workspace, report: Report) -> None
         report.table(name, ["step", "loss"], [[step, loss] for step, loss in heard.steps("loss").items()])
         said = ("processes", "exchanged_by", "parameters_in_parts", "parameters_whole", "layout")
         report.summary(**{f"{name}/{one}": heard.summary[one] for one in said if one in heard.summary})
+        operations = torch._dynamo.utils.counters["stats"]["calls_captured"]
+        report.summary(**{f"{name}/operations_compiled": operations})
         if held is not None:
             report.table(name, ["path"], [[path] for path in held.opened])
             report.table(name, ["at"], [[event["at"]] for event in heard.of("checkpoint")])

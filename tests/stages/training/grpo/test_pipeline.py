@@ -237,6 +237,7 @@ def test_rounds_are_the_same_however_many_processes_share_them(tmp_path):
     [
         ("fsdp_version=2", "fsdp_version: each process samples of the whole model"),
         ("deepspeed={zero_optimization: {stage: 3}}", "deepspeed: each process samples of the whole model"),
+        ("torch_compile=true", "torch_compile: a compiled model that samples has not been proven with 2"),
     ],
 )
 def test_processes_are_copies(tmp_path, override, said):
