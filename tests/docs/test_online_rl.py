@@ -4,11 +4,13 @@ import json
 import os
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 from support.examples import ROOT
 from support.openenv_servers import COUNTING, server_of
-from support.own_environment import packages_with_openenv
+from support.own_environment import packages_with_openenv, packages_with_verifiers
 from support.project import make_project
 
 from tunemill.pipelines.cli import main
@@ -71,6 +73,28 @@ def test_its_environment_trains(tmp_path):
     model.write_text(json.dumps({**json.loads(model.read_text()), "max_position_embeddings": 4096}))
     changed = ("trl.max_completion_length=4", "sequence_len=2048")
     assert {item.state for item in project.run(*changed).values()} == {"computed"}
+
+
+@pytest.mark.slow
+def test_its_tasks_are_rows_and_rewards(tmp_path, monkeypatch):
+    packages = packages_with_verifiers()
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), packages]))
+    project = make_project(tmp_path / "project")
+    (module,) = (one for one in blocks("python") if "class SumTask" in one)
+    (project.folder / "my_tasks.py").write_text(module)
+    (command,) = (one.strip() for one in blocks("sh") if "taskset_rows" in one)
+    subprocess.run(command.replace("python", sys.executable, 1), shell=True, cwd=project.folder, check=True)  # noqa: S602
+    small = "".join(f"{key}: {json.dumps(value)}\n" for key, value in SMALL.items())
+    yaml = re.sub(r"reward_funcs: .*\n  reward_weights: .*", "reward_funcs: my_tasks.Sums", blocks("yaml")[0])
+    project.yaml.write_text(re.sub(r"^base_model: .*\n", small, yaml))
+    assert {item.state for item in project.run("trl.max_completion_length=4").values()} == {"computed"}
+    file = project.folder / "my_tasks.py"
+    file.write_text(module.replace("2.0", "3.0"))
+    stale = {
+        name for name, item in project.plan("trl.max_completion_length=4").items() if item.state != "cached"
+    }
+    assert stale == {"trained"}
 
 
 @pytest.mark.slow

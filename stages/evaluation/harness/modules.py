@@ -1,7 +1,5 @@
 """Which versions are installed of lm_eval and of the modules that `!function`s of local tasks run: parts of keys."""
 
-import hashlib
-import importlib.util
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any
 
 from tunemill.stages.errors import SourceError
 from tunemill.stages.evaluation.harness.task_files import functions_in, is_place, local_tasks
+from tunemill.stages.package_versions import version_or_contents
 
 # The harness itself, whose version is in every key.
 PACKAGE = "lm_eval"
@@ -21,7 +20,7 @@ def versions_of(names: Sequence[str]) -> dict[str, Any]:
     Of what no distribution of that name has brought, a hash of its Python files.
     """
     packages = sorted(set(_packages(names)) - {PACKAGE})
-    of_functions = {"function_versions": {package: _version(package) for package in packages}}
+    of_functions = {"function_versions": {package: version_or_contents(package) for package in packages}}
     return {"lm_eval_version": installed_version(), **(of_functions if packages else {})}
 
 
@@ -46,28 +45,3 @@ def _packages(names: Sequence[str]) -> Iterator[str]:
             for one in (task, *task.inner):
                 functions = (function for function in functions_in(one.config) if function.file is None)
                 yield from (function.name.partition(".")[0] for function in functions)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return _contents(package)
-
-
-def _contents(package: str) -> str:
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None:
-        return "not installed"
-    folders = [Path(place) for place in spec.submodule_search_locations or ()]
-    files = [(file, file.relative_to(folder)) for folder in folders for file in sorted(folder.rglob("*.py"))]
-    if not folders and spec.origin is not None and Path(spec.origin).is_file():
-        files = [(Path(spec.origin), Path(package))]
-    digest = hashlib.sha256()
-    for file, shown in files:
-        content = file.read_bytes()
-        digest.update(f"{shown.as_posix()} {len(content)}\n".encode() + content)
-    return f"sha256 {digest.hexdigest()}"

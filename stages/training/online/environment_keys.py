@@ -39,7 +39,7 @@ ENVIRONMENTS = "environments"
 ASKS = "Write a class beside the YAML whose methods ask it, with its package imported there"
 ELSEWHERE = {
     "openenv.": f"name an environment of OpenEnv by the address of its server (http://localhost:8000). Or: {ASKS}",
-    "verifiers.": f"there is no adapter of verifiers. {ASKS}",
+    "verifiers.": f"tasksets of verifiers are rewards (trl.reward_funcs), and its harnesses do not run here. {ASKS}",
     "axolotl.": "Axolotl's own functions are not there. Write one beside the YAML",
     "trl.": "TRL is not there when a pipeline runs. Write it beside the YAML, or copy it there",
 }

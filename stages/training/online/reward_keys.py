@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -17,8 +17,18 @@ from tunemill.stages.declaration import (
 from tunemill.stages.models.heads import Head, head_of_config
 from tunemill.stages.models.model_folder import fault_of_folder, fault_of_json, settings_of
 from tunemill.stages.own_classes import dotted, file_of, looked_for, may_bind, module_tree, not_installed
+from tunemill.stages.package_versions import version_or_contents
 from tunemill.stages.training.online.environment_keys import EnvironmentKeys
 from tunemill.stages.training.online.reward_calls import KEY
+from tunemill.stages.training.online.tasksets import (
+    PACKAGE,
+    fault_of_package,
+    fault_of_taskset,
+    imports_verifiers,
+    is_taskset,
+    module_of,
+    taskset_id,
+)
 
 # Of other tools, and what to do here.
 ELSEWHERE = {
@@ -31,6 +41,8 @@ ELSEWHERE = {
 
 def is_model_folder(name: str) -> bool:
     """Whether a name in `trl.reward_funcs` is that of a local folder, and so of a reward model."""
+    if is_taskset(name):
+        return False
     return "://" not in name and ".py:" not in name and ("/" in name or name.startswith((".", "~")))
 
 
@@ -50,7 +62,8 @@ class RewardKeys(EnvironmentKeys):
     reward_funcs: Annotated[list[str], YamlMark(KEY), SourceMark(is_place=is_model_folder)] = Field(
         [],
         description="what says how good a completion is: functions of your own beside the YAML (my_module.my_reward), "
-        "folders of reward models, and asset://<pipeline>/<node> of a pipeline that trains one",
+        "folders of reward models, asset://<pipeline>/<node> of a pipeline that trains one, and tasksets of verifiers "
+        "(a class beside the YAML, or verifiers:<id> of an installed one)",
     )
     reward_code: Annotated[list[str] | None, CodeMark(of="reward_funcs")] = Field(
         None, description="the files behind those functions"
@@ -91,15 +104,36 @@ class RewardKeys(EnvironmentKeys):
 
     @property
     def own_rewards(self) -> list[str]:
-        """The functions, as they are named."""
+        """The functions and tasksets, as they are named."""
         return [name for name in self.reward_funcs if not is_model_folder(name) and not is_asset(name)]
+
+    @property
+    def _of_own_files(self) -> list[str]:
+        """Those that are in files beside the YAML."""
+        return [name for name in self.own_rewards if not is_taskset(name)]
+
+    @property
+    def tasksets(self) -> list[str]:
+        """The modules of installed tasksets, as Python imports them."""
+        return sorted({module_of(name) for name in self.reward_funcs if is_taskset(name)})
+
+    def used_libraries(self) -> tuple[str, ...]:
+        """What scores tasks."""
+        is_used = bool(self.tasksets) or imports_verifiers(self.reward_code or [])
+        return (*super().used_libraries(), *((PACKAGE,) if is_used else ()))
+
+    def semantic(self) -> dict[str, Any]:
+        """With the versions of installed tasksets."""
+        versions = {name: version_or_contents(name) for name in self.tasksets}
+        return {**super().semantic(), **({"taskset_versions": versions} if versions else {})}
 
     @property
     def reward_names(self) -> list[str]:
         """What each is called in figures: a function's name, a model's folder or node, an environment's; all differ."""
         found: list[str] = []
         for name in self.reward_funcs:
-            short = dotted(name).rpartition(".")[2] if name in self.own_rewards else Path(name).name
+            is_function = name in self.own_rewards and not is_taskset(name)
+            short = dotted(name).rpartition(".")[2] if is_function else Path(taskset_id(name)).name
             found.append(short if short not in found else f"{short}_{len(found) + 1}")
         for short in self.environment_rewards:
             found.append(short if short not in found else f"{short}_{len(found) + 1}")
@@ -120,7 +154,7 @@ class RewardKeys(EnvironmentKeys):
                 "reward_weights",
                 "reward_funcs",
             )
-        for name in self.own_rewards:
+        for name in self._of_own_files:
             if file_of(name, self.reward_code or []) is None:
                 raise ConflictError(
                     f"{KEY}: {name}: there is no {looked_for(name)} beside the YAML. Write my_module.my_reward "
@@ -137,12 +171,17 @@ class RewardKeys(EnvironmentKeys):
             yield Fault("reward_funcs", broken)
         for name in self.reward_funcs:
             reason = _fault_of_model(Path(name)) if is_model_folder(name) else None
-            if name in self.own_rewards and broken is None:
+            if is_taskset(name):
+                reason = fault_of_taskset(name)
+            elif name in self.own_rewards and broken is None:
                 reason = _fault_of_function(name, self.reward_code or [])
             if reason is not None:
                 yield Fault("reward_funcs", reason)
         for file, package, line in not_installed(self.reward_code or []):
-            yield Fault("reward_funcs", f"{file}, line {line}: imports {package}, which is not installed")
+            reason = f"imports {package}, which is not installed"
+            yield Fault(
+                "reward_funcs", f"{file}, line {line}: {fault_of_package() if package == PACKAGE else reason}"
+            )
             break
 
 

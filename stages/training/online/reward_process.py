@@ -32,6 +32,8 @@ from tunemill.stages.errors import UserError
 from tunemill.stages.own_classes import file_of
 from tunemill.stages.training.online.environment_state import all_restored
 from tunemill.stages.training.online.reward_calls import KEY, Call, Loaded, Reply, not_finite
+from tunemill.stages.training.online.taskset_scores import installed_class, is_class_of_tasks, scores_of
+from tunemill.stages.training.online.tasksets import is_taskset
 
 
 def loaded(functions: Loaded, local: ExitStack, key: str = KEY) -> list[Callable[..., Any]]:
@@ -43,6 +45,10 @@ def loaded(functions: Loaded, local: ExitStack, key: str = KEY) -> list[Callable
     entered: list[dict[str, Path]] = []
     found = []
     for name in functions.names:
+        if is_taskset(name):
+            with UserFailures(f"{key}: {name}", functions.files, UserError):
+                found.append(scores_of(installed_class(name), name))
+            continue
         own = str(file_of(name, functions.files))
         ordered = [own, *(one for one in functions.files if one != own)]
         module, function = module_and_function(name, ordered[0])
@@ -57,6 +63,9 @@ def loaded(functions: Loaded, local: ExitStack, key: str = KEY) -> list[Callable
         one = getattr(modules[own], function, None)
         if not callable(one):
             raise UserError(f"{key}: {name}: {own} has no function {function}")
+        if is_class_of_tasks(one):
+            with UserFailures(f"{key}: {name}", ordered, UserError):
+                one = scores_of(one, name)
         found.append(one)
     return found
 

@@ -89,7 +89,7 @@ def test_rewards_may_be_the_environments_own(tmp_path):
             {"environment_factory": "openenv.envs.Echo"},
             "name an environment of OpenEnv by the address of its server",
         ),
-        ({"rollout_func": "verifiers.play"}, "there is no adapter of verifiers"),
+        ({"rollout_func": "verifiers.play"}, "tasksets of verifiers are rewards"),
         ({"tools": "trl.experimental.tool"}, "TRL is not there when a pipeline runs"),
         ({"tools": "own.made"}, r"trl.tools: own.made: there is no own.py beside the YAML"),
     ],
