@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
+from support.environments import caller, environment_file, playing_file, prompts_of
 from support.online import prompt_data, rewards_file, settings_for, words_to_sort
 from support.ranks_cases import tell
 from support.tiny_model import Heard, make_model, workspace
@@ -43,9 +44,21 @@ CASES: dict[str, dict[str, Any]] = {
     "ebft": {"ce_coef": 0.1, "use_whitening": True},
     # Of what is cut off nothing is learned, and that is all.
     "masked": {"mask_truncated_completions": True, "max_completion_length": 1},
+    # A function that draws by torch's own numbers.
+    "played": {"rollout_func": "playing.drawn"},
     "killed": {},
     "whole": {},
     "wrong": {"reward_funcs": ["letters.wrong"]},
+}  # fmt: skip
+# Those whose completions call tools, of another model.
+CALLING: dict[str, dict[str, Any]] = {
+    "called": {"tools": ["counting.double"], **LORA},
+    "called_ahead": {
+        "async_prefetch": True, "prefetch_depth": 2, "replay_buffer_size": 4, "streaming_partial_batch": True,
+        "streaming_min_groups": 1,
+    },
+    # By a server of vLLM, while steps are taken.
+    "served": {"use_vllm": True, "async_prefetch": True, **LORA},
 }  # fmt: skip
 
 
@@ -54,6 +67,7 @@ class OnlineCasesConfig(StageConfig):
 
     cases: list[str] = Field([], description="names of cases")
     processes: int = Field(1, description="how many processes train")
+    url: str | None = Field(None, description="a server of vLLM, for the case that asks one")
     killed: list[int] = Field(
         [], description="a rank, and the step of the case `killed` at which it kills itself"
     )
@@ -66,12 +80,13 @@ def train_cases(config: OnlineCasesConfig, out: Workspace, report: Report) -> No
     for case in config.cases:
         folder = out.checkpoints / case
         with ranks.first_before_others():
-            base, prompts = prepared(folder / "given")
+            prepare = prepared_to_call if case in CALLING else prepared
+            base, prompts = prepare(folder / "given")
         mine = workspace(folder / f"rank_{ranks.number()}")
         mine = Workspace(mine.data, workspace(folder / "shared").checkpoints, mine.logs)
         heard = Heard()
         told = Report(partial(tell, heard, config.killed if case == "killed" else []))
-        train_case(case, base, prompts, mine, told, config.processes)
+        train_case(case, base, prompts, mine, told, config.processes, config.url)
         report.table(case, ["step", "loss"], [[step, loss] for step, loss in heard.steps("loss").items()])
         report.summary(**{f"{case}_{name}": value for name, value in heard.summary.items()})
         report.log(f"{case}: {[event['message'] for event in heard.of('log')]}")
@@ -87,11 +102,43 @@ def prepared(folder: Path) -> tuple[Model, PromptData]:
     return Model(base), PromptData(folder / "prompts")
 
 
+def prepared_to_call(folder: Path) -> tuple[Model, PromptData]:
+    """A model that calls tools, which all cases share, and prompts for it, made once."""
+    base = folder.parents[1] / "caller"
+    if not base.exists():
+        caller(base)
+    if not folder.exists():
+        prompts_of(folder / "prompts", base, [{"start": number % 5} for number in range(12)])
+    return Model(base), PromptData(folder / "prompts")
+
+
+def calling_settings(folder: Path, case: str, processes: int, url: str | None) -> GrpoConfig:
+    """Rewards by environments and what they were told."""
+    code = environment_file(folder)
+    keys = {"max_completion_length": 48, "sequence_len": 64, "reward_funcs": ["counting.total"]}
+    given = {"environment_factory": "counting.Counter", "environment_code": [code], "reward_code": [code]}
+    tools = {"tools_code": [code]} if "tools" in CALLING[case] else {}
+    there = {"vllm_server_base_url": url, "processes": processes}
+    return GrpoConfig(**settings_for(folder, **{**EACH, **keys, **given, **tools, **CALLING[case], **there}))
+
+
 def train_case(
-    case: str, base: Model, prompts: PromptData, out: Workspace, report: Report, processes: int
+    case: str,
+    base: Model,
+    prompts: PromptData,
+    out: Workspace,
+    report: Report,
+    processes: int,
+    url: str | None = None,
 ) -> None:
     """Train one case."""
+    if case in CALLING:
+        config = calling_settings(prompts.path.parent, case, processes, url)
+        learn(config, base, prompts, out, report, prompts)
+        return
     settings = settings_for(base.path.parent, **{**EACH, **CASES[case]}, processes=processes)
+    if case == "played":
+        settings["rollout_code"] = [playing_file(base.path.parent)]
     if case == "ebft":
         rewards = ("reward_funcs", "reward_code")
         kept = {name: value for name, value in settings.items() if name not in rewards}

@@ -1,5 +1,6 @@
 """Completions that call tools, and a function that samples, with a real vLLM: one server for all of them."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import torch
 from peft import PeftModel
 from stages.training.online.test_environments import log_p_of, told_of, whole_round
 from support.environments import caller, played
-from support.own_environment import python_with_vllm
+from support.online_ranks import OnlineCasesConfig
+from support.own_environment import ROOT, python_with_vllm
+from support.ranks_group import Group
 from support.tiny_model import Heard
 from transformers import AutoModelForCausalLM
 
@@ -92,6 +95,14 @@ def code(tmp_path, monkeypatch) -> str:
     path.write_text(CODE)
     yield str(path)
     sys.modules.pop("counting", None)
+
+
+def served_by(url: str, base: Path, folder: Path, processes: int) -> Group:
+    """Processes that train, ahead of which the server samples."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "caller").symlink_to(base)
+    body = "support.online_ranks:train_cases"
+    return Group(folder, processes, body, OnlineCasesConfig, cases=["served"], url=url)
 
 
 def train(folder: Path, base: Path, url: str, **keys: Any) -> Heard:
@@ -185,3 +196,23 @@ def test_a_function_samples_by_the_server(tmp_path, base, url, code):
     first = check_rounds(tmp_path / "run", base, heard)
     assert all(one.mask[0] is False and all(one.mask[1:]) for one in first)
     assert all(one.episode.fields["length"] == len(one.completion.ids) for one in first)
+
+
+def test_two_processes_learn_what_one_learns_of_what_is_sampled_ahead(tmp_path, base, url, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    found = []
+    for processes in (1, 2):
+        group = served_by(url, base, tmp_path / f"{processes}", processes)
+        assert group.error is None
+        assert processes == 1 or group.said("served_processes") == processes
+        assert group.said("served_largest_mismatch") < 1e-3
+        journal = Journal(group.kept("served") / "journal")
+        steps = {number: one.policy for number, one in journal.steps().items()}
+        rounds = [[one for first in (0, 2) for one in journal.whole(number, first)] for number in range(4)]
+        policies = [{one.completion.policy for one in done} for done in rounds]
+        assert policies[0] == policies[1] and policies[2:] == [{steps[1]}, {steps[2]}]
+        assert max(one.episode.calls for one in rounds[0]) > 1
+        found.append(([[one.completion.ids for one in done] for done in rounds], group.losses("served")))
+    (sampled, losses), (by_two, losses_of_two) = found
+    assert sampled == by_two
+    assert losses_of_two == pytest.approx(losses, abs=1e-4)

@@ -12,7 +12,7 @@ from support.ranks_group import Group
 from tunemill.stages.training.online.journal import Journal
 
 pytestmark = pytest.mark.slow
-ALIKE = ("full", "lora", "level", "ahead", "ebft", "masked")
+ALIKE = ("full", "lora", "level", "ahead", "ebft", "masked", "played", "called", "called_ahead")
 HERE = Path(__file__).resolve().parents[4]
 # Largest difference of a weight, of weights of about 0.2.
 BOUND = 1e-6
@@ -79,6 +79,16 @@ def test_it_has_learnt_something(case, alone):
         assert all(bool(weight.any()) for name, weight in found.items() if "lora_B" in name)
     else:
         assert differ(found, {name: base[name] for name in found}) > 1e-4
+
+
+@pytest.mark.parametrize("case", ["called", "called_ahead"])
+def test_both_processes_have_environments(case, two):
+    journal = Journal(two.kept(case) / "journal")
+    # A round has two parts, each of which another process has sampled.
+    parts = [journal.whole(1, first) for first in (0, 2)]
+    assert all(max(one.episode.calls for one in part) > 1 for part in parts)
+    assert all(one.episode.state is not None for part in parts for one in part)
+    assert all(one.episode.calls == 0 or not all(one.mask) for part in parts for one in part)
 
 
 def test_the_first_process_scores_held_out_prompts_for_all(alone, two):
