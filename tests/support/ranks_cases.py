@@ -94,6 +94,26 @@ CASES: dict[str, dict[str, Any]] = {
     # Activations wait in files, gradients are filtered.
     "disk": {**SFT, "activation_offloading": "disk"},
     "grokfast": {"plugins": ["grokfast"]},
+    # The adapter starts anew twice.
+    "relora": {
+        **LORA,
+        "relora": True,
+        "jagged_restart_steps": 4,
+        "optimizer": "adamw_torch",
+        "save_steps": 5,
+    },
+    # Weights are rounded from the fourth step on. A last bit of the gradients' norm would round some the other way.
+    "unrounded": {"max_grad_norm": 0},
+    "qat": {
+        "max_grad_norm": 0,
+        "qat": {
+            "weight_dtype": "int4",
+            "activation_dtype": "int8",
+            "group_size": 16,
+            "quantize_embedding": False,
+            "fake_quant_after_n_steps": 3,
+        },
+    },
     # Draws at random.
     "dropout": {**LORA, "lora_dropout": 0.3},
     # The first again, that tests kill and let go on.

@@ -19,6 +19,7 @@ from tunemill.kernels.in_models.projections import is_quantized
 from tunemill.stages.errors import SettingError
 from tunemill.stages.models.module_names import names_of_tensors
 from tunemill.stages.report import Report
+from tunemill.stages.training import ranks_body as ranks
 from tunemill.stages.training.adapters.factors_body import (
     NAME,
     adapted_layers,
@@ -102,8 +103,9 @@ class Restarts(TrainerCallback):  # type: ignore[misc]
         self._report.log(f"restart {restart} of the adapter after step {state.global_step}")
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
-        """Beside what the Trainer writes."""
-        torch.save(self._model.folded, self._root / f"checkpoint-{state.global_step}" / FILE)
+        """Beside what the Trainer writes: the same in all processes."""
+        if ranks.is_first():
+            torch.save(self._model.folded, self._root / f"checkpoint-{state.global_step}" / FILE)
 
     def on_train_end(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
         """Where the best step's factors are about to be put back, the base goes back to that step's too."""

@@ -10,6 +10,7 @@ UNPROVEN = "has not been proven with a model in parts (FSDP2, DeepSpeed)"
 # Settings that are off at these values.
 OFF: dict[str, tuple[Any, ...]] = {
     "peft_use_dora": (False,),
+    "relora": (False,),
     "lora_target_parameters": (None,),
     "peft_layer_replication": (None,),
     "peft_trainable_token_indices": (None,),
@@ -58,6 +59,8 @@ def unproven_in_parts(config: Any) -> Iterator[tuple[str, str]]:
     if sharding.zero is not None and config.torch_compile:
         reason = "has not been proven with DeepSpeed, which compiles by itself and did not end on a CPU"
         yield "torch_compile", f"{reason}; take it out, or use fsdp_version: 2"
+    if sharding.zero is not None and config.qat is not None:
+        yield "qat", "has not been proven with DeepSpeed; use fsdp_version: 2, or copies of the model"
     if sharding.zero is not None and config.is_pure_bfloat16:
         yield "bfloat16", "DeepSpeed would keep a second copy of the weights in float32; use bf16: true"
 

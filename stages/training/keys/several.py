@@ -8,12 +8,10 @@ ALONE = "Set pipeline.launcher: {kind: python} to train in one"
 PROVEN_ADAPTERS = (None, "lora", "qlora")
 # Settings that are off at these values, and why they are refused beside.
 UNPROVEN: dict[str, tuple[tuple[Any, ...], str]] = {
-    "relora": ((False,), "folds the adapter in and forgets moments in one process only"),
     "layer_offloading": ((False,), "moves layers that the exchange of gradients expects in their place"),
     "auto_find_batch_size": ((False,), "one process may run out of memory while the others go on"),
     "lisa_n_layers": ((None,), "changes what is trained, which processes agree on once"),
     "tiled_mlp": ((False, None), "computes gradients in pieces, which would be exchanged piece by piece"),
-    "qat": ((None,), "has not been proven with several processes"),
     "llmcompressor": ((None,), "has not been proven with several processes"),
     "trainer_cls": ((None,), "a loss of one's own says nothing of what the other processes hold of a step"),
     "profiler_steps": ((None,), "a trace of one process among several says nothing of the others"),

@@ -13,7 +13,7 @@ from support.ranks_cases import STEPS, CasesConfig
 from support.ranks_group import Group
 
 pytestmark = pytest.mark.slow
-ALIKE = ("sft", "sft-lora", "dpo", "dpo-lora", "nf4", "orpo", "live-lora")
+ALIKE = ("sft", "sft-lora", "dpo", "dpo-lora", "nf4", "orpo", "live-lora", "relora", "qat")
 # Other methods, other bases, and what is beside the loss.
 MORE = (
     "moe", "eaft", "kto", "reward", "simpo", "ipo", "distillation", "process", "live-follows", "int8", "packed",
@@ -47,7 +47,7 @@ def places(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(places):
-    return group(places / "alone", 1, list(ALIKE))
+    return group(places / "alone", 1, [*ALIKE, "unrounded"])
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,10 @@ def again(places, alone, two):
     shutil.copytree(two.folder / "checkpoints" / "killed", places / "again" / "checkpoints" / "killed")
     shutil.copytree(alone.kept("sft") / "checkpoint-4", places / "again" / "checkpoints" / "from_one"
                     / "shared" / "checkpoints" / "checkpoint-4")  # fmt: skip
-    return group(places / "again", 2, ["killed", "from_one"])
+    begun = places / "again" / "checkpoints" / "relora" / "shared" / "checkpoints"
+    shutil.copytree(two.kept("relora"), begun)
+    assert [one.name for one in begun.iterdir()] == ["checkpoint-5"]
+    return group(places / "again", 2, ["killed", "from_one", "relora"])
 
 
 @pytest.mark.parametrize("case", ALIKE)
@@ -117,6 +120,24 @@ def test_killed_ranks_go_on_to_the_curve_of_an_uninterrupted_run(two, again):
     assert min(found) == 5
     assert found == {step: expected[step] for step in found}
     assert differ(again.weights("killed"), two.weights("sft")) == 0
+
+
+def test_copies_start_their_adapter_anew_alike_and_go_on(two, again):
+    stored = two.weights("relora")
+    assert {min(factor.shape) for factor in stored.values()} == {3 * 4}, "of three cycles"
+    assert min(again.losses("relora")) == 6
+    assert again.losses("relora") == {step: two.losses("relora")[step] for step in range(6, STEPS + 1)}
+    assert differ(again.weights("relora"), stored) == 0
+
+
+def test_copies_compute_with_rounded_weights_from_the_step_on_that_is_asked_for(alone, two):
+    (said,) = (
+        event["message"] for event in two.events if event["type"] == "log" and "qat: 14" in event["message"]
+    )
+    assert "round their weights to int4, their inputs to int8" in said
+    losses, unrounded = two.losses("qat"), alone.losses("unrounded")
+    assert losses == alone.losses("qat")
+    assert [step for step in losses if losses[step] == unrounded[step]] == [1, 2, 3]
 
 
 def test_two_go_on_from_what_one_has_begun(alone, again):

@@ -156,6 +156,8 @@ def test_older_names_mean_the_newer_ones() -> None:
         ({"context_parallel_size": 2, "load_in_4bit": True, **LORA}, "load_in_4bit", "has not been proven beside"),
         ({"context_parallel_size": 2, "attn_implementation": "eager"}, "attn_implementation", "Write sdpa"),
         ({"context_parallel_size": 2, "torch_compile": True}, "torch_compile", "have not been proven beside"),
+        ({**ZERO2, "qat": {"weight_dtype": "int8"}}, "qat", "has not been proven with DeepSpeed"),
+        ({"fsdp_version": 2, "relora": True, "jagged_restart_steps": 5, **LORA}, "relora", "with a model in parts"),
         ({**ZERO2, "torch_compile": True}, "torch_compile", "has not been proven with DeepSpeed"),
         ({"context_parallel_size": 2, "optimizer": "muon"}, "optimizer", "adamw_torch_fused"),
         ({"fsdp_version": 2, "load_in_8bit": True, **LORA}, "load_in_8bit", "has not been proven with a model in"),
