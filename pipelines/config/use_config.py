@@ -12,7 +12,7 @@ PAGE = "of a page to talk with the model, and of no result"
 
 
 class VllmSettings(Settings):
-    """`vllm`: how `vllm-serve` starts vLLM."""
+    """`vllm`: how `vllm-serve` starts vLLM; share and GPUs are those of `trl.vllm_mode: colocate` too."""
 
     host: str | None = Field(None, description="address that it listens on; unset: 127.0.0.1")
     port: NonNegativeInt | None = Field(None, le=65535, description="its port; unset: 8000")
@@ -82,7 +82,9 @@ class UseConfig(StageConfig):
     )
     vllm_python: VllmPython = Field(None, description=PYTHON_OF_VLLM)
     vllm: Runtime[VllmSettings | None] = Field(
-        None, description="how vllm-serve starts vLLM: it serves a model, and changes no result"
+        None,
+        description="how vllm-serve starts vLLM, and what one takes beside a training (trl.vllm_mode: colocate): it "
+        "serves a model, and changes no result",
     )
 
     def idle(self) -> Iterator[Idle]:

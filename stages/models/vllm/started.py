@@ -34,8 +34,21 @@ FAILURE = re.compile(r"\b((?:\w+\.)*\w*(?:Error|Exception): \S.*)")
 FOLLOWS = re.compile(
     r"EngineDeadError|See (?:root cause|stack trace)|initialization failed|CalledProcessError"
 )
+# In what it says where its share is more than is free.
+OF_SHARE = "gpu memory utilization"
 # In characters, of what a failure is told by.
 LONGEST = 400
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What a user turns: how long to wait for a server, and its share of the GPU."""
+
+    seconds: str = "start_seconds"
+    share: str = "gpu_memory_utilization"
+
+
+OF_ENGINE = Keys()
 
 
 @dataclass(frozen=True)
@@ -63,18 +76,20 @@ def started(
     log: Path,
     seconds: float,
     environment: Mapping[str, str] | None = None,
+    keys: Keys = OF_ENGINE,
 ) -> Iterator[Started]:
     """`vllm serve` with these arguments, from when it answers as `name` to the end of the block, however that ends.
 
     `python` is the interpreter beside which vLLM is, None: this one. It runs in `folder`, writes `log`, and finds
-    `environment` beside what is fixed. Raises SettingError where it does not answer within `seconds`.
+    `environment` beside what is fixed. Raises SettingError, which names one of `keys`, where it does not answer within
+    `seconds`.
     """
     port = _free_port()
     program = program_of(python, "vllm.entrypoints.cli.main", {**FIXED, **(environment or {})})
     command = [*program, "serve", *arguments, "--host", THIS_MACHINE, "--port", str(port)]
     with guarded(command, folder=folder, log=log) as process:
         server = Started(f"http://{THIS_MACHINE}:{port}", process, log)
-        _wait(server, name, seconds)
+        _wait(server, name, seconds, keys)
         yield server
 
 
@@ -84,16 +99,19 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def _wait(server: Started, name: str, seconds: float) -> None:
+def _wait(server: Started, name: str, seconds: float, keys: Keys) -> None:
     """Raises SettingError where the server ends, or is not there in time."""
     until = time.monotonic() + seconds
     while name not in served_by(server.url):
         if (reason := server.why_gone()) is not None:
-            raise SettingError(f"engine: vLLM did not start: {reason}. All that it said is in {server.log}")
+            turn = f" The key is {keys.share}." if OF_SHARE in reason.lower() else ""
+            raise SettingError(
+                f"engine: vLLM did not start: {reason}.{turn} All that it said is in {server.log}"
+            )
         if time.monotonic() > until:
             raise SettingError(
                 f"engine: vLLM did not start within {seconds:.0f} s. What it says is in {server.log}; give it more "
-                f"time with start_seconds"
+                f"time with {keys.seconds}"
             )
         time.sleep(POLL_SECONDS)
 

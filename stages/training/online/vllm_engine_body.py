@@ -31,7 +31,7 @@ from tunemill.stages.models.vllm.control_body import (
     unload_adapter,
 )
 from tunemill.stages.models.vllm.log_p_body import OF_FLOAT32, OF_HALF, own_log_p, served_log_p
-from tunemill.stages.models.vllm.started import LOG, started
+from tunemill.stages.models.vllm.started import LOG, Keys, started
 from tunemill.stages.models.wrapped_body import uncompiled
 from tunemill.stages.report import Report, Workspace
 from tunemill.stages.training.online.engine import Completion, SamplingSettings
@@ -43,6 +43,7 @@ REQUESTS = 64
 # Of the probe: rows, and tokens of each.
 ROWS, TOKENS = 8, 64
 ADAPTER, WEIGHTS = "adapter", "weights"
+KEYS = Keys("trl.vllm_server_timeout", "trl.vllm_gpu_memory_utilization")
 
 
 @dataclass
@@ -223,6 +224,7 @@ def vllm_engine(
         log=out.logs / LOG,
         seconds=config.vllm_server_timeout,
         environment=TAKES_ADAPTERS if adapters else TAKES_WEIGHTS,
+        keys=KEYS,
     ) as server:
         engine = VllmEngine(
             client_of(server.url, name, server),

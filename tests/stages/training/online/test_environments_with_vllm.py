@@ -198,6 +198,7 @@ def test_a_function_samples_by_the_server(tmp_path, base, url, code):
     assert all(one.episode.fields["length"] == len(one.completion.ids) for one in first)
 
 
+@pytest.mark.exhaustive
 def test_two_processes_learn_what_one_learns_of_what_is_sampled_ahead(tmp_path, base, url, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
     found = []

@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from support.policy_server import policy_server
 from support.tiny_model import Heard, make_model, workspace
+from support.vllm_stand_in import stand_in_environment
 from transformers import AutoModelForCausalLM
 
 from tunemill.stages.artifacts import Model
@@ -192,6 +193,28 @@ def test_a_server_beside_the_training_takes_a_share_of_the_device(base):
     for mode in ("colocate", "server"):
         words = words_of(base, vllm_mode=mode, **block, **own)
         assert (option(words, share), option(words, gpus)) == ("0.2", "4")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, r"Free memory on device .* The key is trl\.vllm_gpu_memory_utilization\. All that it said"),
+        (
+            {"vllm_server_timeout": 1e-6},
+            r"did not start within 0 s\..* more time with trl\.vllm_server_timeout",
+        ),
+    ],
+)
+def test_a_server_that_does_not_start_names_the_key_to_turn(tmp_path, base, settings, said):
+    words = "ValueError: Free memory on device (9.1/24.0 GiB) on startup is less than desired GPU memory utilization"
+    python = stand_in_environment(tmp_path / "environment", fails=f"{words} (0.5, 12 GiB).")
+    config = VllmKeys(use_vllm=True, vllm_mode="colocate", vllm_python=str(python), **settings)
+    out, heard = workspace(tmp_path / "run"), Heard()
+    with (
+        pytest.raises(SettingError, match=said),
+        vllm_engine(config, policy(base), Model(base), PROBE, ENDS, 64, out, heard.report),
+    ):
+        raise AssertionError("it has started")
 
 
 def test_beside_the_training_no_other_server_is_asked():
