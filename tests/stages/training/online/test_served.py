@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 from pydantic import ValidationError
-from support.environments import caller, played
+from support.environments import caller, environment_file, played
 from support.openenv_servers import COUNTING, NAMED, server_of
 from support.own_environment import ROOT, packages_with_openenv
 from support.tiny_model import Heard
@@ -177,6 +177,62 @@ def test_tools_that_have_names_are_called_by_them(tmp_path, packages):
         failed = used(homes, 0, "double", n="four")
         assert failed.content.startswith("{'error': ") and "four" in failed.content
         assert homes.ask({0: Finish()})[0].value.reward == 3.0
+        homes.end_all()
+        called = Called(url, ["counting.double"], [environment_file(tmp_path)], f"{KEY} and trl.tools")
+        with (
+            environments(called, 60) as others,
+            pytest.raises(
+                SettingError, match=r"double is a method of http.* and one of trl\.tools.*Rename one"
+            ),
+        ):
+            others.describe()
+
+
+CLASS = '''
+from openenv.core.generic_client import GenericEnvClient
+
+
+class Adding:
+    def __init__(self):
+        self.client = GenericEnvClient(base_url={url!r}).sync()
+
+    def reset(self, start=0, **row):
+        self.reward = 0.0
+        return self.client.reset(start=start).observation["said"]
+
+    def add(self, n: int) -> str:
+        """
+        Add a number.
+
+        Args:
+            n: how much
+        """
+        result = self.client.step({{"n": n}})
+        self.reward = result.reward
+        return result.observation["said"]
+
+    def get_reward(self):
+        return self.reward
+
+
+def rewarded(environments, **kwargs):
+    return [one.reward for one in environments]
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("installed")
+def test_a_class_beside_the_yaml_asks_one_as_in_trls_examples(base, tmp_path, packages):
+    heard = Heard()
+    with server_of(COUNTING, tmp_path / "server", packages) as url:
+        code = tmp_path / "adding.py"
+        code.write_text(CLASS.format(url=url))
+        played(
+            tmp_path / "run", base, heard.report, max_steps=1, environment_factory="adding.Adding",
+            environment_code=[str(code)], reward_funcs=["adding.rewarded"], reward_code=[str(code)],
+        )  # fmt: skip
+    assert heard.steps("rewards/Adding") == heard.steps("rewards/rewarded") != {1: 0.0}
+    assert not any(one.episode.failure for one in whole_round(tmp_path / "run"))
 
 
 @pytest.mark.slow

@@ -72,7 +72,8 @@ def test_what_it_says_is_what_verifiers_says(code, tmp_path, packages):
     said = ["a b c", "c", "b a", "a b"]
     with open_rewards(RewardKeys(reward_funcs=["letter_tasks.Letters"], reward_code=code), []) as rewards:
         of_texts = rewards(asked(prompts, said, answer=answers))
-        talks = [[{"role": "user", "content": one}] for one in prompts]
+        shown = {"role": "assistant", "content": "this was not said by the model"}
+        talks = [[shown, {"role": "user", "content": one}] for one in prompts]
         turns = [
             [
                 {"role": "assistant", "content": one, "tool_calls": [{"function": {"name": "look", "arguments": {}}}]},
@@ -81,7 +82,8 @@ def test_what_it_says_is_what_verifiers_says(code, tmp_path, packages):
             ]
             for one in said
         ]  # fmt: skip
-        of_turns = rewards(asked(talks, turns, answer=answers))
+        whole = [json.dumps({"prompt": p, "answer": a}) for p, a in zip(prompts, answers, strict=True)]
+        of_turns = rewards(asked(talks, turns, task=whole))
     expected = by_library(
         tmp_path / "library", packages, [(p, a, [s]) for p, a, s in zip(prompts, answers, said, strict=True)]
     )
