@@ -39,11 +39,20 @@ class LetterTask(vf.Task[LetterData]):
         return float(trace.num_turns)
 
 
-class Letters(vf.Taskset[LetterTask, vf.TasksetConfig]):
+class LettersConfig(vf.TasksetConfig):
+    most: int = 8
+
+
+class Letters(vf.Taskset[LetterTask, LettersConfig]):
     def load(self):
-        for word in ("cab", "bac", "acb", "bca", "cba", "abc", "aab", "cbb"):
+        for word in ("cab", "bac", "acb", "bca", "cba", "abc", "aab", "cbb")[: self.config.most]:
             answer = " ".join(sorted(word))
             yield LetterTask(LetterData(prompt=" ".join(word), answer=answer, system_prompt="Sort."), self.config.task)
+
+
+class Few(Letters):
+    def __init__(self, config):
+        super().__init__(config.model_copy(update={"most": 2}))
 
 
 class SandboxedTask(vf.Task[LetterData]):

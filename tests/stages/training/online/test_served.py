@@ -5,14 +5,16 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 from pydantic import ValidationError
 from support.environments import caller, environment_file, played
+from support.modules import load_module
 from support.openenv_servers import COUNTING, NAMED, server_of
 from support.own_environment import ROOT, packages_with_openenv
-from support.tiny_model import Heard
+from support.tiny_model import Heard, folder_bytes
 
 from tunemill.stages.errors import SettingError, UserError
 from tunemill.stages.training.grpo.config import GrpoConfig
@@ -268,6 +270,35 @@ def test_an_episode_that_is_lost_is_no_reward(base, tmp_path, packages):
     failures = [one.episode.failure for one in whole_round(tmp_path / "run")]
     lost = [words for words in failures if words is not None]
     assert lost and all(f"{KEY}: {url}: the episode was lost: " in words for words in lost)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("installed")
+def test_a_run_that_is_ended_goes_on_to_the_same_bytes(base, tmp_path, packages):
+    watch, events = load_module(Path(__file__).with_name("killed_online.py")).Watch(), []
+    keys = {"max_steps": 4, "completions_at_once": 4, "save_steps": 3, **SERVED}
+
+    class EndedError(BaseException):
+        """Ends a run in this process, as nothing catches it."""
+
+    def on_event(name):
+        events.append(name)
+        if len(events) in (2, 9):
+            raise EndedError
+
+    with server_of(COUNTING, tmp_path / "server", packages) as url:
+        keys["environment_factory"] = url
+        whole, resumed = Heard(), Heard()
+        expected = played(tmp_path / "whole", base, whole.report, **keys)
+        watch.on_event = on_event
+        for _ in range(2):
+            with pytest.raises(EndedError):
+                played(tmp_path / "ended", base, Heard().report, **keys)
+        watch.on_event = None
+        found = played(tmp_path / "ended", base, resumed.report, **keys)
+    assert folder_bytes(found) == folder_bytes(expected)
+    assert resumed.summary["strayed"] == 0
+    assert 0 < resumed.summary["generated_tokens"] < whole.summary["generated_tokens"]
 
 
 @pytest.mark.slow

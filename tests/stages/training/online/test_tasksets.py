@@ -177,6 +177,9 @@ def test_its_tasks_are_rows_and_its_version_is_in_the_key(tmp_path, installed):
     assert len(rows) == 8 and json.loads(rows[0]["task"])["answer"] == "a b c"
     asks = [{"role": "system", "content": "Sort."}, {"role": "user", "content": "c a b"}]
     assert rows[0]["prompt"] == asks
+    few = [*command[:-1], "letter_tasks.Few"]
+    done_few = subprocess.run(few, capture_output=True, text=True, check=True, cwd=installed)
+    assert done_few.stdout.splitlines() == done.stdout.splitlines()[:2], "a subclass has other settings"
     (project.folder / "data" / "tasks.jsonl").write_text(done.stdout)
     project.yaml.write_text(
         "base_model: model\nreinit_weights: true\nrl: grpo\nmax_steps: 1\nbf16: false\noutput_dir: outputs\n"
