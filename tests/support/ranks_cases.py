@@ -94,6 +94,11 @@ CASES: dict[str, dict[str, Any]] = {
     # Activations wait in files, gradients are filtered.
     "disk": {**SFT, "activation_offloading": "disk"},
     "grokfast": {"plugins": ["grokfast"]},
+    "prompts": {
+        "adapter": "llama-adapter",
+        "peft_adapter": {"layers": 2, "len": 4},
+        "learning_rate": 0.1,
+    },
     # The adapter starts anew twice.
     "relora": {
         **LORA,

@@ -9,6 +9,7 @@ ELEMENTWISE = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
 UNPROVEN = "has not been proven with a model in parts (FSDP2, DeepSpeed)"
 # Settings that are off at these values.
 OFF: dict[str, tuple[Any, ...]] = {
+    "adapter": (None, "lora", "qlora"),
     "peft_use_dora": (False,),
     "relora": (False,),
     "lora_target_parameters": (None,),

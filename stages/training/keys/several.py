@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 ALONE = "Set pipeline.launcher: {kind: python} to train in one"
-# Kinds of adapters whose factors are parameters like others.
-PROVEN_ADAPTERS = (None, "lora", "qlora")
 # Settings that are off at these values, and why they are refused beside.
 UNPROVEN: dict[str, tuple[tuple[Any, ...], str]] = {
     "layer_offloading": ((False,), "moves layers that the exchange of gradients expects in their place"),
@@ -24,8 +22,6 @@ def unproven(config: Any) -> Iterator[tuple[str, str]]:
         value = getattr(config, key, off[0])
         if value not in off:
             yield key, f"{key}: {reason}"
-    if config.adapter not in PROVEN_ADAPTERS:
-        yield "adapter", f"adapter: {config.adapter}: has not been proven with several processes"
     if config.looks_at_data:
         yield (
             "peft_init_lora_weights",

@@ -13,7 +13,7 @@ from support.ranks_cases import STEPS, CasesConfig
 from support.ranks_group import Group
 
 pytestmark = pytest.mark.slow
-ALIKE = ("sft", "sft-lora", "dpo", "dpo-lora", "nf4", "orpo", "live-lora", "relora", "qat")
+ALIKE = ("sft", "sft-lora", "dpo", "dpo-lora", "nf4", "orpo", "live-lora", "relora", "qat", "prompts")
 # Other methods, other bases, and what is beside the loss.
 MORE = (
     "moe", "eaft", "kto", "reward", "simpo", "ipo", "distillation", "process", "live-follows", "int8", "packed",

@@ -156,6 +156,10 @@ def test_older_names_mean_the_newer_ones() -> None:
         ({"context_parallel_size": 2, "load_in_4bit": True, **LORA}, "load_in_4bit", "has not been proven beside"),
         ({"context_parallel_size": 2, "attn_implementation": "eager"}, "attn_implementation", "Write sdpa"),
         ({"context_parallel_size": 2, "torch_compile": True}, "torch_compile", "have not been proven beside"),
+        (
+            {"fsdp_version": 2, "adapter": "llama-adapter", "peft_adapter": {"layers": 1, "len": 4}},
+            "adapter", "llama-adapter has not been proven with a model in parts",
+        ),
         ({**ZERO2, "qat": {"weight_dtype": "int8"}}, "qat", "has not been proven with DeepSpeed"),
         ({"fsdp_version": 2, "relora": True, "jagged_restart_steps": 5, **LORA}, "relora", "with a model in parts"),
         ({**ZERO2, "torch_compile": True}, "torch_compile", "has not been proven with DeepSpeed"),
