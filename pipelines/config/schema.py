@@ -148,6 +148,9 @@ def json_schema() -> dict[str, Any]:
     for group in sorted(grouped, key=lambda group: -group.count(".")):
         around, _, last = group.rpartition(".")
         place = grouped.setdefault(around, {}) if around else top
+        # Of a block that one config reads whole, another one may read a part.
+        if last in place and "$ref" in str(place[last]):
+            continue
         place[last] = {"type": "object", "properties": grouped[group], "additionalProperties": False}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

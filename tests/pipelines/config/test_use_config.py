@@ -3,6 +3,9 @@
 import pytest
 from support.configs import SFT, load, problems
 
+from tunemill.pipelines.config.schema import field_schema
+from tunemill.pipelines.config.use_config import VllmSettings
+
 
 def test_they_are_read_and_move_no_key(tmp_path):
     keys = {"gradio_title": "Mine", "gradio_temperature": 0.5, "vllm": {"port": 9000, "max_model_len": 512}}
@@ -11,6 +14,11 @@ def test_they_are_read_and_move_no_key(tmp_path):
     plain = load(tmp_path, SFT)
     assert plain.use is None
     assert [node.config for node in pipeline.nodes] == [node.config for node in plain.nodes]
+
+
+def test_editors_know_all_of_a_block_of_which_a_training_reads_a_part():
+    for key in VllmSettings.model_fields:
+        assert field_schema(f"vllm.{key}")["title"] == key.replace("_", " ").title()
 
 
 @pytest.mark.parametrize(
