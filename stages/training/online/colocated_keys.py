@@ -9,7 +9,7 @@ from tunemill.stages.declaration import Runtime, StageConfig, YamlMark
 COLOCATE = "colocate"
 # Of the device's memory, where nothing says more: TRL's default. Beside a training vLLM's own, nine tenths, is no room.
 SHARE = 0.3
-MODE, SLEEP = "trl.vllm_mode", "trl.vllm_enable_sleep_mode"
+MODE = "trl.vllm_mode"
 
 
 class ColocatedKeys(StageConfig):
@@ -47,10 +47,10 @@ class ColocatedKeys(StageConfig):
         description="with vllm_mode: colocate, where trl.vllm_tensor_parallel_size is unset: who computes what changes "
         "rounding alone",
     )
-    vllm_enable_sleep_mode: Annotated[Runtime[bool], YamlMark(SLEEP)] = Field(
+    vllm_enable_sleep_mode: Annotated[Runtime[bool], YamlMark("trl.vllm_enable_sleep_mode")] = Field(
         False,
-        description="true is refused with vllm_mode: colocate, and asks for nothing otherwise: it would change memory "
-        "alone",
+        description="asks for nothing: a server beside the training keeps its share of the device while steps are "
+        "taken; it would change memory alone",
     )
 
     @property

@@ -13,7 +13,7 @@ from tunemill.stages.errors import SettingError
 from tunemill.stages.evaluation.judge_keys import CLIENT
 from tunemill.stages.models.vllm.installed import PACKAGE, fault_of, version_in
 from tunemill.stages.models.vllm.python_key import PYTHON_OF_VLLM, VllmPython
-from tunemill.stages.training.online.colocated_keys import COLOCATE, MODE, SHARE, SLEEP, ColocatedKeys
+from tunemill.stages.training.online.colocated_keys import COLOCATE, MODE, ColocatedKeys
 
 Mode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what Axolotl's documents write; nothing listens there by us
@@ -147,19 +147,6 @@ class VllmKeys(ColocatedKeys):
         )
 
     @model_validator(mode="after")
-    def _stays_awake(self) -> Self:
-        if self.use_vllm and self.is_colocated and self.vllm_enable_sleep_mode:
-            raise ConflictError(
-                f"{SLEEP}: vLLM lets itself be put to sleep over HTTP in its development mode alone "
-                f"(VLLM_SERVER_DEV_MODE), so with {MODE}: {COLOCATE} it keeps its share of the device while steps are "
-                f"taken. Take it out, and give vLLM a share that leaves the training enough: "
-                f"trl.vllm_gpu_memory_utilization, unset {SHARE}. `plan --memory` says whether both fit",
-                "vllm_enable_sleep_mode",
-                "vllm_mode",
-            )
-        return self
-
-    @model_validator(mode="after")
     def _bounds_are_said_once(self) -> Self:
         names = ("vllm_importance_sampling_cap", "vllm_importance_sampling_clip_max")
         if all(self.is_set(name) for name in names):
@@ -214,6 +201,11 @@ class VllmKeys(ColocatedKeys):
                 ("vllm_enable_sleep_mode",),
                 self.use_vllm and not shares,
                 f"it is of {MODE}: {COLOCATE} alone",
+            ),
+            (
+                ("vllm_enable_sleep_mode",),
+                shares and self.vllm_enable_sleep_mode,
+                "the server keeps its share of the device while steps are taken, which `plan --memory` counts",
             ),
             (OF_CORRECTION, not corrects, "trl.vllm_importance_sampling_correction is off"),
             (

@@ -215,7 +215,12 @@ def test_a_yaml_of_axolotl_with_vllm_beside_the_training_runs_unedited(tmp_path)
     found = [load_pipeline(project.yaml, list(way)).node("trained").config for way in ways]
     assert [one.semantic() for one in found] == [config.semantic()] * 4
     assert [one.used_tools() for one in found] == [config.used_tools()] * 4
-    assert "Take it out" in refused(project, "trl.vllm_enable_sleep_mode=true")
+    (note,) = (
+        one
+        for one in load_pipeline(project.yaml, ["trl.vllm_enable_sleep_mode=true"]).notes
+        if "sleep" in one.path
+    )
+    assert "`plan --memory` counts" in note.message
 
 
 def test_rounds_are_the_same_however_many_processes_share_them(tmp_path):
