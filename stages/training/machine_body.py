@@ -115,9 +115,9 @@ def set_compiler(config: TrainingKeys, trainer: Any) -> None:
     if not config.torch_compile:
         return
     plugin = trainer.accelerator.state.dynamo_plugin
-    # FSDP gathers the weights of a layer as it is called, so layers are compiled, each by itself and in its place:
-    # around a whole model that is compiled accelerate would put the hooks where none is called, and change names.
-    plugin.use_regional_compilation = config.sharding.fsdp is not None
+    # Weights in parts are gathered as a layer is called, so layers are compiled, each by itself and in its place. Of a
+    # whole model the names would change under FSDP, and under DeepSpeed the first step never ended.
+    plugin.use_regional_compilation = config.sharding.in_parts
     if not config.torch_compile_options:
         return
     known = torch._inductor.list_options()

@@ -57,9 +57,8 @@ def unproven_in_parts(config: Any) -> Iterator[tuple[str, str]]:
         yield "plugins", f"Grokfast {UNPROVEN}"
     if config.named_kernels:
         yield "kernels", f"this {UNPROVEN}; write auto or off"
-    if sharding.zero is not None and config.torch_compile:
-        reason = "has not been proven with DeepSpeed, which compiles by itself and did not end on a CPU"
-        yield "torch_compile", f"{reason}; take it out, or use fsdp_version: 2"
+    if sharding.zero is not None and sharding.zero.compiles and config.torch_compile:
+        yield "torch_compile", "deepcompile compiles the model already; keep one"
     if sharding.zero is not None and config.qat is not None:
         yield "qat", "has not been proven with DeepSpeed; use fsdp_version: 2, or copies of the model"
     if sharding.zero is not None and config.is_pure_bfloat16:

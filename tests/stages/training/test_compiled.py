@@ -9,11 +9,19 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 from stages.training.test_sharded import CURVE, ROOT, Trained, check_same, keep_until, run
+from support.own_environment import packages_with_deepspeed
 
 # What PyTorch's own back end makes of an operation is another matter: this one traces, and computes as without it.
 TRACED = {"torch_compile": True, "torch_compile_backend": "aot_eager"}
 COPIES, PARTS = ("copies:sft", "copies:dpo-lora"), ("fsdp:sft", "fsdp:sft-lora")
-LAYOUTS = ("(Shard(dim=0),)", "(Replicate(), Shard(dim=0))")
+# What is around a model, and how its parameters are laid out.
+SHARED = {
+    "copies": ("DistributedDataParallel", None),
+    "fsdp": ("FSDP", "(Shard(dim=0),)"),
+    "hsdp": ("FSDP", "(Replicate(), Shard(dim=0))"),
+    "zero2": ("DeepSpeedEngine", None),
+    "zero3": ("DeepSpeedEngine", "ZeRO-3"),
+}
 GOING_ON = ("copies:dpo-lora", "fsdp:sft")
 
 
@@ -36,9 +44,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained, Tr
 def check_compiled(folder: Path, alone: Trained, found: Trained, name: str) -> None:
     """That several processes trained, that layers were compiled, and that it has changed nothing."""
     sharding, _, case = name.partition(":")
-    around = "DistributedDataParallel" if sharding == "copies" else "FSDP"
+    around, layout = SHARED[sharding]
     assert found.figures[f"{name}/exchanged_by"].startswith(around)
-    assert found.figures.get(f"{name}/layout") in ((None,) if sharding == "copies" else LAYOUTS)
+    assert found.figures.get(f"{name}/layout") == layout
     # A layer alone has more operations than all that is around the layers.
     assert found.figures[f"{name}/operations_compiled"] > 60
     assert not alone.figures[f"alone:{case}/operations_compiled"]
@@ -100,3 +108,21 @@ def test_so_it_is_by_inductor_and_by_copies_of_parts(
     found = run(tmp_path, processes, names, changes={"torch_compile": True, **changes})
     for name in names:
         check_compiled(tmp_path, alone, found, name)
+
+
+@pytest.mark.exhaustive
+def test_so_it_is_by_deepspeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}{os.pathsep}{packages_with_deepspeed()}")
+    monkeypatch.syspath_prepend(packages_with_deepspeed())
+    names = [f"{sharding}:{case}" for sharding in ("zero2", "zero3") for case in ("sft", "sft-lora")]
+    alone = run(tmp_path, 1, ["alone:sft", "alone:sft-lora"])
+    found = run(tmp_path, 2, names, changes=TRACED)
+    for name in names:
+        assert found.figures[f"{name}/processes"] == 2
+        check_compiled(tmp_path, alone, found, name)
+    for name in names[1:3]:
+        keep_until(tmp_path / name.replace(":", "-"), 4)
+    again = run(tmp_path, 2, names[1:3], changes=TRACED)
+    for name in names[1:3]:
+        losses, same = again.losses[name], alone.losses[f"alone:{name.partition(':')[2]}"]
+        assert min(losses) == 5 and max(abs(losses[step] - same[step]) for step in losses) < CURVE

@@ -162,7 +162,7 @@ def test_older_names_mean_the_newer_ones() -> None:
         ),
         ({**ZERO2, "qat": {"weight_dtype": "int8"}}, "qat", "has not been proven with DeepSpeed"),
         ({"fsdp_version": 2, "relora": True, "jagged_restart_steps": 5, **LORA}, "relora", "with a model in parts"),
-        ({**ZERO2, "torch_compile": True}, "torch_compile", "has not been proven with DeepSpeed"),
+        ({**ZERO2, "deepcompile": True, "torch_compile": True}, "torch_compile", "compiles the model already"),
         ({"context_parallel_size": 2, "optimizer": "muon"}, "optimizer", "adamw_torch_fused"),
         ({"fsdp_version": 2, "load_in_8bit": True, **LORA}, "load_in_8bit", "has not been proven with a model in"),
         ({"fsdp_version": 2, "plugins": ["grokfast"]}, "plugins", "Grokfast has not been proven"),
