@@ -59,8 +59,8 @@ def unproven_in_parts(config: Any) -> Iterator[tuple[str, str]]:
         yield "kernels", f"this {UNPROVEN}; write auto or off"
     if sharding.zero is not None and sharding.zero.compiles and config.torch_compile:
         yield "torch_compile", "deepcompile compiles the model already; keep one"
-    if sharding.zero is not None and config.qat is not None:
-        yield "qat", "has not been proven with DeepSpeed; use fsdp_version: 2, or copies of the model"
+    if sharding.zero is not None and sharding.zero.stage == 3 and config.qat is not None:
+        yield "qat", "has not been proven with ZeRO-3; use fsdp_version: 2, or ZeRO-2"
     if sharding.zero is not None and config.is_pure_bfloat16:
         yield "bfloat16", "DeepSpeed would keep a second copy of the weights in float32; use bf16: true"
 

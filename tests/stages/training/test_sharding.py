@@ -160,7 +160,10 @@ def test_older_names_mean_the_newer_ones() -> None:
             {"fsdp_version": 2, "adapter": "llama-adapter", "peft_adapter": {"layers": 1, "len": 4}},
             "adapter", "llama-adapter has not been proven with a model in parts",
         ),
-        ({**ZERO2, "qat": {"weight_dtype": "int8"}}, "qat", "has not been proven with DeepSpeed"),
+        (
+            {"deepspeed": {"zero_optimization": {"stage": 3}}, "qat": {"weight_dtype": "int8"}},
+            "qat", "has not been proven with ZeRO-3",
+        ),
         ({"fsdp_version": 2, "relora": True, "jagged_restart_steps": 5, **LORA}, "relora", "with a model in parts"),
         ({**ZERO2, "deepcompile": True, "torch_compile": True}, "torch_compile", "compiles the model already"),
         ({"context_parallel_size": 2, "optimizer": "muon"}, "optimizer", "adamw_torch_fused"),
