@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 
 import fsspec
 import pytest
@@ -27,12 +28,24 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def finished_project(tmp_path_factory) -> Project:
+def finished_project(tmp_path_factory) -> Iterator[Project]:
     """A project that has run to its end. Read only: tests take a `project` copy of it."""
     project = make_project(tmp_path_factory.mktemp("finished") / "project")
     finished = project.run()
     assert {item.state for item in finished.values()} == {"computed"}, finished
-    return project
+    before = _pointing(project)
+    yield project
+    assert _pointing(project) == before, (
+        "a test has changed what all others read: let it take `project`, a copy"
+    )
+
+
+def _pointing(project: Project) -> dict[str, str]:
+    """Where the links to results and the refs of nodes point."""
+    links = {
+        str(link): str(link.readlink()) for link in project.folder.glob("outputs/*") if link.is_symlink()
+    }
+    return links | {str(ref): ref.read_text() for ref in project.state.glob("refs/**/*.json")}
 
 
 @pytest.fixture

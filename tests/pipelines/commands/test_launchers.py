@@ -8,9 +8,9 @@ from tunemill.pipelines.cli import main
 
 
 @pytest.mark.slow
-def test_a_training_in_two_processes_is_that_of_its_global_batch(finished_project, capsys):
+def test_a_training_in_two_processes_is_that_of_its_global_batch(project, capsys):
     """What two have trained is found by whoever asks for the same steps: from the command line, and from Dagster."""
-    project, two = finished_project, ["--launcher", "torchrun", "--num-processes", "2"]
+    two = ["--launcher", "torchrun", "--num-processes", "2"]
     assert main(["train", str(project.yaml), "--state", str(project.state), *two, "--json"]) == 0
     nodes = {node["node"]: node for node in json.loads(capsys.readouterr().out)["nodes"]}
     assert nodes["trained"]["state"] == "computed"

@@ -115,13 +115,12 @@ def test_a_disk_that_fills_up_under_dagster_is_one_error_and_what_is_finished_is
 
 
 @pytest.mark.slow
-def test_a_read_only_store_can_be_looked_at_and_says_why_nothing_is_added(finished_project, tmp_path):
+def test_a_read_only_store_can_be_looked_at_and_says_why_nothing_is_added(project, tmp_path):
     store = tmp_path / "store"
     store.mkdir()
-    subprocess.run(["mount", "--bind", str(finished_project.state), str(store)], check=True)
+    subprocess.run(["mount", "--bind", str(project.state), str(store)], check=True)
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(store)], check=True)
-        project = Project(finished_project.folder, store)
         for command in (["plan", str(project.yaml)], ["status"], ["cache", "ls"], ["run", str(project.yaml)]):
             done = subprocess.run(
                 [*CLI, *command, "--state", str(store)], capture_output=True, text=True, cwd=tmp_path
