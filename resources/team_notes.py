@@ -85,7 +85,7 @@ class Notes:
     def refuse(self, published: Published, damage: str) -> None:
         """Take an artifact of the team for damaged; what is published in its place counts."""
         write_json(published.folder / DAMAGE_FILE, damage)
-        self.forget_sent(published)
+        self.forget_sent(published.stage, published.key)
 
     def sent(self, stage: str, key: str) -> Mapping[str, Any]:
         """What was noted of sending this machine's artifact of a key; nothing where it was not begun."""
@@ -102,9 +102,9 @@ class Notes:
             self._sent(published.stage, published.key), {**note, "done": False, "digest": published.digest}
         )
 
-    def forget_sent(self, published: Published) -> None:
+    def forget_sent(self, stage: str, key: str) -> None:
         """This machine may send its own."""
-        self._sent(published.stage, published.key).unlink(missing_ok=True)
+        self._sent(stage, key).unlink(missing_ok=True)
 
     def folder(self, stage: str, key: str) -> Path:
         return self.kept / "artifacts" / stage / key

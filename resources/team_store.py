@@ -40,6 +40,8 @@ AT_ONCE = 32
 RESUMED_SECONDS = 43_200.0
 # Nobody having answered, so long nobody is asked again.
 GONE_SECONDS = 60.0
+# A manifest is written so often where what is in its place changes meanwhile and is nothing good.
+WRITES = 5
 # In the note of an upload: the mark of what it is to replace, whatever that is.
 INSTEAD, ANY = "instead", "any"
 
@@ -190,15 +192,19 @@ class Team:
         if lease is not None:
             lease.check()
         content, name = entry.as_bytes(), manifest_name(stage, key)
-        made = (
-            self.objects.create(name, content) if mark is None else self.objects.replace(name, content, mark)
-        )
-        if made is not None:
-            return None
-        theirs, _ = self._theirs(stage, key)
-        if theirs is None:
-            raise StoreError(f"{self.url}: what it has of this was changed meanwhile")
-        return theirs
+        for _ in range(WRITES):
+            made = (
+                self.objects.create(name, content)
+                if mark is None
+                else self.objects.replace(name, content, mark)
+            )
+            if made is not None:
+                return None
+            # Whoever verifies or prunes may have set aside or deleted what was there.
+            theirs, mark = self._theirs(stage, key)
+            if theirs is not None:
+                return theirs
+        raise StoreError(f"{self.url}: what it has of this was changed meanwhile, {WRITES} times")
 
     def _upload(self, published: Published) -> str:
         """The name of an upload. One of this very artifact that was cut off not long ago goes on under its name."""

@@ -18,6 +18,7 @@ from tunemill.resources.team_care import (
     team_garbage,
     verify_team,
 )
+from tunemill.resources.team_store import open_team
 
 # What was published within so many days stays in a team's store.
 DAYS = 30.0
@@ -53,17 +54,23 @@ def team_ls(options: argparse.Namespace) -> int:
 
 
 def team_verify(options: argparse.Namespace) -> int:
-    """Read every file of a team's store; 1 if anything is damaged, which is not found any more then."""
-    objects = _objects(options)
-    looked = list(verify_team(objects))
+    """Read every file of a team's store; 1 if anything is damaged, which is not found any more then.
+
+    What this machine has of it whole, its next run sends again.
+    """
+    team = open_team(_url(options), state_folder(options))
+    looked = list(verify_team(team.objects))
     damaged = [
         {"stage": item.place[0], "key": item.place[1], "why": why} for item, why in looked if why is not None
     ]
+    for item in damaged:
+        team.notes.forget_sent(item["stage"], item["key"])
     if options.json:
-        print_json({"store": objects.url, "checked": len(looked), "damaged": damaged})
+        print_json({"store": team.objects.url, "checked": len(looked), "damaged": damaged})
     else:
         for item in damaged:
-            show(f"{item['stage']} {item['key'][:SHORT]}: {item['why']}; the next run computes it again")
+            what = f"{item['stage']} {item['key'][:SHORT]}: {item['why']}"
+            show(f"{what}; the next run sends what is here, or computes it")
         show(f"{len(looked) - len(damaged)} artifacts are whole, {len(damaged)} damaged")
     return 1 if damaged else 0
 
@@ -91,9 +98,13 @@ def team_prune(options: argparse.Namespace) -> int:
 
 
 def _objects(options: argparse.Namespace) -> Objects:
+    return objects_at(_url(options).rstrip("/"))
+
+
+def _url(options: argparse.Namespace) -> str:
     url = team_url(options)
     assert url is not None, "asked by is_of_team"
-    return objects_at(url.rstrip("/"))
+    return url
 
 
 def _describe(item: TeamArtifact) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def test_its_commands_run(where, tmp_path, request):
         assert done.returncode == 0, (line, done.stdout, done.stderr)
         said.append(done.stdout + done.stderr)
     plan, run, status, ls, verify, prune, room = said
-    assert "nodes to run" in plan and "published for the team" in run and "training_data" in status
+    assert "nodes to run" in plan and "training_data" in status
+    assert "published for the team" in run and "not published" not in run
     assert "training_data" in ls and "0 damaged" in verify
     assert "0 places would be deleted" in prune and "0 folders deleted" in room

@@ -72,7 +72,7 @@ def compute(store: Store, name: str, log: Path, again: bool) -> Published:
         ready = store.prepare(building, document(name), FACTS, lambda _: {})
         made = store.publish(building, ready)
         shared = store.share(made, said.append, building.team_lease, replacing=again)
-        if any("published for the team" in line for line in said):
+        if any(line.startswith("published for the team") for line in said):
             note(log, "published", name)
         return shared
 
@@ -83,7 +83,7 @@ def obtain(store: Store, name: str, log: Path) -> None:
         said: list[str] = []
         # What this machine has made before it was ended may be nowhere else.
         found = store.share(store.bring(found, said.append), said.append)
-        if any("published for the team" in line for line in said):
+        if any(line.startswith("published for the team") for line in said):
             note(log, "published", name)
     else:
         found = compute(store, name, log, again=False)
@@ -119,6 +119,7 @@ def look_after(store: Store, log: Path, chance: random.Random) -> None:
                 if wrong is not None:
                     name = next(name for name in NAMES if key_of(name) == item.place[1])
                     note(log, "found wrong", name, text=wrong)
+                    store.team.notes.forget_sent(*item.place)
 
 
 def damage(store: Store, name: str, log: Path, scratch: Path) -> None:

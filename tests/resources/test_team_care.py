@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from resources.publishing import document, point
-from resources.team_work import obtain, store_of
+from resources.team_work import begun, obtain, store_of
 
 from tunemill.pipelines.cli import main
 from tunemill.pipelines.run.team import as_input
@@ -204,6 +204,19 @@ def test_what_is_behind_a_node_whose_artifact_is_elsewhere_is_not_pruned(store, 
     point(two, "pipeline", two.lookup("stage", model.key))
     assert prune(two) == []
     assert isinstance(two.lookup_here("stage", base.key), Published)
+
+
+def test_what_is_found_damaged_is_sent_again_by_the_machine_that_has_it_whole(
+    store, shared, log, tmp_path, capsys
+):
+    mine = obtain(store, "rows", log, lambda _: None)
+    (rows,) = (shared / "files" / "stage" / mine.key).rglob("rows.txt")
+    rows.write_text("rowz")
+    verify = ["cache", "verify", "--store", f"file://{shared}", "--state", str(tmp_path / "one")]
+    assert main(verify) == 1
+    assert "the next run sends what is here, or computes it" in capsys.readouterr().out
+    obtain(store, "rows", log, lambda _: None)
+    assert begun(log) == ["rows"] and main(verify) == 0
 
 
 def test_the_commands_look_after_a_teams_store(store, shared, log, tmp_path, capsys, monkeypatch):

@@ -8,6 +8,7 @@ from resources.team_work import FACTS, Counting, begun, entries, key_of, obtain,
 
 from tunemill.resources.errors import StoreError, UnreachableError
 from tunemill.resources.store import Absent, Published, Store
+from tunemill.resources.team_care import verify_team
 from tunemill.resources.team_store import files_place
 
 
@@ -77,8 +78,37 @@ def test_what_was_computed_again_and_could_not_be_sent_is_sent_by_the_next_run(u
         again = store_of(tmp_path / "one", url)
         assert not again.team.has_sent(made)
         again.share(made, said.append)
-        assert "published for the team" in said[-1] and again.team.has_sent(made)
+        assert said[-1].startswith("published for the team") and again.team.has_sent(made)
         assert two.lookup("stage", old.key).digest == made.digest
+
+
+@pytest.mark.parametrize("by", ["verifying", "pruning"])
+def test_what_is_set_aside_or_deleted_while_a_machine_publishes_anew_stops_it_not(by, url, tmp_path, log):
+    one, two, three = (store_of(tmp_path / name, url) for name in ("one", "two", "three"))
+    old, said = obtain(one, "rows", log), []
+    flipped = tmp_path / "flipped"
+    flipped.write_text("rowz")
+    upload = entries(one)[old.key].upload
+    one.team.objects.send(f"{files_place('stage', old.key, upload)}/data/rows.txt", flipped)
+    with pytest.raises(StoreError, match=r"data/rows.txt"):
+        two.bring(two.lookup("stage", old.key), print)
+
+    class Meanwhile(Counting):
+        def replace(self, name, content, mark):
+            if name.startswith("manifests/") and "replace" not in self.asked:
+                self.asked.append("replace")
+                if by == "verifying":
+                    assert [why for _, why in verify_team(self.objects)] != [None]
+                else:
+                    self.objects.delete(name)
+            return self.objects.replace(name, content, mark)
+
+    object.__setattr__(two.team, "objects", Meanwhile(two.team.objects, []))
+    mine = obtain(two, "rows", log, said.append)
+    assert said[-1].startswith("published for the team") and "replace" in two.team.objects.asked
+    assert entries(three)[old.key].manifest["digest"] == mine.digest
+    obtain(three, "rows", log)
+    assert begun(log) == ["rows", "rows"]
 
 
 def test_a_listing_that_is_behind_makes_nobody_compute_again(url, tmp_path, log):
@@ -136,7 +166,7 @@ def test_nobody_is_waited_for_again_who_did_not_answer_just_now(url, tmp_path, l
             one.lookup("stage", key_of(name))
         with pytest.raises(UnreachableError), one.building("stage", key_of(name), print):
             pass
-    one.team.notes.forget_sent(mine)
+    one.team.notes.forget_sent(mine.stage, mine.key)
     one.share(mine, told.append)
     assert asked == ["get"] and "the next run sends it" in told[-1]
     # A look goes on with what is known here, and says so.
