@@ -57,6 +57,15 @@ def fault_of(published: Published, name: str) -> str | None:
     return None
 
 
+def note_sent(log: Path, name: str, since: float, said: list[str]) -> None:
+    """What came of sending. Only a machine whose lease was taken over may keep to itself what it has computed."""
+    for line in said:
+        if line.startswith("published for the team"):
+            note(log, "published", name, since=since)
+        elif line.startswith("not published") and "has taken over" not in line:
+            note(log, "error", name, text=line)
+
+
 def compute(store: Store, name: str, log: Path, again: bool) -> Published:
     """Compute a result, which is another one each time, where nobody has; or whatever there is."""
     said: list[str] = []
@@ -71,9 +80,9 @@ def compute(store: Store, name: str, log: Path, again: bool) -> Published:
         (building.data / "deep" / "weights.bin").write_bytes(text.encode() * REPEATS)
         ready = store.prepare(building, document(name), FACTS, lambda _: {})
         made = store.publish(building, ready)
+        since = time.monotonic()
         shared = store.share(made, said.append, building.team_lease, replacing=again)
-        if any(line.startswith("published for the team") for line in said):
-            note(log, "published", name)
+        note_sent(log, name, since, said)
         return shared
 
 
@@ -82,9 +91,9 @@ def obtain(store: Store, name: str, log: Path) -> None:
     if isinstance(found, Published):
         said: list[str] = []
         # What this machine has made before it was ended may be nowhere else.
+        since = time.monotonic()
         found = store.share(store.bring(found, said.append), said.append)
-        if any(line.startswith("published for the team") for line in said):
-            note(log, "published", name)
+        note_sent(log, name, since, said)
     else:
         found = compute(store, name, log, again=False)
     check(store, found, name, log)

@@ -73,8 +73,9 @@ def computed_twice(lines):
     wrong = []
     for begin in (one for one in lines if one["word"] == "begin"):
         name, at = begin["name"], begin["at"]
+        # Others may have taken it away before whoever published it has said so.
         there = [
-            one["at"]
+            one["since"]
             for one in lines
             if one["word"] == "published" and one["name"] == name and one["at"] < at
         ]
