@@ -1,12 +1,14 @@
 """One machine of a team: `python team_work.py STATE URL LOG NAME...` computes each name once for the team.
 
 It writes a line into LOG for each beginning and each end of a computation, and says what it got. `SECONDS` of the
-environment is how long computing takes, `BYTES` how large its result is.
+environment is how long computing takes, `BYTES` how large its result is, `EXPIRES` after what silence it counts as
+dead.
 """
 
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from resources.publishing import document
@@ -103,7 +105,8 @@ def obtain(store: Store, name: str, log: Path, say=print, seconds: float = 0.0, 
 
 
 def main(state: str, url: str, log: str, *names: str) -> int:
-    store = store_of(Path(state), url)
+    rhythm = replace(RHYTHM, expires=float(os.environ.get("EXPIRES", RHYTHM.expires)))
+    store = store_of(Path(state), url, rhythm)
     for name in names:
         got = obtain(
             store,

@@ -364,7 +364,7 @@ def test_two_machines_compute_each_of_fifty_keys_once(tmp_path, log, monkeypatch
                 machine(
                     tmp_path / f"m{number}", url, log, *names,
                     before=[*before, *in_another_namespace("--pid", "--mount-proc")],
-                    AWS_ENDPOINT_URL=endpoint, SECONDS="0.02", BYTES="2000",
+                    AWS_ENDPOINT_URL=endpoint, SECONDS="0.02", BYTES="2000", EXPIRES="60",
                 )
                 for number, (before, endpoint) in enumerate(networks)
             ]  # fmt: skip
@@ -383,7 +383,9 @@ def test_machines_that_are_killed_anywhere_lose_nothing_and_publish_nothing_half
 
     def start(number):
         mixed = chance.sample(names, len(names))
-        return machine(tmp_path / f"m{number}", url, log, *mixed, SECONDS="0.03", BYTES="2000000")
+        return machine(
+            tmp_path / f"m{number}", url, log, *mixed, SECONDS="0.03", BYTES="2000000", EXPIRES="60"
+        )
 
     running, killed = [start(0), start(1)], set()
     for kill in range(8):

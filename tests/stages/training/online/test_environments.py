@@ -151,15 +151,15 @@ def test_what_hangs_ends_or_cannot_be_reset_counts_nothing(base, tmp_path):
     started = time.monotonic()
     played(
         tmp_path / "run", base, heard.report, rows, max_steps=1, micro_batch_size=24,
-        gradient_accumulation_steps=1, failed_rewards=0.5, reward_timeout=1.0, beta=0.1,
+        gradient_accumulation_steps=1, failed_rewards=0.5, reward_timeout=3.0, beta=0.1,
     )  # fmt: skip
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 120
     assert heard.steps("reward_failed")[1] > 0
     by_start = {}
     for one in whole_round(tmp_path / "run"):
         by_start.setdefault(rows[one.prompt_row]["start"], set()).add(one.episode.failure)
     what = "trl.environment_factory: counting.Counter"
-    assert f"{what} took more than 1 s (pipeline.reward_timeout) and was ended" in by_start[99]
+    assert f"{what} took more than 3 s (pipeline.reward_timeout) and was ended" in by_start[99]
     assert f"{what} ended its process" in by_start[98]
     (unasked,) = by_start[77]
     assert unasked.startswith(f"{what}.reset raised RuntimeError: nobody is here (")
@@ -170,7 +170,7 @@ def test_what_hangs_ends_or_cannot_be_reset_counts_nothing(base, tmp_path):
     with pytest.raises(UserError, match="rewards of 3 of 6 prompts failed, and pipeline"):
         played(
             tmp_path / "other", base, heard.report, rows, max_steps=1, micro_batch_size=24,
-            gradient_accumulation_steps=1, reward_timeout=1.0,
+            gradient_accumulation_steps=1, reward_timeout=3.0,
         )  # fmt: skip
 
 

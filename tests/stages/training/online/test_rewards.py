@@ -160,15 +160,15 @@ def test_more_failures_than_allowed_end_the_run(code):
 
 
 def test_a_function_that_hangs_or_ends_its_process_is_ended_and_named(code):
-    config = keys(code, "hangs", "dies", reward_timeout=0.5, failed_rewards=1.0)
+    config = keys(code, "hangs", "dies", reward_timeout=2.0, failed_rewards=1.0)
     started = time.monotonic()
     with open_rewards(config, []) as rewards:
         scores = rewards(asked("hang", "b", "die", "c", "d", "e"))
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     assert [row[0] for row in scores.values_nf] == [None, None, 1, 1, 1, 1]
     assert [row[1] for row in scores.values_nf] == [1, 1, None, None, 1, 1]
     hung, died = scores.failures
-    assert "own_rewards.hangs took more than 0.5 s (pipeline.reward_timeout)" in hung.words
+    assert "own_rewards.hangs took more than 2 s (pipeline.reward_timeout)" in hung.words
     assert "own_rewards.dies ended its process (exit 3)" in died.words
 
 
