@@ -151,6 +151,8 @@ def train_cases(config: CasesConfig, out: Workspace, report: Report) -> None:
         folder = out.checkpoints / case
         with ranks.first_before_others():
             given = prepared(case, folder / "given")
+        # Each writes the same rows anew.
+        ranks.wait_for_all()
         mine = workspace(folder / f"rank_{ranks.number()}")
         mine = Workspace(mine.data, workspace(folder / "shared").checkpoints, mine.logs)
         heard = Heard()
