@@ -8,11 +8,14 @@ from pathlib import Path
 from tunemill.stages.data.sources import zips
 from tunemill.stages.text_files import OTHER_MARKS
 
+# A frame of zstd that is passed over, with which pzstd begins a file: sixteen marks.
+ZSTD_SKIPPED = tuple(bytes((0x50 + number, 0x2A, 0x4D, 0x18)) for number in range(16))
 MAGIC = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bz2",
     b"\xfd7zXZ\x00": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
+    **dict.fromkeys(ZSTD_SKIPPED, "zstd"),
     **dict.fromkeys(zips.MAGIC, "zip"),
 }
 # After `BZh` and a digit comes the first block, or the end of an empty file.

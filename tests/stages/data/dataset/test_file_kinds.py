@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import struct
 import tarfile
 import zipfile
 
@@ -16,6 +17,8 @@ from support.rows import files_of, read_arrow, run_stage
 
 from tunemill.stages.data.dataset.config import DatasetConfig
 from tunemill.stages.data.dataset.stage import DATASET
+from tunemill.stages.data.sources.looks import fault_of_file
+from tunemill.stages.data.sources.names import type_of
 from tunemill.stages.errors import RowError, SourceError
 
 ROWS = [{"text": f"row {n} é", "n": str(n)} for n in range(3000)]
@@ -183,6 +186,24 @@ def test_zstd_frames_put_one_behind_the_other(tmp_path):
     source = tmp_path / "rows.jsonl.zst"
     half = len(CONTENTS["jsonl"]) // 2
     source.write_bytes(zstd(CONTENTS["jsonl"][:half]) + zstd(CONTENTS["jsonl"][half:]))
+    assert rows_of(source, tmp_path / "out") == ROWS
+
+
+def skipped_frame(number, content):
+    """A frame of zstd that has nothing of the file in it."""
+    return struct.pack("<II", 0x184D2A50 + number, len(content)) + content
+
+
+@pytest.mark.parametrize("number", [0, 15])
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_zstd_files_that_begin_with_a_frame_that_is_skipped_as_those_of_pzstd(tmp_path, kind, number):
+    source = tmp_path / f"rows.{kind}.zst"
+    half = len(CONTENTS[kind]) // 2
+    # pzstd puts such a frame, with the size of the next one, before each of its own.
+    frames = [zstd(CONTENTS[kind][:half]), zstd(CONTENTS[kind][half:])]
+    content = b"".join(skipped_frame(number, struct.pack("<I", len(frame))) + frame for frame in frames)
+    source.write_bytes(content + skipped_frame(3, b"\0" * 100_000))
+    assert fault_of_file(source, type_of(source.name), is_alone=True) is None
     assert rows_of(source, tmp_path / "out") == ROWS
 
 
