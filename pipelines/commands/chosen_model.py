@@ -107,10 +107,15 @@ def _from_outside(
 def _check_model(folder: Path) -> None:
     """Raises UserError for a folder without a whole model and its tokenizer."""
     from tunemill.stages.data.tokenizer.folder import fault_of_folder as fault_of_words
-    from tunemill.stages.models.model_folder import fault_of_folder, fault_of_json, settings_of
+    from tunemill.stages.models.model_folder import (
+        fault_of_folder,
+        fault_of_generation,
+        fault_of_json,
+        settings_of,
+    )
     from tunemill.stages.models.weights import tensors_of_model
 
-    if reason := fault_of_folder(folder) or fault_of_words(folder):
+    if reason := fault_of_folder(folder) or fault_of_words(folder) or fault_of_generation(folder):
         raise SettingError(f"--base-model: {reason}")
     if settings_of(folder) is None:
         raise SettingError(f"--base-model: {fault_of_json(folder / 'config.json')}")

@@ -29,8 +29,18 @@ def fault_of_folder(folder: Path, *, reads_weights: bool = True, instead: str = 
 
 def settings_of(folder: Path) -> dict[str, Any] | None:
     """The config.json; None where it is none."""
+    return _object_of(folder / "config.json")
+
+
+def fault_of_generation(folder: Path) -> str | None:
+    """Why transformers makes no settings of a generation_config.json, where the folder has one."""
+    path = folder / "generation_config.json"
+    return fault_of_json(path) if path.is_file() and _object_of(path) is None else None
+
+
+def _object_of(path: Path) -> dict[str, Any] | None:
     try:
-        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     return stored if isinstance(stored, dict) else None
@@ -42,4 +52,9 @@ def fault_of_json(path: Path) -> str:
         return reason
     if path.is_file() and path.read_bytes().startswith(MARK.encode()):
         return f"{path} begins with a byte order mark, which transformers does not read; save it without the mark"
+    return no_object(path)
+
+
+def no_object(path: Path) -> str:
+    """What is said of a file that is text, and damaged."""
     return f"{path.parent}: its {path.name} is no JSON object. Fetch the model again"

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tunemill.stages.artifacts import TEKKEN
-from tunemill.stages.text_files import MARK, fault_of_text_file, text_of_file
+from tunemill.stages.models.model_folder import no_object
+from tunemill.stages.text_files import MARK, fault_of_text_file, text_of_file, without_mark
 
 # The files from which transformers makes one, of whichever class.
 VOCABULARIES = re.compile(
@@ -28,6 +29,8 @@ TEXTS = (
     ),
 )
 
+# Those of them that are JSON objects and small enough to be parsed for a look.
+OBJECTS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 # Classes of transformers that take a tokenizer.json as it is; others make parts of it anew.
 AS_STORED = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
@@ -43,7 +46,7 @@ def fault_of_folder(folder: Path) -> str | None:
             "that has a tokenizer.json in tokenizer_config"
         )
     if found:
-        return fault_of_texts(folder)
+        return fault_of_texts(folder) or fault_of_objects(folder)
     return (
         f"{folder} holds no tokenizer (tokenizer.json, or another file of a vocabulary); put it there, or name a "
         "folder that has one in tokenizer_config"
@@ -72,6 +75,27 @@ def texts_of(folder: Path) -> Iterator[Path]:
 def fault_of_texts(folder: Path) -> str | None:
     """Why one of the files is no text, with its line."""
     return next((reason for path in texts_of(folder) if (reason := fault_of_text_file(path))), None)
+
+
+def fault_of_objects(folder: Path) -> str | None:
+    """Which file is damaged of those that transformers reads as JSON objects, all of them text."""
+    for name in OBJECTS:
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            stored = json.loads(text_of_file(path))
+        except (ValueError, RecursionError):
+            stored = None
+        if not isinstance(stored, dict):
+            return no_object(path)
+    path = folder / "tokenizer.json"
+    # Parsing one takes up to a second, and a download that was broken off shows at the end.
+    if path.is_file():
+        text = without_mark(path.read_text(encoding="utf-8")).strip()
+        if not (text.startswith("{") and text.endswith("}")):
+            return no_object(path)
+    return None
 
 
 def without_marks(folder: Path, scratch: Path) -> Path:

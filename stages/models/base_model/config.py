@@ -31,7 +31,7 @@ from tunemill.stages.models.exports import GGUF
 from tunemill.stages.models.gguf_families import fault_of_export
 from tunemill.stages.models.linearized import KEY as LINEARIZED
 from tunemill.stages.models.linearized import fault_of_type
-from tunemill.stages.models.model_folder import fault_of_folder, settings_of
+from tunemill.stages.models.model_folder import fault_of_folder, fault_of_generation, settings_of
 from tunemill.stages.models.own_code import code_files, digest_of
 from tunemill.stages.models.prompts import LLAMA_ADAPTER, fault_of_prompts
 from tunemill.stages.models.quantization import QatSettings, QuantizationSettings
@@ -254,7 +254,9 @@ class BaseModelConfig(TrainedTypeKeys):
     def fault_of(self, folder: Path) -> str | None:
         """What a folder lacks that the model is read from."""
         instead = ", or set reinit_weights: true to draw new ones from config.json"
-        return fault_of_folder(folder, reads_weights=not self.reinit_weights, instead=instead)
+        return fault_of_folder(
+            folder, reads_weights=not self.reinit_weights, instead=instead
+        ) or fault_of_generation(folder)
 
     def _fault_of_description(self) -> str | None:
         """What stands in the way in the folder of base_model_config, where it is there."""

@@ -21,7 +21,7 @@ from tunemill.stages.data.sources.names import matches
 def project(tmp_path):
     project = make_project(tmp_path / "project")
     folder = project.folder
-    for name in ("empty", "papers", "bare", "damaged", "quantized"):
+    for name in ("empty", "papers", "bare", "damaged", "quantized", "marked", "cut"):
         (folder / name).mkdir()
     (folder / "papers" / "a.pdf").write_text("x")
     (folder / "data" / "rows.xlsx").write_text("x")
@@ -36,9 +36,13 @@ def project(tmp_path):
         ("bare", json.dumps(stored)),
         ("damaged", "{"),
         ("quantized", json.dumps({**stored, "quantization_config": {}})),
+        ("marked", json.dumps(stored)),
+        ("cut", json.dumps(stored)),
     ):
         (folder / name / "tokenizer.json").write_bytes(tokenizer)
         (folder / name / "config.json").write_text(config)
+    (folder / "marked" / "generation_config.json").write_text("{}", encoding="utf-8-sig")
+    (folder / "cut" / "tokenizer.json").write_bytes(tokenizer[:-1000])
     return project
 
 
@@ -58,6 +62,8 @@ WRONG = {
     "base_model=bare reinit_weights=false": r"no \*.safetensors",
     "base_model=damaged": "config.json is no JSON object",
     "base_model=quantized": "already quantized",
+    "base_model=marked": r"generation_config\.json begins with a byte order mark, which transformers does not read",
+    "base_model=cut": r"its tokenizer\.json is no JSON object",
     "base_model=models/llama base_model=data/llama": "no such file or folder",
     "model_type=BertModel": "names LlamaForCausalLM",
     "tokenizer_config=empty": "holds no tokenizer",
