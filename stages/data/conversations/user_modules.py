@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
@@ -17,6 +17,8 @@ from tunemill.stages.errors import SettingError, SourceError, UserError
 from tunemill.stages.text_files import fault_of_code
 
 LOADER = "load"
+# Where Python looked for modules before any code of a user ran.
+AT_START = frozenset(sys.path)
 
 
 def module_and_function(name: str, file: str) -> tuple[str, str]:
@@ -82,7 +84,7 @@ class UserFailures:
 def local_modules(module: str, files: Sequence[str]) -> Iterator[None]:
     """While this lasts, `import` finds exactly these local files, before all others; then it forgets them."""
     names = module_names(module, files)
-    finder = LocalFinder(names)
+    finder = LocalFinder(names, _root(module, files))
     roots = {name.split(".")[0] for name in names}
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in roots}
     sys.meta_path.insert(0, finder)
@@ -97,9 +99,7 @@ def local_modules(module: str, files: Sequence[str]) -> Iterator[None]:
 
 def module_names(module: str, files: Sequence[str]) -> dict[str, Path]:
     """Dotted names of the local modules, seen from the folder in which `module` lies in the first file."""
-    first = Path(files[0])
-    depth = len(module.split(".")) + (first.name == "__init__.py")
-    root = first.parents[depth - 1]
+    root = _root(module, files)
     names = {}
     for file in map(Path, files):
         place = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
@@ -108,25 +108,52 @@ def module_names(module: str, files: Sequence[str]) -> dict[str, Path]:
     return names
 
 
-class LocalFinder(MetaPathFinder):
-    """Finds modules in the given files; a folder of some of them is a package."""
+def _root(module: str, files: Sequence[str]) -> Path:
+    first = Path(files[0])
+    return first.parents[len(module.split(".")) + (first.name == "__init__.py") - 1]
 
-    def __init__(self, files: dict[str, Path]) -> None:
-        self.files = files
+
+class LocalFinder(MetaPathFinder):
+    """Finds modules in the given files, below `root`; a folder of some of them is a package.
+
+    Raises SourceError for another one below `root` that is found because user code has changed `sys.path`.
+    """
+
+    def __init__(self, files: dict[str, Path], root: Path) -> None:
+        self.files, self.root = files, root
 
     def find_spec(
         self,
         fullname: str,
-        path: Sequence[str] | None = None,  # noqa: ARG002 - Python passes it
+        path: Sequence[str] | None = None,
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         file = self.files.get(fullname)
         is_package = any(name.startswith(f"{fullname}.") for name in self.files)
         if file is None:
+            if path is None and not is_package:
+                self._refuse_by_other_ways(fullname)
             return ModuleSpec(fullname, None, is_package=True) if is_package else None
         within: list[str] | None = [] if is_package or file.name == "__init__.py" else None
         loader = FreshLoader(fullname, str(file))
         return spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=within)
+
+    def _refuse_by_other_ways(self, name: str) -> None:
+        added = {one for one in sys.path if one not in AT_START and _is_own(Path(one), self.root)}
+        found = PathFinder.find_spec(name) if added else None
+        if found is None or found.origin is None or not _is_own(Path(found.origin), self.root):
+            return
+        raise SourceError(
+            f"{found.origin}: imported by way of sys.path, so the cache does not know of it, and would not notice a "
+            f"change. Import it by an import statement and its place beside the YAML, without a change to sys.path"
+        )
+
+
+def _is_own(path: Path, root: Path) -> bool:
+    """Whether a place is of the user's own files, and not of packages that are installed below them."""
+    return path.resolve().is_relative_to(root.resolve()) and not {"site-packages", "dist-packages"} & {
+        *path.parts
+    }
 
 
 class FreshLoader(SourceFileLoader):

@@ -197,6 +197,15 @@ class EbftConfig(PolicyKeys):
                     f"trl.{name}: rl: ebft rewards a round at once, by the frozen model on the same device. Remove it",
                     name,
                 )
+        if not self.ce_coef and (not any(self.weights) or (self.is_strided and not self.rl_coef)):
+            raise ConflictError(
+                "ebft.alignment_coef: nothing is learned where it and ebft.diversity_coef are 0, or ebft.rl_coef, and "
+                "ebft.ce_coef as well. Give one of them",
+                "alignment_coef",
+                "diversity_coef",
+                "rl_coef",
+                "ce_coef",
+            )
         if self.aggregation != self.usual_aggregation:
             raise ConflictError(
                 "trl.multi_objective_aggregation: alignment and diversity are one distance, and added up. Remove it",

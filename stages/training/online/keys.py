@@ -1,9 +1,17 @@
 """The keys of methods that learn from what the model itself samples, by the names of TRL and Axolotl."""
 
 from collections.abc import Iterator
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from tunemill.stages.declaration import ConflictError, Idle, Runtime, YamlMark
 from tunemill.stages.training.keys.following import SYNC, FollowedKeys
@@ -70,6 +78,12 @@ class SamplingKeys(GenerationKeys, FollowedKeys):
     sequence_len: Runtime[PositiveInt] = Field(
         512, description="most tokens of a prompt: longer ones are left out before"
     )
+
+    @field_validator("top_k", "min_p", mode="after")
+    @classmethod
+    def _none_is_of_all(cls, value: float | None) -> float | None:
+        """So that both ways to ask for nothing make one key."""
+        return value or None
 
     @property
     def sampling(self) -> SamplingSettings:
@@ -163,6 +177,7 @@ class OnlineKeys(HeldOutKeys, SamplingKeys, AheadKeys, ReuseKeys, RewardKeys, Vl
     beta: Annotated[NonNegativeFloat, below_trl("beta")] = Field(
         0.0, description="how strongly the model is held to the one that training starts from; 0: not at all"
     )
+    rl_beta: NonNegativeFloat | None = Field(None, description="another name of trl.beta")
     mask_truncated_completions: Annotated[bool, below_trl("mask_truncated_completions")] = Field(
         False, description="learn nothing from completions that were cut off at max_completion_length"
     )
@@ -248,6 +263,22 @@ class OnlineKeys(HeldOutKeys, SamplingKeys, AheadKeys, ReuseKeys, RewardKeys, Vl
                 "reward_funcs",
             )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _two_names_of_beta(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """One of them is left, so that either makes the same key."""
+        other, beta = given.get("rl_beta"), given.get("beta")
+        if not isinstance(other, int | float) or other < 0:
+            # Nothing, or what is told of it by its own name.
+            return given
+        if beta is not None and beta != other:
+            raise ConflictError(
+                f"rl_beta: {other} is another name of trl.beta, which is {beta}. Remove one",
+                "rl_beta",
+                "beta",
+            )
+        return {**{name: value for name, value in given.items() if name != "rl_beta"}, "beta": other}
 
     @model_validator(mode="after")
     def _check_reference(self) -> Self:

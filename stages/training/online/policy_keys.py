@@ -80,6 +80,11 @@ class PolicyKeys(OnlineKeys):
         """How rewards of several functions become one advantage."""
         return self.multi_objective_aggregation or self.usual_aggregation
 
+    def semantic(self) -> dict[str, Any]:
+        """Without what is written out as it would be unset."""
+        said = {"epsilon_high": self.epsilon, "multi_objective_aggregation": self.usual_aggregation}
+        return {name: value for name, value in super().semantic().items() if said.get(name) != value}
+
     @model_validator(mode="after")
     def _check_policy(self) -> Self:
         if self.loss_type == "cispo" and self.epsilon_high is None:

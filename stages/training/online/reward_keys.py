@@ -123,9 +123,12 @@ class RewardKeys(EnvironmentKeys):
         return (*super().used_libraries(), *((PACKAGE,) if is_used else ()))
 
     def semantic(self) -> dict[str, Any]:
-        """With the versions of installed tasksets."""
+        """With the versions of installed tasksets, and without weights that are as they would be unset."""
+        found = super().semantic()
+        if set(found.get("reward_weights") or []) == {1.0}:
+            del found["reward_weights"]
         versions = {name: version_or_contents(name) for name in self.tasksets}
-        return {**super().semantic(), **({"taskset_versions": versions} if versions else {})}
+        return {**found, **({"taskset_versions": versions} if versions else {})}
 
     @property
     def reward_names(self) -> list[str]:
@@ -153,6 +156,12 @@ class RewardKeys(EnvironmentKeys):
                 f"{KEY}. Give one for each",
                 "reward_weights",
                 "reward_funcs",
+            )
+        if self.reward_funcs and not any(self.weights):
+            raise ConflictError(
+                "trl.reward_weights: all are 0, so no completion is better than another, and nothing is learned. Give "
+                "one that is not",
+                "reward_weights",
             )
         for name in self._of_own_files:
             if file_of(name, self.reward_code or []) is None:

@@ -15,7 +15,7 @@ import queue
 import random
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,6 +34,9 @@ from tunemill.stages.training.online.environment_state import all_restored
 from tunemill.stages.training.online.reward_calls import KEY, Call, Loaded, Reply, not_finite
 from tunemill.stages.training.online.taskset_scores import installed_class, is_class_of_tasks, scores_of
 from tunemill.stages.training.online.tasksets import is_taskset
+
+# What Python goes through as well, and what is not one number after another.
+NO_LISTS = (str, bytes, Mapping, Set)
 
 
 def loaded(functions: Loaded, local: ExitStack, key: str = KEY) -> list[Callable[..., Any]]:
@@ -83,16 +86,15 @@ def answer(function: Callable[..., Any], name: str, files: Sequence[str], call: 
     }
     if call.environments is not None:
         given["environments"] = []
-    taken = inspect.signature(function).parameters.values()
-    if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken):
-        given = {one.name: given[one.name] for one in taken if one.name in given}
     try:
         with UserFailures(f"{KEY}: {name}", files, UserError):
+            taken = inspect.signature(function).parameters.values()
+            if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken):
+                given = {one.name: given[one.name] for one in taken if one.name in given}
             if "environments" in given:
                 given["environments"] = all_restored(call.environments or [])
             told = function(**given)
-            values = list(asyncio.run(told) if inspect.iscoroutine(told) else told)
-            values = [None if one is None else float(one) for one in values]
+            values = _numbers_in(asyncio.run(told) if inspect.iscoroutine(told) else told, name)
     except UserError as error:
         return Reply(failure=str(error))
     wanted = len(call.rows)
@@ -105,6 +107,20 @@ def answer(function: Callable[..., Any], name: str, files: Sequence[str], call: 
     if bad is not None:
         return Reply(failure=not_finite(name, bad))
     return Reply(values, metrics=metrics, extra=extra)
+
+
+def _numbers_in(told: Any, name: str) -> list[float | None]:
+    """What a function gave. Raises UserError for what is no list of numbers, though Python could make one of it."""
+    if isinstance(told, NO_LISTS):
+        raise UserError(
+            f"{KEY}: {name} gave a {type(told).__name__}. It must give a list: a number for each completion, in their "
+            f"order, None where it does not apply"
+        )
+    given = list(told)
+    text = next((one for one in given if isinstance(one, str | bytes)), None)
+    if text is not None:
+        raise UserError(f"{KEY}: {name} gave {text!r:.60}. A reward is a number, or None")
+    return [None if one is None else float(one) for one in given]
 
 
 def _plain(value: Any) -> Any:

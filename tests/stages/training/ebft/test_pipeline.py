@@ -77,6 +77,7 @@ def test_from_a_yaml_to_a_merged_model_with_its_rollouts(tmp_path):
         ("trl.reward_funcs=[./scorer]", "asks nothing else"),
         ("trl.multi_objective_aggregation=normalize_then_sum", "Remove it"),
         ("ebft.mode=blocks", "strided"),
+        ("ebft={alignment_coef: 0, diversity_coef: 0}", "nothing is learned where"),
         ("ebft.feature_layers=[1.5]", "share of the model's depth"),
         ("ebft.embed_method=first_token", "last_token"),
         ("datasets.0.type=ebft_strided_chat.transform", "transform_all_turns"),

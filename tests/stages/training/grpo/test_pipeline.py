@@ -160,6 +160,9 @@ def test_points_of_a_sweep_are_not_halved_by_a_loss_that_there_is_not(tmp_path):
         ({}, "trl.num_generations=3", "do not divide the 4"),
         ({}, "trl.generation_batch_size=6", "Use a multiple of that"),
         ({}, "trl.reward_weights=[1.0]", "1 weights for 2"),
+        ({}, "trl.reward_weights=[0, 0]", "all are 0"),
+        ({"trl": {"beta": 0.2}}, "rl_beta=0.1", "rl_beta: 0.1 is another name of trl.beta, which is 0.2"),
+        ({}, "rl_beta=-0.1", "rl_beta: must be at least 0"),
         ({"trl": {"reward_weights": None}}, "trl.reward_funcs=[]", "nothing says how good"),
         ({}, "trl.loss_type=cispo", "epsilon_high"),
         ({}, "trl.generation_kwargs={top_p: 0.9}", "Write trl.top_p: 0.9"),
@@ -191,6 +194,29 @@ def test_points_of_a_sweep_are_not_halved_by_a_loss_that_there_is_not(tmp_path):
 )
 def test_what_check_refuses(tmp_path, keys, override, said):
     assert said in refused(project_of(tmp_path / "project", **keys), override)
+
+
+def test_both_names_of_beta_are_one_setting(tmp_path):
+    yaml = project_of(tmp_path / "project").yaml
+    neither, one, other, both = (
+        load_pipeline(yaml, overrides).node("trained").config
+        for overrides in ([], ["trl.beta=0.1"], ["rl_beta=0.1"], ["rl_beta=0.1", "trl.beta=0.1"])
+    )
+    assert (neither.beta, one.beta) == (0.0, 0.1)
+    assert one.semantic() == other.semantic() == both.semantic()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "trl.top_k=0", "trl.min_p=0", "trl.epsilon_high=0.2", "trl.reward_weights=[1, 1]",
+        "trl.multi_objective_aggregation=sum_then_normalize",
+    ],
+)  # fmt: skip
+def test_what_is_written_out_as_it_is_anyway_trains_nothing_again(override, tmp_path):
+    yaml = project_of(tmp_path / "project", trl={"reward_weights": None}).yaml
+    plain, written = (load_pipeline(yaml, given).node("trained").config for given in ([], [override]))
+    assert written.semantic() == plain.semantic()
 
 
 def test_a_yaml_of_axolotl_with_vllm_beside_the_training_runs_unedited(tmp_path):

@@ -41,6 +41,7 @@ ONLINE: dict[str, list[Case]] = {
     "num_generations_eval": of((None, 2), see.held_out, eval_steps=1),
     "completions_at_once": of((64, 8), see.sampled),
     "beta": of((0.0, 0.1), see.learned),
+    "rl_beta": of((None, 0.1), see.learned),
     "mask_truncated_completions": of((False, True), see.learned),
     "skip_zero_advantage_batches": of((True, False), see.learned),
     "log_completions": of((False, True), see.learned),

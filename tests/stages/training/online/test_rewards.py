@@ -70,6 +70,29 @@ def too_few(completions, **kwargs):
 def not_a_number(completions, **kwargs):
     return [float("nan") if one == "bad" else 1 for one in completions]
 
+def a_dict(completions, **kwargs):
+    return dict.fromkeys(range(len(completions)), 0.0)
+
+def a_set(completions, **kwargs):
+    return {number / 10 for number in range(len(completions))}
+
+def a_text(completions, **kwargs):
+    return "1" * len(completions)
+
+def texts(completions, **kwargs):
+    return ["0.5"] * len(completions)
+
+def lazy(completions, **kwargs):
+    return map(len, completions)
+
+unsigned = max
+
+def by_another_way(completions, **kwargs):
+    import sys
+    sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
+    import hidden
+    return [hidden.VALUE] * len(completions)
+
 def process(completions, **kwargs):
     return [os.getpid()] * len(completions)
 
@@ -96,6 +119,8 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("rewards")
     (folder / "own_rewards.py").write_text(MODULE)
     (folder / "helper.py").write_text("def size(text):\n    return len(text)\n")
+    (folder / "lib").mkdir()
+    (folder / "lib" / "hidden.py").write_text("VALUE = 1\n")
     (folder / "late.py").write_text("def size(text):\n    return 2 * len(text)\n")
     return [str(folder / f"{name}.py") for name in ("own_rewards", "helper", "late")]
 
@@ -157,6 +182,28 @@ def test_more_failures_than_allowed_end_the_run(code):
     with open_rewards(keys(code, "too_few", failed_rewards=1.0), []) as rewards:
         (failure, _) = rewards(asked("a", "b", "c", "d")).failures
     assert "gave 1 rewards for 2 completions" in failure.words
+
+
+def test_what_is_no_list_of_numbers_is_no_reward(code):
+    names = ("a_dict", "a_set", "a_text", "texts", "unsigned", "lazy")
+    with open_rewards(keys(code, *names, failed_rewards=1.0), []) as rewards:
+        scores = rewards(asked("a", "bc"))
+    assert [row[:5] for row in scores.values_nf] == [[None] * 5] * 2
+    assert [row[5] for row in scores.values_nf] == [1, 2]
+    words = [one.words.removeprefix("trl.reward_funcs: own_rewards.") for one in scores.failures]
+    assert [text.split(".")[0] for text in words[:3]] == [
+        "a_dict gave a dict", "a_set gave a set", "a_text gave a str",
+    ]  # fmt: skip
+    assert words[3] == "texts gave '0.5'. A reward is a number, or None"
+    assert words[4].startswith("unsigned raised ValueError: no signature found")
+
+
+def test_what_is_imported_by_way_of_the_path_of_python_is_refused(code):
+    with open_rewards(keys(code, "by_another_way", failed_rewards=1.0), []) as rewards:
+        (failure,) = rewards(asked("a", "bc")).failures
+    assert failure.words.startswith(
+        f"{Path(code[0]).parent / 'lib' / 'hidden.py'}: imported by way of sys.path, so"
+    )
 
 
 def test_a_function_that_hangs_or_ends_its_process_is_ended_and_named(code):
