@@ -44,7 +44,7 @@ def module_tree(file: Path) -> ast.Module:
 
 def may_bind(tree: ast.Module, name: str) -> bool:
     """Whether a module may have this name: bound at its top, or below `if` and its like, or by what says it later."""
-    nodes = list(_outside_of_functions(tree))
+    nodes = list(outside_of_functions(tree))
     bound = {one.name for one in nodes if isinstance(one, SCOPES)}
     bound |= {one.id for one in nodes if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
     bound |= {one.asname or one.name.partition(".")[0] for one in nodes if isinstance(one, ast.alias)}
@@ -52,11 +52,12 @@ def may_bind(tree: ast.Module, name: str) -> bool:
     return bool(bound & {name, "*", "__getattr__"})
 
 
-def _outside_of_functions(tree: ast.AST) -> Iterator[ast.AST]:
+def outside_of_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    """What stands in a tree, and not within its functions and classes."""
     for node in ast.iter_child_nodes(tree):
         yield node
         if not isinstance(node, SCOPES):
-            yield from _outside_of_functions(node)
+            yield from outside_of_functions(node)
 
 
 def class_in(tree: ast.Module, name: str) -> ast.ClassDef | None:
@@ -99,7 +100,7 @@ def methods_of(classes: Sequence[ast.ClassDef]) -> dict[str, ast.FunctionDef]:
     return found
 
 
-def signature_of(method: ast.FunctionDef) -> Signature | None:
+def signature_of(method: ast.FunctionDef | ast.AsyncFunctionDef) -> Signature | None:
     """How a method can be called; None where the source does not say it: of a decorated one."""
     given = method.args
     plain = [*given.posonlyargs, *given.args]

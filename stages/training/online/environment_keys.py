@@ -28,11 +28,10 @@ from tunemill.stages.own_classes import (
     not_installed,
     with_bases,
 )
+from tunemill.stages.training.online.environment_source import RESET, says_rewards
 from tunemill.stages.training.online.served import NAME, PACKAGE, fault_of_address, is_served
 
 FACTORY, TOOLS, ROLLOUT = "trl.environment_factory", "trl.tools", "trl.rollout_func"
-# What an environment is asked by itself; other methods are tools.
-RESET, REWARD = "reset", "get_reward"
 # What rewards are given beside the columns of the rows.
 ENVIRONMENTS = "environments"
 # Of other tools, and what to do here.
@@ -137,10 +136,12 @@ class EnvironmentKeys(StageConfig):
 
     @property
     def environment_rewards(self) -> list[str]:
-        """The name of what an environment says of a completion by itself; none where no class of its files does."""
+        """The name of what an environment says of a completion by itself; none where its class says nothing."""
         if self.is_served:
             return [NAME]
-        if self.environment_factory is None or not _says_rewards(self.environment_code or []):
+        if self.environment_factory is None or not says_rewards(
+            self.environment_factory, self.environment_code or []
+        ):
             return []
         return [dotted(self.environment_factory).rpartition(".")[2]]
 
@@ -290,19 +291,3 @@ def _fault_of_class(key: str, name: str, files: list[str]) -> str | None:
     if inherits or RESET in methods_of(classes):
         return None
     return f"{file}: {found.name} has no method {RESET}, with which every completion begins"
-
-
-def _says_rewards(files: list[str]) -> bool:
-    """Whether a class of these files has a reward of its own."""
-    for file in files:
-        try:
-            tree = module_tree(Path(file))
-        except ValueError:
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef) and any(
-                isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef) and one.name == REWARD
-                for one in node.body
-            ):
-                return True
-    return False

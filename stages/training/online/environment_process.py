@@ -36,7 +36,7 @@ from tunemill.stages.training.online.environment_calls import (
     Use,
     Used,
 )
-from tunemill.stages.training.online.environment_keys import RESET, REWARD
+from tunemill.stages.training.online.environment_source import RESET, REWARD
 from tunemill.stages.training.online.environment_state import kept
 from tunemill.stages.training.online.reward_calls import Loaded
 from tunemill.stages.training.online.reward_process import loaded, seed_random

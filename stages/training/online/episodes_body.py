@@ -17,7 +17,8 @@ from tunemill.stages.own_classes import dotted
 from tunemill.stages.training.online.calls_body import Talk
 from tunemill.stages.training.online.engine import Completion, SamplingSettings
 from tunemill.stages.training.online.environment_calls import Begin, Called, Finish, Finished, Told, Use
-from tunemill.stages.training.online.environment_keys import FACTORY, REWARD, TOOLS
+from tunemill.stages.training.online.environment_keys import FACTORY, TOOLS
+from tunemill.stages.training.online.environment_source import REWARD
 from tunemill.stages.training.online.environments import Environments, environments
 from tunemill.stages.training.online.episode import Episode, Message
 from tunemill.stages.training.online.keys import OnlineKeys

@@ -123,8 +123,8 @@ def ends_of(config: PolicyKeys, base_model: Model, words: Any) -> frozenset[int]
     beyond = [one for one in sorted(config.stop_token_ids) if one >= len(words)]
     if beyond:
         raise SettingError(
-            f"trl.generation_kwargs: stop_token_ids: {beyond[0]}: the tokenizer of {base_model.path.name} has "
-            f"{len(words)} tokens, from 0"
+            f"trl.generation_kwargs: stop_token_ids: {beyond[0]}: the base model's tokenizer has {len(words)} tokens, "
+            f"from 0"
         )
     return config.stop_token_ids | frozenset(end_ids_of(base_model.path) | ({words.eos_token_id} - {None}))
 

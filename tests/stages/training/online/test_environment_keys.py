@@ -80,6 +80,71 @@ def test_rewards_may_be_the_environments_own(tmp_path):
         config(environment_factory="own.Good", environment_code=[str(code)])
 
 
+REWARDS = """
+import abc, installed
+import other
+from other import Paid as Also, Nothing
+from . import other as beside
+
+
+class Paid:
+    async def get_reward(self): ...
+
+
+class Unpaid:
+    pass
+
+
+class Plain(Unpaid, abc.ABC): ...
+class Below(Plain, Paid): ...
+class Imported(other.Middle): ...
+class Named(Also): ...
+class Beside(beside.Paid): ...
+class Nobody(Nothing): ...
+class Elsewhere(installed.Environment): ...
+class Set(Unpaid):
+    get_reward = len
+class Taken(Paid):
+    get_reward = None
+class Said(Paid):
+    get_reward: int
+class Itself(Unpaid):
+    def reset(self):
+        self.get_reward = len
+@anybody
+class Changed(Unpaid): ...
+class Dynamic(Unpaid):
+    def __getattr__(self, name): ...
+def made():
+    return Unpaid()
+"""
+OTHER = """
+class Nothing: ...
+class Paid:
+    def get_reward(self): ...
+class Middle(Paid): ...
+"""
+
+
+def test_a_reward_of_ones_own_is_that_of_the_named_class(tmp_path):
+    files = [tmp_path / "own.py", tmp_path / "other.py"]
+    for file, text in zip(files, (REWARDS, OTHER), strict=True):
+        file.write_text(text)
+    code = [str(file) for file in files]
+    given = {"environment_code": code, "reward_funcs": ["own.made"], "reward_code": code}
+    none = {"Unpaid", "Plain", "Nobody", "Taken"}
+    own = {"Paid", "Below", "Imported", "Named", "Beside", "Set", "Said", "Itself"}
+    # What these have is not theirs alone, and a class of the files has one.
+    unknown = {"Elsewhere", "Changed", "Dynamic", "made"}
+    for name in none | own | unknown:
+        found = config(environment_factory=f"own.{name}", **given).reward_names
+        assert found == (["made"] if name in none else ["made", "made_2" if name == "made" else name]), name
+    # One that another file has.
+    assert config(environment_factory="own.Also", **given).reward_names == ["made", "Also"]
+    with pytest.raises(ValidationError, match="nothing says how good a completion is"):
+        config(environment_factory="own.Unpaid", environment_code=code)
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [

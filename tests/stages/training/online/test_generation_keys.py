@@ -43,7 +43,7 @@ def test_tokens_that_are_named_end_completions_beside_the_model_s_own(tmp_path):
         assert one.ids[: len(other.ids)] == other.ids
     known = len(load_words(base))
     with pytest.raises(
-        SettingError, match=f"stop_token_ids: {known}: the tokenizer of base has {known} tokens"
+        SettingError, match=f"stop_token_ids: {known}: the base model's tokenizer has {known} tokens"
     ):
         completions(tmp_path / "beyond", base, stop_token_ids=[known])
 
