@@ -113,7 +113,7 @@ class MessageReader:
         tool = without_nulls(read_json(tool, where)) if isinstance(tool, str) else tool
         if not isinstance(tool, dict):
             raise BadRowError(f"{where} is not an object: {tool!r:.60}")
-        function = tool.get("function")
+        function = _function(tool, f"{where}: its function")
         if isinstance(function, dict):
             return {**tool, "function": _with_parameters(function, where)}
         return _with_parameters(tool, where) if function is None else tool
@@ -303,12 +303,22 @@ def _call(given: Any, where: str, number: int) -> Any:
     if isinstance(given, str):
         call = without_nulls(parsed(given, f"{where}: tool call {number}"))
     if not isinstance(call, dict):
-        return call
-    function = call.get("function")
+        raise BadRowError(f"{where}: tool call {number} is not an object: {call!r:.60}")
+    function = _function(call, f"{where}: the function of tool call {number}")
     if isinstance(function, dict):
         return {**call, "function": _with_arguments(function, where, number)}
     # Many templates take a call without `function` around its name too.
     return _with_arguments(call, where, number) if "name" in call and function is None else call
+
+
+def _function(given: dict[str, Any], where: str) -> Any:
+    """What a tool or a call has as `function`, which may be JSON text; a text that is a mere name stays."""
+    function = given.get("function")
+    if isinstance(function, str) and function.lstrip().startswith("{"):
+        return without_nulls(parsed(function, where))
+    if function is not None and not isinstance(function, str | dict):
+        raise BadRowError(f"{where} is not an object: {function!r:.60}")
+    return function
 
 
 def _with_parameters(function: dict[str, Any], where: str) -> dict[str, Any]:

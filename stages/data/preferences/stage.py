@@ -7,7 +7,7 @@ from tunemill.stages.declaration import Input, Stage
 
 PREFERENCES = Stage(
     name="preferences",
-    version=6,
+    version=7,
     config=PreferencesConfig,
     inputs={"dataset": Input(RawDataset), "tokenizer": Input(Tokenizer)},
     output=Preferences,

@@ -7,7 +7,7 @@ from tunemill.stages.declaration import Input, Stage
 
 TOKENIZED = Stage(
     name="tokenized",
-    version=6,
+    version=7,
     config=TokenizedConfig,
     inputs={"dataset": Input(RawDataset), "tokenizer": Input(Tokenizer)},
     output=TokenizedDataset,

@@ -145,6 +145,21 @@ def test_calls_and_tools_in_every_spelling_are_the_same():
         (json.dumps(calls), json.dumps([TOOL])),
         ([json.dumps(call) for call in calls], [json.dumps(TOOL)]),
         (row_of(json.dumps(NULLS))["messages"][1]["tool_calls"], [TOOL]),
+        (
+            [{**call, "function": json.dumps({**call["function"], "id": None})} for call in calls],
+            [{**TOOL, "function": f" {json.dumps({**TOOL['function'], 'strict': None})}\n"}],
+        ),
+        (
+            [{"function": json.dumps({"name": "f", "arguments": json.dumps(NULLS)})}],
+            [
+                {
+                    **TOOL,
+                    "function": json.dumps(
+                        {"name": "f", "parameters": json.dumps(TOOL["function"]["parameters"])}
+                    ),
+                }
+            ],
+        ),
     ]
     answers = [{"role": "assistant", "content": "b", "tool_calls": calls} for calls, _ in spellings]
     rows = [
@@ -155,6 +170,39 @@ def test_calls_and_tools_in_every_spelling_are_the_same():
     texts = {text(row) for row in rows}
     assert len(texts) == 1
     assert json.dumps(NULLS) in min(texts) and json.dumps([TOOL]) in min(texts)
+
+
+@pytest.mark.parametrize("given", [None, 3, [], "3", "null", '"f"'])
+def test_calls_and_tools_that_are_no_objects_make_a_bad_row(given):
+    calls = [row_of({})["messages"][1]["tool_calls"][0], given]
+    with pytest.raises(BadRowError, match=r"message 2: tool call 2 is not an object: (None|3|\[\]|'f')$"):
+        text(talk("user: a", {"role": "assistant", "content": "b", "tool_calls": calls}))
+    with pytest.raises(BadRowError, match=r"field 'tools': tool 2 is not an object: (None|3|\[\]|'f')$"):
+        text({**talk("user: a", "assistant: b"), "tools": [TOOL, given]})
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (3, "is not an object: 3"),
+        ([], r"is not an object: \[\]"),
+        ('{"name": "f"', "should be JSON: Expecting"),
+        ('{"name": "f", "name": "g"}', "should be JSON: the key 'name' stands twice"),
+    ],
+)
+def test_functions_that_are_no_objects_make_a_bad_row(function, reason):
+    call = {"type": "function", "function": function}
+    with pytest.raises(BadRowError, match=f"message 2: the function of tool call 1:? {reason}"):
+        text(talk("user: a", {"role": "assistant", "content": "b", "tool_calls": [call]}))
+    with pytest.raises(BadRowError, match=f"field 'tools': tool 1: its function:? {reason}"):
+        text({**talk("user: a", "assistant: b"), "tools": [call]})
+
+
+def test_a_function_that_is_a_mere_name_is_the_template_s_business():
+    template = TEMPLATE.replace("c.function.name", "c.function").replace("c.function.arg", "c.arg")
+    call = {"function": "f", "arguments": {"x": 1}}
+    row = talk("user: a", {"role": "assistant", "content": "b", "tool_calls": [call]})
+    assert ' call f {"x": 1} </s>' in read_words({**row, "tools": [call]}, template)[0].text
 
 
 def through_the_stages(tmp_path, tokenizer, source, **settings):
@@ -196,6 +244,16 @@ def test_columns_fill_in_nulls_and_those_are_no_arguments(tmp_path, tokenizer):
         found = through_the_stages(tmp_path, tokenizer, tmp_path / name)
         expected = ['{"x": 1}', '{"y": {"a": "b"}}', '{"y": {"c": [null, 2]}}']
         assert [line.partition(" call f ")[2].partition(" </s>")[0] for line in found] == expected
+
+
+def test_functions_that_a_column_holds_as_text(tmp_path, tokenizer):
+    call = {"type": "function", "function": json.dumps({"name": "f", "arguments": NULLS})}
+    tool = {**TOOL, "function": json.dumps(TOOL["function"])}
+    answer = {"role": "assistant", "content": "b", "tool_calls": [call]}
+    rows = [{**talk("user: a", answer), "tools": [tool]}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "functions.parquet")
+    (found,) = through_the_stages(tmp_path, tokenizer, tmp_path / "functions.parquet")
+    assert f"tools {json.dumps([TOOL])} <user>" in found and f"call f {json.dumps(NULLS)} </s>" in found
 
 
 def test_texts_and_maps_in_columns_keep_their_nulls(tmp_path, tokenizer):
