@@ -75,15 +75,22 @@ class PolicyKeys(OnlineKeys):
     def _true_means_group(cls, value: Any) -> Any:
         return {True: "group", False: "none"}.get(value, value) if isinstance(value, bool) else value
 
+    @field_validator("multi_objective_aggregation", mode="after")
+    @classmethod
+    def _usual_means_unset(cls, value: Aggregation | None) -> Aggregation | None:
+        return None if value == cls.usual_aggregation else value
+
     @property
     def aggregation(self) -> Aggregation:
         """How rewards of several functions become one advantage."""
         return self.multi_objective_aggregation or self.usual_aggregation
 
     def semantic(self) -> dict[str, Any]:
-        """Without what is written out as it would be unset."""
-        said = {"epsilon_high": self.epsilon, "multi_objective_aggregation": self.usual_aggregation}
-        return {name: value for name, value in super().semantic().items() if said.get(name) != value}
+        """Without a bound that is written out as it would be unset."""
+        found = super().semantic()
+        if found.get("epsilon_high") == self.epsilon:
+            del found["epsilon_high"]
+        return found
 
     @model_validator(mode="after")
     def _check_policy(self) -> Self:

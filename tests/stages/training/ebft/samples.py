@@ -26,7 +26,8 @@ SAMPLES = Samples(
     {name: value for name, value in GRPO.beside.items() if name not in OF_REWARDS + OF_PARTS + CALLED},
     {name: value for name, value in GRPO.values.items() if name not in OF_REWARDS + CALLED},
     GRPO.refused
-    | {"reward_funcs", "reward_weights", *OF_PARTS, "environment_factory", "tools", "rollout_func"},
+    | {"reward_funcs", "reward_weights", *OF_PARTS, "environment_factory", "tools", "rollout_func"}
+    | {"multi_objective_aggregation"},
     frozenset((*OF_CALLS, "max_tool_calling_iterations", "environment_reward")),
 ) | Samples(
     beside={name: {"mode": "strided"} for name in OF_STRIDED},

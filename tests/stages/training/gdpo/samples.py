@@ -3,5 +3,5 @@
 from support.samples import TESTS, Samples, load
 
 SAMPLES = load(TESTS / "stages" / "training" / "grpo" / "samples.py") | Samples(
-    refused=frozenset({"scale_rewards"})
+    refused=frozenset({"scale_rewards", "multi_objective_aggregation"})
 )

@@ -65,4 +65,6 @@ SAMPLES = load(TESTS / "stages" / "training" / "samples.py") | Samples(
         "vllm_max_model_len": [1024],
         "vllm_python": ["/there/bin/python"],
     },
+    # It becomes beta.
+    refused=frozenset({"rl_beta"}),
 )  # fmt: skip
