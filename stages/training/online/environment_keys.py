@@ -18,17 +18,15 @@ from tunemill.stages.declaration import (
     YamlMark,
 )
 from tunemill.stages.own_classes import (
-    class_in,
     dotted,
     file_of,
     looked_for,
     may_bind,
-    methods_of,
     module_tree,
     not_installed,
-    with_bases,
 )
-from tunemill.stages.training.online.environment_source import RESET, says_rewards
+from tunemill.stages.training.online.called_source import fault_of_source
+from tunemill.stages.training.online.environment_source import says_rewards
 from tunemill.stages.training.online.served import NAME, PACKAGE, fault_of_address, is_served
 
 FACTORY, TOOLS, ROLLOUT = "trl.environment_factory", "trl.tools", "trl.rollout_func"
@@ -218,12 +216,12 @@ class EnvironmentKeys(StageConfig):
             yield "rollout_func", self.rollout_func, self.rollout_code or []
 
     def faults(self) -> Iterator[Fault]:
-        """Classes and functions that are not there, and classes that are no environments; no line of them runs."""
+        """Classes and functions that are not there, or cannot be called as they are; no line of them runs."""
         yield from super().faults()
         if self.is_served and (reason := fault_of_package()) is not None:
             yield Fault("environment_factory", reason)
         for key, name, files in self._of_files():
-            if (reason := fault_of_named(name, files) or _fault_of_class(key, name, files)) is not None:
+            if (reason := fault_of_named(name, files) or fault_of_source(key, name, files)) is not None:
                 yield Fault(key, reason)
 
     def idle(self) -> Iterator[Idle]:
@@ -274,20 +272,3 @@ def _is_a_value(tree: ast.Module, name: str) -> bool:
     ]
     written = (ast.Constant, ast.List, ast.Dict, ast.Tuple, ast.Set, ast.JoinedStr)
     return len(values) == 1 and isinstance(values[0], written)
-
-
-def _fault_of_class(key: str, name: str, files: list[str]) -> str | None:
-    """Of a class whose bases are all in its file: whether it can be reset."""
-    file = file_of(name, files)
-    assert file is not None, "checked"
-    tree = module_tree(file)
-    found = class_in(tree, dotted(name).rpartition(".")[2])
-    if key != "environment_factory" or found is None:
-        return None
-    classes = with_bases(tree, found)
-    inherits = any(
-        not (isinstance(base, ast.Name) and class_in(tree, base.id)) for one in classes for base in one.bases
-    )
-    if inherits or RESET in methods_of(classes):
-        return None
-    return f"{file}: {found.name} has no method {RESET}, with which every completion begins"

@@ -1,4 +1,4 @@
-"""What the source of an environment says of it, read as text: no line of it runs."""
+"""What the source of an environment says of its rewards, read as text: no line of it runs."""
 
 import ast
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def _says(found: Ancestry) -> bool | None:
     if bound:
         nearest = bound[0][1]
         return not (isinstance(nearest, ast.Assign | ast.AnnAssign) and _is_none(nearest.value))
-    if any(_sets(one, REWARD) for _, one in found.classes):
+    if any(sets(one, REWARD) for _, one in found.classes):
         return True
     return False if found.is_whole and not found.named("__getattr__") else None
 
@@ -41,7 +41,7 @@ def _is_none(value: ast.expr | None) -> bool:
     return value is None or (isinstance(value, ast.Constant) and value.value is None)
 
 
-def _sets(tree: ast.AST, attribute: str) -> bool:
+def sets(tree: ast.AST, attribute: str) -> bool:
     """Whether something gets this attribute."""
     return any(
         isinstance(one, ast.Attribute) and one.attr == attribute and isinstance(one.ctx, ast.Store)

@@ -1,5 +1,8 @@
 """What `check` knows of environments: names, files, classes; no line of them runs."""
 
+import importlib.util
+import re
+
 import pytest
 from pydantic import ValidationError
 from support.environments import environment_file
@@ -183,3 +186,151 @@ def test_ebft_calls_nothing_and_turns_ask_for_tools(tmp_path):
             config(EbftConfig, **keys)
     idle = config(reward_funcs=["a.b"], reward_code=["/a.py"], max_tool_calling_iterations=2).idle()
     assert "max_tool_calling_iterations" in {one.key for one in idle}
+
+
+CALLED = """
+import installed
+from functools import cache
+from installed import wraps
+
+
+class Base:
+    def reset(self, **row): ...
+    def told(self, n: int):
+        '''A number.
+
+        Args:
+            n: which
+        '''
+
+
+class Good(Base):
+    def __init__(self, size=3, *rest, **more): ...
+    def told(self, n: int): ...
+    def _own(self, n): ...
+    @cache
+    def cached(self, n): ...
+    other = print
+class Asked(Base):
+    def __init__(self, difficulty, *, seed, size=3): ...
+class Silent(Base):
+    def add(self, n: int): ...
+class Later(Silent):
+    pass
+class Above(Silent, installed.Environment):
+    def __init__(self, difficulty): ...
+@wraps
+class Changed(Silent):
+    def __init__(self, difficulty): ...
+
+
+def made(): return Good()
+def made_of(n): return Good()
+async def awaited(): return Good()
+def play(prompts, trainer): ...
+def any_play(*given): ...
+def short(completions): ...
+async def late(prompts, trainer): ...
+@wraps
+def wrapped(completions): ...
+def again(completions): ...
+again = wraps(again)
+
+
+def tool(n: int, *, of: str = "") -> str:
+    '''
+    A tool.
+
+    Args:
+        n: which
+          of them
+        of: what
+    Returns:
+        it
+    '''
+def silent(n: int): ...
+def untyped(n, m: int):
+    '''A tool.
+
+    Args:
+        n: which
+        m: which
+    '''
+def unsaid(n: int, **more: int):
+    '''A tool.
+
+    Args:
+        n (int): which
+        more: others
+    '''
+def unbegun(n: int):
+    '''A tool.
+
+    n: which
+    '''
+def nothing():
+    '''A tool.'''
+"""
+
+
+def said_of(tmp_path, key, name):
+    code = tmp_path / "own.py"
+    code.write_text(
+        CALLED.replace("import installed", "import json as installed").replace(
+            "from installed", "from functools"
+        )
+    )
+    behind = {
+        "environment_factory": "environment_code",
+        "tools": "tools_code",
+        "rollout_func": "rollout_code",
+    }
+    given = {"reward_funcs": ["own.made"], "reward_code": [str(code)], behind[key]: [str(code)]}
+    found = config(**{key: f"own.{name}"}, **given).faults()
+    return [fault.reason.removeprefix(f"{code}, line ") for fault in found if fault.key == key]
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "words"),
+    [
+        *(("environment_factory", name, None) for name in ("Good", "Above", "Changed", "made", "awaited")),
+        ("environment_factory", "Asked", r"\d+: Asked must be given difficulty, seed, and is called without anything"),
+        ("environment_factory", "made_of", r"\d+: made_of must be given n, and is called without anything"),
+        ("environment_factory", "Silent", r"\d+: add has no docstring. A completion is told of it by its docstring"),
+        ("environment_factory", "Later", r"\d+: add has no docstring"),
+        *(("rollout_func", name, None) for name in ("play", "any_play", "wrapped", "again")),
+        (
+            "rollout_func", "short",
+            r"\d+: short\(completions\) cannot be called with \(prompts, trainer\). Take these",
+        ),
+        ("rollout_func", "late", r"\d+: late is async"),
+        *(("tools", name, None) for name in ("tool", "nothing", "wrapped")),
+        ("tools", "silent", r"\d+: silent has no docstring"),
+        ("tools", "untyped", r"\d+: untyped: n has no type"),
+        ("tools", "unsaid", r"\d+: unsaid: the docstring has no line for n"),
+        ("tools", "unbegun", r"\d+: unbegun: the docstring has no line for n"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_called_as_it_is(tmp_path, key, name, words):
+    found = said_of(tmp_path, key, name)
+    assert not found if words is None else re.match(words, found[0]), found
+
+
+def test_what_is_said_of_tools_is_what_transformers_says(tmp_path):
+    from transformers.utils.chat_template_utils import (
+        DocstringParsingException,
+        TypeHintParsingException,
+        get_json_schema,
+    )
+
+    file = tmp_path / "described.py"
+    file.write_text("def tool" + CALLED.partition("def tool")[2])
+    spec = importlib.util.spec_from_file_location("described", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("tool", "nothing"):
+        assert get_json_schema(getattr(module, name)) and not said_of(tmp_path, "tools", name)
+    for name in ("silent", "untyped", "unsaid", "unbegun"):
+        assert said_of(tmp_path, "tools", name)
+        with pytest.raises((DocstringParsingException, TypeHintParsingException)):
+            get_json_schema(getattr(module, name))
