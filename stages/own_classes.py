@@ -28,8 +28,12 @@ def file_of(name: str, files: Sequence[str]) -> Path | None:
 
 
 def looked_for(name: str) -> str:
-    """The file beside the YAML that the module of `module.Class` would be."""
-    return f"{dotted(name).rpartition('.')[0].replace('.', '/') or 'my_module'}.py"
+    """The file that the module of `module.Class` would be; of what names no module, how it would be named."""
+    place, colon, _ = name.partition(":")
+    if colon:
+        return f"{place.removesuffix('.py')}.py"
+    module = name.rpartition(".")[0]
+    return f"{module.replace('.', '/')}.py" if module else f"{name}.<name>"
 
 
 def module_tree(file: Path) -> ast.Module:

@@ -14,9 +14,10 @@ from pydantic_core import ErrorDetails
 
 from tunemill.pipelines.config.document import Document, problem_at
 from tunemill.pipelines.config.key_paths import KeyPath
-from tunemill.pipelines.config.own_keys import all_code_files, values_of
+from tunemill.pipelines.config.own_keys import all_code_files, own_names, values_of
 from tunemill.pipelines.config.problems import Problem
 from tunemill.pipelines.config.problems import given as given_as
+from tunemill.pipelines.config.user_code import code_files, misspelt
 from tunemill.pipelines.config.wording import missing, unread, words_of
 from tunemill.resources.local import URL, absolute, is_file, is_folder, is_named, is_there, refusal
 from tunemill.resources.protocols import HUB_DATASETS, HUB_MODELS
@@ -34,6 +35,7 @@ from tunemill.stages.declaration import (
     TextMark,
     YamlMark,
 )
+from tunemill.stages.own_classes import dotted
 from tunemill.stages.text_files import fault_of_code, text_of_file
 
 ASSET_SCHEME = "asset://"
@@ -125,7 +127,7 @@ def _of_code(
         return mark.find(names, document.folder), None
     if isinstance(mark, CodeMark):
         files = all_code_files(names, mark.known, document.folder)
-        return files, _fault_of_files(files)
+        return files, _fault_of_files(files) or _fault_of_forms(own_names(names, mark.known), document.folder)
     return values_of(names, mark.known, document.data, document.folder), None
 
 
@@ -138,6 +140,12 @@ def _whole(value: Any, mark: SourceMark, folder: Path, around: Any) -> Any:
     return (
         whole_name(value, folder, remote=False) if isinstance(value, str) and mark.is_place(value) else value
     )
+
+
+def _fault_of_forms(names: Sequence[str], folder: Path) -> str | None:
+    """How a name that means no local file is written so that it does."""
+    strange = (name for name in names if code_files(dotted(name), folder) is None)
+    return next((reason for name in strange if (reason := misspelt(name, folder))), None)
 
 
 def _fault_of_files(files: Sequence[str] | None) -> str | None:

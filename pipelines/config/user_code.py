@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tunemill.resources.local import absolute, is_folder, is_there, refusal
+from tunemill.resources.local import absolute, is_file, is_folder, is_there, refusal
 
 DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+# What other tools write: a file or a module, and what is meant of it behind one colon or two.
+WITH_COLON = re.compile(r"(?P<place>.+?)(\.py)?::?(?P<own>[A-Za-z_]\w*)")
 
 
 def code_files(name: Any, folder: Path) -> list[str] | None:
@@ -28,6 +30,25 @@ def code_files(name: Any, folder: Path) -> list[str] | None:
         others = dict.fromkeys((*_packages(file, folder), *_imported(file, folder)))
         found += [other for other in others if other not in found]
     return [str(found[0]), *sorted(str(file) for file in found[1:])]
+
+
+def misspelt(name: str, folder: Path) -> str | None:
+    """How something of a local file is named rightly, in words; None where a name means no such file."""
+    parts = WITH_COLON.fullmatch(name)
+    if parts is None:
+        return None
+    places = (parts["place"], parts["place"].replace(".", "/"))
+    file = next((one for place in places if is_file(one := Path(absolute(f"{place}.py", folder)))), None)
+    if file is None:
+        return None
+    own, around = parts["own"], folder.resolve()
+    if not file.is_relative_to(around):
+        return (
+            f"{name}: {file} is not beside the YAML, and nothing is looked for elsewhere. Copy it there, and write "
+            f"{file.stem}.{own}"
+        )
+    module = ".".join(file.relative_to(around).with_suffix("").parts)
+    return f"{name}: what {file.name} has is named by dots. Write {module}.{own}"
 
 
 def _module_file(folder: Path, parts: list[str]) -> Path | None:

@@ -196,6 +196,35 @@ def test_what_check_refuses(tmp_path, keys, override, said):
     assert said in refused(project_of(tmp_path / "project", **keys), override)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mine:right", "what mine.py has is named by dots. Write mine.right"),
+        ("mine.py::right", "Write mine.right"),
+        ("sub/../mine.py:right", "Write mine.right"),
+        ("{folder}/mine.py:right", "Write mine.right"),
+        ("deeper/mine.py::right", "Write deeper.mine.right"),
+        (
+            "../beside.py:right",
+            "beside.py is not beside the YAML, and nothing is looked for elsewhere. Copy it there",
+        ),
+        ("mine", "there is no mine.<name> beside the YAML. Write my_module.my_reward"),
+        ("other:right", "there is no other.py beside the YAML"),
+        ("/nowhere/mine.py:right", "there is no /nowhere/mine.py beside the YAML"),
+    ],
+)
+def test_a_function_that_is_named_as_elsewhere(tmp_path, name, said):
+    project = project_of(tmp_path / "project")
+    folder = project.yaml.parent
+    (folder / "deeper").mkdir()
+    for place in ("mine.py", "deeper/mine.py", "../beside.py"):
+        (folder / place).write_text("def right(completions): return [1.0 for _ in completions]\n")
+    for key in ("reward_funcs", "tools"):
+        change = f"trl.{key}=[{name.format(folder=folder)!r}]"
+        words = said.replace("my_reward", "my_name") if key == "tools" else said
+        assert words in refused(project, "trl.reward_weights=null", change)
+
+
 def test_both_names_of_beta_are_one_setting(tmp_path):
     yaml = project_of(tmp_path / "project").yaml
     neither, one, other, both = (
