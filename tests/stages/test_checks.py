@@ -43,6 +43,7 @@ CASES = [
         {"rows_without_trained_tokens": 11},
     ),
     ("tokenized", "template_writes_all_messages", {"rows": 100}, {"messages_left_out": 6}),
+    ("tokenized", "template_writes_all_messages", {"rows": 100, "tools_left_out": 5}, {"tools_left_out": 6}),
     ("tokenized", "row_lengths_are_alike", {**LENGTHS, "longest_row": 1000}, {"longest_row": 1001}),
     ("tokenized", "row_lengths_are_alike", {**LENGTHS, "longest_row": 31, "rows_far_longer": 10}, {"rows_far_longer": 11}),
     ("tokenized", "row_lengths_are_alike", {**LENGTHS, "longest_row": 30, "rows_far_longer": 25}, {"longest_row": 31}),

@@ -74,13 +74,14 @@ class Conversation:
     """A rendered conversation: one text, tokenized as a whole.
 
     `left_out`: messages whose text is not in it. `unwritten`: fields of messages, reasonings and calls of tools, that
-    are not in it, each once for each message.
+    are not in it, each once for each message. `without_tools`: the row has tools, which are not in it.
     """
 
     text: str
     turns: tuple[Turn, ...]
     left_out: int = 0
     unwritten: tuple[str, ...] = ()
+    without_tools: bool = False
 
 
 @dataclass(frozen=True)

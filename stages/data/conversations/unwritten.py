@@ -1,6 +1,6 @@
-"""Reasonings and calls of tools that a chat template does not write, found by marks in their place."""
+"""Reasonings, calls of tools, and tools that a chat template does not write, found by marks in their place."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
@@ -11,27 +11,47 @@ from tunemill.stages.data.conversations.keys import REASONING
 
 # What data call a message's reasoning, and its calls.
 FIELDS = (REASONING, "reasoning", "thinking", CALLS)
+# In place of a tool's name. Of the private use area, and not those of `skeletons.py`, as the other marks.
+TOOL = "\ue010tool\ue011"
+# So many different roles of conversations are remembered.
+MOST = 512
 
 
-def unwritten(
-    messages: Sequence[Message], names: Collection[str], tools: list[Any] | None, render: Render
-) -> list[str]:
-    """Those of the properties `names` that are not written, each once for each message that has it.
+# Messages and tools of a row -> what of them is not written.
+Finder = Callable[[Sequence[Message], list[Any] | None], tuple[list[str], bool]]
 
-    None where the template refuses a conversation with marks.
+
+def finder(names: Collection[str], render: Render) -> Finder:
+    """A function that finds those of the properties `names` that are not written, each once for each message that has
+    it; and whether there are tools that are not.
+
+    It finds nothing where the template refuses a conversation with marks. Of rows with tools and none of the
+    properties, one is rendered for all with its roles.
     """
-    marks: dict[str, str] = {}
-    marked = [
-        {name: _marked(value, name, marks) if name in names else value for name, value in message.items()}
-        for message in messages
-    ]
-    if not marks:
-        return []
-    try:
-        text = render(marked, tools)
-    except TemplateError:
-        return []
-    return [name for mark, name in marks.items() if mark not in text]
+    known: dict[tuple[str, ...], bool] = {}
+
+    def found(messages: Sequence[Message], tools: list[Any] | None) -> tuple[list[str], bool]:
+        marks: dict[str, str] = {}
+        marked = [
+            {name: _marked(value, name, marks) if name in names else value for name, value in message.items()}
+            for message in messages
+        ]
+        has_tools = tools is not None and any(_has_name(tool) for tool in tools)
+        if not marks and not has_tools:
+            return [], False
+        roles = tuple(str(message.get("role")) for message in messages)
+        if not marks and roles in known:
+            return [], known[roles]
+        try:
+            text = render(marked, [_call(tool, TOOL) if _has_name(tool) else tool for tool in tools or []])
+        except TemplateError:
+            return [], False
+        without_tools = has_tools and TOOL not in text
+        if not marks and len(known) < MOST:
+            known[roles] = without_tools
+        return [name for mark, name in marks.items() if mark not in text], without_tools
+
+    return found
 
 
 def says_something(value: Any) -> bool:
@@ -41,7 +61,6 @@ def says_something(value: Any) -> bool:
 
 def _marked(value: Any, name: str, marks: dict[str, str]) -> Any:
     """The value with a mark in place of its text, or of the name of each call; a new mark is noted with its name."""
-    # Of the private use area, and not those of `skeletons.py`.
     mark = f"\ue010{len(marks)}\ue011"
     if isinstance(value, str) and says_something(value):
         marks[mark] = name
@@ -51,6 +70,10 @@ def _marked(value: Any, name: str, marks: dict[str, str]) -> Any:
         return value
     marks[mark] = name
     return [_call(call, mark) for call in calls]
+
+
+def _has_name(tool: Any) -> bool:
+    return isinstance(tool, dict) and (isinstance(tool.get("function"), dict) or "name" in tool)
 
 
 def _call(call: dict[str, Any], mark: str) -> dict[str, Any]:

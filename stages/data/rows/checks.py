@@ -37,9 +37,9 @@ TRAINED_ON = share_at_most(
 WRITTEN = share_at_most(
     "template_writes_all_messages",
     0.05,
-    ("messages_left_out", "message_fields_left_out"),
+    ("messages_left_out", "message_fields_left_out", "tools_left_out"),
     ("rows",),
-    "texts or fields of messages left out by the chat template, for so many rows",
+    "texts or fields of messages, or rows' tools, left out by the chat template, for so many rows",
     reason="What the template leaves out is never learnt.",
     advice="choose a chat_template that writes them, or say in message_property_mappings where the text is",
     unwritten=True,

@@ -22,12 +22,14 @@ class Counts:
     """What has been written so far; `lengths` counts rows by their number of tokens.
 
     `messages_left_out` are messages of conversations whose text the chat template does not write, and `unwritten` those
-    of which it does not write a reasoning or calls of tools, by the field that has them.
+    of which it does not write a reasoning or calls of tools, by the field that has them. `tools_left_out` are rows
+    whose tools it does not write.
     """
 
     rows: int = 0
     messages_left_out: int = 0
     unwritten: Counter[str] = field(default_factory=Counter)
+    tools_left_out: int = 0
     untrained: int = 0
     trained_tokens: int = 0
     lengths: Counter[int] = field(default_factory=Counter)
@@ -41,6 +43,7 @@ class Counts:
     def add(self, examples: Sequence[Example], samples: Samples) -> None:
         """Count a batch of rows."""
         self.messages_left_out += sum(e.left_out for e in examples if isinstance(e, Conversation))
+        self.tools_left_out += sum(e.without_tools for e in examples if isinstance(e, Conversation))
         for example in examples:
             if isinstance(example, Conversation | TokenConversation):
                 self.unwritten.update(example.unwritten)
@@ -103,6 +106,12 @@ def say(counts: Counts, report: Report) -> None:
         report.summary(messages_left_out=counts.messages_left_out)
     if counts.unwritten:
         say_unwritten(counts.unwritten, report)
+    if counts.tools_left_out:
+        report.log(
+            f"{counts.tools_left_out} rows have tools, which the chat template leaves out: choose another template. "
+            "Where the model has one for tools, the log of the tokenizer names it"
+        )
+        report.summary(tools_left_out=counts.tools_left_out)
     if counts.untrained:
         report.log(
             f"{counts.untrained} rows have no token to train on and will be left out of the training data"

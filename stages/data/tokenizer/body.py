@@ -28,6 +28,8 @@ from tunemill.stages.models.tokenizer_ids_body import FIXED_TEXT
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Workspace
 
+# Of several templates of a tokenizer the one that is used.
+DEFAULT = "default"
 # A tag that transformers adds to Jinja.
 GENERATION_TAG = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 # What transformers writes about where a tokenizer came from, not about what it is.
@@ -70,9 +72,11 @@ def _write(
     added = add_tokens(given, config.tokens)
     if given.pad_token is None:
         set_padding(given, report)
-    given.chat_template = choose_template(
-        config.chat_template, config.chat_template_jinja, default_template(given)
-    )
+    own = given.chat_template
+    default = default_template(given) if asks_for_own_template(config) else None
+    given.chat_template = choose_template(config.chat_template, config.chat_template_jinja, default)
+    if isinstance(own, dict) and default is not None:
+        say_other_templates(set(own) - {DEFAULT}, folder, report)
     if given.chat_template is not None:
         check_template(given, folder, template_name(config), report)
     given.save_pretrained(out.data, save_jinja_files=config.tokenizer_save_jinja_files is not False)
@@ -217,13 +221,34 @@ def default_template(given: PreTrainedTokenizerBase) -> str | None:
     """The tokenizer's own template; of several named ones the one named `default`."""
     own = given.chat_template
     if isinstance(own, dict):
-        if "default" not in own:
+        if DEFAULT not in own:
             raise SettingError(
                 f"the tokenizer has chat templates named {sorted(own)} and no default; "
                 "give the one you want in chat_template_jinja"
             )
-        return str(own["default"])
+        return str(own[DEFAULT])
     return None if own is None else str(own)
+
+
+def asks_for_own_template(config: TokenizerConfig) -> bool:
+    """Whether the tokenizer's template is used where it has one."""
+    name = config.chat_template
+    return config.chat_template_jinja is None and (name is None or name.startswith("tokenizer_default"))
+
+
+def say_other_templates(names: set[str], folder: Path, report: Report) -> None:
+    """Which named templates there are beside the default one, and how to use them: `tool_use` is one for tools."""
+    for name in sorted(names):
+        file = f"additional_chat_templates/{name}.jinja"
+        place = (
+            f"to the path of {file} of the model"
+            if (folder / file).is_file()
+            else "to its text, or to a file that you save it in (it is in the model's tokenizer_config.json)"
+        )
+        report.log(
+            f"the model also has a chat template named {name}, and `{DEFAULT}` is used. To use {name}, set "
+            f"chat_template: jinja and chat_template_jinja {place}"
+        )
 
 
 def template_name(config: TokenizerConfig) -> str:

@@ -23,7 +23,7 @@ from tunemill.stages.data.conversations.messages import TurnSource, message_read
 from tunemill.stages.data.conversations.plain_rows import plain_reader
 from tunemill.stages.data.conversations.prompts import GIVEN, answer_starts, prompts_of
 from tunemill.stages.data.conversations.skeletons import Skeletons
-from tunemill.stages.data.conversations.unwritten import FIELDS, unwritten
+from tunemill.stages.data.conversations.unwritten import FIELDS, finder
 from tunemill.stages.data.engines.encoded import CHECKED_EVERY, DifferentError
 from tunemill.stages.data.tokenized.config import TokenizedConfig
 from tunemill.stages.data.tokenized.formats.ends import ends_of, single_id
@@ -47,7 +47,7 @@ def chat_template(config: TokenizedConfig, kit: Kit) -> Format:
     ends = ends_of(config, kit, single_id)
     endings = {*([kit.eos_token] if kit.eos_token else []), *(config.eot_tokens or [])}
     prompts = prompts_of(kit.render, kit.render_opened)
-    more = {*FIELDS, config.template_thinking_key}
+    unwritten = finder({*FIELDS, config.template_thinking_key}, kit.render)
     every = "all" in (ends.train_on_eos, ends.train_on_eot)
 
     def wanted(source: TurnSource) -> Wanted:
@@ -75,8 +75,9 @@ def chat_template(config: TokenizedConfig, kit: Kit) -> Format:
             place is None and has_text(source) for source, place in zip(sources, places, strict=True)
         )
         lost = [name for source in sources for name in source.unread]
-        lost += [reader.mappings.get(name, name) for name in unwritten(values, more, tools, kit.render)]
-        return Conversation(text, turns, left_out, tuple(sorted(lost)))
+        not_shown, without_tools = unwritten(values, tools)
+        lost += [reader.mappings.get(name, name) for name in not_shown]
+        return Conversation(text, turns, left_out, tuple(sorted(lost)), without_tools)
 
     def read(row: RowValue) -> Example:
         return conversation(reader.turns(row), reader.tools(row))

@@ -1,5 +1,7 @@
 """What the tokenized stage counts, shows and sets aside."""
 
+import json
+
 import pytest
 from support.conversations import call
 from support.rows import read_arrow
@@ -134,6 +136,50 @@ def test_a_mapped_reasoning_is_counted_by_the_datas_name(tokenize):
         [{"messages": row["messages"][:2]}], chat_template="qwen3", field_thinking="reasoning"
     )
     assert "message_fields_left_out" not in events.summary
+
+
+TOOL = {"type": "function", "function": {"name": "get", "parameters": {"properties": {}}}}
+CALL = {**CHAT["messages"][1], "tool_calls": [call(1, q="x")]}
+# It writes tools where there is a system message.
+SOMETIMES = (
+    "{% if messages[0].role == 'system' %}{{ tools | tojson }}{% endif %}"
+    "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("answer", [CHAT["messages"][1], REASON, CALL])
+@pytest.mark.parametrize(
+    ("template", "system", "expected"),
+    [
+        ("llama3", True, 3),
+        ("chatml", False, 3),
+        ("qwen3", False, 0),
+        ("llama3_2_vision", True, 0),
+        (SOMETIMES, False, 3),
+        (SOMETIMES, True, 0),
+    ],
+)
+def test_tools_that_a_template_leaves_out_are_counted(tokenize, template, system, answer, expected):
+    named = {"chat_template": template}
+    if template == SOMETIMES:
+        named = {"chat_template": "jinja", "chat_template_jinja": template}
+    # Its name stands in what is said as well.
+    asked = {"role": "user", "content": "Can you get it?"}
+    row = {"messages": [*([SYSTEM] if system else []), asked, answer]}
+    given = [TOOL], json.dumps([TOOL]), [{"name": "get", "description": "Gets it."}]
+    rows = [row, {**row, "defs": []}, *({**row, "defs": tools} for tools in given)]
+    _, events = tokenize(rows, field_tools="defs", **named)
+    assert events.summary.get("tools_left_out", 0) == expected
+    said = f"{expected} rows have tools, which the chat template leaves out: choose another template"
+    assert (said in events.logs) is (expected > 0)
+
+
+def test_rows_with_and_without_their_tools_are_told_apart(tokenize):
+    one = {"messages": CHAT["messages"], "tools": [TOOL]}
+    other = {**one, "messages": [SYSTEM, *one["messages"]]}
+    settings = {"chat_template": "jinja", "chat_template_jinja": SOMETIMES}
+    _, events = tokenize([one, other, one, CHAT, other, one], **settings)
+    assert events.summary["tools_left_out"] == 3
 
 
 def test_a_refusal_names_the_template(tokenize):

@@ -134,8 +134,46 @@ def test_of_several_named_templates_the_default_is_used(tmp_path, base):
     (base / "chat_template.jinja").unlink()
     named = [{"name": "default", "template": "{{ messages }}D"}, {"name": "rag", "template": "R"}]
     edit(base, chat_template=named)
-    saved, _ = save(tmp_path, base_model=str(base))
+    saved, events = save(tmp_path, base_model=str(base))
     assert AutoTokenizer.from_pretrained(saved.path).chat_template == "{{ messages }}D"
+    assert (
+        "the model also has a chat template named rag, and `default` is used. To use rag, set" in events.logs
+    )
+    assert "chat_template_jinja to its text, or to a file that you save it in" in events.logs
+    _, events = save(tmp_path, name="chosen", base_model=str(base), chat_template="chatml")
+    assert "also has a chat template" not in events.logs
+
+
+def test_another_template_of_the_model_is_said_and_can_be_used(tmp_path, base):
+    file = base / "additional_chat_templates" / "tool_use.jinja"
+    file.parent.mkdir()
+    file.write_text("{{ tools }}{{ messages }}T")
+    saved, events = save(tmp_path, base_model=str(base))
+    assert AutoTokenizer.from_pretrained(saved.path).chat_template == TINY_TEMPLATE
+    assert (
+        "To use tool_use, set chat_template: jinja and chat_template_jinja to the path of "
+        "additional_chat_templates/tool_use.jinja of the model" in events.logs
+    )
+    text = file.read_text()
+    saved, events = save(
+        tmp_path, name="tools", base_model=str(base), chat_template="jinja", chat_template_jinja=text
+    )
+    assert AutoTokenizer.from_pretrained(saved.path).chat_template == text
+    assert "also has a chat template" not in events.logs
+
+
+def test_named_templates_without_a_default(tmp_path, base):
+    (base / "chat_template.jinja").unlink()
+    edit(base, chat_template=[{"name": "rag", "template": "R"}])
+    reason = r"templates named \['rag'\] and no default; give the one you want in chat_template_jinja"
+    for number, choice in enumerate(({}, {"chat_template": "tokenizer_default"})):
+        with pytest.raises(SettingError, match=reason):
+            save(tmp_path, name=f"refused{number}", base_model=str(base), **choice)
+    text = "{{ messages }}R"
+    saved, _ = save(tmp_path, name="given", base_model=str(base), chat_template_jinja=text)
+    assert AutoTokenizer.from_pretrained(saved.path).chat_template == text
+    saved, _ = save(tmp_path, name="named", base_model=str(base), chat_template="chatml")
+    assert AutoTokenizer.from_pretrained(saved.path).chat_template == CHATML
 
 
 def test_tokenizer_default_without_a_template(tmp_path, without_template):
