@@ -28,8 +28,6 @@ from tunemill.stages.models.tokenizer_ids_body import FIXED_TEXT
 from tunemill.stages.models.words_body import load_words
 from tunemill.stages.report import Report, Workspace
 
-# Of several templates of a tokenizer the one that is used.
-DEFAULT = "default"
 # A tag that transformers adds to Jinja.
 GENERATION_TAG = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 # What transformers writes about where a tokenizer came from, not about what it is.
@@ -76,7 +74,7 @@ def _write(
     default = default_template(given) if asks_for_own_template(config) else None
     given.chat_template = choose_template(config.chat_template, config.chat_template_jinja, default)
     if isinstance(own, dict) and default is not None:
-        say_other_templates(set(own) - {DEFAULT}, folder, report)
+        say_other_templates(set(own) - {"default"}, folder, report)
     if given.chat_template is not None:
         check_template(given, folder, template_name(config), report)
     given.save_pretrained(out.data, save_jinja_files=config.tokenizer_save_jinja_files is not False)
@@ -221,12 +219,12 @@ def default_template(given: PreTrainedTokenizerBase) -> str | None:
     """The tokenizer's own template; of several named ones the one named `default`."""
     own = given.chat_template
     if isinstance(own, dict):
-        if DEFAULT not in own:
+        if "default" not in own:
             raise SettingError(
                 f"the tokenizer has chat templates named {sorted(own)} and no default; "
                 "give the one you want in chat_template_jinja"
             )
-        return str(own[DEFAULT])
+        return str(own["default"])
     return None if own is None else str(own)
 
 
@@ -246,7 +244,7 @@ def say_other_templates(names: set[str], folder: Path, report: Report) -> None:
             else "to its text, or to a file that you save it in (it is in the model's tokenizer_config.json)"
         )
         report.log(
-            f"the model also has a chat template named {name}, and `{DEFAULT}` is used. To use {name}, set "
+            f"the model also has a chat template named {name}, and `default` is used. To use {name}, set "
             f"chat_template: jinja and chat_template_jinja {place}"
         )
 
