@@ -189,10 +189,10 @@ class Team:
         entry = TeamEntry(
             published.manifest, key_document, lineage, upload, 0 if lease is None else lease.state.number
         )
-        if lease is not None:
-            lease.check()
         content, name = entry.as_bytes(), manifest_name(stage, key)
         for _ in range(WRITES):
+            if lease is not None:
+                lease.check()
             made = (
                 self.objects.create(name, content)
                 if mark is None

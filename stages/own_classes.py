@@ -46,6 +46,15 @@ def module_tree(file: Path) -> ast.Module:
         raise ValueError(f"{file} cannot be read as Python: {error}") from None
 
 
+def readable_trees(files: Sequence[str]) -> Iterator[tuple[str, ast.Module]]:
+    """The files with what they say; those that cannot be read are left to whoever tells why."""
+    for file in files:
+        try:
+            yield file, module_tree(Path(file))
+        except ValueError:
+            continue
+
+
 def may_bind(tree: ast.Module, name: str) -> bool:
     """Whether a module may have this name: bound at its top, or below `if` and its like, or by what says it later."""
     nodes = list(outside_of_functions(tree))
@@ -150,11 +159,7 @@ def misfit(own: Signature, pattern: Signature, *, by_name: bool = False) -> str 
 def not_installed(files: Sequence[str]) -> Iterator[tuple[str, str, int]]:
     """What the files import at their tops and nobody has: file, name of the package, line."""
     own = {part for file in files for part in Path(file).with_suffix("").parts}
-    for file in files:
-        try:
-            tree = module_tree(Path(file))
-        except ValueError:
-            continue
+    for file, tree in readable_trees(files):
         for node in tree.body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level and node.module:

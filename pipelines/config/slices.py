@@ -144,8 +144,8 @@ def _whole(value: Any, mark: SourceMark, folder: Path, around: Any) -> Any:
 
 def _fault_of_forms(names: Sequence[str], folder: Path) -> str | None:
     """How a name that means no local file is written so that it does."""
-    strange = (name for name in names if code_files(dotted(name), folder) is None)
-    return next((reason for name in strange if (reason := misspelt(name, folder))), None)
+    told = ((name, misspelt(name, folder)) for name in names)
+    return next((why for name, why in told if why and code_files(dotted(name), folder) is None), None)
 
 
 def _fault_of_files(files: Sequence[str] | None) -> str | None:

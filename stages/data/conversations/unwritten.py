@@ -26,9 +26,9 @@ def finder(names: Collection[str], render: Render) -> Finder:
     it; and whether there are tools that are not.
 
     It finds nothing where the template refuses a conversation with marks. Of rows with tools and none of the
-    properties, one is rendered for all with its roles.
+    properties, one is rendered for all with its roles and its form of tools.
     """
-    known: dict[tuple[str, ...], bool] = {}
+    known: dict[tuple[Any, ...], bool] = {}
 
     def found(messages: Sequence[Message], tools: list[Any] | None) -> tuple[list[str], bool]:
         marks: dict[str, str] = {}
@@ -39,16 +39,20 @@ def finder(names: Collection[str], render: Render) -> Finder:
         has_tools = tools is not None and any(_has_name(tool) for tool in tools)
         if not marks and not has_tools:
             return [], False
-        roles = tuple(str(message.get("role")) for message in messages)
-        if not marks and roles in known:
-            return [], known[roles]
+        # Templates differ in whether they read a tool's name below `function`.
+        shape = (
+            *(str(message.get("role")) for message in messages),
+            {*map(_has_function, tools or [])} == {True},
+        )
+        if not marks and shape in known:
+            return [], known[shape]
         try:
             text = render(marked, [_call(tool, TOOL) if _has_name(tool) else tool for tool in tools or []])
         except TemplateError:
             return [], False
         without_tools = has_tools and TOOL not in text
         if not marks and len(known) < MOST:
-            known[roles] = without_tools
+            known[shape] = without_tools
         return [name for mark, name in marks.items() if mark not in text], without_tools
 
     return found
@@ -73,7 +77,11 @@ def _marked(value: Any, name: str, marks: dict[str, str]) -> Any:
 
 
 def _has_name(tool: Any) -> bool:
-    return isinstance(tool, dict) and (isinstance(tool.get("function"), dict) or "name" in tool)
+    return _has_function(tool) or (isinstance(tool, dict) and "name" in tool)
+
+
+def _has_function(tool: Any) -> bool:
+    return isinstance(tool, dict) and isinstance(tool.get("function"), dict)
 
 
 def _call(call: dict[str, Any], mark: str) -> dict[str, Any]:

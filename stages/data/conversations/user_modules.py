@@ -139,14 +139,34 @@ class LocalFinder(MetaPathFinder):
         return spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=within)
 
     def _refuse_by_other_ways(self, name: str) -> None:
+        # Libraries import what they have written themselves, such as the code that comes with a model.
+        if _importer() not in {str(file) for file in self.files.values()}:
+            return
         added = {one for one in sys.path if one not in AT_START and _is_own(Path(one), self.root)}
         found = PathFinder.find_spec(name) if added else None
-        if found is None or found.origin is None or not _is_own(Path(found.origin), self.root):
+        # A folder without __init__.py has no file of its own.
+        places = (
+            [found.origin]
+            if found and found.origin
+            else list((found and found.submodule_search_locations) or [])
+        )
+        place = next((one for one in places if _is_own(Path(one), self.root)), None)
+        if place is None:
             return
         raise SourceError(
-            f"{found.origin}: imported by way of sys.path, so the cache does not know of it, and would not notice a "
+            f"{place}: imported by way of sys.path, so the cache does not know of it, and would not notice a "
             f"change. Import it by an import statement and its place beside the YAML, without a change to sys.path"
         )
+
+
+def _importer() -> str:
+    """The file whose import is being done."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and (
+        frame.f_code.co_filename == __file__ or "importlib" in frame.f_code.co_filename
+    ):
+        frame = frame.f_back
+    return frame.f_code.co_filename
 
 
 def _is_own(path: Path, root: Path) -> bool:

@@ -7,4 +7,5 @@ GDPO = online_stage(
     "tunemill.stages.training.gdpo.body:gdpo",
     GdpoConfig,
     "Online learning by GDPO: completions are sampled, judged and learned from.",
+    version=2,
 )

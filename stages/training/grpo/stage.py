@@ -7,4 +7,5 @@ GRPO = online_stage(
     "tunemill.stages.training.grpo.body:grpo",
     GrpoConfig,
     "Online learning by GRPO: completions are sampled, judged and learned from.",
+    version=2,
 )

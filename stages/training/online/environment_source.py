@@ -2,10 +2,9 @@
 
 import ast
 from collections.abc import Sequence
-from pathlib import Path
 
 from tunemill.stages.own_bases import Ancestry, ancestry
-from tunemill.stages.own_classes import module_tree
+from tunemill.stages.own_classes import readable_trees
 
 # What an environment is asked by itself; other methods are tools.
 RESET, REWARD = "reset", "get_reward"
@@ -50,11 +49,7 @@ def sets(tree: ast.AST, attribute: str) -> bool:
 
 
 def _any_says(files: Sequence[str]) -> bool:
-    for file in files:
-        try:
-            tree = module_tree(Path(file))
-        except ValueError:
-            continue
+    for _, tree in readable_trees(files):
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and any(
                 isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef) and one.name == REWARD

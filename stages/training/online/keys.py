@@ -9,6 +9,8 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    TypeAdapter,
+    ValidationError,
     field_validator,
     model_validator,
 )
@@ -92,8 +94,8 @@ class SamplingKeys(GenerationKeys, FollowedKeys):
             max_new_tokens=self.max_completion_length,
             temperature=self.temperature,
             top_p=None if self.top_p == 1 else self.top_p,
-            top_k=self.top_k or None,
-            min_p=self.min_p or None,
+            top_k=self.top_k,
+            min_p=self.min_p,
             repetition_penalty=self.repetition_penalty,
         )
 
@@ -167,6 +169,7 @@ class SamplingKeys(GenerationKeys, FollowedKeys):
         return self
 
 
+FROM_ZERO: TypeAdapter[float] = TypeAdapter(NonNegativeFloat)
 # Keys that leave tokens out, or make them less likely.
 WARPING = ("top_p", "top_k", "min_p", "repetition_penalty")
 
@@ -267,10 +270,10 @@ class OnlineKeys(HeldOutKeys, SamplingKeys, AheadKeys, ReuseKeys, RewardKeys, Vl
     @model_validator(mode="before")
     @classmethod
     def _two_names_of_beta(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """One of them is left, so that either makes the same key."""
-        other, beta = given.get("rl_beta"), given.get("beta")
-        if not isinstance(other, int | float) or other < 0:
-            # Nothing, or what is told of it by its own name.
+        """One of them is left, so that either makes the same key; what is no number is told of by its own name."""
+        found = {name: _number(given.get(name)) for name in ("rl_beta", "beta")}
+        other, beta = found["rl_beta"], found["beta"]
+        if other is None or (beta is None and given.get("beta") is not None):
             return given
         if beta is not None and beta != other:
             raise ConflictError(
@@ -411,3 +414,13 @@ class OnlineKeys(HeldOutKeys, SamplingKeys, AheadKeys, ReuseKeys, RewardKeys, Vl
             yield Idle("replay_buffer_size", f"{bound} is less than the {steps} steps of a round")
         if self.use_vllm and self.sync_interval == 1 < self.vllm_sync_interval:
             yield Idle("vllm_sync_interval", f"{bound} asks for weights after every step")
+
+
+def _number(value: Any) -> float | None:
+    """What a key is read as that takes a number from 0; None where it refuses the value, or is not set."""
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        return FROM_ZERO.validate_python(value)
+    except ValidationError:
+        return None

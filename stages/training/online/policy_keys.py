@@ -86,9 +86,9 @@ class PolicyKeys(OnlineKeys):
         return self.multi_objective_aggregation or self.usual_aggregation
 
     def semantic(self) -> dict[str, Any]:
-        """Without a bound that is written out as it would be unset."""
+        """Without a bound that is written out as it would be unset; cispo has no other one."""
         found = super().semantic()
-        if found.get("epsilon_high") == self.epsilon:
+        if self.loss_type != "cispo" and found.get("epsilon_high") == self.epsilon:
             del found["epsilon_high"]
         return found
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tunemill.stages.own_classes import module_tree
+from tunemill.stages.own_classes import readable_trees
 
 # An installed taskset is named with this in front; one beside the YAML is a class of a file there.
 SCHEME = "verifiers:"
@@ -67,11 +67,7 @@ def _of_verifiers(module: str) -> bool:
 
 def imports_verifiers(files: Sequence[str]) -> bool:
     """Whether one of these files imports it, and so may hold a taskset."""
-    for file in files:
-        try:
-            tree = module_tree(Path(file))
-        except ValueError:
-            continue
+    for _, tree in readable_trees(files):
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []

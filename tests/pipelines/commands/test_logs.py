@@ -199,9 +199,9 @@ def test_of_a_huge_log_only_the_end_is_read(store, ask):
         file.truncate(1 << 40)
         file.seek(0, os.SEEK_END)
         file.write(b"\nthe end\n")
-    started = time.process_time()
+    started = time.monotonic()
     assert ask("trained", "-n", "1")[0] == b"the end\n"
-    assert time.process_time() - started < 2
+    assert time.monotonic() - started < 2
 
 
 def test_a_pipe_gets_the_bytes_and_a_terminal_what_can_be_shown(store, ask, tmp_path):

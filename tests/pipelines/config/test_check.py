@@ -136,9 +136,9 @@ def test_a_missing_source_is_named_with_its_line(yaml_file, capsys):
 
 def test_checking_is_fast(yaml_file):
     key_tree(), axolotl_keys()
-    started = time.process_time()
+    started = time.perf_counter()
     load_pipeline(yaml_file)
-    assert time.process_time() - started < 0.5
+    assert time.perf_counter() - started < 0.5
 
 
 def test_overrides_reach_any_key(yaml_file):

@@ -220,12 +220,12 @@ def test_patterns_name_what_they_name(tmp_path):
 @pytest.mark.parametrize("pattern", ["/**", "/**/*.jsonl", "/*/**", "/*/*/*/*/*"])
 def test_a_pattern_that_leads_through_everything_is_refused_soon(project, capsys, pattern, monkeypatch):
     monkeypatch.setattr(names, "MOST_ENTRIES", 2000)
-    started = time.process_time()
+    started = time.perf_counter()
     code, checked = said(
         capsys, "check", project, "datasets.0.path=json", f"datasets.0.data_files='{pattern}'"
     )
     assert code == 1 and "leads through more than 2000 files and folders" in checked
-    assert time.process_time() - started < 3
+    assert time.perf_counter() - started < 3
 
 
 def test_check_imports_nothing_heavy(project):

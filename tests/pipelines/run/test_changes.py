@@ -107,6 +107,6 @@ def test_what_is_kept_stays_small_and_what_cannot_be_read_starts_anew(watched):
 def test_a_look_costs_no_reading(watched):
     pipeline, cache = load_pipeline(watched.yaml), watched.store.stat_cache
     (watched.folder / "data" / "sums.jsonl").chmod(0)
-    started = time.process_time()
+    started = time.monotonic()
     look_at(pipeline, cache)
-    assert time.process_time() - started < 1
+    assert time.monotonic() - started < 1

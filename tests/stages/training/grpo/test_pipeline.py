@@ -163,6 +163,9 @@ def test_points_of_a_sweep_are_not_halved_by_a_loss_that_there_is_not(tmp_path):
         ({}, "trl.reward_weights=[0, 0]", "all are 0"),
         ({"trl": {"beta": 0.2}}, "rl_beta=0.1", "rl_beta: 0.1 is another name of trl.beta, which is 0.2"),
         ({}, "rl_beta=-0.1", "rl_beta: must be at least 0"),
+        ({}, "rl_beta=true", "rl_beta: must be a number"),
+        ({}, "rl_beta=much", "rl_beta: must be a number"),
+        ({"trl": {"beta": "much"}}, "rl_beta=0.1", "trl.beta: must be a number"),
         ({"trl": {"reward_weights": None}}, "trl.reward_funcs=[]", "nothing says how good"),
         ({}, "trl.loss_type=cispo", "epsilon_high"),
         ({}, "trl.generation_kwargs={top_p: 0.9}", "Write trl.top_p: 0.9"),
@@ -227,12 +230,13 @@ def test_a_function_that_is_named_as_elsewhere(tmp_path, name, said):
 
 def test_both_names_of_beta_are_one_setting(tmp_path):
     yaml = project_of(tmp_path / "project").yaml
-    neither, one, other, both = (
-        load_pipeline(yaml, overrides).node("trained").config
-        for overrides in ([], ["trl.beta=0.1"], ["rl_beta=0.1"], ["rl_beta=0.1", "trl.beta=0.1"])
-    )
-    assert (neither.beta, one.beta) == (0.0, 0.1)
-    assert one.semantic() == other.semantic() == both.semantic()
+    ways = (
+        ["trl.beta=0.1"], ["rl_beta=0.1"], ["rl_beta='0.1'"], ["rl_beta=1e-1"], ["rl_beta=0.1", "trl.beta='0.1'"],
+    )  # fmt: skip
+    configs = [load_pipeline(yaml, overrides).node("trained").config for overrides in ways]
+    assert [config.beta for config in configs] == [0.1] * len(ways)
+    assert all(config.semantic() == configs[0].semantic() for config in configs)
+    assert load_pipeline(yaml, ["rl_beta=0"]).node("trained").config.beta == 0
 
 
 @pytest.mark.parametrize(
@@ -246,6 +250,18 @@ def test_what_is_written_out_as_it_is_anyway_trains_nothing_again(override, tmp_
     yaml = project_of(tmp_path / "project", trl={"reward_weights": None}).yaml
     plain, written = (load_pipeline(yaml, given).node("trained").config for given in ([], [override]))
     assert written.semantic() == plain.semantic()
+
+
+def test_the_only_bound_of_a_loss_is_in_the_key_whatever_the_other_says(tmp_path):
+    yaml = project_of(tmp_path / "project", trl={"loss_type": "cispo"}).yaml
+    bounds = (("0.2", "0.2"), ("0.3", "0.3"), ("0.3", "0.2"))
+    keys = [
+        load_pipeline(yaml, [f"trl.epsilon_high={high}", f"trl.epsilon={low}"])
+        .node("trained")
+        .config.semantic()
+        for high, low in bounds
+    ]
+    assert keys[0] != keys[1] == keys[2]
 
 
 def test_a_yaml_of_axolotl_with_vllm_beside_the_training_runs_unedited(tmp_path):

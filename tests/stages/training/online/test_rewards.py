@@ -93,6 +93,19 @@ def by_another_way(completions, **kwargs):
     import hidden
     return [hidden.VALUE] * len(completions)
 
+def by_a_folder(completions, **kwargs):
+    import importlib, sys
+    sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
+    return [importlib.import_module("folder.hidden").VALUE] * len(completions)
+
+def of_a_library(completions, **kwargs):
+    import sys
+    sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
+    # Whoever imports is a library, as of the code that comes with a model.
+    library = {"__name__": "library"}
+    exec(compile("import hidden", "/somewhere/library.py", "exec"), library)
+    return [library["hidden"].VALUE] * len(completions)
+
 def process(completions, **kwargs):
     return [os.getpid()] * len(completions)
 
@@ -119,8 +132,9 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("rewards")
     (folder / "own_rewards.py").write_text(MODULE)
     (folder / "helper.py").write_text("def size(text):\n    return len(text)\n")
-    (folder / "lib").mkdir()
-    (folder / "lib" / "hidden.py").write_text("VALUE = 1\n")
+    (folder / "lib" / "folder").mkdir(parents=True)
+    for place in (folder / "lib", folder / "lib" / "folder"):
+        (place / "hidden.py").write_text("VALUE = 1\n")
     (folder / "late.py").write_text("def size(text):\n    return 2 * len(text)\n")
     return [str(folder / f"{name}.py") for name in ("own_rewards", "helper", "late")]
 
@@ -198,12 +212,19 @@ def test_what_is_no_list_of_numbers_is_no_reward(code):
     assert words[4].startswith("unsigned raised ValueError: no signature found")
 
 
-def test_what_is_imported_by_way_of_the_path_of_python_is_refused(code):
-    with open_rewards(keys(code, "by_another_way", failed_rewards=1.0), []) as rewards:
+@pytest.mark.parametrize(
+    ("name", "place"), [("by_another_way", "lib/hidden.py"), ("by_a_folder", "lib/folder")]
+)
+def test_what_is_imported_by_way_of_the_path_of_python_is_refused(code, name, place):
+    with open_rewards(keys(code, name, failed_rewards=1.0), []) as rewards:
         (failure,) = rewards(asked("a", "bc")).failures
-    assert failure.words.startswith(
-        f"{Path(code[0]).parent / 'lib' / 'hidden.py'}: imported by way of sys.path, so"
-    )
+    assert failure.words.startswith(f"{Path(code[0]).parent / place}: imported by way of sys.path, so")
+
+
+def test_what_a_library_imports_is_its_own_business(code):
+    with open_rewards(keys(code, "of_a_library"), []) as rewards:
+        scores = rewards(asked("a", "bc"))
+    assert scores.values_nf == [[1], [1]] and not scores.failures
 
 
 def test_a_function_that_hangs_or_ends_its_process_is_ended_and_named(code):
@@ -211,7 +232,7 @@ def test_a_function_that_hangs_or_ends_its_process_is_ended_and_named(code):
     started = time.monotonic()
     with open_rewards(config, []) as rewards:
         scores = rewards(asked("hang", "b", "die", "c", "d", "e"))
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 20
     assert [row[0] for row in scores.values_nf] == [None, None, 1, 1, 1, 1]
     assert [row[1] for row in scores.values_nf] == [1, 1, None, None, 1, 1]
     hung, died = scores.failures
