@@ -8,19 +8,14 @@ from pydantic import Field
 
 from tunemill.stages.declaration import Fault, ModelSource, StageConfig, YamlMark
 from tunemill.stages.models.heads import head_of_config
-from tunemill.stages.models.model_folder import (
-    fault_of_folder,
-    fault_of_generation,
-    fault_of_json,
-    settings_of,
-)
+from tunemill.stages.models.model_folder import fault_of_folder, fault_of_json, settings_of
 
 TEACHER = "pipeline.teacher"
 
 
 def fault_of_teacher(folder: Path) -> str | None:
     """Why a folder is none of a language model."""
-    if reason := fault_of_folder(folder) or fault_of_generation(folder):
+    if reason := fault_of_folder(folder):
         return reason
     stored = settings_of(folder)
     if stored is None:

@@ -182,6 +182,19 @@ def test_rows_with_and_without_their_tools_are_told_apart(tokenize):
     assert events.summary["tools_left_out"] == 3
 
 
+def test_tools_of_either_form_are_told_apart(tokenize):
+    template = (
+        "{% for t in tools or [] %}{{ t.function.name if t.function else '' }}{% endfor %}"
+        "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    )
+    written = {"messages": CHAT["messages"], "tools": [TOOL]}
+    left_out = {**written, "tools": [{"name": "get", "parameters": {"properties": {}}}]}
+    rows = [written, left_out, written, left_out]
+    _, events = tokenize([{**row, "tools": json.dumps(row["tools"])} for row in rows],
+                         chat_template="jinja", chat_template_jinja=template)  # fmt: skip
+    assert events.summary["tools_left_out"] == 2
+
+
 def test_a_refusal_names_the_template(tokenize):
     with pytest.raises(RowError, match=r"the chat template gemma refuses the row: System role not supported"):
         tokenize([{"messages": [SYSTEM, *CHAT["messages"]]}], chat_template="gemma")
